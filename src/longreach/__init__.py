@@ -1,0 +1,34 @@
+"""Makes any language model work at any length. Public names are imported on first use, so that `import longreach` is fast."""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from longreach.core.errors import LongreachError, UnsupportedError
+    from longreach.core.spec import parse
+    from longreach.models.apply import apply
+    from longreach.models.checkpoint import load, save
+
+_HOMES = {
+    "LongreachError": "longreach.core.errors",
+    "UnsupportedError": "longreach.core.errors",
+    "parse": "longreach.core.spec",
+    "apply": "longreach.models.apply",
+    "load": "longreach.models.checkpoint",
+    "save": "longreach.models.checkpoint",
+}
+
+__all__ = ["LongreachError", "UnsupportedError", "apply", "load", "parse", "save"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'longreach' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

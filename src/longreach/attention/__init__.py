@@ -1,0 +1,1 @@
+"""What a query sees and how strongly. One file a method."""

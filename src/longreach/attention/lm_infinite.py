@@ -1,0 +1,67 @@
+"""LM-Infinite: a Lambda-shaped mask (first tokens and a sliding window) and a ceiling on distances.
+
+Paper: LM-Infinite: Simple On-the-Fly Length Generalization for Large Language Models, 2023, arXiv:2308.16137
+Cost: constant memory and time a token.   Limits: reads without end but forgets: what left the window cannot be recalled.
+Differs from the paper: leaves out the optional re-attention to k far tokens in middle layers.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from longreach.attention.base import AttentionPolicy
+from longreach.core.bands import Band, LayerContext, constant
+from longreach.core.method import MethodInfo, at_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class LmInfinite(AttentionPolicy):
+    """Args: num_sinks: first tokens always seen. window_size: last tokens seen, the current one included.
+
+    limit: ceiling on distances (default: window_size).
+    """
+
+    info: ClassVar = MethodInfo(
+        title="LM-Infinite: Simple On-the-Fly Length Generalization for Large Language Models",
+        paper="arXiv:2308.16137",
+        bounded_memory=True,
+        forgets=True,
+    )
+    num_sinks: int
+    window_size: int
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        at_least(self, 0, "num_sinks")
+        at_least(self, 1, "window_size", "limit")
+
+    @property
+    def ceiling(self) -> int:
+        """The largest distance that the rotary embedding sees."""
+        return self.window_size if self.limit is None else self.limit
+
+    def bands(self, layer: LayerContext) -> tuple[Band, ...]:
+        """The window and the sinks, each split where the distance reaches the ceiling."""
+        still = {"queries": constant(self.ceiling), "keys": constant(0), "lo": self.ceiling + 1}
+        last = self.window_size - 1
+        bands = [Band(hi=min(last, self.ceiling), after=self.num_sinks)]
+        if last > self.ceiling:
+            bands.append(Band(**still, hi=last, after=self.num_sinks))
+        if self.num_sinks:
+            bands += [Band(hi=self.ceiling, sinks=self.num_sinks), Band(**still, sinks=self.num_sinks)]
+        return tuple(bands)
+
+    def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+        """min(i - j, limit); visible: the first tokens and the window."""
+        return (i - j).clamp(max=self.ceiling), (j < self.num_sinks) | (i - j < self.window_size)
+
+
+METHOD = LmInfinite
+EXAMPLES = (
+    LmInfinite(num_sinks=4, window_size=16),
+    LmInfinite(num_sinks=4, window_size=16, limit=24),
+    LmInfinite(num_sinks=2, window_size=16, limit=5),
+    LmInfinite(num_sinks=0, window_size=8),
+)
+BAD = ({"num_sinks": -1, "window_size": 4}, {"num_sinks": 4, "window_size": 0}, {"num_sinks": 4, "window_size": 8, "limit": 0})

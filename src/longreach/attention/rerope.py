@@ -1,0 +1,47 @@
+"""ReRoPE: distances are true up to a window and stand still beyond it (leaky: go on slowly).
+
+Paper: Rectified Rotary Position Embeddings, 2023, Jianlin Su (published online: kexue.fm/archives/9708)
+Cost: two attention bands a layer; no training.   Limits: beyond the window keys have no order (leaky: a blurred one).
+Differs from the paper: nothing.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from longreach.attention.base import AttentionPolicy
+from longreach.core.bands import Band, LayerContext, constant, scaled
+from longreach.core.method import MethodInfo, at_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReRoPE(AttentionPolicy):
+    """Args: window_size: distances below it are true (tokens, >= 1). leak: beyond it the distance grows by 1 / leak a token (none: not at all)."""
+
+    info: ClassVar = MethodInfo(title="Rectified Rotary Position Embeddings", paper="Jianlin Su, 2023 (kexue.fm/archives/9708)")
+    window_size: int
+    leak: float | None = None
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "window_size", "leak")
+
+    def bands(self, layer: LayerContext) -> tuple[Band, ...]:
+        """Near: i - j. Far: window_size, or window_size + (i - j - window_size) / leak."""
+        near = Band(hi=self.window_size - 1)
+        if self.leak is None:
+            return (near, Band(queries=constant(self.window_size), keys=constant(0), lo=self.window_size))
+        shift = self.window_size - self.window_size / self.leak
+        return (near, Band(queries=scaled(self.leak, shift), keys=scaled(self.leak), lo=self.window_size))
+
+    def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+        """min(i - j, w), or w + (i - j - w) / k beyond w."""
+        beyond = (i - j - self.window_size).clamp(min=0)
+        leaked = beyond / self.leak if self.leak is not None else beyond * 0
+        return torch.where(i - j < self.window_size, i - j, self.window_size + leaked), j <= i
+
+
+METHOD = ReRoPE
+EXAMPLES = (ReRoPE(window_size=16), ReRoPE(window_size=16, leak=8), ReRoPE(window_size=1))
+BAD = ({"window_size": 0}, {"window_size": 16, "leak": 0.5})

@@ -1,0 +1,49 @@
+"""Self-Extend: true positions for near keys, grouped ones for far keys, so that no distance exceeds the trained window.
+
+Paper: LLM Maybe LongLM: Self-Extend LLM Context Window Without Tuning, 2024, arXiv:2401.01325
+Cost: two attention bands a layer and a second rotated copy of the keys; no training.
+Limits: reaches (trained - neighbours) * group + neighbours tokens; far keys are only ordered by group.
+Differs from the paper: nothing.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from longreach.attention.base import AttentionPolicy
+from longreach.core.bands import Band, LayerContext, grouped
+from longreach.core.method import MethodInfo, at_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfExtend(AttentionPolicy):
+    """Args: neighbours: nearest keys with true positions, the query's own included (tokens, >= 1). group: far positions a step (>= 1)."""
+
+    info: ClassVar = MethodInfo(title="LLM Maybe LongLM: Self-Extend LLM Context Window Without Tuning", paper="arXiv:2401.01325")
+    neighbours: int
+    group: int
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "neighbours", "group")
+
+    def bands(self, layer: LayerContext) -> tuple[Band, ...]:
+        """Near: i - j. Far: (i // group + neighbours - neighbours // group) - j // group."""
+        if self.group == 1:
+            return (Band(),)
+        shift = self.neighbours - self.neighbours // self.group
+        return (
+            Band(hi=self.neighbours - 1),
+            Band(queries=grouped(self.group, shift), keys=grouped(self.group), lo=self.neighbours),
+        )
+
+    def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+        """Equations 3 and 4 of the paper."""
+        far = i // self.group - j // self.group + self.neighbours - self.neighbours // self.group
+        return torch.where(i - j < self.neighbours, i - j, far), j <= i
+
+
+METHOD = SelfExtend
+EXAMPLES = (SelfExtend(neighbours=16, group=4), SelfExtend(neighbours=1, group=3), SelfExtend(neighbours=10, group=7))
+BAD = ({"neighbours": 0, "group": 4}, {"neighbours": 16, "group": 0})

@@ -1,0 +1,75 @@
+"""The spec grammar: `name:key=value,key=value`, stacked with `+` (`yarn:factor=8+log_n`)."""
+
+import difflib
+import types
+import typing
+from dataclasses import MISSING, fields
+from typing import Any
+
+from longreach.core import registry
+from longreach.core.errors import SpecError
+from longreach.core.lengths import parse_length
+from longreach.core.method import Method
+
+
+def parse(spec: str) -> tuple[Method, ...]:
+    """The methods that a spec names, in its order.
+
+    Raises: SpecError for an unknown name or key, a missing or malformed value, or a value out of range.
+    """
+    return tuple(_parse_one(part.strip()) for part in spec.split("+"))
+
+
+def unparse(methods: typing.Iterable[Method]) -> str:
+    """The spec of a stack of methods."""
+    return "+".join(method.spec for method in methods)
+
+
+def _parse_one(text: str) -> Method:
+    name, colon, rest = text.partition(":")
+    if not name:
+        raise SpecError(f"empty method in spec {text!r}; write name:key=value,key=value")
+    if colon and not rest:
+        raise SpecError(f"{name}: nothing after the colon; write {name}:key=value,key=value")
+    method = registry.get(name)
+    return make(method, dict(_setting(name, item) for item in rest.split(",")) if rest else {})
+
+
+def _setting(name: str, item: str) -> tuple[str, str]:
+    key, equals, value = item.partition("=")
+    if not equals or not key.strip() or not value.strip():
+        raise SpecError(f"{name}: {item!r} is not a setting; write key=value")
+    return key.strip(), value.strip()
+
+
+def make(method: type[Method], settings: dict[str, Any]) -> Method:
+    """A method from settings given as text (from a spec) or as values (from a program)."""
+    known = {field.name: field for field in fields(method)}
+    hints = typing.get_type_hints(method)
+    values = {}
+    for key, value in settings.items():
+        if key not in known:
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+            hint = f"did you mean {close[0]}?" if close else f"it takes: {', '.join(known) or 'no settings'}"
+            raise SpecError(f"{method.name()}: unknown setting {key!r}; {hint}")
+        values[key] = _convert(method.name(), key, value, hints[key]) if isinstance(value, str) else value
+    for key, field in known.items():
+        if key not in values and field.default is MISSING and field.default_factory is MISSING:
+            raise SpecError(f"{method.name()}: {key} is missing; write {method.name()}:{key}=...")
+    return method(**values)
+
+
+def _convert(name: str, key: str, text: str, hint: Any) -> Any:
+    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if type(None) in options and text == "none":
+        return None
+    (wanted,) = (option for option in options if option is not type(None))
+    try:
+        if wanted is bool:
+            return {"true": True, "false": False}[text]
+        if wanted is int:
+            return parse_length(text) if text[-1] in "kKmM" else int(text)
+        return wanted(text)
+    except (ValueError, KeyError):
+        kind = {bool: "true or false", int: "a whole number", float: "a number"}.get(wanted, wanted.__name__)
+        raise SpecError(f"{name}: {key}={text} is not {kind}") from None

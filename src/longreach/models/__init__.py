@@ -1,0 +1,1 @@
+"""Checkpoints, families and the engine that applies methods to loaded models."""

@@ -1,0 +1,1 @@
+"""Where tokens sit: scalings of the rotary frequencies. One file a method."""

@@ -1,0 +1,40 @@
+"""Position Interpolation: all positions divided by the factor, so that no distance exceeds the trained window.
+
+Paper: Extending Context Window of Large Language Models via Positional Interpolation, 2023, arXiv:2306.15595
+Cost: none at run time.   Limits: untuned, fine local order blurs as the factor grows; meant to be followed by tuning.
+Differs from the paper: nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from longreach.core.method import MethodInfo, at_least
+from longreach.positions.base import PositionsMethod, Rope
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linear(PositionsMethod):
+    """Args: factor: target length over trained window (>= 1)."""
+
+    info: ClassVar = MethodInfo(
+        title="Extending Context Window of Large Language Models via Positional Interpolation", paper="arXiv:2306.15595", exportable=True
+    )
+    factor: float
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "factor")
+
+    def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
+        """theta_i / factor."""
+        return rope.inv_freq() / self.factor, 1.0
+
+    def rope_parameters(self, rope: Rope) -> dict[str, Any]:
+        """Transformers' own `linear`."""
+        return {"rope_type": "linear", "factor": self.factor, "rope_theta": rope.theta}
+
+
+METHOD = Linear
+EXAMPLES = (Linear(factor=4), Linear(factor=1.5))
+BAD = ({"factor": 0.5}, {"factor": float("nan")})

@@ -1,0 +1,47 @@
+"""NTK-aware scaling: a larger rotary base, which stretches low frequencies by the factor and leaves the highest alone.
+
+Paper: NTK-Aware Scaled RoPE allows LLaMA models to have extended (8k+) context size without any fine-tuning, 2023, bloc97 (published online)
+Cost: none at run time.   Limits: reaches somewhat less than factor times the window; some dimensions still leave their trained range.
+Differs from the paper: nothing.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from longreach.core.method import MethodInfo, at_least
+from longreach.positions.base import PositionsMethod, Rope
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ntk(PositionsMethod):
+    """Args: factor: stretch of the lowest frequency (>= 1)."""
+
+    info: ClassVar = MethodInfo(
+        title="NTK-Aware Scaled RoPE allows LLaMA models to have extended (8k+) context size without any fine-tuning and minimal perplexity degradation",
+        paper="bloc97, 2023 (published online; analysed in arXiv:2309.00071, section 3.1)",
+        exportable=True,
+    )
+    factor: float
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "factor")
+
+    def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
+        """Frequencies of the base theta * factor ** (d / (d - 2))."""
+        return rope.inv_freq(scaled_theta(rope, self.factor)), 1.0
+
+    def rope_parameters(self, rope: Rope) -> dict[str, Any]:
+        """A plain rotary embedding with the larger base: every reader of checkpoints can run it."""
+        return {"rope_type": "default", "rope_theta": scaled_theta(rope, self.factor)}
+
+
+def scaled_theta(rope: Rope, factor: float) -> float:
+    """The base at which the lowest frequency is exactly `factor` times lower."""
+    return float(rope.theta * factor ** (rope.dim / (rope.dim - 2)))
+
+
+METHOD = Ntk
+EXAMPLES = (Ntk(factor=4), Ntk(factor=1.5))
+BAD = ({"factor": 0.5},)
