@@ -1,0 +1,107 @@
+"""Attention over one piece with its log-sum-exp, and the exact merge of pieces that share a softmax."""
+
+import torch
+from torch import Tensor
+
+_EAGER_ROWS = 256  # bounds the logits alive at once where no fused kernel gives the log-sum-exp
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, causal: bool = False, mask: Tensor | None = None, softcap: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Softmax attention of q [B, H, T, D] over k, v [B, K, S, D] (K divides H).
+
+    causal: square, query x sees keys y <= x. mask: bool [B, 1, T, S], True = sees. Returns (out [B, H, T, D], lse [B, H, T] float32);
+    a query that sees nothing has out 0 and lse -inf.
+    """
+    if q.device.type == "cpu" and softcap is None and k.shape[-1] == v.shape[-1] and not _needs_grad(q, k, v):
+        return _flash_cpu(q, k, v, scale, causal, mask)
+    if _needs_grad(q, k, v) or q.shape[2] <= _EAGER_ROWS:
+        return _eager(q, k, v, scale, causal, mask, softcap, 0)
+    parts = []
+    for row in range(0, q.shape[2], _EAGER_ROWS):
+        rows = slice(row, row + _EAGER_ROWS)
+        parts.append(_eager(q[:, :, rows], k, v, scale, causal, None if mask is None else mask[:, :, rows], softcap, row))
+    return torch.cat([out for out, _ in parts], 2), torch.cat([lse for _, lse in parts], 2)
+
+
+def _needs_grad(*tensors: Tensor) -> bool:
+    # The kernel has no gradient through the log-sum-exp.
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+
+
+def _flash_cpu(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    b, h, t, d = q.shape
+    groups = k.shape[1]
+    fold = t == 1 and groups != h and mask is None
+    if fold:  # one query: the heads of a group become its rows, several times faster in bfloat16
+        q = q.reshape(b, groups, h // groups, d)
+    bias = None
+    if mask is not None:
+        bias = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill_(~mask, float("-inf"))
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, attn_mask=bias, scale=scale)
+    if mask is not None:  # the kernel reports lse 0 for a row that sees nothing
+        lse = lse.masked_fill(~mask.any(-1), float("-inf"))
+    return (out.reshape(b, h, 1, d), lse.reshape(b, h, 1)) if fold else (out, lse)
+
+
+def _eager(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, mask: Tensor | None, softcap: float | None, row: int
+) -> tuple[Tensor, Tensor]:
+    b, h, t, d = q.shape
+    groups, s = k.shape[1], k.shape[2]
+    logits = (q.reshape(b, groups, h // groups * t, d) @ k.mT).view(b, h, t, s).float() * scale
+    if softcap is not None:
+        logits = softcap * torch.tanh(logits / softcap)
+    if causal:
+        seen = torch.ones(t, s, dtype=torch.bool, device=q.device).tril(row)
+        mask = seen if mask is None else mask & seen
+    if mask is not None:
+        logits = logits.masked_fill(~mask, float("-inf"))
+    lse = logits.logsumexp(-1)
+    # A row that sees nothing has lse -inf; subtracting 0 there keeps its weights, and its gradient, at 0 instead of nan.
+    weights = torch.exp(logits - lse.masked_fill(lse == float("-inf"), 0.0)[..., None])
+    out = weights.to(v.dtype).view(b, groups, h // groups * t, s) @ v
+    return out.view(b, h, t, v.shape[-1]), lse
+
+
+class Merge:
+    """Gathers pieces for queries [B, H, Q, D]: one softmax over the union of their keys."""
+
+    def __init__(self) -> None:
+        self._out: Tensor | None = None
+        self._lse: Tensor | None = None
+
+    def add(self, out: Tensor, lse: Tensor, rows: slice, total: int) -> None:
+        """Add a piece computed for the query rows `rows` of `total`."""
+        whole = out.shape[2] == total
+        if self._out is None or self._lse is None:
+            if whole:
+                self._out, self._lse = out, lse
+                return
+            b, h, _, d = out.shape
+            self._out = out.new_zeros(b, h, total, d)
+            self._lse = lse.new_full((b, h, total), float("-inf"))
+        if whole:
+            self._out, self._lse = _merged(self._out, self._lse, out, lse)
+            return
+        new_out, new_lse = _merged(self._out[:, :, rows], self._lse[:, :, rows], out, lse)
+        if torch.is_grad_enabled() and (new_out.requires_grad or self._out.requires_grad):
+            self._out, self._lse = self._out.clone(), self._lse.clone()
+        self._out[:, :, rows], self._lse[:, :, rows] = new_out, new_lse
+
+    def result(self, sink_logits: Tensor | None, like: Tensor) -> Tensor:
+        """Attention output [B, H, Q, D]. sink_logits [H]: learned logits that take weight and give nothing (GPT-OSS)."""
+        if self._out is None or self._lse is None:
+            return torch.zeros_like(like)
+        if sink_logits is None:
+            return self._out
+        share = torch.sigmoid(self._lse - sink_logits.float()[None, :, None])
+        return self._out * share[..., None].to(self._out.dtype)
+
+
+def _merged(out: Tensor, lse: Tensor, other: Tensor, other_lse: Tensor) -> tuple[Tensor, Tensor]:
+    total = torch.logaddexp(lse, other_lse)
+    safe = total.masked_fill(total == float("-inf"), 0.0)  # rows that see nothing so far stay 0
+    mine, theirs = torch.exp(lse - safe), torch.exp(other_lse - safe)
+    return out * mine[..., None].to(out.dtype) + other * theirs[..., None].to(out.dtype), total

@@ -1,0 +1,71 @@
+"""Cuts a band into pieces that fused attention computes without a mask.
+
+A band `lo <= i - j <= hi` over consecutive queries and keys is, for a tile of queries, a rectangle that everyone sees between two
+triangles. The lower triangle (causal edge) is what `is_causal` computes; the upper one (the window's far edge) is the same after
+reversing queries and keys.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+MASKED_ROWS = 256  # queries of a tile that needs a mask: bounds the mask's memory
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Queries [q0, q1) and keys [k0, k1), both in slots. `lower`/`upper`: square, the key's offset is at most / at least the query's.
+
+    `masked`: only a mask made from the slots can tell.
+    """
+
+    q0: int
+    q1: int
+    k0: int
+    k1: int
+    shape: Literal["rectangle", "lower", "upper", "masked"]
+
+
+def cut(q0: int, q1: int, lo: int, hi: int | None, first: int, ragged: int = 0) -> Iterator[Piece]:
+    """Pieces of the pairs lo <= i - j <= hi with q0 <= i < q1 and j >= first.
+
+    Keys before the slot `ragged` are not the same for all rows of the batch; pieces that touch them are `masked`.
+    """
+    width = q1 - q0 if hi is None else max(1, hi - lo)
+    for begin in range(q0, q1, width):
+        for piece in _tile(begin, min(begin + width, q1), lo, hi, first):
+            yield from _without_ragged(piece, ragged)
+
+
+def _tile(q0: int, q1: int, lo: int, hi: int | None, first: int) -> Iterator[Piece]:
+    if q1 - q0 == 1:
+        low = first if hi is None else max(first, q0 - hi)
+        if low <= q0 - lo:
+            yield Piece(q0, q1, low, q0 - lo + 1, "rectangle")
+        return
+    middle = first
+    if hi is not None:  # upper square: query q0 + x sees key q0 - hi + y where y >= x
+        skipped = max(0, first - (q0 - hi))
+        if skipped == 0:
+            yield Piece(q0, q1, q0 - hi, q1 - hi, "upper")
+        elif q0 - hi + skipped < q1 - hi:
+            yield Piece(q0, q0 + skipped + 1, first, q1 - hi, "rectangle")
+            if q0 + skipped + 1 < q1:
+                yield Piece(q0 + skipped + 1, q1, first + 1, q1 - hi, "upper")
+        middle = max(first, q1 - hi)
+    if middle < q0 - lo:
+        yield Piece(q0, q1, middle, q0 - lo, "rectangle")
+    late = max(0, first - (q0 - lo))  # queries that come before any key of theirs
+    if q0 + late < q1:
+        yield Piece(q0 + late, q1, q0 + late - lo, q1 - lo, "lower")
+
+
+def _without_ragged(piece: Piece, ragged: int) -> Iterator[Piece]:
+    if piece.k0 >= ragged:
+        yield piece
+        return
+    masked_end = min(piece.k1, ragged) if piece.shape == "rectangle" else piece.k1
+    for q0 in range(piece.q0, piece.q1, MASKED_ROWS):
+        yield Piece(q0, min(q0 + MASKED_ROWS, piece.q1), piece.k0, masked_end, "masked")
+    if masked_end < piece.k1:
+        yield Piece(piece.q0, piece.q1, masked_end, piece.k1, "rectangle")

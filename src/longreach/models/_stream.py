@@ -1,0 +1,129 @@
+"""Where the tokens of one forward pass stand: slots, indices, padding."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longreach.core.errors import LongreachError
+from longreach.models._store import Stream
+
+
+@dataclass(eq=False)
+class MaskSpec:
+    """What transformers' mask code passes along in place of a mask: the padding, and whether someone asked for a mask of their own."""
+
+    padding: Tensor | None
+    custom: bool
+    ndim = 4  # transformers hands masks of four dimensions through unchanged
+
+    def contiguous(self) -> "MaskSpec":
+        """Itself: `generate` calls this on masks."""
+        return self
+
+    def to(self, *args: Any, **kwargs: Any) -> "MaskSpec":
+        """Itself: the padding is moved where it is used."""
+        return self
+
+
+def mask_spec(*args: Any, attention_mask: Any = None, use_vmap: bool = False, **kwargs: Any) -> MaskSpec:
+    """The mask function registered with transformers."""
+    if isinstance(attention_mask, MaskSpec):
+        return attention_mask
+    return MaskSpec(attention_mask, use_vmap)
+
+
+@dataclass(eq=False)
+class Step:
+    """The new tokens of one forward pass.
+
+    first: slot of the first one. count: how many. t: index of each [B | 1, count]. start: left padding of each row, [B]. valid:
+    [B, first + count], only where padding on the left does not tell it all. memo: what layers share (rotary tables).
+    """
+
+    first: int
+    count: int
+    t: Tensor
+    start: Tensor
+    start_min: int
+    start_max: int
+    valid: Tensor | None
+    memo: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def end(self) -> int:
+        """Slot after the last new token."""
+        return self.first + self.count
+
+
+def make_step(stream: Stream, first: int, x: Tensor, spec: Any, position_ids: Tensor | None, *, cached: bool, keep_indices: bool) -> Step:
+    """Advance `stream` by the tokens of x [B, H, T, D], whose first slot is `first`.
+
+    Raises: LongreachError for packed sequences and for masks that are more than padding.
+    """
+    batch, count, device = x.shape[0], x.shape[2], x.device
+    if isinstance(spec, Tensor) or (isinstance(spec, MaskSpec) and spec.custom):
+        raise LongreachError("attention masks beyond padding are not supported under a longreach method; pass a two-dimensional attention_mask")
+    padding = spec.padding if isinstance(spec, MaskSpec) else None
+    if position_ids is None:
+        position_ids = torch.arange(first, first + count, device=device)[None]
+    if not cached and padding is None and count > 1 and not bool((position_ids.diff() == 1).all()):
+        raise LongreachError("packed sequences (position_ids that jump) are not supported under a longreach method; pass the sequences one by one")
+    new = None if padding is None else padding[:, first : first + count].to(device)
+    if new is not None and new.shape[1] != count:
+        raise LongreachError(f"attention_mask covers {padding.shape[1] if padding is not None else 0} tokens, but {first + count} were seen")
+    if not stream.start:
+        stream.start, stream.started = [0] * batch, [False] * batch
+    valid = None
+    if new is None or bool(new.all()):
+        begins = [0] * batch
+        stream.started, was_started = [True] * batch, stream.started
+        stream.valid = None if stream.valid is None else torch.cat([stream.valid, torch.ones_like(stream.valid[:, :1]).expand(-1, count)], 1)
+        valid = stream.valid
+    else:
+        begins, was_started, valid = _pad(stream, first, new)
+    _set_offset(stream, position_ids.to(device), begins, was_started)
+    assert stream.offset is not None  # noqa: S101 - set above
+    t = (position_ids.to(device) - stream.offset).clamp(min=0)
+    if keep_indices:
+        old = stream.indices
+        stream.indices = t if old is None else torch.cat([old.expand(t.shape[0], -1), t.expand(old.shape[0], -1)], 1)
+    start = torch.tensor(stream.start, device=device)
+    return Step(first, count, t, start, min(stream.start), max(stream.start), valid)
+
+
+def _pad(stream: Stream, first: int, new: Tensor) -> tuple[list[int], list[bool], Tensor | None]:
+    """Account for the padding `new` [B, T] (True = real). Returns each row's first real token, who had begun, and a mask if needed."""
+    count = new.shape[1]
+    was_started = list(stream.started)
+    before = torch.tensor(was_started, device=new.device)[:, None]
+    rises = (new & ~torch.cat([before, new[:, :-1]], 1)).sum(1).tolist()
+    begins, some = new.int().argmax(1).tolist(), new.any(1).tolist()
+    had = torch.arange(first, device=new.device)[None] >= torch.tensor(stream.start, device=new.device)[:, None]
+    for row, started in enumerate(was_started):
+        if not started:
+            stream.start[row] += begins[row] if some[row] else count
+            stream.started[row] = some[row]
+    slots = torch.arange(first, first + count, device=new.device)[None]
+    regular = bool((new == (slots >= torch.tensor(stream.start, device=new.device)[:, None])).all())
+    # Padding at the end of this chunk cannot be seen by any real token of the chunk, only by later ones.
+    harmless = stream.valid is None and all(rise <= (not started) for rise, started in zip(rises, was_started, strict=True))
+    if stream.valid is not None or not regular:
+        stream.valid = torch.cat([had if stream.valid is None else stream.valid, new], 1)
+    return begins, was_started, None if harmless else stream.valid
+
+
+def _set_offset(stream: Stream, position_ids: Tensor, begins: list[int], was_started: list[bool]) -> None:
+    """Remember each row's position id at its first real token: indices count from there."""
+    if stream.offset is not None and all(was_started):
+        return
+    if stream.offset is None and not any(begins) and position_ids.shape[0] == 1 and all(stream.started):
+        stream.offset = position_ids[:, :1]
+        return
+    ids = position_ids.expand(len(begins), -1)
+    at = ids.gather(1, torch.tensor(begins, device=ids.device)[:, None])
+    if stream.offset is None:
+        stream.offset = at
+    else:
+        stream.offset = torch.where(torch.tensor(was_started, device=ids.device)[:, None], stream.offset.expand_as(at), at)

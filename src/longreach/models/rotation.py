@@ -1,0 +1,199 @@
+"""How each attention layer of a model rotates queries and keys, found by trying instead of by a table of families.
+
+The model is run twice on a few tokens with an attention function that returns zeros (so that hidden states do not depend on the
+rotation): once as it is, once with cos = 1 and sin = 0. The rotation that turns the second queries and keys into the first is the
+layer's own.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from longreach.core.errors import UnsupportedError
+
+_PROBE_TOKENS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """rotary: which of the model's rotary modules. layout: `half` rotates (x_i, x_{i + R/2}), `interleaved` (x_{2i}, x_{2i + 1}). table: how the model's cos and sin hold the R/2
+    angles (`cat`: twice in a row, `repeat`: each twice, `single`). layer_type: argument of the rotary module. upcast: in float32.
+    """
+
+    rotary: int
+    layout: Literal["half", "interleaved"]
+    table: Literal["cat", "repeat", "single"]
+    layer_type: str | None
+    upcast: bool
+
+    def angles(self, table: Tensor) -> Tensor:
+        """[..., R/2] of a cos or sin table as the model's rotary module gives it."""
+        if self.table == "single":
+            return table
+        return table[..., : table.shape[-1] // 2] if self.table == "cat" else table[..., ::2]
+
+    def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Rotate x [B, H, T, D]; cos, sin [B | 1, T, R/2]. Dimensions from R on pass unrotated."""
+        dtype = x.dtype
+        if self.upcast:
+            x, cos, sin = x.float(), cos.float(), sin.float()
+        cos, sin = cos[:, None], sin[:, None]
+        half = cos.shape[-1]
+        if self.layout == "half":
+            first, second = slice(0, half), slice(half, 2 * half)
+        else:
+            first, second = slice(0, 2 * half, 2), slice(1, 2 * half, 2)
+        a, b = x[..., first], x[..., second]
+        if torch.is_grad_enabled() and x.requires_grad:
+            turned = (a * cos - b * sin, b * cos + a * sin)
+            pair = torch.cat(turned, -1) if self.layout == "half" else torch.stack(turned, -1).flatten(-2)
+            return torch.cat((pair, x[..., 2 * half :]), -1).to(dtype)
+        out = torch.empty_like(x)
+        torch.mul(a, cos, out=out[..., first]).sub_(b * sin)
+        torch.mul(b, cos, out=out[..., second]).add_(a * sin)
+        if x.shape[-1] > 2 * half:
+            out[..., 2 * half :] = x[..., 2 * half :]
+        return out.to(dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """What the probe learned of one attention layer. rotation: None where the layer uses no positions. window: own sliding window."""
+
+    module: nn.Module
+    rotation: Rotation | None
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    window: int | None
+
+
+class IdentityRotary(nn.Module):
+    """Stands in for a rotary module: cos = 1, sin = 0, of the original's shape. Attributes are the original's."""
+
+    def __init__(self, original: nn.Module) -> None:
+        super().__init__()
+        self.__dict__["original"] = original  # not a submodule: its buffers must not appear twice
+        self.__dict__["sizes"] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["original"], name)
+
+    def forward(self, x: Tensor, position_ids: Tensor, layer_type: str | None = None, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Tables of ones and zeros."""
+        size = self.sizes.get(layer_type)
+        if size is None:
+            size = self.sizes[layer_type] = table(self.original, x, position_ids[:, :1], layer_type)[0].shape[-1]
+        shape = (*position_ids.shape, size)
+        return x.new_ones(1).expand(shape), x.new_zeros(1).expand(shape)
+
+
+def table(rotary: nn.Module, x: Tensor, positions: Tensor, layer_type: str | None) -> tuple[Tensor, Tensor]:
+    """The model's own cos and sin [B, T, R or R/2] at `positions` [B, T]; x gives dtype and device."""
+    cos, sin = rotary(x, positions, layer_type) if layer_type is not None else rotary(x, positions)
+    return cos, sin
+
+
+def rotary_modules(model: PreTrainedModel) -> list[tuple[nn.Module, str, nn.Module]]:
+    """(owner, attribute, module) of every rotary embedding of the decoder."""
+    found = []
+    for owner in model.modules():
+        for name, child in owner.named_children():
+            child = child.original if isinstance(child, IdentityRotary) else child
+            if "rotary" in name and any(key.endswith("inv_freq") for key, _ in child.named_buffers(recurse=False)):
+                found.append((owner, name, child))
+    return found
+
+
+@contextmanager
+def identity_rotary(model: PreTrainedModel) -> Iterator[None]:
+    """The model's rotary modules replaced by IdentityRotary."""
+    modules = rotary_modules(model)
+    for owner, name, original in modules:
+        setattr(owner, name, IdentityRotary(original))
+    try:
+        yield
+    finally:
+        for owner, name, original in modules:
+            setattr(owner, name, original)
+
+
+Capture = Callable[..., tuple[Tensor, None]]
+
+
+def probe(model: PreTrainedModel, run_with: Callable[[Capture, Tensor], None]) -> list[Attention]:
+    """Learn every attention layer's rotation. `run_with(f, ids)` runs the model on ids with the attention function f.
+
+    Raises: UnsupportedError for a layer whose rotation is none of the known ones.
+    """
+    device = next(model.parameters()).device
+    ids = (torch.arange(_PROBE_TOKENS, device=device)[None] * 7 + 3) % model.get_input_embeddings().num_embeddings
+    stock, plain = _captured(run_with, ids), None
+    with identity_rotary(model):
+        plain = _captured(run_with, ids)
+    if len(stock) != len(plain) or not stock:
+        raise _refusal(model, f"its attention does not go through transformers' attention interface ({len(plain)} layers seen)")
+    rotaries = [module for _, _, module in rotary_modules(model)]
+    found = []
+    for (module, q, k, options), (_, q0, k0, _) in zip(stock, plain, strict=True):
+        if not options.get("is_causal", getattr(module, "is_causal", True)):
+            raise _refusal(model, "it is not a causal decoder")
+        rotation = _fit(rotaries, model, (q0, k0), (q, k))
+        found.append(
+            Attention(module, rotation, q.shape[1], k.shape[1], q.shape[-1], options.get("sliding_window") or getattr(module, "sliding_window", None))
+        )
+    if all(layer.rotation is None for layer in found):
+        raise _refusal(model, "it has no rotary embedding", "use a method that does not need one")
+    return found
+
+
+def _captured(run_with: Callable[[Capture, Tensor], None], ids: Tensor) -> list[tuple[nn.Module, Tensor, Tensor, dict[str, Any]]]:
+    seen = []
+
+    def capture(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any) -> tuple[Tensor, None]:
+        seen.append((module, query.detach().clone(), key.detach().clone(), options))
+        b, h, t, _ = query.shape
+        return value.new_zeros(b, t, h, value.shape[-1]), None
+
+    with torch.no_grad():
+        run_with(capture, ids)
+    return seen
+
+
+def _fit(rotaries: list[nn.Module], model: PreTrainedModel, plain: tuple[Tensor, Tensor], stock: tuple[Tensor, Tensor]) -> Rotation | None:
+    if all(torch.equal(a, b) for a, b in zip(plain, stock, strict=True)):
+        return None
+    positions = torch.arange(_PROBE_TOKENS, device=plain[0].device)[None]
+    types = list(dict.fromkeys(getattr(model.config.get_text_config(), "layer_types", None) or ()))
+    best: tuple[float, Rotation] | None = None
+    for index, rotary in enumerate(rotaries):
+        nested = any("attention" in name for name, _ in rotary.named_buffers())
+        for layer_type in types if nested else [None]:
+            cos, sin = table(rotary, plain[0], positions, layer_type)
+            for rotation in _candidates(index, layer_type):
+                angles = rotation.angles(cos), rotation.angles(sin)
+                if 2 * angles[0].shape[-1] > plain[0].shape[-1]:
+                    continue
+                error = max(float((rotation(a, *angles) - b).abs().max()) for a, b in zip(plain, stock, strict=True))
+                if best is None or error < best[0]:
+                    best = (error, rotation)
+    scale = float(stock[0].abs().max())
+    if best is None or best[0] > 1e-2 * scale or (plain[0].dtype == torch.float32 and best[0] > 1e-4 * scale):
+        raise _refusal(model, f"its rotary embedding is of no known form (closest differs by {best[0] if best else float('nan'):.2g})")
+    return best[1]
+
+
+def _candidates(rotary: int, layer_type: str | None) -> Iterator[Rotation]:
+    for layout in ("half", "interleaved"):
+        for form in ("cat", "repeat", "single"):
+            for upcast in (False, True):
+                yield Rotation(rotary, layout, form, layer_type, upcast)  # type: ignore[arg-type]
+
+
+def _refusal(model: PreTrainedModel, why: str, instead: str = "use a positions method, which needs no engine") -> UnsupportedError:
+    return UnsupportedError("the engine", type(model).__name__, why, instead)

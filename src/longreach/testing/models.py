@@ -1,0 +1,81 @@
+"""Tiny random models of every proven family. Norm weights are random and attention is sharp: with the default initialisation even the
+removal of all positions moves the logits by next to nothing, and most bugs stay invisible.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+VOCABULARY = 97
+_COMMON: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_SLIDING = {"sliding_window": 8}
+_MIXED = ["sliding_attention", "full_attention", "sliding_attention"]
+
+
+def _rope(rope_type: str = "default", **settings: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": rope_type, "rope_theta": 10_000.0, **settings}}
+
+
+# name -> (transformers' prefix of the classes, settings)
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "llama": ("Llama", {}),
+    "llama_mha": ("Llama", {"num_key_value_heads": 4}),
+    "llama_llama3": ("Llama", _rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)),
+    "llama_yarn": ("Llama", _rope("yarn", factor=4.0, original_max_position_embeddings=32)),
+    "mistral": ("Mistral", _SLIDING),
+    "qwen2": ("Qwen2", {}),
+    "qwen2_mixed": ("Qwen2", {"use_sliding_window": True, **_SLIDING, "max_window_layers": 1}),
+    "qwen3": ("Qwen3", {"head_dim": 16}),
+    "gemma2": ("Gemma2", {"head_dim": 16, "query_pre_attn_scalar": 16, **_SLIDING}),
+    "gemma3": ("Gemma3", {"head_dim": 16, "query_pre_attn_scalar": 16, **_SLIDING, "layer_types": _MIXED}),
+    "phi3": ("Phi3", _rope(partial_rotary_factor=0.5)),
+    "gpt_neox": ("GPTNeoX", _rope(partial_rotary_factor=0.25)),
+    "stablelm": ("StableLm", {"qk_layernorm": True, **_rope(partial_rotary_factor=0.5)}),
+    "olmo2": ("Olmo2", {}),
+    "cohere2": ("Cohere2", {**_SLIDING, "layer_types": _MIXED, "logit_scale": 1.0}),
+    "glm4": ("Glm4", {"head_dim": 16}),
+    "falcon": ("Falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "alibi": False, "bias": False}),
+    "gpt_oss": ("GptOss", {"head_dim": 16, **_SLIDING, "num_local_experts": 4, "num_experts_per_tok": 2, **_rope()}),
+    "granite": ("Granite", {"logits_scaling": 1.0, "attention_multiplier": 0.25}),
+}
+
+
+def tiny_model(family: str = "llama", *, seed: int = 0, **changes: Any) -> PreTrainedModel:
+    """A random model of a family (see FAMILIES), float32, in eval mode. `changes` go to its config."""
+    prefix, settings = FAMILIES[family]
+    config_class = getattr(transformers, f"{prefix}TextConfig", None) or getattr(transformers, f"{prefix}Config")
+    config = config_class(**{**_COMMON, **settings, **changes})
+    make: Callable[..., PreTrainedModel] = getattr(transformers, f"{prefix}ForCausalLM")
+    model = make(config).eval()
+    generator = torch.Generator().manual_seed(seed)
+    around = 0.0 if prefix.startswith("Gemma") else 1.0  # Gemma's norms add 1 to their weight themselves
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if parameter.ndim == 1:
+                parameter.copy_(noise * 0.3 + (around if "norm" in name and name.endswith("weight") else 0.0))
+            else:
+                sharp = 2.0 if any(part in name for part in ("q_proj", "k_proj", "query_key", "qkv")) else 1.0
+                parameter.copy_(noise * sharp / parameter.shape[-1] ** 0.5)
+    if prefix in ("Gemma2", "GptOss"):
+        model.set_attn_implementation("eager")  # the only stock implementation with soft caps and sinks on a CPU
+    return model
+
+
+def random_ids(batch: int, length: int, *, seed: int = 0) -> torch.Tensor:
+    """[B, T] ids without the special ones."""
+    return torch.randint(3, VOCABULARY, (batch, length), generator=torch.Generator().manual_seed(seed))

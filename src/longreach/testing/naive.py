@@ -1,0 +1,110 @@
+"""The slow and obvious way to run a method: every pair of tokens by itself, in float64, straight from the method's `reference`."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from longreach.core.bands import LayerContext
+from longreach.core.method import Method
+from longreach.models import engine, rotation
+from longreach.models.window import trained_window
+from longreach.positions.base import PositionsMethod
+
+Pairs = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Frequencies = Callable[[int], tuple[Tensor, float]]  # index of the query -> inv_freq [R / 2], factor on cos and sin
+
+
+def naive_logits(model: PreTrainedModel, methods: Sequence[Method], ids: Tensor, padding: Tensor | None = None) -> Tensor:
+    """Logits [B, T, V] of the model under attention and cache methods; padding [B, T], True = real, on the left only."""
+    attentions = engine.examine(model, trained_window(model.config.get_text_config()))
+    starts = torch.zeros(ids.shape[0], dtype=torch.long) if padding is None else padding.int().argmax(1)
+    by_module = {id(attention.module): (index, attention) for index, attention in enumerate(attentions)}
+
+    def attention(module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, **options: Any) -> tuple[Tensor, None]:
+        index, learned = by_module[id(module)]
+        context = LayerContext(
+            layer_idx=index, num_layers=len(attentions), num_heads=q.shape[1], num_kv_heads=k.shape[1], head_dim=q.shape[-1],
+            trained_window=trained_window(model.config.get_text_config()),
+        )  # fmt: skip
+        outs = [_row(model, learned, context, methods, int(start), q[b], k[b], v[b], options) for b, start in enumerate(starts)]
+        return torch.stack(outs).transpose(1, 2), None
+
+    with torch.no_grad(), rotation.identity_rotary(model), engine.interface(model, "longreach_naive", attention):
+        return model(ids, attention_mask=None if padding is None else padding.long(), use_cache=False).logits
+
+
+def _row(
+    model: PreTrainedModel, learned: rotation.Attention, context: LayerContext, methods: Sequence[Method], start: int,
+    q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any],
+) -> Tensor:  # fmt: skip
+    """Attention output [H, T, D] of one row; q [H, T, D], k and v [K, T, D], all unrotated."""
+    dtype = q.dtype
+    q, k, v = q.double(), k.double(), v.double()
+    k, v = k.repeat_interleave(q.shape[0] // k.shape[0], 0), v.repeat_interleave(q.shape[0] // v.shape[0], 0)
+    i, j = torch.arange(q.shape[1])[:, None] - start, torch.arange(q.shape[1])[None] - start
+    relative, visible = (i - j).expand(q.shape[1], -1), (j <= i) & (j >= 0)
+    if learned.window is not None:
+        visible = visible & (i - j < learned.window)
+    else:
+        for method in methods:
+            if hasattr(method, "reference") and method.bands(context) is not None:
+                relative, seen = method.reference(i, j)
+                visible = visible & seen
+    logits = _pair_logits(model, learned, methods, relative, q, k, i) * options.get("scaling", q.shape[-1] ** -0.5)
+    if learned.window is None:
+        for method in methods:
+            factor = method.temperature(i[:, 0], context) if hasattr(method, "temperature") else None
+            logits = logits if factor is None else logits * factor.double()[:, None]
+    if (cap := options.get("softcap")) is not None:
+        logits = cap * torch.tanh(logits / cap)
+    logits = logits.masked_fill(~visible, float("-inf"))
+    if (sinks := options.get("s_aux")) is not None:
+        logits = torch.cat([logits, sinks.double()[:, None, None].expand(-1, q.shape[1], 1)], -1)
+        v = torch.cat([v, torch.zeros_like(v[:, :1])], 1)
+    return (logits.softmax(-1).nan_to_num(0.0) @ v).to(dtype)
+
+
+def _pair_logits(
+    model: PreTrainedModel, learned: rotation.Attention, methods: Sequence[Method], relative: Tensor, q: Tensor, k: Tensor, i: Tensor
+) -> Tensor:
+    """<R(relative) q_i, k_j> for every pair, [H, T, T]."""
+    if learned.rotation is None:
+        return q @ k.mT
+    angles, scale = _angles(model, learned, methods, relative, i)
+    half = angles.shape[-1]
+    if learned.rotation.layout == "half":
+        first, second = slice(0, half), slice(half, 2 * half)
+    else:
+        first, second = slice(0, 2 * half, 2), slice(1, 2 * half, 2)
+    q1, q2, k1, k2 = q[..., first], q[..., second], k[..., first], k[..., second]
+    cos, sin = angles.cos() * scale**2, angles.sin() * scale**2
+    same = torch.einsum("hif,hjf,ijf->hij", q1, k1, cos) + torch.einsum("hif,hjf,ijf->hij", q2, k2, cos)
+    cross = torch.einsum("hif,hjf,ijf->hij", q1, k2, sin) - torch.einsum("hif,hjf,ijf->hij", q2, k1, sin)
+    return same + cross + q[..., 2 * half :] @ k[..., 2 * half :].mT
+
+
+def _angles(
+    model: PreTrainedModel, learned: rotation.Attention, methods: Sequence[Method], relative: Tensor, i: Tensor
+) -> tuple[Tensor, float]:
+    """(relative position times frequency [T, T, R / 2] in float64, factor on cos and sin)."""
+    assert learned.rotation is not None  # noqa: S101 - the caller checked
+    rotary = rotation.rotary_modules(model)[learned.rotation.rotary][2]
+    prefix = f"{learned.rotation.layer_type}_" if learned.rotation.layer_type else ""
+    frequencies, scale = getattr(rotary, f"{prefix}inv_freq").double(), float(getattr(rotary, f"{prefix}attention_scaling"))
+    dynamic = [method for method in methods if isinstance(method, PositionsMethod) and method.info.length_dependent]
+    if not dynamic or learned.window is not None:
+        return relative[..., None].double() * frequencies, scale
+    from longreach.models.rope_config import rope_of
+
+    rope = rope_of(model.config)
+    step = dynamic[0].length_step(rope) or 1
+    rows = []
+    for query in i[:, 0].tolist():
+        length = max(rope.trained_window, (max(query, 0) // step + 1) * step)
+        rows.append(dynamic[0].inv_freq(rope, length)[0].double())
+    return relative[..., None].double() * torch.stack(rows)[:, None], 1.0
+
+
