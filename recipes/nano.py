@@ -24,7 +24,7 @@ from longreach.training.pretrain import PretrainConfig, pretrain
 
 WINDOW = 512
 VOCABULARY = 4096
-SHARES = {"books": 0.63, "code": 0.12, "recall": 0.25}  # of the sequences
+SHARES = {"books": 0.5, "code": 0.1, "recall": 0.4}  # of the sequences
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 
 
@@ -40,21 +40,30 @@ def model_config() -> LlamaConfig:
 def make_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     """Byte-level BPE; every digit is a token of its own, so that numbers are copied digit by digit."""
     bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
     bpe.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    bpe.train_from_iterator(texts, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[BOS, EOS, PAD], initial_alphabet=alphabet, show_progress=False))
+    bpe.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=[BOS, EOS, PAD], initial_alphabet=alphabet, show_progress=False)
+    )
     bpe.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, 0)])
-    return PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token=BOS, eos_token=EOS, pad_token=PAD, model_max_length=WINDOW, clean_up_tokenization_spaces=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token=BOS, eos_token=EOS, pad_token=PAD, model_max_length=WINDOW, clean_up_tokenization_spaces=False
+    )
 
 
 class Mixture:
     """Batches of the three sources; every batch depends on the seed and the step alone."""
 
-    def __init__(self, books: np.ndarray[Any, Any], code: np.ndarray[Any, Any], recall: RecallGenerator, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, books: np.ndarray[Any, Any], code: np.ndarray[Any, Any], recall: RecallGenerator, batch_size: int, seed: int
+    ) -> None:
         self.books, self.code, self.recall, self.batch_size, self.seed = books, code, recall, batch_size, seed
 
     def __call__(self, step: int) -> torch.Tensor:
+        """Ids [batch_size, WINDOW + 1] of a step."""
         rng = np.random.default_rng((self.seed, step))
         kinds = rng.choice(3, size=self.batch_size, p=list(SHARES.values()))
         return torch.tensor([[0, *self._sequence(rng, kind)] for kind in kinds])
@@ -72,7 +81,7 @@ def bits_per_byte(tokenizer: PreTrainedTokenizerFast, text: str, windows: int = 
     ids = np.array(tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)
     starts = np.linspace(0, len(ids) - WINDOW, windows).astype(int)
     batch = torch.tensor(np.stack([np.concatenate(([0], ids[s : s + WINDOW - 1])) for s in starts]))
-    total_bytes = sum(len(tokenizer.decode(row[1:].tolist()).encode()) for row in batch)
+    total_bytes = sum(len(str(tokenizer.decode(row[1:].tolist())).encode()) for row in batch)
 
     @torch.no_grad()
     def evaluate(model: torch.nn.Module) -> float:
@@ -121,12 +130,15 @@ def main() -> None:
         return np.load(path)
 
     book_ids, code_ids = encoded("books", books), encoded("code", [stdlib])
-    words = sorted({word for book in books[:12] for word in book.split() if word.isalpha() and word.isascii() and word.islower() and 3 <= len(word) <= 9})
+    short = {word for book in books[:12] for word in book.split() if 3 <= len(word) <= 9}
+    words = sorted(word for word in short if word.isalpha() and word.isascii() and word.islower())
     recall = RecallGenerator(encode=encode, filler=book_ids, words=np.array(words), eos=1)
     torch.manual_seed(args.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = LlamaForCausalLM(model_config()).to(device)
-    print(f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f}M parameters, {len(book_ids) / 1e6:.1f}M book and {len(code_ids) / 1e6:.1f}M code tokens, {config.steps} steps on {device}")
+    model = LlamaForCausalLM(model_config()).to(device)  # type: ignore[arg-type] # transformers' wrapper of `to` hides its type
+    parameters = sum(p.numel() for p in model.parameters())
+    print(f"{parameters / 1e6:.2f}M parameters, {config.steps} steps on {device}")
+    print(f"{len(book_ids) / 1e6:.1f}M book and {len(code_ids) / 1e6:.1f}M code tokens")
     evaluate = bits_per_byte(tokenizer, "\n\n".join(read_books(args.data / "valid")))
     pretrain(model, Mixture(book_ids, code_ids, recall, config.batch_size, args.seed), config, args.work, evaluate=evaluate)
     out = args.out or args.work / "model"

@@ -5,7 +5,7 @@ Cost: constant memory and time a token.   Limits: reads without end but forgets:
 Differs from the paper: leaves out the optional re-attention to k far tokens in middle layers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor
@@ -36,6 +36,11 @@ class LmInfinite(AttentionPolicy):
         at_least(self, 0, "num_sinks")
         at_least(self, 1, "window_size", "limit")
 
+    @classmethod
+    def suggest(cls, trained_window: int, target: int) -> tuple["LmInfinite", ...]:
+        """Four sinks, as in StreamingLLM, and the rest of the window."""
+        return (cls(num_sinks=4, window_size=max(1, trained_window - 4)),)
+
     @property
     def ceiling(self) -> int:
         """The largest distance that the rotary embedding sees."""
@@ -43,13 +48,13 @@ class LmInfinite(AttentionPolicy):
 
     def bands(self, layer: LayerContext) -> tuple[Band, ...]:
         """The window and the sinks, each split where the distance reaches the ceiling."""
-        still = {"queries": constant(self.ceiling), "keys": constant(0), "lo": self.ceiling + 1}
+        still = Band(queries=constant(self.ceiling), keys=constant(0), lo=self.ceiling + 1)
         last = self.window_size - 1
         bands = [Band(hi=min(last, self.ceiling), after=self.num_sinks)]
         if last > self.ceiling:
-            bands.append(Band(**still, hi=last, after=self.num_sinks))
+            bands.append(replace(still, hi=last, after=self.num_sinks))
         if self.num_sinks:
-            bands += [Band(hi=self.ceiling, sinks=self.num_sinks), Band(**still, sinks=self.num_sinks)]
+            bands += [Band(hi=self.ceiling, sinks=self.num_sinks), replace(still, sinks=self.num_sinks)]
         return tuple(bands)
 
     def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,4 +69,5 @@ EXAMPLES = (
     LmInfinite(num_sinks=2, window_size=16, limit=5),
     LmInfinite(num_sinks=0, window_size=8),
 )
+NEUTRAL = (LmInfinite(num_sinks=4, window_size=64),)
 BAD = ({"num_sinks": -1, "window_size": 4}, {"num_sinks": 4, "window_size": 0}, {"num_sinks": 4, "window_size": 8, "limit": 0})

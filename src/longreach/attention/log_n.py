@@ -13,7 +13,7 @@ from torch import Tensor
 
 from longreach.attention.base import AttentionPolicy
 from longreach.core.bands import LayerContext
-from longreach.core.method import MethodInfo, at_least
+from longreach.core.method import Method, MethodInfo, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +26,11 @@ class LogN(AttentionPolicy):
     def __post_init__(self) -> None:
         at_least(self, 2, "window_size")
 
+    @classmethod
+    def suggest_on(cls, other: Method) -> tuple["LogN", ...]:
+        """On what keeps the whole text in sight: elsewhere the number of keys does not grow."""
+        return () if other.info.forgets else (cls(),)
+
     def temperature(self, t: Tensor, layer: LayerContext) -> Tensor:
         """max(1, log(t + 1) / log(window))."""
         window = layer.trained_window if self.window_size is None else self.window_size
@@ -34,4 +39,5 @@ class LogN(AttentionPolicy):
 
 METHOD = LogN
 EXAMPLES = (LogN(), LogN(window_size=16))
+NEUTRAL = (LogN(), LogN(window_size=64))
 BAD = ({"window_size": 1},)

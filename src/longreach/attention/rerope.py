@@ -5,6 +5,7 @@ Cost: two attention bands a layer; no training.   Limits: beyond the window keys
 Differs from the paper: nothing.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,7 +19,10 @@ from longreach.core.method import MethodInfo, at_least
 
 @dataclass(frozen=True, kw_only=True)
 class ReRoPE(AttentionPolicy):
-    """Args: window_size: distances below it are true (tokens, >= 1). leak: beyond it the distance grows by 1 / leak a token (none: not at all)."""
+    """Args: window_size: distances below it are true (tokens, >= 1).
+
+    leak: beyond the window the distance grows by 1 / leak a token (none: not at all).
+    """
 
     info: ClassVar = MethodInfo(title="Rectified Rotary Position Embeddings", paper="Jianlin Su, 2023 (kexue.fm/archives/9708)")
     window_size: int
@@ -26,6 +30,12 @@ class ReRoPE(AttentionPolicy):
 
     def __post_init__(self) -> None:
         at_least(self, 1, "window_size", "leak")
+
+    @classmethod
+    def suggest(cls, trained_window: int, target: int) -> tuple["ReRoPE", ...]:
+        """Half of the window, standing still beyond it; and with the smallest leak that ends inside the window."""
+        half = max(1, trained_window // 2)
+        return (cls(window_size=half), cls(window_size=half, leak=float(math.ceil(target / max(1, trained_window - 1 - half)))))
 
     def bands(self, layer: LayerContext) -> tuple[Band, ...]:
         """Near: i - j. Far: window_size, or window_size + (i - j - window_size) / leak."""
@@ -44,4 +54,5 @@ class ReRoPE(AttentionPolicy):
 
 METHOD = ReRoPE
 EXAMPLES = (ReRoPE(window_size=16), ReRoPE(window_size=16, leak=8), ReRoPE(window_size=1))
+NEUTRAL = (ReRoPE(window_size=64), ReRoPE(window_size=16, leak=1))
 BAD = ({"window_size": 0}, {"window_size": 16, "leak": 0.5})

@@ -6,6 +6,7 @@ Limits: reaches (trained - neighbours) * group + neighbours tokens; far keys are
 Differs from the paper: nothing.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -28,6 +29,12 @@ class SelfExtend(AttentionPolicy):
     def __post_init__(self) -> None:
         at_least(self, 1, "neighbours", "group")
 
+    @classmethod
+    def suggest(cls, trained_window: int, target: int) -> tuple["SelfExtend", ...]:
+        """A quarter and a half of the window for neighbours, with the smallest group that keeps all distances inside the window."""
+        shares = {max(1, trained_window // 4), max(1, trained_window // 2)}
+        return tuple(cls(neighbours=near, group=math.ceil(target / max(1, trained_window - near))) for near in sorted(shares))
+
     def bands(self, layer: LayerContext) -> tuple[Band, ...]:
         """Near: i - j. Far: (i // group + neighbours - neighbours // group) - j // group."""
         if self.group == 1:
@@ -46,4 +53,5 @@ class SelfExtend(AttentionPolicy):
 
 METHOD = SelfExtend
 EXAMPLES = (SelfExtend(neighbours=16, group=4), SelfExtend(neighbours=1, group=3), SelfExtend(neighbours=10, group=7))
+NEUTRAL = (SelfExtend(neighbours=64, group=4), SelfExtend(neighbours=16, group=1))
 BAD = ({"neighbours": 0, "group": 4}, {"neighbours": 16, "group": 0})

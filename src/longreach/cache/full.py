@@ -22,4 +22,5 @@ class Full(CachePolicy):
 
 METHOD = Full
 EXAMPLES = (Full(),)
+NEUTRAL = (Full(),)
 BAD = ()

@@ -31,6 +31,11 @@ class Sinks(CachePolicy):
         at_least(self, 0, "num_sinks")
         at_least(self, 1, "window_size")
 
+    @classmethod
+    def suggest(cls, trained_window: int, target: int) -> tuple["Sinks", ...]:
+        """The paper's four sinks and the rest of the window."""
+        return (cls(window_size=max(1, trained_window - 4)),)
+
     def bands(self, layer: LayerContext) -> tuple[Band, ...]:
         """Window; sinks from the last place in the cache."""
         window = Band(hi=self.window_size - 1, after=self.num_sinks)
@@ -47,4 +52,5 @@ class Sinks(CachePolicy):
 
 METHOD = Sinks
 EXAMPLES = (Sinks(num_sinks=4, window_size=16), Sinks(num_sinks=0, window_size=8), Sinks(num_sinks=1, window_size=1))
+NEUTRAL = (Sinks(num_sinks=4, window_size=64),)
 BAD = ({"num_sinks": -1, "window_size": 4}, {"num_sinks": 4, "window_size": 0})

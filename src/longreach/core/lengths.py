@@ -12,13 +12,15 @@ def parse_length(text: str | int) -> int:
 
     Raises: SpecError for anything else, for a fraction of a token, and for less than 1.
     """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", str(text).strip())
+    match = re.fullmatch(r"([0-9]{1,15})(?:\.([0-9]{1,15}))?([kKmM]?)", str(text).strip())
     if match is None:
         raise SpecError(f"not a length: {text!r}; write tokens as 4096, 32k or 1M")
-    tokens = float(match[1]) * _UNITS[match[2].lower()]
-    if tokens < 1 or tokens != int(tokens):
-        raise SpecError(f"not a length: {text!r} is {tokens:g} tokens; a length is a whole number of at least 1")
-    return int(tokens)
+    whole, fraction, unit = match[1], match[2] or "", match[3].lower()
+    parts: int = 10 ** len(fraction)
+    tokens, rest = divmod(int(whole + fraction) * _UNITS[unit], parts)
+    if tokens < 1 or rest:
+        raise SpecError(f"not a length: {text!r}; a length is a whole number of tokens, at least 1")
+    return tokens
 
 
 def format_length(tokens: int) -> str:

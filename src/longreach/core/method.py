@@ -1,5 +1,6 @@
 """The method contract: a frozen dataclass in a file of its own, described by its docstring and its `info`."""
 
+import math
 import sys
 from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar
@@ -42,15 +43,26 @@ class Method:
     def spec(self) -> str:
         """The spec string that makes this very method: `yarn:factor=8`. Settings at their default are left out."""
         settings = [
-            f"{field.name}={format_value(value)}"
-            for field in fields(self)
-            if (value := getattr(self, field.name)) != _default(field)
+            f"{field.name}={format_value(value)}" for field in fields(self) if (value := getattr(self, field.name)) != _default(field)
         ]
         return f"{self.name()}:{','.join(settings)}" if settings else self.name()
 
     def __str__(self) -> str:
         """The spec."""
         return self.spec
+
+    @classmethod
+    def suggest(cls, trained_window: int, target: int) -> "tuple[Method, ...]":
+        """The settings worth trying to stretch a model from `trained_window` to `target` tokens, without tuning; `stretch` measures them.
+
+        Each must reach the target. A method that cannot stretch a model by itself suggests nothing.
+        """
+        return ()
+
+    @classmethod
+    def suggest_on(cls, other: "Method") -> "tuple[Method, ...]":
+        """For methods that improve on another one: the settings worth stacking on `other` (`self_extend:... + log_n`)."""
+        return ()
 
     @classmethod
     def document(cls) -> dict[str, str]:
@@ -63,9 +75,8 @@ _LABELS = ("Paper", "Cost", "Limits", "Differs from the paper")
 
 def parse_document(text: str) -> dict[str, str]:
     """Split a method's module docstring into its summary and its labelled parts, white space folded."""
-    parts = {label: "" for label in _LABELS}
     label = "summary"
-    parts[label] = ""
+    parts = dict.fromkeys((label, *_LABELS), "")
     for line in text.strip().splitlines():
         for candidate in _LABELS:
             if line.startswith(f"{candidate}:"):
@@ -81,18 +92,19 @@ def parse_document(text: str) -> dict[str, str]:
 
 
 def format_value(value: Any) -> str:
-    """A setting as the spec grammar writes it."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A setting as the spec grammar writes it: exact, and without the `+` that stacks methods (`1e+16` is `1e16`)."""
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0").replace("e+", "e")
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
 def at_least(method: Method, minimum: float, *names: str) -> None:
-    """Raise SpecError for each named setting below `minimum`; None (not given) passes."""
+    """Raise SpecError for each named setting that is below `minimum` or not finite; None (not given) passes."""
     for name in names:
         value = getattr(method, name)
-        if value is not None and not value >= minimum:  # `not >=` also refuses nan
-            raise SpecError(f"{method.name()}: {name}={format_value(value)} must be at least {minimum:g}")
+        if value is not None and not minimum <= value < math.inf:  # written so that it also refuses nan
+            wanted = "finite" if value == math.inf else f"at least {minimum:g}"
+            raise SpecError(f"{method.name()}: {name}={format_value(value)} must be {wanted}")
 
 
 def _default(field: Any) -> Any:

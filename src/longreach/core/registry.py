@@ -24,7 +24,7 @@ KINDS = {
 def modules() -> dict[str, tuple[str, str]]:
     """Every method's name -> (kind, module that defines it), without importing any.
 
-    Raises: SpecError where two modules claim one name.
+    Raises: SpecError where two modules claim one name, or an entry point is not called as its module is.
     """
     found: dict[str, tuple[str, str]] = {}
     for kind, package in KINDS.items():
@@ -37,6 +37,8 @@ def modules() -> dict[str, tuple[str, str]]:
                 continue
             if name in found:
                 raise SpecError(f"two methods are called {name!r}: {found[name][1]} and {module}")
+            if module.rpartition(".")[2] != name:
+                raise SpecError(f"the method {name!r} lives in {module}: a method is called as its file is; rename one of them")
             found[name] = (kind, module)
     return dict(sorted(found.items()))
 

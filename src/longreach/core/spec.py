@@ -31,8 +31,13 @@ def _parse_one(text: str) -> Method:
         raise SpecError(f"empty method in spec {text!r}; write name:key=value,key=value")
     if colon and not rest:
         raise SpecError(f"{name}: nothing after the colon; write {name}:key=value,key=value")
-    method = registry.get(name)
-    return make(method, dict(_setting(name, item) for item in rest.split(",")) if rest else {})
+    settings: dict[str, str] = {}
+    for item in rest.split(",") if rest else ():
+        key, value = _setting(name, item)
+        if key in settings:
+            raise SpecError(f"{name}: {key} is given twice, as {settings[key]} and as {value}")
+        settings[key] = value
+    return make(registry.get(name), settings)
 
 
 def _setting(name: str, item: str) -> tuple[str, str]:

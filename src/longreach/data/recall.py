@@ -1,7 +1,8 @@
 """Synthetic recall exercises: sequences that can only be predicted by finding something said earlier.
 
-Four kinds, each with the thing to be recalled at a uniformly random distance: a passkey in filler text (Mohtashami and Jaggi 2023,
-arXiv:2305.16300), facts asked for later, key-value records looked up later, and spans repeated word for word.
+Five kinds, each with the thing to be recalled at a random distance: a passkey in filler text (Mohtashami and Jaggi 2023,
+arXiv:2305.16300), facts asked for later, key-value records looked up later, spans copied word for word, and one passage repeated to
+the end. The dense ones (records, repetition) teach looking back early; the sparse ones teach it at every distance.
 """
 
 from collections.abc import Callable, Sequence
@@ -37,13 +38,13 @@ class RecallGenerator:
 
     encode: Callable[[str], Tokens]
     filler: np.ndarray[Any, Any]
-    words: Sequence[str]
+    words: Sequence[str] | np.ndarray[Any, Any]
     eos: int
 
     def sample(self, rng: np.random.Generator, length: int) -> Tokens:
         """One exercise of exactly `length` tokens; the kind is drawn at random."""
-        kind = rng.choice(4, p=(0.3, 0.3, 0.2, 0.2))
-        tokens = (self._passkey, self._facts, self._records, self._copy)[kind](rng, length)
+        kind = rng.choice(5, p=(0.2, 0.3, 0.2, 0.1, 0.2))
+        tokens = (self._passkey, self._facts, self._records, self._copy, self._repeat)[kind](rng, length)
         return (tokens + self._text(rng, length))[:length]
 
     def _text(self, rng: np.random.Generator, count: int) -> Tokens:
@@ -73,13 +74,14 @@ class RecallGenerator:
         return head + filler[:depth] + fact + filler[depth:] + query
 
     def _facts(self, rng: np.random.Generator, length: int) -> Tokens:
-        pairs: list[tuple[Tokens, Tokens]] = []
+        pairs: list[tuple[Tokens, list[Tokens]]] = []
         for _ in range(int(rng.integers(1, 9))):
             statement, question = _FACTS[rng.integers(len(_FACTS))]
             slots = {"attribute": rng.choice(_ATTRIBUTES), "name": str(rng.choice(self.words)).capitalize()}
             value = self._value(rng)
             asked = question.format(**slots)
-            pairs.append((self.encode("\n" + statement.format(**slots, value=value)), self.encode(f"\n{asked} {value}.\n")))
+            answer = self.encode(f"\n{asked} {value}.\n")
+            pairs.append((self.encode("\n" + statement.format(**slots, value=value)), [answer] * int(rng.integers(1, 4))))
         return self._scatter(rng, length, pairs)
 
     def _records(self, rng: np.random.Generator, length: int) -> Tokens:
@@ -88,36 +90,48 @@ class RecallGenerator:
         values = [self._value(rng) for _ in keys]
         before, after = (": ", "\n") if rng.random() < 0.5 else (" = ", ";\n")
         lines = [self.encode(f"{k}{before}{v}{after}") for k, v in zip(keys, values, strict=True)]
-        asked = [lines[i] for i in rng.permutation(count)[: max(1, count // 2)]]
         stated = [token for line in lines for token in line]
-        queries = [token for line in asked for token in line]
+        newline = self.encode("\n")
+        if rng.random() < 0.5:  # dense: nothing but lookups
+            tokens = stated
+            while len(tokens) < length:
+                tokens = tokens + newline + [token for i in rng.permutation(count) for token in lines[i]]
+            return tokens
+        queries = [token for i in rng.permutation(count)[: max(1, count // 2)] for token in lines[i]]
         room = max(0, length - len(stated) - len(queries))
         first = int(rng.integers(0, room + 1))
-        newline = self.encode("\n")
         return [*self._text(rng, first), *newline, *stated, *self._text(rng, room - first), *newline, *queries]
 
     def _copy(self, rng: np.random.Generator, length: int) -> Tokens:
-        pairs: list[tuple[Tokens, Tokens]] = []
+        pairs: list[tuple[Tokens, list[Tokens]]] = []
         for _ in range(int(rng.integers(1, 4))):
-            if rng.random() < 0.5:
-                span = self.encode(" ".join(str(w) for w in rng.choice(self.words, size=int(rng.integers(4, 24)))))
-            else:
-                span = self._text(rng, int(rng.integers(8, 48)))
-            pairs.append((span, span))
+            span = self._span(rng, int(rng.integers(8, 48)))
+            pairs.append((span, [span]))
         return self._scatter(rng, length, pairs)
 
-    def _scatter(self, rng: np.random.Generator, length: int, pairs: list[tuple[Tokens, Tokens]]) -> Tokens:
-        """Statements and, later, their questions, at random places in filler; drops the pairs that do not fit."""
-        kept: list[tuple[Tokens, Tokens]] = []
+    def _repeat(self, rng: np.random.Generator, length: int) -> Tokens:
+        span = self._span(rng, int(rng.integers(16, max(17, length // 2))))
+        return span * (length // len(span) + 1)
+
+    def _span(self, rng: np.random.Generator, count: int) -> Tokens:
+        """About `count` tokens of real text or, as often, of words in no order."""
+        if rng.random() < 0.5:
+            return self._text(rng, count)
+        return self.encode(" ".join(str(word) for word in rng.choice(self.words, size=count // 2)))[:count]
+
+    def _scatter(self, rng: np.random.Generator, length: int, pairs: list[tuple[Tokens, list[Tokens]]]) -> Tokens:
+        """Statements and, later, their questions, at random places in filler; drops the questions that do not fit."""
+        kept: list[tuple[Tokens, list[Tokens]]] = []
         room = length
-        for statement, question in pairs:
-            if (needed := len(statement) + len(question)) <= room:
-                kept.append((statement, question))
-                room -= needed
+        for statement, questions in pairs:
+            fitting = [q for number, q in enumerate(questions, 1) if len(statement) + number * len(q) <= room]
+            if fitting:
+                kept.append((statement, fitting))
+                room -= len(statement) + sum(map(len, fitting))
         events = []
-        for statement, question in kept:
-            said, asked = sorted(rng.random(2))
-            events += [(said, statement), (asked, question)]
+        for statement, questions in kept:
+            said, *asked = sorted(rng.random(1 + len(questions)))
+            events += [(said, statement), *zip(asked, questions, strict=True)]
         gaps = np.diff([0, *sorted(rng.integers(0, room + 1, size=len(events))), room])
         tokens: Tokens = []
         for gap, (_, part) in zip(gaps, sorted(events, key=lambda event: event[0]), strict=False):

@@ -14,8 +14,11 @@ def attend(
     causal: square, query x sees keys y <= x. mask: bool [B, 1, T, S], True = sees. Returns (out [B, H, T, D], lse [B, H, T] float32);
     a query that sees nothing has out 0 and lse -inf.
     """
-    if q.device.type == "cpu" and softcap is None and k.shape[-1] == v.shape[-1] and not _needs_grad(q, k, v):
-        return _flash_cpu(q, k, v, scale, causal, mask)
+    if softcap is None and k.shape[-1] == v.shape[-1] and not _needs_grad(q, k, v):
+        if q.device.type == "cpu":
+            return _flash_cpu(q, k, v, scale, causal, mask)
+        if q.device.type == "cuda" and mask is None and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256:
+            return _fused_cuda(q, k, v, scale, causal)
     if _needs_grad(q, k, v) or q.shape[2] <= _EAGER_ROWS:
         return _eager(q, k, v, scale, causal, mask, softcap, 0)
     parts = []
@@ -43,6 +46,16 @@ def _flash_cpu(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, mask
     if mask is not None:  # the kernel reports lse 0 for a row that sees nothing
         lse = lse.masked_fill(~mask.any(-1), float("-inf"))
     return (out.reshape(b, h, 1, d), lse.reshape(b, h, 1)) if fold else (out, lse)
+
+
+def _fused_cuda(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
+    if q.dtype in (torch.float16, torch.bfloat16):
+        out, lse, *_ = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False, scale=scale)
+        return out, lse
+    repeats = q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(repeats, 1), v.repeat_interleave(repeats, 1)
+    out, lse, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True, 0.0, causal, scale=scale)
+    return out, lse[:, :, : q.shape[2]]  # padded to a multiple of 32
 
 
 def _eager(

@@ -94,7 +94,11 @@ class Channels:
 
     def replace(self, name: object, tensor: Tensor) -> None:
         """Put `tensor` in place of the live part of a channel."""
-        self.data[name][:, :, self.begin : self.end] = tensor
+        old = self.data[name]
+        if torch.is_grad_enabled() and (tensor.requires_grad or old.requires_grad):  # writing in place would break gradients
+            self.data[name] = torch.cat([old[:, :, : self.begin], tensor, old[:, :, self.end :]], 2)
+        else:
+            old[:, :, self.begin : self.end] = tensor
 
     def view(self, name: object) -> Tensor:
         """The live part of a channel."""

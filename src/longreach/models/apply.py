@@ -16,7 +16,7 @@ from longreach.core.method import Method
 from longreach.core.spec import parse, unparse
 from longreach.models import engine
 from longreach.models.rope_config import rope_of, with_rope
-from longreach.models.rotation import rotary_modules
+from longreach.models.rotation import Attention, rotary_modules
 from longreach.models.window import trained_window
 from longreach.positions.base import PositionsMethod, Rope
 
@@ -47,13 +47,20 @@ def apply(model: PreTrainedModel, methods: str | Method | Sequence[Method] | Non
         policies = [method for method in stack if isinstance(method, AttentionPolicy | CachePolicy)]
         if policies or (positions is not None and positions.info.length_dependent):
             window = trained_window(model.config.get_text_config())
-            attentions = engine.examine(model, window)
+            attentions = _examined(name, model, window)
             setup = _setup(name, model, policies, positions)
             if policies and all(attention.window is not None for attention in attentions):
                 why = "all its layers have a sliding window of their own, so no query ever sees beyond it"
                 raise UnsupportedError(name, type(model).__name__, why, "nothing has to be extended")
             undo.enter_context(engine.installed(model, attentions, setup, window))
         yield model
+
+
+def _examined(name: str, model: PreTrainedModel, window: int) -> list[Attention]:
+    try:
+        return engine.examine(model, window)
+    except UnsupportedError as error:  # say it of what the user asked for
+        raise UnsupportedError(name, error.model, error.why, error.try_instead) from None
 
 
 def _methods(methods: str | Method | Sequence[Method] | None) -> tuple[Method, ...]:
@@ -86,11 +93,11 @@ def _setup(name: str, model: PreTrainedModel, policies: Sequence[AttentionPolicy
     keep_all = any(policy.keep_all for policy in policies if isinstance(policy, CachePolicy))
     if positions is None or not positions.info.length_dependent:
         return engine.Setup(bands=bands, temperature=temperature, keep_all=keep_all)
-    rope = rope_of(model.config.get_text_config(), _full_layer_type(model))
-    step = positions.length_step(rope) or 1
+    rope = rope_of(model.config.get_text_config(), _full_layer_type(model), method=positions.spec)
+    step, window = positions.length_step(rope) or 1, rope.trained_window
 
     def lengths(t: Tensor) -> Tensor:
-        return ((t // step + 1) * step).clamp(min=rope.trained_window)
+        return torch.where(t < window, window, (t // step + 1) * step)  # inside the window the length is not rounded up
 
     return engine.Setup(
         bands=bands, temperature=temperature, keep_all=keep_all, lengths=lengths, inv_freq=lambda length: positions.inv_freq(rope, length)
@@ -108,7 +115,7 @@ def _frequencies(model: PreTrainedModel, method: PositionsMethod) -> Iterator[No
     """The model's rotary frequencies (and its config, where transformers can express them) are the method's."""
     config = model.config.get_text_config()
     layer_type = _full_layer_type(model)
-    rope: Rope = rope_of(config, layer_type)
+    rope: Rope = rope_of(config, layer_type, method=method.spec)
     inv_freq, factor = method.inv_freq(rope, rope.trained_window)
     prefix = f"{layer_type}_" if layer_type else ""
     with ExitStack() as undo:

@@ -6,6 +6,7 @@ queries as each band wants them, computes the bands piece by piece with fused at
 """
 
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from longreach.models.families import routed
 from longreach.models.rotation import Attention
 
 NAME = "longreach"
+# In float32 the product of position and frequency loses the angle little by little (6e-8 of the position): streams without end need better.
+_EXACT_FROM = 1 << 16
 Epoch = tuple[int, ...] | None  # the context length that each row's frequencies are for; None: the model's own frequencies
 
 
@@ -173,20 +176,23 @@ class LayerEngine:
             return x
         key = (self.rotation.layer_type, position, epoch, begin, x.shape[2])
         if key not in step.memo:
-            step.memo[key] = self._tables(position(step.t[:, begin : begin + x.shape[2]]), epoch, x)
+            step.memo[key] = self._tables(position(step.t[:, begin : begin + x.shape[2]]), epoch, x, step.end)
         return self.rotation(x, *step.memo[key])
 
-    def _tables(self, positions: Tensor, epoch: Epoch, like: Tensor) -> tuple[Tensor, Tensor]:
+    def _tables(self, positions: Tensor, epoch: Epoch, like: Tensor, step_end: int) -> tuple[Tensor, Tensor]:
         """cos and sin [B | 1, T, R/2] at positions [B | 1, T]."""
         assert self.rotation is not None  # noqa: S101 - callers checked
         if epoch is None or self.engine.setup.inv_freq is None:
             rotary = self.engine.rotaries[self.rotation.rotary]
+            if self.plan.window is not None and step_end > _EXACT_FROM:
+                return rotation.exact_angles(rotary, like, positions, self.rotation.layer_type)
             cos, sin = rotation.table(rotary, like, positions, self.rotation.layer_type)
             return self.rotation.angles(cos), self.rotation.angles(sin)
         found = [self.engine.setup.inv_freq(length) for length in epoch]
         frequencies = torch.stack([f for f, _ in found]).to(like.device)[:, None]
+        factors = torch.tensor([factor for _, factor in found], device=like.device)[:, None, None]
         angles = positions[..., None].float() * frequencies
-        return (angles.cos() * found[0][1]).to(like.dtype), (angles.sin() * found[0][1]).to(like.dtype)
+        return (angles.cos() * factors).to(like.dtype), (angles.sin() * factors).to(like.dtype)
 
     def _rerotate(self, layer: BandLayer, step: Step, epoch: Epoch, like: Tensor) -> None:
         """Bring all kept keys under the frequencies of `epoch`."""
@@ -194,7 +200,7 @@ class LayerEngine:
         for position in self.plan.maps:
             key = ("all", position, epoch)
             if key not in step.memo:
-                step.memo[key] = self._tables(position(layer.stream.indices), epoch, like)
+                step.memo[key] = self._tables(position(layer.stream.indices), epoch, like, step.end)
             layer.recent.replace(position, self.rotation(layer.recent.view("raw"), *step.memo[key]))
         layer.epoch = epoch
 
@@ -299,12 +305,15 @@ def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, att
     )  # fmt: skip
 
 
+_users: Counter[str] = Counter()  # models that attend through a registered name; the last one takes it away
+
+
 @contextmanager
 def interface(model: PreTrainedModel, name: str, function: Callable[..., Any]) -> Iterator[None]:
     """The model's decoder attends with `function`; on leaving, model and transformers are as they were."""
     config = model.config.get_text_config()
     before = config._attn_implementation
-    held = name in AttentionInterface._global_mapping
+    _users[name] += 1
     AttentionInterface.register(name, function)
     AttentionMaskInterface.register(name, mask_spec)
     config._attn_implementation = name
@@ -313,7 +322,8 @@ def interface(model: PreTrainedModel, name: str, function: Callable[..., Any]) -
             yield
     finally:
         config._attn_implementation = before
-        if not held:
+        _users[name] -= 1
+        if not _users[name]:
             del AttentionInterface._global_mapping[name], AttentionMaskInterface._global_mapping[name]
 
 

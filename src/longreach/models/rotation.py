@@ -54,6 +54,7 @@ class Rotation:
             pair = torch.cat(turned, -1) if self.layout == "half" else torch.stack(turned, -1).flatten(-2)
             return torch.cat((pair, x[..., 2 * half :]), -1).to(dtype)
         out = torch.empty_like(x)
+        # Not addcmul: its fused rounding would cost the bit-for-bit agreement with the model's own rotation.
         torch.mul(a, cos, out=out[..., first]).sub_(b * sin)
         torch.mul(b, cos, out=out[..., second]).add_(a * sin)
         if x.shape[-1] > 2 * half:
@@ -97,6 +98,15 @@ def table(rotary: nn.Module, x: Tensor, positions: Tensor, layer_type: str | Non
     """The model's own cos and sin [B, T, R or R/2] at `positions` [B, T]; x gives dtype and device."""
     cos, sin = rotary(x, positions, layer_type) if layer_type is not None else rotary(x, positions)
     return cos, sin
+
+
+def exact_angles(rotary: nn.Module, x: Tensor, positions: Tensor, layer_type: str | None) -> tuple[Tensor, Tensor]:
+    """cos and sin [B, T, R/2] of the angles computed in float64, for positions where float32 blurs them; x gives dtype and device."""
+    prefix = f"{layer_type}_" if layer_type is not None else ""
+    inv_freq: Tensor = getattr(rotary, f"{prefix}inv_freq")
+    angles = positions.cpu().double()[..., None] * inv_freq.cpu().double()  # some devices have no float64
+    factor = getattr(rotary, f"{prefix}attention_scaling", 1.0)
+    return (angles.cos() * factor).to(x), (angles.sin() * factor).to(x)
 
 
 def rotary_modules(model: PreTrainedModel) -> list[tuple[nn.Module, str, nn.Module]]:

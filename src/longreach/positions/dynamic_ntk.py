@@ -30,6 +30,11 @@ class DynamicNtk(PositionsMethod):
     def __post_init__(self) -> None:
         at_least(self, 1, "factor", "step")
 
+    @classmethod
+    def suggest(cls, trained_window: int, target: int) -> tuple["DynamicNtk", ...]:
+        """Growth by twice the length over the window: middle frequencies are stretched by less than the base's factor."""
+        return (cls(factor=2.0),)
+
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """Frequencies of the base theta * (factor * L / window - (factor - 1)) ** (d / (d - 2)); the plain base up to the window."""
         growth = self.factor * max(seq_len, rope.trained_window) / rope.trained_window - (self.factor - 1)
@@ -42,4 +47,5 @@ class DynamicNtk(PositionsMethod):
 
 METHOD = DynamicNtk
 EXAMPLES = (DynamicNtk(), DynamicNtk(factor=2, step=16))
+NEUTRAL = (DynamicNtk(), DynamicNtk(factor=2, step=16))
 BAD = ({"factor": 0.5}, {"step": 0})

@@ -26,6 +26,11 @@ class Linear(PositionsMethod):
     def __post_init__(self) -> None:
         at_least(self, 1, "factor")
 
+    @classmethod
+    def suggest(cls, trained_window: int, target: int) -> tuple["Linear", ...]:
+        """The factor that puts the target where the window ended."""
+        return (cls(factor=target / trained_window),)
+
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """theta_i / factor."""
         return rope.inv_freq() / self.factor, 1.0
@@ -37,4 +42,5 @@ class Linear(PositionsMethod):
 
 METHOD = Linear
 EXAMPLES = (Linear(factor=4), Linear(factor=1.5))
+NEUTRAL = (Linear(factor=1),)
 BAD = ({"factor": 0.5}, {"factor": float("nan")})

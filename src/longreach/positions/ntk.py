@@ -1,6 +1,7 @@
 """NTK-aware scaling: a larger rotary base, which stretches low frequencies by the factor and leaves the highest alone.
 
-Paper: NTK-Aware Scaled RoPE allows LLaMA models to have extended (8k+) context size without any fine-tuning, 2023, bloc97 (published online)
+Paper: NTK-Aware Scaled RoPE allows LLaMA models to have extended (8k+) context size without any fine-tuning and minimal perplexity
+degradation, 2023, bloc97 (published online)
 Cost: none at run time.   Limits: reaches somewhat less than factor times the window; some dimensions still leave their trained range.
 Differs from the paper: nothing.
 """
@@ -19,7 +20,8 @@ class Ntk(PositionsMethod):
     """Args: factor: stretch of the lowest frequency (>= 1)."""
 
     info: ClassVar = MethodInfo(
-        title="NTK-Aware Scaled RoPE allows LLaMA models to have extended (8k+) context size without any fine-tuning and minimal perplexity degradation",
+        title="NTK-Aware Scaled RoPE allows LLaMA models to have extended (8k+) context size without any fine-tuning "
+        "and minimal perplexity degradation",
         paper="bloc97, 2023 (published online; analysed in arXiv:2309.00071, section 3.1)",
         exportable=True,
     )
@@ -27,6 +29,11 @@ class Ntk(PositionsMethod):
 
     def __post_init__(self) -> None:
         at_least(self, 1, "factor")
+
+    @classmethod
+    def suggest(cls, trained_window: int, target: int) -> tuple["Ntk", ...]:
+        """Twice the factor: middle frequencies are stretched by less than it."""
+        return (cls(factor=2 * target / trained_window),)
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """Frequencies of the base theta * factor ** (d / (d - 2))."""
@@ -44,4 +51,5 @@ def scaled_theta(rope: Rope, factor: float) -> float:
 
 METHOD = Ntk
 EXAMPLES = (Ntk(factor=4), Ntk(factor=1.5))
+NEUTRAL = (Ntk(factor=1),)
 BAD = ({"factor": 0.5},)

@@ -40,14 +40,18 @@ class Yarn(PositionsMethod):
         if self.attention_factor is not None and not self.attention_factor > 0:
             raise SpecError(f"yarn: attention_factor={self.attention_factor:g} must be above 0")
 
+    @classmethod
+    def suggest(cls, trained_window: int, target: int) -> tuple["Yarn", ...]:
+        """The paper's factor."""
+        return (cls(factor=target / trained_window),)
+
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """Ramp over the dimensions: 1 keeps theta_i, 0 gives theta_i / factor."""
         low = max(math.floor(_dimension(rope, self.beta_fast)), 0)
         high = min(math.ceil(_dimension(rope, self.beta_slow)), rope.dim - 1)
         ramp = (torch.arange(rope.dim // 2, dtype=torch.float32) - low) / max(high - low, 0.001)
         keep = 1 - ramp.clamp(0, 1)
-        plain = rope.inv_freq()
-        return plain / self.factor * (1 - keep) + plain * keep, self._attention_factor()
+        return rope.inv_freq() * (keep + (1 - keep) / self.factor), self._attention_factor()
 
     def rope_parameters(self, rope: Rope) -> dict[str, Any]:
         """Transformers' own `yarn`, with every value written out so that no reader has to guess one."""
@@ -72,4 +76,5 @@ def _dimension(rope: Rope, turns: float) -> float:
 
 METHOD = Yarn
 EXAMPLES = (Yarn(factor=4), Yarn(factor=8, beta_fast=16, attention_factor=1.0))
+NEUTRAL = (Yarn(factor=1),)
 BAD = ({"factor": 0.5}, {"factor": 4, "beta_fast": 1, "beta_slow": 2}, {"factor": 4, "attention_factor": 0})

@@ -1,6 +1,9 @@
-"""The slow and obvious way to run a method: every pair of tokens by itself, in float64, straight from the method's `reference`."""
+"""The slow and obvious way to run a method: every pair of tokens by itself, in float64, straight from the method's `reference`.
 
-from collections.abc import Callable, Sequence
+It can be differentiated, so gradients are compared with it, too.
+"""
+
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -10,15 +13,16 @@ from transformers import PreTrainedModel
 from longreach.core.bands import LayerContext
 from longreach.core.method import Method
 from longreach.models import engine, rotation
+from longreach.models.rope_config import rope_of
 from longreach.models.window import trained_window
 from longreach.positions.base import PositionsMethod
 
-Pairs = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-Frequencies = Callable[[int], tuple[Tensor, float]]  # index of the query -> inv_freq [R / 2], factor on cos and sin
-
 
 def naive_logits(model: PreTrainedModel, methods: Sequence[Method], ids: Tensor, padding: Tensor | None = None) -> Tensor:
-    """Logits [B, T, V] of the model under attention and cache methods; padding [B, T], True = real, on the left only."""
+    """Logits [B, T, V] of the model under attention, cache and length-dependent methods; padding [B, T], True = real, on the left only.
+
+    Keeps what a backward pass needs, unless under `torch.no_grad()`.
+    """
     attentions = engine.examine(model, trained_window(model.config.get_text_config()))
     starts = torch.zeros(ids.shape[0], dtype=torch.long) if padding is None else padding.int().argmax(1)
     by_module = {id(attention.module): (index, attention) for index, attention in enumerate(attentions)}
@@ -32,7 +36,7 @@ def naive_logits(model: PreTrainedModel, methods: Sequence[Method], ids: Tensor,
         outs = [_row(model, learned, context, methods, int(start), q[b], k[b], v[b], options) for b, start in enumerate(starts)]
         return torch.stack(outs).transpose(1, 2), None
 
-    with torch.no_grad(), rotation.identity_rotary(model), engine.interface(model, "longreach_naive", attention):
+    with rotation.identity_rotary(model), engine.interface(model, "longreach_naive", attention):
         return model(ids, attention_mask=None if padding is None else padding.long(), use_cache=False).logits
 
 
@@ -60,11 +64,12 @@ def _row(
             logits = logits if factor is None else logits * factor.double()[:, None]
     if (cap := options.get("softcap")) is not None:
         logits = cap * torch.tanh(logits / cap)
-    logits = logits.masked_fill(~visible, float("-inf"))
+    sees = visible.any(-1, keepdim=True)  # a row that sees nothing (padding) gives 0; it may not reach softmax, whose gradient is nan there
+    logits = logits.masked_fill(~visible & sees, float("-inf"))
     if (sinks := options.get("s_aux")) is not None:
         logits = torch.cat([logits, sinks.double()[:, None, None].expand(-1, q.shape[1], 1)], -1)
         v = torch.cat([v, torch.zeros_like(v[:, :1])], 1)
-    return (logits.softmax(-1).nan_to_num(0.0) @ v).to(dtype)
+    return (logits.softmax(-1) * sees @ v).to(dtype)
 
 
 def _pair_logits(
@@ -88,23 +93,19 @@ def _pair_logits(
 
 def _angles(
     model: PreTrainedModel, learned: rotation.Attention, methods: Sequence[Method], relative: Tensor, i: Tensor
-) -> tuple[Tensor, float]:
-    """(relative position times frequency [T, T, R / 2] in float64, factor on cos and sin)."""
+) -> tuple[Tensor, Tensor]:
+    """(relative position times frequency [T, T, R / 2], factor on cos and sin [1 | T, 1, 1]), in float64."""
     assert learned.rotation is not None  # noqa: S101 - the caller checked
     rotary = rotation.rotary_modules(model)[learned.rotation.rotary][2]
     prefix = f"{learned.rotation.layer_type}_" if learned.rotation.layer_type else ""
-    frequencies, scale = getattr(rotary, f"{prefix}inv_freq").double(), float(getattr(rotary, f"{prefix}attention_scaling"))
+    frequencies, scale = getattr(rotary, f"{prefix}inv_freq").double(), getattr(rotary, f"{prefix}attention_scaling")
     dynamic = [method for method in methods if isinstance(method, PositionsMethod) and method.info.length_dependent]
     if not dynamic or learned.window is not None:
-        return relative[..., None].double() * frequencies, scale
-    from longreach.models.rope_config import rope_of
-
+        return relative[..., None].double() * frequencies, torch.tensor(scale, dtype=torch.float64)
     rope = rope_of(model.config)
-    step = dynamic[0].length_step(rope) or 1
-    rows = []
-    for query in i[:, 0].tolist():
-        length = max(rope.trained_window, (max(query, 0) // step + 1) * step)
-        rows.append(dynamic[0].inv_freq(rope, length)[0].double())
-    return relative[..., None].double() * torch.stack(rows)[:, None], 1.0
-
-
+    step, window = dynamic[0].length_step(rope) or 1, rope.trained_window
+    lengths = [window if query < window else (query // step + 1) * step for query in i[:, 0].tolist()]
+    found = {length: dynamic[0].inv_freq(rope, length) for length in lengths}
+    rows = torch.stack([found[length][0].double() for length in lengths])
+    factors = torch.tensor([found[length][1] for length in lengths], dtype=torch.float64)
+    return relative[..., None].double() * rows[:, None], factors[:, None, None]

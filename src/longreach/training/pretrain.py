@@ -87,7 +87,7 @@ def pretrain(model: PreTrainedModel, batch: Batch, config: PretrainConfig, folde
         rate = config.rate(step)
         ids = batch(step).to(device)
         loss = _loss(forward, ids)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
@@ -97,7 +97,13 @@ def pretrain(model: PreTrainedModel, batch: Batch, config: PretrainConfig, folde
         step += 1
         if step % config.log_every == 0 or step == config.steps:
             elapsed = seconds + time.monotonic() - begun
-            row = {"step": step, "tokens": step * config.batch_size * config.seq_len, "loss": loss.item(), "lr": config.lr * rate, "seconds": elapsed}
+            row = {
+                "step": step,
+                "tokens": step * config.batch_size * config.seq_len,
+                "loss": loss.item(),
+                "lr": config.lr * rate,
+                "seconds": elapsed,
+            }
             if step % (config.log_every * 10) == 0 or step == config.steps:
                 model.eval()
                 row["valid_bits_per_byte"] = evaluate(model)

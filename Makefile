@@ -1,0 +1,61 @@
+# `make demo` and `make test` need nothing but Python 3.11 to 3.13 and make: they set up .venv themselves, once.
+#   PYTHON=python3.12          the interpreter to build .venv with
+#   TORCH=torch==2.13.0        the torch to install
+#   TORCH_INDEX=URL            where to look for it first; default: the builds for CPUs, which are small. Where the index does not
+#                              answer or lacks the version, PyPI's build is taken.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TRANSFORMERS_LOW ?= 5.20.0
+LOW_TESTS ?= tests/test_imports.py $(wildcard tests/core tests/positions tests/attention tests/cache tests/models)
+PYTEST ?= pytest -n auto --maxprocesses 8
+
+BIN := .venv/bin
+READY := .venv/.ready
+READY_LOW := .venv-low/.ready
+PIP := -m pip --disable-pip-version-check
+
+.PHONY: demo test test-low lint bench docs clean
+
+demo: $(READY)
+	$(BIN)/longreach stretch nano --to 4096 --out demo/nano-4k
+
+test: $(READY)
+	$(BIN)/python -m $(PYTEST)
+
+# The low end of the transformers range; everything else is as in .venv.
+test-low: $(READY_LOW)
+	.venv-low/bin/python -m $(PYTEST) $(LOW_TESTS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)
+	$(BIN)/python benchmarks/run.py
+
+# Everything that is written by a program: the method pages, the evidence table, the frozen command line.
+docs: $(READY)
+	$(BIN)/python docs/generate.py
+	$(BIN)/python tests/cli/snapshot.py
+
+clean:
+	rm -rf .venv .venv-low demo
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("longreach needs Python 3.11 to 3.13: make PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python $(PIP) install --no-deps --retries 0 --timeout 15 --index-url $(TORCH_INDEX) "$(TORCH)" \
+		|| $(BIN)/python $(PIP) install --no-deps "$(TORCH)"
+	$(BIN)/python $(PIP) install -c constraints.txt -e ".[dev]"
+	touch $@
+
+# Sees the packages of .venv behind its own, so that only transformers is installed twice.
+$(READY_LOW): $(READY) Makefile
+	test -x .venv-low/bin/python || $(BIN)/python -m venv .venv-low
+	.venv-low/bin/python $(PIP) install --no-deps "transformers==$(TRANSFORMERS_LOW)"
+	.venv-low/bin/python -c 'import pathlib, sysconfig; lib = sysconfig.get_paths()["purelib"]; \
+		pathlib.Path(lib, "shared.pth").write_text(lib.replace(".venv-low", ".venv") + "\n" + str(pathlib.Path("src").resolve()) + "\n")'
+	.venv-low/bin/python -c 'import transformers; assert transformers.__version__ == "$(TRANSFORMERS_LOW)", transformers.__version__'
+	touch $@

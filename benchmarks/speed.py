@@ -1,0 +1,78 @@
+"""Prefill and decoding against stock transformers (SDPA, DynamicCache), as ratios of time in one run.
+
+    python benchmarks/speed.py [prefill|decode|flat] [--dtype float32|bfloat16] [--rounds 5]
+"""
+
+import argparse
+
+import torch
+from _setup import Contender, Run, interleaved
+
+STOCK, STATIC = Contender("stock DynamicCache"), Contender("stock StaticCache", static=True)
+FULL, EXTEND = Contender("full", "full"), Contender("self_extend", "self_extend:neighbours=1024,group=8")
+SINKS = Contender("sinks 4 + 1020", "sinks:num_sinks=4,window_size=1020")
+CHUNK = 1024
+
+
+def prefill(dtype: torch.dtype, rounds: int) -> None:
+    """Stock reads everything in one forward pass, its fastest way; bounded methods read in chunks."""
+    for length, contenders in ((8192, {FULL: (8192, 1.0)}), (16384, {EXTEND: (16384, 1.25), SINKS: (CHUNK, 0.5)})):
+        runs = {STOCK: Run(STOCK, dtype), **{c: Run(c, dtype) for c in contenders}}
+        jobs = {c.name: lambda c=c, run=run: run.prefill(length, contenders.get(c, (length, 0))[0]) for c, run in runs.items()}
+        report(f"prefill {length}", interleaved(jobs, rounds), {c.name: most for c, (_, most) in contenders.items()}, dtype)
+
+
+def decode(dtype: torch.dtype, rounds: int) -> None:
+    """Eight tokens after 8k and 32k cached ones."""
+    for length, most in ((8192, {FULL.name: 0.8}), (32768, {FULL.name: 0.4, EXTEND.name: 0.5, SINKS.name: 0.15})):
+        contenders = [STOCK, STATIC, *(c for c in (FULL, EXTEND, SINKS) if c.name in most)]
+        jobs = {}
+        for contender in contenders:
+            run = Run(contender, dtype)
+            with torch.no_grad():
+                cache = run.filled_cache(length)
+            jobs[contender.name] = lambda run=run, cache=cache: run.decode(cache, 8)
+        times = interleaved(jobs, rounds)
+        report(f"decode at {length}", times, most, dtype)
+        ratio = times[FULL.name] / times[STATIC.name]
+        print(f"  full beside stock StaticCache {ratio:.2f} (at most 1.1)", flush=True)
+
+
+def flat(dtype: torch.dtype, rounds: int) -> None:
+    """A sink cache must not slow down with the tokens seen."""
+    jobs = {}
+    for length in (4096, 262144):
+        run = Run(SINKS, dtype)
+        with torch.no_grad():
+            cache = run.filled_cache(length)
+        jobs[str(length)] = lambda run=run, cache=cache: run.decode(cache, 32)
+    times = interleaved(jobs, rounds)
+    print(f"sinks decode, 256k over 4k tokens seen, {dtype}: {times['262144'] / times['4096']:.3f} (0.9 to 1.1)", flush=True)
+
+
+def report(what: str, times: dict[str, float], most: dict[str, float], dtype: torch.dtype) -> None:
+    """Ratios to the stock time, each beside the most that it may be."""
+    stock = times[STOCK.name]
+    print(f"{what}, {str(dtype).removeprefix('torch.')}: stock {stock * 1e3:.0f} ms", flush=True)
+    for name, seconds in times.items():
+        if name in most:
+            print(f"  {name} {seconds / stock:.2f} (at most {most[name]})", flush=True)
+        elif name != STOCK.name:
+            print(f"  {name} {seconds / stock:.2f}", flush=True)
+
+
+def main() -> None:
+    """All parts, or the one named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", nargs="?", choices=["prefill", "decode", "flat"])
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"])
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    for dtype in [args.dtype] if args.dtype else ["float32", "bfloat16"]:
+        for part in (prefill, decode, flat):
+            if args.part in (None, part.__name__):
+                part(getattr(torch, dtype), args.rounds)
+
+
+if __name__ == "__main__":
+    main()

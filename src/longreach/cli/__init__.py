@@ -1,0 +1,1 @@
+"""The command line. Every module here is a verb, but for `main` and those whose names start with `_`."""

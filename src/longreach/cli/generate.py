@@ -1,0 +1,120 @@
+"""`longreach generate`: writes on from a prompt of any length."""
+
+import io
+import sys
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import longreach
+from longreach.core.errors import InputError
+from longreach.core.lengths import parse_length
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_NEW_TOKENS = 256  # without a method that bounds memory
+
+
+def generate(
+    model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
+    source: Annotated[str | None, typer.Argument(metavar="[-]", help="- reads the prompt from standard input.")] = None,
+    prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="The prompt.")] = None,
+    file: Annotated[Path | None, typer.Option(metavar="FILE", help="The prompt as a file, UTF-8.")] = None,
+    method: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="Write under a method, as yarn:factor=8, instead of the checkpoint's own.")
+    ] = None,
+    max_new_tokens: Annotated[
+        str | None,
+        typer.Option(metavar="N", help="Tokens to write at most. [default: 256; no end under a method that bounds memory, as sinks]"),
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token; above 0, tokens are drawn.")] = 0.0,
+    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens that reach this probability together.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Draw from so many likeliest tokens.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Makes drawing repeatable.")] = None,
+    chat: Annotated[bool, typer.Option("--chat", help="Give the prompt as a user's message, in the checkpoint's chat template.")] = False,
+    chunk_size: Annotated[int | None, typer.Option(min=1, help="Tokens of the prompt read at a time. [default: 512]")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Load weights that exist only as pickle.")] = False,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")] = False,
+) -> None:
+    """Write on from a prompt, as it is produced, until the model ends its text or Ctrl-C. The prompt is read whole, in chunks."""
+    words = _read_prompt(source, prompt, file)
+    most = None if max_new_tokens is None else parse_length(max_new_tokens)
+
+    from longreach.cli._progress import BarProgress
+    from longreach.models.generation import Sampling, prompt_ids, stream
+    from longreach.models.reading import CHUNK
+    from longreach.models.record import stack_of
+
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    stack = stack_of(method)
+    loaded = longreach.load(
+        model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, apply_method=method is None
+    )
+    record = vars(loaded.model).get("longreach_record")
+    active = stack_of(record.method) if method is None and record is not None and not record.exported else stack
+    bounded = any(each.info.bounded_memory for each in active)
+    if most is None and not bounded:
+        most = _NEW_TOKENS
+    ids = prompt_ids(loaded.tokenizer, words, chat=chat)
+    _check_length(loaded.model, model, ids.shape[1], most, quiet=bool(stack) or bounded)
+    with longreach.apply(loaded.model, stack):
+        with BarProgress() as progress:
+            size = CHUNK if chunk_size is None else chunk_size
+            pieces = stream(*loaded, ids, max_new_tokens=most, sampling=sampling, chunk_size=size, progress=progress)
+            first = next(pieces, "")
+        _print(chain([first], pieces))
+
+
+def _read_prompt(source: str | None, prompt: str | None, file: Path | None) -> str:
+    """The prompt, from the one place that is given."""
+    if source not in (None, "-"):
+        raise InputError(f"unexpected {source!r}; give a text with --prompt, a file with --file, or - for standard input")
+    if sum(given is not None for given in (source, prompt, file)) != 1:
+        raise InputError("give the prompt in one place: --prompt TEXT, --file FILE, or - for standard input")
+    if prompt is not None:
+        return prompt
+    name = "standard input" if file is None else str(file)
+    try:
+        data = sys.stdin.buffer.read() if file is None else file.read_bytes()
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {error.strerror}") from None
+
+
+def _check_length(model: "PreTrainedModel", name: str, read: int, written: int | None, *, quiet: bool) -> None:
+    """Warn where prompt and answer go beyond what the checkpoint was made for; refuse where it has no positions for them."""
+    from longreach.models.generation import intended_window
+    from longreach.models.window import position_limit
+
+    total = read + (written or 0)
+    limit = position_limit(model)
+    if limit is not None and (written is None or total > limit):
+        room = f"{limit - read} can be written" if limit > read else "nothing can be written"
+        raise InputError(f"{name} has positions for {limit} tokens and no more; the prompt has {read}, so {room}")
+    window = intended_window(model)
+    if window is not None and total > window and not quiet:
+        typer.echo(
+            f"warning: {read} tokens read and up to {written} written go beyond the {window} that {name} is made for, where its text "
+            f"falls apart; `longreach stretch {name} --to {total}` extends it",
+            err=True,
+        )
+
+
+def _print(pieces: chain[str]) -> None:
+    """Print each piece as it comes, as UTF-8 whatever the locale says; the last line is ended also when Ctrl-C stops it."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")
+    try:
+        for piece in pieces:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+    finally:
+        sys.stdout.write("\n")
+        sys.stdout.flush()

@@ -1,0 +1,92 @@
+"""The `longreach` command: finds the verbs, runs one, and turns what users should be told into one line.
+
+A verb is a module of this package with a function of the same name. It imports nothing heavy at its top, so that help is instant.
+"""
+
+import importlib
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+import typer.main
+from typer.exceptions import TyperException
+
+import longreach
+from longreach import cli
+from longreach.core.errors import LongreachError
+
+_STOPPED = 130  # what shells expect of a program that Ctrl-C ended
+
+
+def verbs() -> list[str]:
+    """The modules of this package that are verbs."""
+    return sorted(module.name for module in pkgutil.iter_modules(cli.__path__) if module.name != "main" and not module.name.startswith("_"))
+
+
+def make_app() -> typer.Typer:
+    """The command line with every verb: `cli/some_verb.py` is `longreach some-verb`."""
+    # Markup stays off: it would swallow brackets in the verbs' help.
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.callback()(_root)
+    for name in verbs():
+        app.command(name.replace("_", "-"))(getattr(importlib.import_module(f"longreach.cli.{name}"), name))
+    return app
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code: 2 where the user has to change something, 130 after Ctrl-C."""
+    command = typer.main.get_command(make_app())
+    try:
+        with command.make_context("longreach", list(arguments) or ["--help"]) as context:
+            command.invoke(context)
+        sys.stdout.flush()
+    except typer.Exit as done:
+        return done.exit_code
+    except TyperException as error:
+        place = getattr(error, "ctx", None)
+        return _refuse(f"{error.format_message().rstrip('.')}; see {place.command_path if place else 'longreach'} --help")
+    except LongreachError as error:
+        return _refuse(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        print("stopped", file=sys.stderr)
+        return _STOPPED
+    except BrokenPipeError:  # the reader (`| head`) has seen enough; nothing may be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+def main() -> None:
+    """Entry point of the `longreach` script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"longreach {longreach.__version__}")
+        raise typer.Exit
+
+
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.", is_eager=True, callback=_version)] = False,
+) -> None:
+    """Makes any language model work at any length: measures its reach, extends its window, reads and writes past it."""
+    _quieten_libraries()
+
+
+def _quieten_libraries() -> None:
+    """Keep transformers' advice and its bars for loading weights off the screen; bars of downloads stay. What users set wins."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ:
+        from huggingface_hub.utils.tqdm import disable_progress_bars, enable_progress_bars
+
+        disable_progress_bars()  # transformers asks this when it is imported
+        enable_progress_bars("huggingface_hub")
+
+
+def _refuse(message: str) -> int:
+    print("error:", " ".join(message.splitlines()), file=sys.stderr)
+    return 2

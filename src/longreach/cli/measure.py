@@ -1,0 +1,196 @@
+"""`longreach measure`: how far a model reaches."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+import longreach
+from longreach.core.errors import InputError
+from longreach.core.lengths import format_length, parse_length
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from longreach.evaluation.intervals import Interval
+    from longreach.evaluation.rows import Row
+    from longreach.evaluation.usable import UsableLength
+
+_METRICS = ("likelihood", "generation")
+_BEYOND = 4  # trained windows to measure to, where no length is given
+
+
+def measure(
+    model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
+    to: Annotated[str | None, typer.Option(metavar="LENGTH", help="Longest length: 4096, 32k, 1M. [default: 4 trained windows]")] = None,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Real text, UTF-8; may be repeated. [default: this Python's documentation and held-out source]"),
+    ] = None,
+    method: Annotated[str, typer.Option(metavar="SPEC", help="Measure under a method, as yarn:factor=8.")] = "",
+    tasks: Annotated[str, typer.Option(metavar="SPEC", help="What to measure, joined by +.")] = "loss+passkey+needle",
+    windows: Annotated[int | None, typer.Option(help="Windows of text. [default: 16, or fewer where the text is short]")] = None,
+    samples: Annotated[int | None, typer.Option(help="Prompts of each depth and length. [default: 4]")] = None,
+    depths: Annotated[str | None, typer.Option(metavar="D,D,...", help="Where facts stand. [default: 0,0.25,0.5,0.75,1]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the prompts. [default: 0]")] = None,
+    rows: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON Lines with the results so far. [default: longreach-rows/MODEL.jsonl]")
+    ] = None,
+    trained_window: Annotated[
+        str | None, typer.Option(metavar="LENGTH", help="Tokens trained on, where the checkpoint does not say or is wrong.")
+    ] = None,
+    chunk_size: Annotated[int | None, typer.Option(help="Tokens a forward. [default: 512]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Inputs a forward. [default: up to 8 for small models]")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Load weights that exist only as pickle.")] = False,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+) -> None:
+    """Measure loss by position and retrieval by depth and length, and name the usable length. A stopped run goes on when run again."""
+    length = None if to is None else parse_length(to)
+    trained = None if trained_window is None else parse_length(trained_window)
+    where = _depths(depths)
+
+    from longreach.cli._progress import BarProgress
+    from longreach.data.stdlib import stdlib_text
+    from longreach.evaluation.measure import measure as run
+    from longreach.evaluation.measure import parse_tasks
+    from longreach.evaluation.rows import Rows
+    from longreach.evaluation.text import read_texts
+    from longreach.evaluation.usable import loss_rises, summarise, usable_length
+    from longreach.models import window
+    from longreach.models.reading import CHUNK
+
+    chosen = parse_tasks(tasks)
+    reads_text = any(task.fewest_windows for task in chosen)
+    words = read_texts(text) if text else stdlib_text("held-out") if reads_text else None
+    name = Path(model).resolve().name if Path(model).is_dir() else model
+    store = Rows(rows or Path("longreach-rows", f"{name.replace('/', '--')}.jsonl"))
+    if store.healed:
+        typer.echo(f"{store.path}: its last line was cut off when a run was stopped, and has been taken out", err=True)
+    loaded = longreach.load(model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+    trained = trained or window.trained_window(loaded.model.config)
+    with BarProgress() as progress:
+        found = run(
+            *loaded, name=name, to=length or _BEYOND * trained, text=words, method=method, tasks=chosen, trained_window=trained,
+            windows=windows, samples=samples, depths=where, seed=seed, batch_size=batch_size,
+            chunk_size=CHUNK if chunk_size is None else chunk_size, rows=store, progress=progress,
+        )  # fmt: skip
+    summaries, usable = summarise(found), usable_length(found, trained)
+    if as_json:
+        result = {"model": name, "method": found[0].method, "rows": [asdict(row) for row in summaries], "usable": asdict(usable)}
+        print(json.dumps({**result, "rows_file": str(store.path)}, allow_nan=False))
+    else:
+        _show(summaries, loss_rises(found, trained), usable)
+        print(f"Rows: {store.path}")
+
+
+def _depths(text: str | None) -> list[float] | None:
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--depths {text}: not numbers; write 0,0.5,1") from None
+
+
+def _show(rows: Sequence["Row"], rises: dict[int, "Interval"], usable: "UsableLength") -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    first = rows[0]
+    on = f"{first.settings['dtype']} on {first.settings['device']}"
+    under = f" under {first.method}" if first.method else ""
+    console.print(f"{first.model}{under}, trained window {usable.trained_window} tokens, {on}", soft_wrap=True)
+    if loss := [row for row in rows if row.settings["metric"] == "loss"]:
+        _print_table(console, loss_table(loss, rises))
+        spent = f"{loss[0].tokens_per_s:.0f} tokens/s, {_megabytes(loss[0].peak_bytes)}"
+        console.print(f"Over {loss[0].n} windows of text, evenly spread, without overlap. {spent}.\n", soft_wrap=True)
+    for task in dict.fromkeys(row.task for row in rows if row.settings["metric"] != "loss"):
+        cells = [row for row in rows if row.task == task]
+        _print_table(console, retrieval_table(task, cells))
+        console.print(f"By likelihood among 10 / by generation; prompts in each cell: {cells[0].n}.\n", soft_wrap=True)
+    batch, memory = first.settings["batch_size"], first.settings["memory"]
+    console.print(f"Memory is the peak beside the model, with up to {batch} inputs at once ({memory}). Intervals are 95 %.", soft_wrap=True)
+    console.print(sentence(usable), soft_wrap=True, style="bold")
+
+
+def _print_table(console: "Console", table: "Table") -> None:
+    """Numbers are never cut: a table too wide for the terminal runs over its edge."""
+    console.width = max(console.width, console.measure(table, options=console.options.update(max_width=10_000)).maximum)
+    console.print(table, crop=False, soft_wrap=True)
+
+
+def loss_table(rows: Sequence["Row"], rises: dict[int, "Interval"]) -> "Table":
+    """Loss by octave, and its difference to the last octave inside the trained window."""
+    table = _table("loss, nats a token", "tokens", "loss", "over the window")
+    for row in rows:
+        rise = rises.get(row.length)
+        beyond = "" if rise is None else f"{rise.mean:+.3f} ± {rise.high - rise.mean:.3f}"
+        table.add_row(f"{row.settings['start'] + 1}-{row.length}", f"{row.score:.3f} ± {_half(row):.3f}", beyond)
+    return table
+
+
+def retrieval_table(task: str, rows: Sequence["Row"]) -> "Table":
+    """Depth by length; each cell is the share of right answers by likelihood and by generation. Speed and memory stand below."""
+    lengths = sorted({row.length for row in rows})
+    cells = {(row.depth, row.length, row.settings["metric"]): row for row in rows}
+    table = _table(task, "depth", *(format_length(length) for length in lengths))
+    for depth in sorted({row.depth for row in rows if row.depth is not None}):
+        pairs = ([cells[depth, length, metric].score or 0.0 for metric in _METRICS] for length in lengths)
+        table.add_row(f"{depth:g}", *(f"{likely:.2f} / {written:.2f}" for likely, written in pairs))
+    table.add_section()
+    by_length = [[row for row in rows if row.length == length] for length in lengths]
+    means = ([fmean(row.score or 0.0 for row in of if row.settings["metric"] == metric) for metric in _METRICS] for of in by_length)
+    table.add_row("mean", *(f"{likely:.2f} / {written:.2f}" for likely, written in means))
+    table.add_row("tokens/s", *(f"{min(row.tokens_per_s or 0.0 for row in of):.0f}" for of in by_length))
+    table.add_row("memory", *(_megabytes(max(row.peak_bytes or 0 for row in of)) for of in by_length))
+    return table
+
+
+def sentence(usable: "UsableLength") -> str:
+    """The usable length in words, with both criteria."""
+    parts = []
+    if usable.by_loss is not None:
+        why = "the loss has nowhere risen above that inside the trained window"
+        if (rise := usable.rise) is not None:
+            why = f"up to {usable.risen_at} it is {rise.mean:.3f} ± {rise.high - rise.mean:.3f} nats above that inside the trained window"
+        parts.append(f"{_tokens(usable.by_loss, usable.measured_to)} by loss ({why})")
+    if usable.by_retrieval is not None:
+        wanted = f"{' and '.join(usable.tasks)} by {usable.metric} at least {usable.threshold:g}"
+        if usable.misses:
+            wanted += f"; at {usable.missed_at} {' and '.join(f'{task} is {score:.2f}' for task, score in usable.misses.items())}"
+        parts.append(f"{_tokens(usable.by_retrieval, usable.measured_to)} by retrieval ({wanted})")
+    if usable.both is not None:
+        parts.append(f"{_tokens(usable.both, usable.measured_to)} by both")
+    return f"Usable length: {', '.join(parts)}."
+
+
+def _tokens(length: int, measured_to: int) -> str:
+    if not length:
+        return "no length measured"
+    return f"at least {length} tokens" if length == measured_to else f"{length} tokens"
+
+
+def _table(title: str, *columns: str) -> "Table":
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _half(row: "Row") -> float:
+    return float("inf") if row.high is None or row.score is None else row.high - row.score
+
+
+def _megabytes(count: int | None) -> str:
+    return f"{(count or 0) / 1e6:.0f} MB"

@@ -1,0 +1,61 @@
+"""`longreach methods`: what there is to choose from."""
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from longreach.core.catalogue import Entry, catalogue
+from longreach.core.errors import InputError
+from longreach.core.method import format_value
+from longreach.core.registry import KINDS
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_WIDTH = 100
+
+
+def methods(
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, for programs.")] = False,
+    kind: Annotated[str | None, typer.Option(help=f"Only methods of this kind: {', '.join(KINDS)}.")] = None,
+) -> None:
+    """List every method with its kind, settings, limits and paper."""
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"--kind {kind}: no such kind; known: {', '.join(KINDS)}")
+    entries = catalogue(kind)
+    if as_json:
+        print(json.dumps([asdict(entry) for entry in entries], indent=2))
+        return
+    from rich.console import Console
+
+    console = Console()
+    # Pipes and files have no width of their own; rich would take 80 columns.
+    console.width = min(console.width, _WIDTH) if console.is_terminal else _WIDTH
+    for name in KINDS:
+        if chosen := [entry for entry in entries if entry.kind == name]:
+            console.print(table(name, chosen))
+
+
+def table(kind: str, entries: list[Entry]) -> "Table":
+    """The methods of one kind, for people. Names are never cut."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    listing = Table(box=box.SIMPLE_HEAD, title=kind, title_justify="left", title_style="bold", expand=True)
+    listing.add_column("method", no_wrap=True, style="bold")
+    listing.add_column("what it does, its limits and settings", ratio=3)
+    listing.add_column("paper", ratio=1, overflow="fold")
+    for entry in entries:
+        lines = [entry.summary, f"Limits: {entry.limits}" if entry.limits else "", _settings(entry)]
+        listing.add_row(entry.name, Text("\n".join(line for line in lines if line)), Text(entry.paper))
+    return listing
+
+
+def _settings(entry: Entry) -> str:
+    if not entry.settings:
+        return ""
+    shown = (setting.name if setting.required else f"{setting.name}={format_value(setting.default)}" for setting in entry.settings)
+    return f"Settings: {', '.join(shown)}"

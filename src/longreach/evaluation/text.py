@@ -1,0 +1,127 @@
+"""Text to measure on: files read strictly, and windows of tokens spread evenly over them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from transformers import PreTrainedTokenizerBase
+
+from longreach.core.errors import InputError
+
+Ids = npt.NDArray[np.int32]
+
+_COUNTS = (16, 8, 4, 2, 1)  # of windows, where the caller leaves it to the text
+_CHARACTERS = 6  # more than most tokens have
+_MARGIN = 16  # tokens near a cut in the text may differ from those of the whole text
+
+
+def read_texts(paths: Sequence[Path]) -> str:
+    """The text of some UTF-8 files, in their order, two line ends apart.
+
+    Raises: InputError for a file that is missing, empty or no UTF-8 text, with the place of the first wrong byte.
+    """
+    return "\n\n".join(_read(path) for path in paths)
+
+
+def _read(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        wrong = f"byte 0x{data[error.start]:02x} at offset {error.start}"
+        raise InputError(f"{path} is not UTF-8 text ({wrong}); convert it to UTF-8 or name another file") from None
+    if (zero := data.find(b"\0")) >= 0:
+        raise InputError(f"{path} is not text (byte 0x00 at offset {zero}); name a text file")
+    if not text.strip():
+        raise InputError(f"{path} holds no text")
+    return text.removeprefix("\ufeff")
+
+
+class Encoder:
+    """Text to ids and back, as prompts need it.
+
+    Args: tokenizer: of the model. `prefix`: the special tokens that it puts before a text (BOS), to stand before every input.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.prefix = self._prefix()
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without special tokens; text that spells a special token is text."""
+        return self._call(text, add_special_tokens=False, split_special_tokens=True)
+
+    def encode_inside(self, text: str) -> list[int]:
+        """Ids of a text that stands inside another: without the space that some tokenizers put before the first word."""
+        for before in ("\n", "."):
+            first, both = self.encode(before), self.encode(before + text)
+            if both[: len(first)] == first:
+                return both[len(first) :]
+        return self.encode(text)
+
+    def first_tokens(self, text: str, count: int) -> list[int]:
+        """The first `count` ids of a text (fewer where it has fewer), without encoding all of it."""
+        taken = (count + _MARGIN) * _CHARACTERS
+        while True:
+            ids = self.encode(text[:taken])
+            if taken >= len(text) or len(ids) >= count + _MARGIN:
+                return ids[:count]
+            taken *= 2
+
+    def breaks(self, before: int, after: int) -> bool:
+        """Whether a line or a sentence ends between two neighbouring tokens."""
+        first = self._decode(before)
+        return first.endswith("\n") or (first.endswith((".", "!", "?")) and self._decode(before, after).startswith(f"{first} "))
+
+    def _decode(self, *ids: int) -> str:
+        return str(self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+    def _prefix(self) -> list[int]:
+        bare, full = self._call("a", add_special_tokens=False), self._call("a", add_special_tokens=True)
+        starts = [i for i in range(len(full)) if full[i : i + len(bare)] == bare]
+        if not bare or not starts:
+            raise InputError(f"the tokenizer ({type(self.tokenizer).__name__}) writes a text differently beside its special tokens")
+        return full[: starts[0]]
+
+    def _call(self, text: str, **settings: Any) -> list[int]:
+        ids: list[int] = self.tokenizer(text, verbose=False, **settings)["input_ids"]  # verbose warns of long texts
+        return ids
+
+
+def cut_windows(encoder: Encoder, text: str, length: int, count: int | None = None, least: int = 1) -> list[Ids]:
+    """Windows of `length` ids: the first ids of equal parts of the text, so they never overlap and are spread evenly.
+
+    Args: count: how many (default: the most of 16, 8, 4, 2 or 1 that the text has room for). least: of those, the fewest allowed.
+    Raises: InputError where the text is too short, with its number of tokens.
+    """
+    counts = [count] if count is not None else [number for number in _COUNTS if number >= least]
+    for number in counts:
+        if len(found := _cut(encoder, text, length, number)) == number:
+            return found
+    few = counts[-1]
+    raise InputError(
+        f"the text is too short: it has {len(encoder.encode(text))} tokens, and {few} {'window' if few == 1 else 'windows'} of {length} "
+        f"tokens that do not overlap, one in each equal part of the text, do not fit; give more text, or measure to a smaller length"
+    )
+
+
+def _cut(encoder: Encoder, text: str, length: int, count: int) -> list[Ids]:
+    """Those found before the first part that is too short."""
+    starts = [_line_start(text, len(text) * i // count) for i in range(count)]
+    found = []
+    for start, end in zip(starts, [*starts[1:], len(text)], strict=True):
+        ids = encoder.first_tokens(text[start:end], length)
+        if len(ids) < length:
+            break
+        found.append(np.array(ids, dtype=np.int32))
+    return found
+
+
+def _line_start(text: str, index: int) -> int:
+    """Where the next line begins; 0 stays 0."""
+    return text.find("\n", index - 1) + 1 or index if index else 0

@@ -1,0 +1,75 @@
+"""`longreach.json`: what longreach writes beside a checkpoint, so that the checkpoint comes back as it was saved."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import longreach
+from longreach.core.errors import CheckpointError, SpecError
+from longreach.core.method import Method
+from longreach.core.spec import parse
+from longreach.models._safety import read_json
+
+MARKER = "longreach.json"
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What was done to a checkpoint.
+
+    Args: method: spec, or None. exported: the config says it all, nothing is applied when it is loaded. trained_window: tokens before any
+    method. target: tokens it was saved for. original: the config's values before an export, by which it can be taken back.
+    """
+
+    method: str | None = None
+    exported: bool = True
+    trained_window: int | None = None
+    target: int | None = None
+    original: dict[str, Any] | None = None
+
+    def write(self, folder: Path) -> None:
+        """Write the record into a checkpoint folder."""
+        data = {"format": FORMAT, "longreach": longreach.__version__, **asdict(self)}
+        (folder / MARKER).write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def read_record(folder: Path) -> Record | None:
+    """The record of a checkpoint folder, or None where longreach did not write it.
+
+    Raises: CheckpointError for a record of another format, or with a method that is not known here.
+    """
+    file = folder / MARKER
+    if not file.is_file():
+        return None
+    data = read_json(file)
+    if data.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{file} has format {data.get('format')!r} (longreach {data.get('longreach', 'unknown')}) and this is longreach "
+            f"{longreach.__version__}, which reads format {FORMAT}; install the longreach that wrote it, or a newer one"
+        )
+    fields: dict[str, Any] = {key: data.get(key) for key in Record.__dataclass_fields__}
+    if not isinstance(fields["method"], str | None) or not isinstance(fields["exported"], bool):
+        raise CheckpointError(f"{file} is damaged: method is {fields['method']!r} and exported is {fields['exported']!r}")
+    record = Record(**fields)
+    if record.method and not record.exported:
+        try:
+            parse(record.method)
+        except SpecError as error:
+            why = f"which longreach {longreach.__version__} cannot apply: {error}"
+            raise CheckpointError(f"{file} asks for {record.method}, {why}") from None
+    return record
+
+
+def stack_of(method: str | Method | Iterable[Method] | None) -> tuple[Method, ...]:
+    """The methods meant by a spec, a method, several of them, or None.
+
+    Raises: SpecError for a spec that does not parse.
+    """
+    if not method:
+        return ()
+    if isinstance(method, str):
+        return parse(method)
+    return (method,) if isinstance(method, Method) else tuple(method)

@@ -1,0 +1,77 @@
+"""What every method of a kind must do, checked on tiny random models: offline, on a CPU, in seconds.
+
+A package with methods of its own tests them with the same checks:
+
+    @pytest.mark.parametrize("case", conformance.cases("attention"), ids=str)
+    def test_conformance(case):
+        case.run()
+
+A method excuses itself from a check in its own file, with the reason: `XFAIL = {"gradients": "its kernel has none"}`. The excuse is
+strict: a check that is excused and passes is a failure. The suites are this package's modules; each lists its `CHECKS`.
+"""
+
+import importlib
+import pkgutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from longreach.core import registry
+from longreach.core.method import Method
+from longreach.testing.conformance.base import Check, require
+
+
+class Excused(Exception):  # noqa: N818 - not an error: it tells a test runner to report an expected failure
+    """The method failed a check, as its file says that it does. The message is the reason given there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One check of one setting of one method."""
+
+    kind: str
+    name: str
+    example: Method
+    check: Check
+
+    def __str__(self) -> str:
+        """As `self_extend:neighbours=16,group=4-causality`."""
+        return f"{self.example.spec}-{self.check.name}"
+
+    def run(self) -> int:
+        """Run the check. Returns how many comparisons it made.
+
+        Raises: AssertionError where it fails, made no comparison, or passes though the method's file excuses it; Excused.
+        """
+        reason = excuses(self.example).get(self.check.name)
+        try:
+            compared = self.check.run(self.example)
+            require(compared > 0, f"{self.check.name} compared nothing")
+        except Exception as error:
+            if reason is None:
+                raise
+            raise Excused(reason) from error
+        require(reason is None, f"{self.name} passes {self.check.name}, which its XFAIL excuses ({reason}); take the excuse out")
+        return compared
+
+
+def excuses(method: Method) -> dict[str, str]:
+    """Check name -> reason, from the file of the method."""
+    found: dict[str, str] = getattr(sys.modules[type(method).__module__], "XFAIL", {})
+    return found
+
+
+def checks() -> list[Check]:
+    """The checks of all suites."""
+    suites = [module.name for module in pkgutil.iter_modules(__path__) if module.name != "base" and not module.name.startswith("_")]
+    return [check for suite in suites for check in importlib.import_module(f"{__name__}.{suite}").CHECKS]
+
+
+def cases(kind: str | None = None) -> Iterator[Case]:
+    """Every check that applies to a method, on each of its settings; of all registered methods, or of one kind's."""
+    for name in registry.names(kind):
+        module = registry.module(name)
+        for check in checks():
+            for example in getattr(module, check.settings, module.EXAMPLES):
+                if check.applies(example):
+                    yield Case(kind=example.kind, name=name, example=example, check=check)

@@ -1,0 +1,98 @@
+"""What the suites are made of: checks, the comparisons that they count, and the models that they run on."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from longreach.core.method import Method
+from longreach.testing.models import tiny_model
+
+WINDOW = 32  # trained window of the models: shorter than LENGTH, so that methods which act beyond it are seen to act
+LENGTH = 50
+TOLERANCE = 1e-4  # of float32 logits, whose standard deviation is 1 to 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """A check of a suite.
+
+    Args: run: checks one setting of a method, raises AssertionError, returns how many comparisons it made. applies: to this method?
+    settings: name of the list in the method's file that it is run on; a file without NEUTRAL is checked with its EXAMPLES.
+    """
+
+    run: Callable[[Any], int]
+    applies: Callable[[Method], bool]
+    settings: str = "EXAMPLES"
+
+    @property
+    def name(self) -> str:
+        """The function's name without `check_`: what a method's XFAIL calls it."""
+        return self.run.__name__.removeprefix("check_")
+
+
+def require(condition: bool, message: str) -> int:
+    """Raise AssertionError unless `condition`; 1 comparison."""
+    if not condition:
+        raise AssertionError(message)
+    return 1
+
+
+def close(ours: Tensor, wanted: Tensor, what: str, *, tolerance: float = TOLERANCE) -> int:
+    """Raise AssertionError unless two tensors of one shape are finite and differ by `tolerance` at most; returns how many numbers they hold."""
+    require(ours.shape == wanted.shape, f"{what}: shape {tuple(ours.shape)}, wanted {tuple(wanted.shape)}")
+    require(bool(ours.isfinite().all() and wanted.isfinite().all()), f"{what}: not finite")
+    worst = float((ours - wanted).abs().max()) if ours.numel() else 0.0
+    require(worst <= tolerance, f"{what}: differs by {worst:.2g}, allowed {tolerance:g}")
+    return ours.numel()
+
+
+def same(ours: Tensor, wanted: Tensor, what: str) -> int:
+    """Raise AssertionError unless two tensors are equal bit for bit; returns how many numbers they hold."""
+    require(ours.shape == wanted.shape, f"{what}: shape {tuple(ours.shape)}, wanted {tuple(wanted.shape)}")
+    differ = ours != wanted
+    some = f"as {ours[differ][:4].tolist()} for {wanted[differ][:4].tolist()}"
+    require(not bool(differ.any()), f"{what}: {int(differ.sum())} of {ours.numel()} numbers differ, {some}")
+    return ours.numel()
+
+
+@cache
+def shared_model(family: str = "llama", window: int = WINDOW) -> PreTrainedModel:
+    """A tiny model that checks share; they leave it as it was (one of them proves it)."""
+    return tiny_model(family, max_position_embeddings=window)
+
+
+@torch.no_grad()
+def logits(model: PreTrainedModel, ids: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Logits [B, T, V] of one forward pass without a cache."""
+    return model(ids, attention_mask=mask, use_cache=False).logits
+
+
+@torch.no_grad()
+def cached_logits(model: PreTrainedModel, ids: Tensor, sizes: Iterable[int], mask: Tensor | None = None) -> Tensor:
+    """Logits [B, T, V] of forward passes over `sizes` tokens each, one after the other through one cache."""
+    past = DynamicCache(config=model.config.get_text_config())
+    parts, end = [], 0
+    for size in sizes:
+        begin, end = end, min(end + size, ids.shape[1])
+        part_mask = None if mask is None else mask[:, :end]
+        parts.append(model(ids[:, begin:end], attention_mask=part_mask, past_key_values=past, use_cache=True).logits)
+    require(end == ids.shape[1], f"chunks cover {end} of {ids.shape[1]} tokens")
+    return torch.cat(parts, 1)
+
+
+def written(model: PreTrainedModel, ids: Tensor, mask: Tensor | None = None, *, tokens: int = 6, **options: Any) -> Tensor:
+    """The tokens [B, tokens] that `generate` adds, greedy unless `options` say otherwise; no end-of-text before."""
+    mask = torch.ones_like(ids) if mask is None else mask
+    given = {"do_sample": False, "min_new_tokens": tokens, "max_new_tokens": tokens, "pad_token_id": 0, **options}
+    out: Tensor = model.generate(ids, attention_mask=mask, **given)
+    return out[:, ids.shape[1] :]
+
+
+def left_padding(lengths: Iterable[int], width: int = LENGTH) -> Tensor:
+    """Attention mask [B, width] of rows with so many real tokens, at the right."""
+    return torch.stack([(torch.arange(width) >= width - length).long() for length in lengths])

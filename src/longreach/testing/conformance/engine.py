@@ -1,0 +1,351 @@
+"""What holds for every method that the engine runs: attention policies, cache policies, and positions that depend on the length."""
+
+import copy
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+from longreach.core.bands import Band, LayerContext
+from longreach.core.errors import LongreachError, UnsupportedError
+from longreach.core.method import Method
+from longreach.models.apply import apply
+from longreach.testing.conformance._snapshot import snapshot, unchanged
+from longreach.testing.conformance.base import (
+    LENGTH,
+    WINDOW,
+    Check,
+    cached_logits,
+    close,
+    left_padding,
+    logits,
+    require,
+    same,
+    shared_model,
+    written,
+)
+from longreach.testing.models import VOCABULARY, random_ids, tiny_model
+from longreach.testing.naive import naive_logits
+
+# Multi-head, grouped-query, partial rotary (a quarter of each head), sliding layers among full ones, soft-capped logits, learned sinks.
+SHAPES = ("llama_mha", "llama", "gpt_neox", "qwen2_mixed", "gemma2", "gpt_oss")
+_PADDED = (LENGTH, LENGTH - 5, 20)  # real tokens of the rows of a left-padded batch
+_NEUTRAL_WINDOW = 128  # of the models that neutral settings must not change: longer than LENGTH
+
+
+def check_changes_the_model(method: Method) -> int:
+    """Every setting but the neutral ones changes the logits: what the other checks compare is the method, not the bare model."""
+    model, ids = shared_model(), random_ids(1, LENGTH)
+    stock = logits(model, ids)
+    with apply(model, method):
+        moved = float((logits(model, ids) - stock).abs().max())
+    neutral = getattr(sys.modules[type(method).__module__], "NEUTRAL", ())
+    return require(moved > 0.1 or method in neutral, f"{method} moves the logits by {moved:.2g} only")
+
+
+def check_neutral(method: Method) -> int:
+    """A setting that changes nothing gives the model's own logits."""
+    compared = 0
+    for family in ("llama_mha", "llama", "qwen2_mixed"):
+        model, ids = shared_model(family, _NEUTRAL_WINDOW), random_ids(2, LENGTH)
+        stock = logits(model, ids)
+        with apply(model, method):
+            compared += close(logits(model, ids), stock, f"{family}, at once")
+            compared += close(cached_logits(model, ids, (30, 1, 19)), stock, f"{family}, through a cache")
+    return compared
+
+
+def check_reference(method: Method) -> int:
+    """On every shape of model, values are those of the method's definition in float64: at once, in chunks, left-padded, and both."""
+    ids, mask = random_ids(2, LENGTH), left_padding((LENGTH - 11, LENGTH))
+    real = mask.bool()
+    compared = 0
+    for family in SHAPES:
+        model = shared_model(family)
+        with torch.no_grad():
+            wanted, wanted_padded = naive_logits(model, (method,), ids), naive_logits(model, (method,), ids, real)[real]
+        with apply(model, method):
+            compared += close(logits(model, ids), wanted, f"{family}, at once")
+            compared += close(cached_logits(model, ids, (13, 1, 16, 20)), wanted, f"{family}, in chunks")
+            compared += close(logits(model, ids, mask)[real], wanted_padded, f"{family}, left-padded")
+            # Chunks of 7: the first holds nothing but padding in the first row, the second begins in its padding.
+            compared += close(cached_logits(model, ids, [7] * 8, mask)[real], wanted_padded, f"{family}, left-padded in chunks")
+    return compared
+
+
+def check_gradients(method: Method) -> int:
+    """The gradients of every weight are those of the method's definition in float64, with left padding."""
+    compared = 0
+    ids, mask = random_ids(2, LENGTH), left_padding((LENGTH - 11, LENGTH))
+    for family in ("llama", "gemma2", "gpt_oss"):
+        model = shared_model(family)
+        with apply(model, method):
+            ours = _gradients(model, model(ids, attention_mask=mask, use_cache=False).logits, mask)
+        wanted = _gradients(model, naive_logits(model, (method,), ids, mask.bool()), mask)
+        for name, gradient in wanted.items():
+            scale = float(gradient.abs().max())
+            compared += close(ours[name], gradient, f"{family}, gradient of {name}", tolerance=2e-4 * scale + 1e-6)
+    return compared
+
+
+def _gradients(model: PreTrainedModel, values: Tensor, mask: Tensor) -> dict[str, Tensor]:
+    weights = torch.randn(values.shape, generator=torch.Generator().manual_seed(1)) * mask[..., None]
+    named = dict(model.named_parameters())
+    found = torch.autograd.grad((values * weights).sum(), list(named.values()), allow_unused=True)
+    return {name: gradient for name, gradient in zip(named, found, strict=True) if gradient is not None}
+
+
+def check_causality(method: Method) -> int:
+    """Changing a token changes what comes after it and nothing before it."""
+    model, ids = shared_model(), random_ids(1, LENGTH)
+    compared = 0
+    for place in (1, 17, LENGTH - 1):
+        other = ids.clone()
+        other[:, place] = (ids[:, place] + 1) % VOCABULARY
+        with apply(model, method):
+            before, after = logits(model, ids), logits(model, other)
+        compared += close(after[:, :place], before[:, :place], f"tokens before {place}", tolerance=1e-6)
+        require(float((after - before)[:, place].abs().max()) > 1e-3, f"token {place} does not see itself")
+    return compared
+
+
+def check_chunks(method: Method) -> int:
+    """Prefill in chunks gives what prefill at once gives, long enough for every buffer to grow."""
+    ids = random_ids(2, 150)
+    compared = 0
+    for family in ("llama", "qwen2_mixed"):
+        model = shared_model(family)
+        with apply(model, method):
+            wanted = logits(model, ids)
+            for sizes in ((13, 9, 1, 17, 70, 40), (64, 64, 22), (149, 1)):
+                compared += close(cached_logits(model, ids, sizes), wanted, f"{family}, chunks of {sizes}")
+    return compared
+
+
+def check_decoding(method: Method) -> int:
+    """Decoding token by token through the cache gives what one pass over the whole gives."""
+    compared = 0
+    for family in ("llama", "gpt_neox"):
+        model, ids = shared_model(family), random_ids(2, 90)
+        with apply(model, method):
+            compared += close(cached_logits(model, ids, [1] * 90), logits(model, ids), family)
+    return compared
+
+
+def check_left_padding(method: Method) -> int:
+    """A left-padded batch gives what its rows give one by one: at once, in chunks, and written greedily."""
+    model, ids, mask = shared_model(), random_ids(len(_PADDED), LENGTH), left_padding(_PADDED)
+    compared = 0
+    with apply(model, method):
+        at_once, in_chunks = logits(model, ids, mask), cached_logits(model, ids, [16] * 4, mask)
+        tokens, tokens_chunked = written(model, ids, mask), written(model, ids, mask, prefill_chunk_size=16)
+        for row, length in enumerate(_PADDED):
+            alone = ids[row : row + 1, -length:]
+            wanted = logits(model, alone)[0]
+            compared += close(at_once[row, -length:], wanted, f"row {row}")
+            compared += close(in_chunks[row, -length:], wanted, f"row {row} in chunks")
+            compared += same(tokens[row], written(model, alone)[0], f"row {row}, written")
+            compared += same(tokens_chunked[row], tokens[row], f"row {row}, written after prefill in chunks")
+    return compared
+
+
+def check_lengths(method: Method) -> int:
+    """Inputs of 1 token, of one less and one more than where the method changes its behaviour, and of twice that."""
+    model = shared_model()
+    compared = 0
+    for length in sorted(set(_lengths(method))):
+        ids = random_ids(1, length)
+        with torch.no_grad():
+            wanted = naive_logits(model, (method,), ids)
+        with apply(model, method):
+            compared += close(logits(model, ids), wanted, f"{length} tokens")
+            compared += close(cached_logits(model, ids, (max(1, length - 1), 1)[: min(length, 2)]), wanted, f"{length} tokens, the last decoded")
+    return compared
+
+
+def _edges(method: Method) -> set[int]:
+    """Distances and indices at which the method changes its behaviour; the trained window where it states none."""
+    layer = LayerContext(layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=2, trained_window=WINDOW)
+    bands: tuple[Band, ...] = getattr(method, "bands", lambda _: None)(layer) or ()
+    found = [
+        edge
+        for band in bands
+        for edge in (band.lo, None if band.hi is None else band.hi + 1, band.sinks, band.after, band.queries.maximum, band.keys.maximum)
+    ]
+    return {edge for edge in found if edge} or {WINDOW}
+
+
+def _lengths(method: Method) -> Iterator[int]:
+    edges = _edges(method)
+    yield from (1, 2 * max(edges) + 1)
+    for edge in edges:
+        yield from (max(1, edge - 1), edge, edge + 1)
+
+
+def check_undo(method: Method) -> int:
+    """After the context, also one left by an exception in the middle of a forward pass, everything is as it was."""
+    model, ids = tiny_model(max_position_embeddings=WINDOW), random_ids(1, 40)
+    stock, before = logits(model, ids), snapshot(model)
+    with apply(model, method):
+        logits(model, ids)
+    compared = unchanged(before, snapshot(model), "after the context")
+    try:
+        with apply(model, method):
+            model.model.layers[1].register_forward_hook(_interrupt)
+            logits(model, ids)
+    except KeyError:
+        model.model.layers[1]._forward_hooks.popitem()
+        compared += unchanged(before, snapshot(model), "after an exception")
+    else:
+        require(False, "the exception did not get out of the context")
+    return compared + same(logits(model, ids), stock, "logits after the context")
+
+
+def _interrupt(module: nn.Module, args: Any, output: Any) -> None:
+    raise KeyError("raised to leave the context")
+
+
+def check_same_seed(method: Method) -> int:
+    """Sampling twice with one seed writes the same; with another seed it does not."""
+    model, ids = shared_model(), random_ids(2, LENGTH)
+    tokens = []
+    with apply(model, method):
+        for seed in (7, 7, 8):
+            torch.manual_seed(seed)
+            tokens.append(written(model, ids, tokens=12, do_sample=True, top_k=0))
+    require(not torch.equal(tokens[0], tokens[2]), "another seed writes the same")
+    return same(tokens[1], tokens[0], "the same seed")
+
+
+def check_bounded_memory(method: Method) -> int:
+    """After 40 windows the cache holds no more bytes than after 20, and knows how many tokens it has seen."""
+    model, window, step = shared_model(), max(_edges(method)), 8
+    ids = random_ids(1, (40 * window + step - 1) // step * step)
+    past = DynamicCache(config=model.config)
+    held: dict[int, int] = {}
+    compared = 0
+    with apply(model, method), torch.no_grad():
+        for end in range(step, ids.shape[1] + 1, step):
+            last = model(ids[:, end - step : end], past_key_values=past, use_cache=True).logits
+            compared += require(past.get_seq_length() == end, f"{end} tokens were seen, the cache says {past.get_seq_length()}")
+            held[end] = _bytes_held(past)
+        compared += close(last, logits(model, ids)[:, -step:], "after 40 windows")
+    early, late = max(held[end] for end in held if end <= 20 * window), held[ids.shape[1]]
+    return compared + require(0 < late <= early, f"{late} bytes after 40 windows, {early} after 20")
+
+
+def _bytes_held(past: DynamicCache) -> int:
+    """Bytes of all tensors that can be reached from the cache's layers, each storage once."""
+    storages: dict[int, int] = {}
+    visited: set[int] = set()
+    pending: list[Any] = list(past.layers)
+    while pending:
+        thing = pending.pop()
+        if isinstance(thing, Tensor):
+            storages[thing.untyped_storage().data_ptr()] = thing.untyped_storage().nbytes()
+        elif id(thing) not in visited and not isinstance(thing, nn.Module | type):
+            visited.add(id(thing))
+            pending += thing.values() if isinstance(thing, dict) else thing if isinstance(thing, list | tuple) else vars(thing).values() if hasattr(thing, "__dict__") else []
+    return sum(storages.values())
+
+
+def check_beams(method: Method) -> int:
+    """Beam search with several returned sequences and left padding writes what it writes without any cache."""
+    model, ids, mask = shared_model(), random_ids(2, LENGTH), left_padding((LENGTH, 31))
+    with apply(model, method):
+        search = {"num_beams": 3, "num_return_sequences": 2}
+        return same(written(model, ids, mask, **search), written(model, ids, mask, use_cache=False, **search), "beams")
+
+
+def check_prompt_lookup(method: Method) -> int:
+    """Assisted decoding, which takes wrong guesses back out of the cache, writes what plain decoding writes."""
+    model = shared_model()
+    ids = random_ids(1, 12).repeat(1, 4)  # repeats, so that there is something to look up
+    with apply(model, method):
+        return same(written(model, ids, tokens=12, prompt_lookup_num_tokens=4), written(model, ids, tokens=12), "prompt lookup")
+
+
+def check_lost_tokens_stay_lost(method: Method) -> int:
+    """A cache that forgets says that it cannot take tokens back; it does not give wrong answers."""
+    model, past = shared_model(), DynamicCache(config=shared_model().config)
+    with apply(model, method), torch.no_grad():
+        model(random_ids(1, LENGTH), past_key_values=past, use_cache=True)
+        try:
+            past.crop(LENGTH - 5)
+        except LongreachError as error:
+            return require("forgets" in str(error), f"unclear: {error}")
+    return require(False, "tokens were taken back from a cache that forgets")
+
+
+def check_deepcopy(method: Method) -> int:
+    """A copy of the model made inside the context works by itself, also after the context is left."""
+    model, ids = shared_model(), random_ids(2, LENGTH)
+    with apply(model, method):
+        wanted = logits(model, ids)
+        twin = copy.deepcopy(model)
+        compared = close(cached_logits(twin, ids, (20, 30)), wanted, "the copy, through a cache")
+        with torch.no_grad():
+            for parameter in twin.parameters():
+                parameter.zero_()
+        compared += same(logits(model, ids), wanted, "the original after its copy changed")
+    return compared
+
+
+def check_no_nesting(method: Method) -> int:
+    """Applying inside an applied method is refused, and the outer one stays."""
+    model, ids = shared_model(), random_ids(1, 40)
+    with apply(model, method):
+        wanted = logits(model, ids)
+        try:
+            with apply(model, method):
+                pass
+        except UnsupportedError as error:
+            require(str(method) in str(error), f"unclear: {error}")
+            return same(logits(model, ids), wanted, "after the refusal")
+    return require(False, "a method was applied twice")
+
+
+def check_old_caches_are_refused(method: Method) -> int:
+    """A cache filled under the method is refused after the context, and a cache filled before it inside; both by a clear error."""
+    model, ids = shared_model(), random_ids(1, 20)
+    inside, outside = DynamicCache(config=model.config), DynamicCache(config=model.config)
+    with torch.no_grad():
+        model(ids, past_key_values=outside, use_cache=True)
+        with apply(model, method):
+            model(ids, past_key_values=inside, use_cache=True)
+            compared = _refused(model, ids, outside)
+        return compared + _refused(model, ids, inside)
+
+
+def _refused(model: PreTrainedModel, ids: Tensor, past: DynamicCache) -> int:
+    try:
+        model(ids[:, :1], past_key_values=past, use_cache=True)
+    except LongreachError as error:
+        return require("start with a new cache" in str(error), f"unclear: {error}")
+    return require(False, "the cache was used")
+
+
+def _runs(method: Method) -> bool:
+    return method.kind in ("attention", "cache") or (method.kind == "positions" and method.info.length_dependent)
+
+
+def _forgets(method: Method) -> bool:
+    return _runs(method) and method.info.forgets
+
+
+CHECKS = (
+    *(
+        Check(run=check, applies=_runs)
+        for check in (
+            check_changes_the_model, check_reference, check_gradients, check_causality, check_chunks, check_decoding, check_left_padding,
+            check_lengths, check_undo, check_same_seed, check_beams, check_deepcopy, check_no_nesting, check_old_caches_are_refused,
+        )
+    ),
+    Check(run=check_neutral, applies=_runs, settings="NEUTRAL"),
+    Check(run=check_bounded_memory, applies=lambda method: _runs(method) and method.info.bounded_memory),
+    Check(run=check_prompt_lookup, applies=lambda method: _runs(method) and not method.info.forgets),
+    Check(run=check_lost_tokens_stay_lost, applies=_forgets),
+)  # fmt: skip

@@ -1,0 +1,168 @@
+"""What holds for every positions method: what it computes, what it writes into a config, which models it refuses."""
+
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel, PreTrainedModel
+
+from longreach.core.errors import UnsupportedError
+from longreach.core.method import Method
+from longreach.models.apply import apply
+from longreach.models.rope_config import rope_of, with_rope
+from longreach.models.rotation import rotary_modules
+from longreach.positions.base import PositionsMethod, Rope
+from longreach.testing.conformance._snapshot import snapshot, unchanged
+from longreach.testing.conformance.base import LENGTH, WINDOW, Check, close, logits, require, same, shared_model, written
+from longreach.testing.models import random_ids, tiny_model
+
+_ROPES = (Rope(theta=10_000.0, dim=16, trained_window=32), Rope(theta=500_000.0, dim=128, trained_window=8192), Rope(theta=1e4, dim=4, trained_window=2048))
+_NESTED = "gemma3"  # one rotary embedding a layer type
+
+
+def check_frequencies(method: PositionsMethod) -> int:
+    """Frequencies are float32, one a pair of dimensions, finite and above 0; the factor is above 0; asking twice gives the same."""
+    compared = 0
+    for rope in _ROPES:
+        for seq_len in (1, rope.trained_window, 10 * rope.trained_window):
+            (found, factor), (again, _) = method.inv_freq(rope, seq_len), method.inv_freq(rope, seq_len)
+            require(found.shape == (rope.dim // 2,) and found.dtype == torch.float32, f"{rope}: {found.dtype} of shape {tuple(found.shape)}")
+            require(bool((found.isfinite() & (found > 0)).all()) and 0 < factor < float("inf"), f"{rope}: {found.tolist()}, factor {factor}")
+            compared += same(again, found, f"{rope}, asked twice")
+    return compared
+
+
+def check_neutral_frequencies(method: PositionsMethod) -> int:
+    """A neutral setting leaves the model alone, bit for bit, up to the trained window."""
+    compared = 0
+    for rope in _ROPES:
+        found, factor = method.inv_freq(rope, rope.trained_window)
+        compared += same(found, rope.inv_freq(), str(rope)) + require(factor == 1.0, f"factor {factor}")
+    if method.info.length_dependent:  # needs the engine, whose suite compares the logits
+        return compared
+    for family in ("llama", "gpt_neox", _NESTED):
+        model, ids = shared_model(family), random_ids(1, WINDOW)
+        stock = logits(model, ids)
+        with apply(model, method):
+            compared += same(logits(model, ids), stock, family)
+    return compared
+
+
+def check_moves_logits(method: PositionsMethod) -> int:
+    """Every setting but the neutral ones changes the logits, and writing goes on from the changed ones, with a cache as without."""
+    model, ids = shared_model(), random_ids(1, LENGTH)
+    stock = logits(model, ids)
+    with apply(model, method):
+        moved = float((logits(model, ids) - stock).abs().max())
+        compared = same(written(model, ids), written(model, ids, use_cache=False), "written with and without a cache")
+    neutral = getattr(sys.modules[type(method).__module__], "NEUTRAL", ())
+    return compared + require(moved > 0.1 or method in neutral, f"{method} moves the logits by {moved:.2g} only")
+
+
+def check_undone(method: PositionsMethod) -> int:
+    """After the context, also one left by an exception, everything is as it was; nested embeddings, too."""
+    compared = 0
+    for family in ("llama", _NESTED):
+        model, ids = tiny_model(family, max_position_embeddings=WINDOW), random_ids(1, LENGTH)
+        stock, before = logits(model, ids), snapshot(model)
+        try:
+            with apply(model, method):
+                logits(model, ids)
+                raise KeyError("raised to leave the context")
+        except KeyError:
+            compared += unchanged(before, snapshot(model), f"{family}, after an exception")
+        compared += same(logits(model, ids), stock, f"{family}, logits after the context")
+    return compared
+
+
+def check_export(method: PositionsMethod) -> int:
+    """Saved inside the context, the checkpoint gives the same logits and the same text in plain transformers."""
+    compared = 0
+    for family in ("llama", "gpt_neox", _NESTED):
+        model, ids = tiny_model(family, max_position_embeddings=WINDOW), random_ids(2, 3 * WINDOW)
+        with tempfile.TemporaryDirectory() as folder:
+            with apply(model, method):
+                wanted, text = logits(model, ids), written(model, ids)
+                parameters = dict(model.config.rope_parameters)
+                model.save_pretrained(folder)
+            plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+            compared += require(AutoConfig.from_pretrained(folder).rope_parameters == parameters, f"{family}: other rope_parameters in the file")
+        written_in = parameters.get("full_attention", parameters)
+        for name, value in (method.rope_parameters(rope_of(model.config)) or {}).items():
+            compared += require(written_in[name] == value, f"{family}: {name} is {written_in[name]}, wanted {value}")
+        compared += close(logits(plain, ids), wanted, family) + same(written(plain, ids), text, f"{family}, written")
+    return compared
+
+
+def check_export_of_nested(method: PositionsMethod) -> int:
+    """Where each layer type has its own embedding, only that of the full-attention layers changes, in the model as in the config."""
+    model = tiny_model(_NESTED, max_position_embeddings=WINDOW)
+    before = model.config.rope_parameters
+    rotary = rotary_modules(model)[0][2]
+    full, sliding = rotary.full_attention_inv_freq.clone(), rotary.sliding_attention_inv_freq.clone()
+    with apply(model, method):
+        after = model.config.rope_parameters
+        compared = same(rotary.sliding_attention_inv_freq, sliding, "frequencies of the sliding layers")
+        compared += require(not torch.equal(rotary.full_attention_inv_freq, full), "the full layers kept their frequencies")
+    require(after["full_attention"] != before["full_attention"], "the config of the full layers did not change")
+    return compared + require(after["sliding_attention"] == before["sliding_attention"], "the config of the sliding layers changed")
+
+
+def check_export_is_refused(method: PositionsMethod) -> int:
+    """What transformers cannot express is not written into a config, neither on demand nor by saving inside the context."""
+    model = tiny_model(max_position_embeddings=WINDOW)
+    before = dict(model.config.rope_parameters)
+    with apply(model, method):
+        require(model.config.rope_parameters == before, f"the config says {model.config.rope_parameters}")
+    return _refused(lambda: with_rope(model.config, method), method, "no rope type")
+
+
+def check_scaled_models_are_refused(method: PositionsMethod) -> int:
+    """A model whose embedding is scaled already is refused by a message that names the scaling."""
+    return sum(_refused_by_apply(tiny_model(family), method, "already scaled") for family in ("llama_yarn", "llama_llama3"))
+
+
+def check_other_positions_are_refused(method: PositionsMethod) -> int:
+    """A model without rotary embedding is refused."""
+    config = GPT2Config(n_layer=1, n_head=2, n_embd=16, n_positions=64, vocab_size=97, bos_token_id=1, eos_token_id=2)
+    return _refused_by_apply(GPT2LMHeadModel(config), method, "rotary")
+
+
+def _refused_by_apply(model: PreTrainedModel, method: Method, words: str) -> int:
+    before = snapshot(model)
+
+    def enter() -> None:
+        with apply(model, method):
+            pass
+
+    return _refused(enter, method, words) + unchanged(before, snapshot(model), "after the refusal")
+
+
+def _refused(attempt: Callable[[], Any], method: Method, words: str) -> int:
+    try:
+        attempt()
+    except UnsupportedError as error:
+        return require(words in str(error) and str(method) in str(error), f"unclear: {error}")
+    return require(False, f"{method} was not refused")
+
+
+def _is_positions(method: Method) -> bool:
+    return method.kind == "positions"
+
+
+def _exports(method: Method) -> bool:
+    return _is_positions(method) and method.info.exportable
+
+
+CHECKS = (
+    *(
+        Check(run=check, applies=_is_positions)
+        for check in (check_frequencies, check_moves_logits, check_undone, check_scaled_models_are_refused, check_other_positions_are_refused)
+    ),
+    Check(run=check_neutral_frequencies, applies=_is_positions, settings="NEUTRAL"),
+    Check(run=check_export, applies=_exports),
+    Check(run=check_export_of_nested, applies=_exports),
+    Check(run=check_export_is_refused, applies=lambda method: _is_positions(method) and not method.info.exportable),
+)

@@ -1,0 +1,141 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+import longreach
+from longreach import cli
+from longreach.cli.main import run, verbs
+
+VERB = """
+import typer
+from longreach.core.errors import InputError
+
+def some_verb(how: str) -> None:
+    "Ends as it is told."
+    if how == "refuse":
+        raise InputError("nothing to read in x.txt;\\ngive a text")
+    if how == "stop":
+        raise KeyboardInterrupt
+    if how == "abort":
+        raise typer.Abort
+    if how == "leave":
+        raise typer.Exit(3)
+    if how == "break":
+        raise ZeroDivisionError("a bug")
+    print("done")
+"""
+
+
+@pytest.fixture
+def some_verb(monkeypatch, tmp_path):
+    """One more file in the folder of verbs."""
+    (tmp_path / "some_verb.py").write_text(VERB, encoding="utf-8")
+    (tmp_path / "_private.py").write_text("raise ImportError('no verb')", encoding="utf-8")
+    monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(tmp_path)])
+    yield
+    sys.modules.pop("longreach.cli.some_verb", None)
+
+
+@pytest.mark.usefixtures("some_verb")
+def test_a_file_is_a_verb(capsys):
+    assert "some_verb" in verbs()
+    assert run(["some-verb", "well"]) == 0
+    assert capsys.readouterr() == ("done\n", "")
+
+
+@pytest.mark.usefixtures("some_verb")
+@pytest.mark.parametrize(
+    ("how", "code", "says"),
+    [
+        ("refuse", 2, "error: nothing to read in x.txt; give a text\n"),
+        ("stop", 130, "stopped\n"),
+        ("abort", 130, "stopped\n"),
+        ("leave", 3, ""),
+    ],
+)
+def test_what_users_should_know_is_one_line(how, code, says, capsys):
+    assert run(["some-verb", how]) == code
+    assert capsys.readouterr() == ("", says)
+
+
+@pytest.mark.usefixtures("some_verb")
+def test_a_bug_is_a_bug():
+    with pytest.raises(ZeroDivisionError):
+        run(["some-verb", "break"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["metods"], "No such command 'metods'"),
+        (["methods", "--jsn"], "No such option: --jsn"),
+        (["methods", "extra"], "extra"),
+        (["--wrong"], "No such option: --wrong"),
+    ],
+)
+def test_a_wrong_command_is_one_line_that_names_the_help(arguments, says, capsys):
+    assert run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert says in err
+    assert err.endswith("--help\n")
+    assert err.count("\n") == 1
+
+
+def test_without_a_verb_there_is_help(capsys):
+    assert run([]) == 0
+    assert "Usage: longreach" in capsys.readouterr().out
+
+
+def test_version(capsys):
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out == f"longreach {longreach.__version__}\n"
+
+
+def test_the_script_is_installed():
+    program = [
+        sys.executable,
+        "-c",
+        "from importlib.metadata import entry_points as e; (p,) = e(group='console_scripts', name='longreach'); p.load()()",
+    ]
+    result = subprocess.run([*program, "--version"], capture_output=True, text=True, check=True)
+    assert result.stdout == f"longreach {longreach.__version__}\n"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes end in other ways on Windows")
+def test_a_reader_that_has_seen_enough_is_no_error():
+    shell = f"{sys.executable} -c 'from longreach.cli.main import main; main()' methods --json | head -1"
+    result = subprocess.run(["/bin/sh", "-c", shell], capture_output=True, text=True, check=False)
+    assert result.stdout == "[\n"
+    assert result.stderr == ""
+
+
+def libraries(**chosen):
+    """What transformers and huggingface_hub think of messages and bars once a verb runs."""
+    code = """if True:
+        from longreach.cli import main
+        main._quieten_libraries()
+        import transformers
+        from huggingface_hub.utils import are_progress_bars_disabled
+        from transformers.utils import logging
+        downloads = not are_progress_bars_disabled("huggingface_hub.http_get")
+        print(logging.get_verbosity() == logging.ERROR, logging.is_progress_bar_enabled(), downloads)
+    """
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("TRANSFORMERS_VERBOSITY", "HF_HUB_DISABLE_PROGRESS_BARS")
+    }
+    result = subprocess.run([sys.executable, "-c", code], env=environment | chosen, capture_output=True, text=True, check=True)
+    only_errors, loading_bars, download_bars = result.stdout.split()
+    return {"only errors": only_errors, "loading bars": loading_bars, "download bars": download_bars}
+
+
+def test_libraries_keep_their_advice_to_themselves():
+    assert libraries() == {"only errors": "True", "loading bars": "False", "download bars": "True"}
+
+
+def test_what_users_chose_wins():
+    chosen = libraries(TRANSFORMERS_VERBOSITY="info", HF_HUB_DISABLE_PROGRESS_BARS="0")
+    assert chosen == {"only errors": "False", "loading bars": "True", "download bars": "True"}

@@ -1,0 +1,92 @@
+import dataclasses
+
+import pytest
+
+from longreach.core import registry
+from longreach.core.errors import SpecError
+from longreach.core.method import Method, MethodInfo, format_value, parse_document
+from longreach.core.spec import make, parse
+
+METHODS = registry.names()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_keeps_the_contract(name):
+    module = registry.module(name)
+    method = module.METHOD
+    assert issubclass(method, Method)
+    assert method.name() == name
+    assert method.kind == registry.modules()[name][0]
+    assert isinstance(method.info, MethodInfo)
+    assert method.__dataclass_params__.frozen
+    assert all(field.kw_only for field in dataclasses.fields(method))
+    assert module.EXAMPLES, "a method without an example is tested by nothing"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_documents_itself(name):
+    document = registry.get(name).document()
+    assert all(document[part] for part in ("summary", "Paper", "Cost", "Limits", "Differs from the paper")), document
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_docstring_and_info_name_the_same_paper(name):
+    method = registry.get(name)
+    paper = method.document()["Paper"]
+    assert paper.startswith(method.info.title)
+    if method.info.paper.startswith("arXiv:"):
+        assert method.info.paper in paper
+
+
+@pytest.mark.parametrize("example", [example for name in METHODS for example in registry.module(name).EXAMPLES], ids=str)
+def test_the_spec_of_an_example_makes_the_same_method(example):
+    assert parse(example.spec) == (example,)
+    assert str(example) == example.spec
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [pytest.param(name, bad, id=f"{name}-{bad}") for name in METHODS for bad in registry.module(name).BAD],
+)
+def test_a_bad_setting_is_refused_by_name_and_value(name, settings):
+    with pytest.raises(ValueError, match=name) as caught:
+        make(registry.get(name), settings)
+    assert any(f"{key}={format_value(value)}" in str(caught.value) for key, value in settings.items()), str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(True, "true"), (None, "none"), (8.0, "8"), (0.1, "0.1"), (1e16, "1e16"), (1e-7, "1e-07"), (8, "8"), ("words", "words")],
+)
+def test_values_are_written_as_the_grammar_reads_them(value, text):
+    assert format_value(value) == text
+
+
+def test_a_docstring_comes_apart_at_its_labels():
+    parts = parse_document(
+        """Name: what it does,
+        over two lines.
+
+        Paper: Title, 2024, arXiv:2401.01325
+        Cost: little.   Limits: many,
+        and more.
+        Differs from the paper: nothing.
+
+        Anything else.
+        """.replace("\n        ", "\n")
+    )
+    assert parts["summary"] == "Name: what it does, over two lines."
+    assert parts["Paper"] == "Title, 2024, arXiv:2401.01325"
+    assert (parts["Cost"], parts["Limits"]) == ("little.", "many, and more.")
+    assert parts["Differs from the paper"] == "nothing."
+
+
+def test_methods_cannot_be_changed():
+    (method,) = parse("yarn:factor=8")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        method.factor = 4
+
+
+def test_a_missing_setting_is_named():
+    with pytest.raises(SpecError, match="self_extend: group is missing"):
+        parse("self_extend:neighbours=16")

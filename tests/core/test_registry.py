@@ -1,0 +1,92 @@
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+
+from longreach.core import registry
+from longreach.core.errors import SpecError
+
+
+@pytest.fixture
+def outside(monkeypatch):
+    """Registers modules of other packages as methods of the kind `attention`."""
+
+    def register(**points):
+        found = [EntryPoint(name, module, "longreach.attention") for name, module in points.items()]
+        monkeypatch.setattr(registry, "entry_points", lambda group: [point for point in found if point.group == group])
+        registry.modules.cache_clear()
+
+    yield register
+    registry.modules.cache_clear()
+
+
+def test_a_file_in_a_kinds_folder_is_a_method():
+    assert registry.modules()["yarn"] == ("positions", "longreach.positions.yarn")
+    assert "yarn" in registry.names("positions")
+    assert "yarn" not in registry.names("attention")
+
+
+def test_bases_and_private_files_are_no_methods():
+    assert all(name != "base" and not name.startswith("_") for name in registry.names())
+
+
+def test_listing_imports_no_method_and_no_torch():
+    code = "import sys; from longreach.core import registry; registry.names(); print(sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "torch" not in loaded
+    assert all(f"'{module}'" not in loaded for _, module in registry.modules().values())
+
+
+def test_an_unknown_name_gets_the_nearest_ones():
+    with pytest.raises(SpecError, match=r"unknown method 'yarm'; did you mean yarn\?"):
+        registry.get("yarm")
+
+
+def test_a_name_like_no_other_gets_the_list():
+    with pytest.raises(SpecError, match=r"unknown positions 'qqq'; known: .*yarn"):
+        registry.get("qqq", "positions")
+
+
+def test_a_method_of_another_kind_is_unknown_to_a_kind():
+    with pytest.raises(SpecError, match="unknown cache 'yarn'"):
+        registry.get("yarn", "cache")
+
+
+def test_outside_packages_join_by_entry_points(outside, monkeypatch, tmp_path):
+    (tmp_path / "plugin").mkdir()
+    (tmp_path / "plugin" / "wider.py").write_text(
+        '''"""Wider: an example.
+
+Paper: none
+"""
+from dataclasses import dataclass
+from typing import ClassVar
+from longreach.attention.base import AttentionPolicy
+from longreach.core.method import MethodInfo
+
+@dataclass(frozen=True, kw_only=True)
+class Wider(AttentionPolicy):
+    info: ClassVar = MethodInfo(title="Wider", paper="none")
+
+METHOD = Wider
+''',
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    outside(wider="plugin.wider")
+    method = registry.get("wider", "attention")
+    assert method().spec == "wider"
+    assert method.kind == "attention"
+
+
+def test_two_methods_of_one_name_are_refused(outside):
+    outside(yarn="plugin.yarn")
+    with pytest.raises(SpecError, match=r"two methods are called 'yarn': longreach\.positions\.yarn and plugin\.yarn"):
+        registry.modules()
+
+
+def test_an_entry_point_is_called_as_its_file_is(outside):
+    outside(wider="plugin.broader")
+    with pytest.raises(SpecError, match=r"the method 'wider' lives in plugin\.broader"):
+        registry.modules()

@@ -1,0 +1,219 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from longreach.core.errors import InputError, SpecError
+from longreach.core.progress import Progress
+from longreach.evaluation.measure import fingerprint, measure, octaves, parse_tasks
+from longreach.evaluation.rows import Rows
+from longreach.evaluation.usable import usable_length
+from longreach.testing.models import tiny_model
+from tests.evaluation.samples import VOCABULARY, Copier, real_text, tokenizer
+
+SETTINGS = {"name": "tiny", "to": 512, "text": real_text(), "windows": 2, "samples": 1, "depths": (0.0, 1.0)}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_model(vocab_size=VOCABULARY)
+
+
+class Counter(Progress):
+    """Adds up what it is told."""
+
+    def __init__(self):
+        self.totals, self.done = {}, 0
+
+    def start(self, label, total):
+        self.totals[label] = total
+
+    def advance(self, tokens):
+        self.done += tokens
+
+
+def run(model, **changes):
+    return measure(model, tokenizer(), **{**SETTINGS, **changes})
+
+
+def scores(rows):
+    return {row.identity: row.score for row in rows}
+
+
+def test_octaves():
+    assert octaves(512, 4096) == (64, 128, 256, 512, 1024, 2048, 4096)
+    assert octaves(512, 512) == (64, 128, 256, 512)
+    assert octaves(500, 1100) == (125, 250, 500, 1000, 1100)
+    assert octaves(50, 100) == (50, 100)
+
+
+def test_every_cell_is_measured_with_speed_and_memory(model):
+    rows = run(model)
+    cells = {(row.task, row.settings["metric"], row.length, row.depth) for row in rows}
+    expected = {("loss", "loss", length, None) for length in (64, 128, 256, 512)}
+    for task, lengths in (("passkey", (256, 512)), ("needle", (128, 256, 512))):
+        expected |= {(task, metric, length, depth) for metric in ("likelihood", "generation") for length in lengths for depth in (0.0, 1.0)}
+    assert cells == expected
+    assert len(rows) == 2 * 4 + 2 * 2 * 2 + 2 * 3 * 2
+    assert all(row.tokens_per_s > 0 and row.peak_bytes >= 0 and row.model == "tiny" and row.version for row in rows)
+
+
+def test_the_same_again_is_the_same(model):
+    assert scores(run(model)) == scores(run(model))
+
+
+def test_seeds_change_prompts_and_not_windows(model):
+    first, second = run(model), run(model, seed=1)
+    same = scores(first).keys() & scores(second).keys()
+    assert same == {row.identity for row in first if row.task == "loss"}
+
+
+def test_nothing_is_measured_twice(model, tmp_path):
+    rows = Rows(tmp_path / "rows.jsonl")
+    first = run(model, rows=rows)
+    counter = Counter()
+    again = run(model, rows=Rows(tmp_path / "rows.jsonl"), progress=counter)
+    assert again == first
+    assert (counter.totals, counter.done) == ({}, 0)
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == len(first)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_killed_run_goes_on_where_it_stopped(model, tmp_path, share):
+    path = tmp_path / "rows.jsonl"
+    whole = run(model, rows=Rows(path), batch_size=1)
+    data = path.read_bytes()
+    cut = data.rindex(b"\n", 0, int(len(data) * share)) + 40  # in the middle of a line
+    path.write_bytes(data[:cut])
+    kept = data[:cut].count(b"\n")
+    rows, counter = Rows(path), Counter()
+    assert rows.healed
+    assert len(rows) == kept
+    again = run(model, rows=rows, progress=counter, batch_size=1)
+    assert scores(again) == scores(whole)
+    assert path.read_bytes().startswith(data[: data.rindex(b"\n", 0, cut) + 1])
+    lines = path.read_bytes().splitlines()
+    # The rows of an input come together: only those of the input that was cut may be there twice.
+    assert len(whole) <= len(lines) <= len(whole) + 3
+    assert 0 < sum(counter.totals.values()) < (1 - share + 0.15) * total_tokens(model)
+
+
+def total_tokens(model):
+    counter = Counter()
+    run(model, progress=counter, batch_size=1)
+    return sum(counter.totals.values())
+
+
+def test_progress_reaches_its_total(model):
+    counter = Counter()
+    run(model, progress=counter, chunk_size=100)
+    assert list(counter.totals) == ["loss", "passkey", "needle"]
+    assert counter.done == sum(counter.totals.values())
+
+
+def test_more_samples_keep_the_first_ones(model, tmp_path):
+    path, tasks = tmp_path / "rows.jsonl", parse_tasks("passkey")
+    few = run(model, tasks=tasks, text=None, windows=None, rows=Rows(path))
+    counter = Counter()
+    many = run(model, tasks=tasks, text=None, windows=None, samples=3, rows=Rows(path), progress=counter)
+    assert len(many) == 3 * len(few)
+    assert scores(few).items() <= scores(many).items()
+    assert counter.totals == {"passkey": 2 * 2 * (256 + 512 - 16)}  # two samples at two depths; 8 tokens are kept for each answer
+
+
+def test_batches_change_nothing(model):
+    alone, together = run(model, batch_size=1), run(model, batch_size=8, samples=1)
+    for one, other in zip(alone, together, strict=True):
+        assert replace(one, settings={**one.settings, "batch_size": 8}).identity == other.identity
+        assert one.score == pytest.approx(other.score, abs=1e-5)
+
+
+def test_another_model_or_method_is_measured_anew(model):
+    other = tiny_model(vocab_size=VOCABULARY, seed=1)
+    assert fingerprint(model) == fingerprint(tiny_model(vocab_size=VOCABULARY)) != fingerprint(other)
+    tasks = parse_tasks("loss")
+    rows = Rows()
+    for measured, method in ((model, ""), (other, ""), (model, "linear:factor=4.0")):
+        run(measured, tasks=tasks, samples=None, depths=None, method=method, rows=rows)
+    assert len(rows) == 3 * 8
+    assert {row.method for row in rows} == {"", "linear:factor=4"}
+
+
+def test_a_method_is_at_work_and_undone(model):
+    tasks, ids = parse_tasks("loss"), torch.arange(3, 300)[None]
+    with torch.no_grad():
+        before = model(ids).logits
+        stock, stretched = (run(model, tasks=tasks, samples=None, depths=None, method=spec) for spec in ("", "linear:factor=4"))
+        assert torch.equal(model(ids).logits, before)
+    assert all(a.score != b.score for a, b in zip(stock, stretched, strict=True))
+
+
+def test_the_usable_length_of_a_model_that_forgets():
+    settings = {"tasks": parse_tasks("passkey+needle"), "to": 1024, "trained_window": 256, "windows": 1}
+    usable = usable_length(run(Copier(window=400), **settings), 256)
+    assert (usable.by_retrieval, usable.missed_at) == (256, 512)
+    assert usable.misses == {"needle": 0.5, "passkey": 0.5}  # found at depth 1, lost at depth 0
+    perfect = run(Copier(), **settings)
+    assert {row.score for row in perfect} == {1.0}
+    assert usable_length(perfect, 256, metric="generation").by_retrieval == 1024
+
+
+def gpt2(positions):
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(GPT2Config(vocab_size=VOCABULARY, n_positions=positions, n_embd=32, n_layer=1, n_head=2)).eval()
+
+
+def test_a_table_of_positions_is_measured_to_its_end_and_not_beyond():
+    rows = run(gpt2(512), to=512)
+    assert usable_length(rows, 512).by_loss == 512
+    with pytest.raises(InputError, match="positions for 512 tokens only"):
+        run(gpt2(512), to=1024)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"to": 100}, r"the length to measure to \(100\) is below the trained window of 128 tokens"),
+        ({"to": 400_000}, r"the text is too short: it has \d+ tokens, and 2 windows of 399999"),
+        ({"windows": 1}, "windows=1 must be at least 2"),
+        ({"windows": 0}, "windows=0 must be at least"),
+        ({"samples": 0}, "samples=0 must be at least 1"),
+        ({"chunk_size": 0}, "chunk_size=0 must be at least 1"),
+        ({"batch_size": -1}, "batch_size=-1 must be at least 1"),
+        ({"trained_window": 0}, "trained_window=0 must be at least 1"),
+        ({"depths": (0.5, 1.5)}, "depths=0.5,1.5: give different numbers from 0 to 1"),
+        ({"depths": (0.5, 0.5)}, "depths=0.5,0.5"),
+        ({"depths": (float("nan"),)}, "depths=nan"),
+        ({"depths": ()}, "depths=: give"),
+        ({"seed": -1}, "seed=-1 must be at least 0"),
+        ({"text": None}, "real text is needed"),
+        ({"tasks": ()}, "no task"),
+        ({"to": 200, "windows": None, "text": None, "tasks": "passkey"}, "passkey needs a length of .* tokens with this tokenizer"),
+        ({"tasks": "passkey", "windows": None}, "text has no effect on passkey"),
+        ({"tasks": "passkey", "text": None}, "windows has no effect on passkey"),
+        ({"tasks": "loss", "samples": None}, "depths has no effect on loss"),
+        ({"tasks": "loss", "depths": None}, "samples has no effect on loss"),
+        ({"tasks": "loss", "depths": None, "samples": None, "seed": 3}, "seed has no effect on loss"),
+    ],
+)
+def test_what_does_not_fit_is_refused(model, changes, says):
+    if isinstance(changes.get("tasks"), str):
+        changes = {**changes, "tasks": parse_tasks(changes["tasks"])}
+    with pytest.raises(InputError, match=says):
+        run(model, **changes)
+
+
+def test_a_model_in_training_mode_is_refused():
+    with pytest.raises(InputError, match="training mode"):
+        run(tiny_model(vocab_size=VOCABULARY).train())
+
+
+def test_tasks_are_specs():
+    assert [task.spec for task in parse_tasks("loss+passkey:digits=7")] == ["loss", "passkey:digits=7"]
+    with pytest.raises(SpecError, match="unknown method 'pass_key'"):
+        parse_tasks("pass_key")
+    with pytest.raises(InputError, match="yarn is not a task but a method of the kind 'positions'"):
+        parse_tasks("yarn:factor=4")
+    with pytest.raises(InputError, match="named twice"):
+        parse_tasks("loss+loss")

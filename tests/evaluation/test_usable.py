@@ -1,0 +1,122 @@
+import pytest
+
+from longreach.core.errors import InputError
+from longreach.evaluation.rows import Row
+from longreach.evaluation.usable import loss_rises, retrieval_scores, summarise, usable_length
+
+LENGTHS = (256, 512, 1024, 2048)
+
+
+def row(task, metric, length, score, given, **values):
+    values = {"model": "m", "method": "", "seed": 0, "version": "1", "tokens_per_s": 10.0, "peak_bytes": 5, **values}
+    return Row(task=task, length=length, settings={"metric": metric, "input": given}, score=score, **values)
+
+
+def losses(*windows):
+    """Each window's losses by length."""
+    return [
+        row("loss", "loss", length, value, str(number))
+        for number, window in enumerate(windows)
+        for length, value in zip(LENGTHS, window, strict=True)
+    ]
+
+
+def retrieval(task, *by_length, metric="likelihood"):
+    """For each length the hits among 10 prompts, at two depths."""
+    return [
+        row(task, metric, length, float(i < hits), f"{length} {i}", depth=float(i % 2))
+        for length, hits in zip(LENGTHS, by_length, strict=True)
+        for i in range(10)
+    ]
+
+
+def test_a_rise_is_paired_over_windows():
+    # Differences at 1024: 0.1, 0.2, 0.3: mean 0.2, deviation 0.1, t(2) = 4.30265: 0.2 +- 0.24842. Windows differ by 10 nats: pairing matters.
+    rises = loss_rises(losses((3, 2, 2.1, 5), (13, 12, 12.2, 15), (23, 22, 22.3, 25)), 512)
+    assert list(rises) == [1024, 2048]
+    assert rises[1024].mean == pytest.approx(0.2)
+    assert rises[1024].high - rises[1024].mean == pytest.approx(0.24842, abs=1e-5)
+    assert (rises[2048].mean, rises[2048].low, rises[2048].high) == pytest.approx((3, 3, 3))
+
+
+def test_the_order_of_rows_does_not_matter():
+    rows = losses((3, 2, 2.1, 5), (13, 12, 12.2, 15), (23, 22, 22.3, 25))
+    assert loss_rises(rows[::-1], 512) == loss_rises(rows, 512)
+
+
+@pytest.mark.parametrize(
+    ("windows", "by_loss", "risen_at"),
+    [
+        (((3, 2, 2, 2), (3, 2.5, 2.4, 2.2), (3, 2, 1.9, 2.1)), 2048, None),
+        (((3, 2, 2.1, 5), (3, 2, 2.2, 5), (3, 2, 2.3, 5.1)), 1024, 2048),  # 0.2 +- 0.25 is no rise
+        (((3, 2, 2.19, 5), (3, 2, 2.2, 5), (3, 2, 2.21, 5.1)), 512, 1024),  # 0.2 +- 0.02 is one
+        (((3, 2, 2.19, 2), (3, 2, 2.2, 2), (3, 2, 2.21, 2)), 512, 1024),  # what comes after a rise does not count
+        (((3, 9, 3, 3), (3, 9, 3, 3.1)), 2048, None),  # losses inside the window are not compared
+    ],
+)
+def test_usable_by_loss(windows, by_loss, risen_at):
+    usable = usable_length(losses(*windows), 512)
+    assert (usable.by_loss, usable.risen_at) == (by_loss, risen_at)
+    assert (usable.rise is None) == (risen_at is None)
+    assert (usable.by_retrieval, usable.both, usable.missed_at, usable.misses) == (None, None, None, {})
+
+
+@pytest.mark.parametrize(
+    ("passkey", "needle", "by_retrieval", "missed_at", "misses"),
+    [
+        ((10, 10, 9, 9), (9, 9, 9, 9), 2048, None, {}),
+        ((10, 10, 9, 8), (10, 10, 10, 9), 1024, 2048, {"passkey": 0.8}),
+        ((10, 8, 8, 8), (10, 7, 10, 10), 256, 512, {"needle": 0.7, "passkey": 0.8}),
+        ((8, 10, 10, 10), (10, 10, 10, 10), 0, 256, {"passkey": 0.8}),
+    ],
+)
+def test_usable_by_retrieval(passkey, needle, by_retrieval, missed_at, misses):
+    usable = usable_length([*retrieval("passkey", *passkey), *retrieval("needle", *needle)], 512)
+    assert (usable.by_retrieval, usable.missed_at, usable.misses) == (by_retrieval, missed_at, misses)
+    assert (usable.by_loss, usable.both, usable.tasks) == (None, None, ("needle", "passkey"))
+
+
+def test_both_is_the_smaller():
+    good, bad = losses((3, 2, 2, 2), (3, 2, 2, 2)), losses((3, 2, 3, 3), (3, 2, 3, 3))
+    assert usable_length([*good, *retrieval("passkey", 10, 10, 10, 0)], 512).both == 1024
+    assert usable_length([*bad, *retrieval("passkey", 10, 10, 10, 0)], 512).both == 512
+    assert usable_length([*bad, *retrieval("passkey", 10, 0, 10, 0)], 512).both == 256
+
+
+def test_metrics_are_apart():
+    rows = [*retrieval("passkey", 10, 10, 10, 10), *retrieval("passkey", 10, 5, 0, 0, metric="generation")]
+    assert usable_length(rows, 512).by_retrieval == 2048
+    assert usable_length(rows, 512, metric="generation").by_retrieval == 256
+    assert usable_length(rows, 512, metric="generation", threshold=0.5).by_retrieval == 512
+    assert retrieval_scores(rows, "generation") == {256: {"passkey": 1}, 512: {"passkey": 0.5}, 1024: {"passkey": 0}, 2048: {"passkey": 0}}
+
+
+def test_summaries_have_intervals_speed_and_memory():
+    rows = [
+        row("loss", "loss", 512, 1.0, "a", tokens_per_s=10.0, peak_bytes=5),
+        row("loss", "loss", 512, 3.0, "b", tokens_per_s=30.0, peak_bytes=9),
+        row("loss", "loss", 1024, 7.0, "a"),
+        *(row("passkey", "likelihood", 512, score, str(i), depth=0.5) for i, score in enumerate((1.0, 1.0, 0.0, 1.0))),
+        row("passkey", "generation", 512, 0.0, "0", depth=0.5),
+    ]
+    loss, lone, likely, written = summarise(rows)
+    assert (loss.score, loss.n, loss.tokens_per_s, loss.peak_bytes) == (2.0, 2, 15.0, 9)  # equally many tokens each: 2 / (1/10 + 1/30)
+    assert loss.high - 2 == pytest.approx(12.7062, abs=1e-4)  # deviation sqrt(2), over sqrt(2), times t(1)
+    assert loss.settings == {"metric": "loss"}
+    assert (lone.score, lone.low, lone.high) == (7.0, None, None)
+    assert (likely.score, likely.n) == (0.75, 4)
+    assert (likely.low, likely.high) == pytest.approx((0.300642, 0.954413), abs=1e-5)
+    assert (written.score, written.n) == (0.0, 1)
+
+
+def test_rows_that_do_not_belong_together_are_refused():
+    rows = losses((3, 2, 2, 2), (3, 2, 2, 2))
+    for change in ({"model": "other"}, {"method": "log_n"}):
+        with pytest.raises(InputError, match="one model under one method"):
+            usable_length([*rows, row("loss", "loss", 256, 1.0, "x", **change)], 512)
+    with pytest.raises(InputError, match="one model under one method"):
+        usable_length([], 512)
+    with pytest.raises(InputError, match="no loss was measured up to the trained window of 300"):
+        usable_length(rows, 300)
+    with pytest.raises(InputError, match="was not measured"):
+        summarise([row("loss", "loss", 512, None, "a")])

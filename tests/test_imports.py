@@ -1,0 +1,101 @@
+"""Imports go one way, nothing heavy is imported before it is needed, and modules stay short."""
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import longreach
+
+HOUSE = Path(longreach.__file__).parent
+# Each floor may import the floors before it, and no room beside it on its own.
+FLOORS = (
+    ("core",),
+    ("tokenization", "positions", "attention", "cache", "compression", "decoding"),
+    ("models",),
+    ("data",),
+    ("training", "evaluation", "workflows", "retrieval"),
+    ("serving",),
+    ("cli", "testing"),
+)
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+MODULES = sorted(path.relative_to(HOUSE) for path in HOUSE.rglob("*.py"))
+HEAVY = ("torch", "transformers", "matplotlib", "numpy", "rich", "huggingface_hub")
+
+
+def rooms_imported(source: str) -> set[str]:
+    """The rooms that a module's imports name, wherever in the module they stand."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide where they lead"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in names if name.startswith("longreach.")}
+
+
+def modules_after(code: str) -> set[str]:
+    """The top-level modules that a fresh interpreter has loaded after running `code`."""
+    printed = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}\nprint(*sys.modules)"], capture_output=True, text=True, check=True
+    ).stdout
+    return {name.partition(".")[0] for name in printed.splitlines()[-1].split()}
+
+
+def test_every_room_has_a_floor():
+    assert {path.parts[0] for path in MODULES if len(path.parts) > 1} <= set(FLOOR_OF)
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if len(path.parts) > 1], ids=str)
+def test_imports_go_one_way(path):
+    room = path.parts[0]
+    allowed = {other for other in FLOOR_OF if FLOOR_OF[other] < FLOOR_OF[room]} | {room}
+    imported = rooms_imported((HOUSE / path).read_text(encoding="utf-8")) & set(FLOOR_OF)
+    assert imported <= allowed, f"{room} must not import {', '.join(sorted(imported - allowed))}"
+
+
+def test_the_rule_is_checked():
+    assert rooms_imported("import longreach.cli.main\nfrom longreach.cache import base\nfrom longreach import data\nimport torch") == {
+        "cli",
+        "cache",
+        "data",
+    }
+
+
+def test_importing_longreach_imports_nothing_heavy():
+    assert modules_after("import longreach; longreach.LongreachError; dir(longreach)").isdisjoint(HEAVY)
+
+
+def test_core_imports_nothing_heavy():
+    package = importlib.import_module("longreach.core")
+    code = "\n".join(f"import longreach.core.{module.name}" for module in pkgutil.iter_modules(package.__path__))
+    assert modules_after(code).isdisjoint(HEAVY)
+
+
+def test_help_imports_nothing_heavy():
+    code = "from longreach.cli.main import run\nassert run(['--help']) == 0"
+    assert modules_after(code).isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize("name", longreach.__all__)
+def test_public_names_exist(name):
+    assert getattr(longreach, name).__name__ == name
+
+
+def test_unknown_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="module 'longreach' has no attribute 'nothing'"):
+        _ = longreach.nothing
+
+
+@pytest.mark.parametrize("path", MODULES, ids=str)
+def test_modules_stay_short(path):
+    assert len((HOUSE / path).read_text(encoding="utf-8").splitlines()) < 400
+
+
+def test_nothing_is_called_utils():
+    assert not [path for path in MODULES if path.stem in ("utils", "helpers", "misc", "common")]
