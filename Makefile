@@ -35,10 +35,9 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
 
-# Everything that is written by a program: the method pages, the evidence table, the frozen command line.
+# Everything that is written by a program: the method pages, the README's table, the evidence table.
 docs: $(READY)
 	$(BIN)/python docs/generate.py
-	$(BIN)/python tests/cli/snapshot.py
 
 clean:
 	rm -rf .venv .venv-low demo

@@ -164,7 +164,9 @@ def test_scores_are_those_of_a_plain_forward():
     case = as_case(prompts[0])
     ids = torch.from_numpy(case.ids).long()[None]
     with torch.no_grad():
-        written = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=5, do_sample=False, eos_token_id=None)[0, -5:].tolist()
+        written = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=5, do_sample=False, eos_token_id=None)[
+            0, -5:
+        ].tolist()
     hit = type(prompts[0])(ids=case.ids, answers=[written, *prompts[0].answers[1:]], right=0)
     miss = type(prompts[0])(ids=case.ids, answers=[[*written[:4], written[4] + 1], *prompts[0].answers[1:]], right=0)
     assert [score[1] for score in Needle().score(model, [as_case(hit), as_case(miss)], chunk_size=64)] == [1.0, 0.0]

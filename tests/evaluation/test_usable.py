@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from longreach.core.errors import InputError
@@ -31,7 +33,7 @@ def retrieval(task, *by_length, metric="likelihood"):
 
 
 def test_a_rise_is_paired_over_windows():
-    # Differences at 1024: 0.1, 0.2, 0.3: mean 0.2, deviation 0.1, t(2) = 4.30265: 0.2 +- 0.24842. Windows differ by 10 nats: pairing matters.
+    # Differences at 1024: mean 0.2, deviation 0.1, t(2) = 4.30265: 0.2 +- 0.24842. Windows differ by 10 nats: pairing matters.
     rises = loss_rises(losses((3, 2, 2.1, 5), (13, 12, 12.2, 15), (23, 22, 22.3, 25)), 512)
     assert list(rises) == [1024, 2048]
     assert rises[1024].mean == pytest.approx(0.2)
@@ -83,6 +85,12 @@ def test_both_is_the_smaller():
     assert usable_length([*bad, *retrieval("passkey", 10, 0, 10, 0)], 512).both == 256
 
 
+def test_only_the_loss_of_the_whole_text_counts():
+    other = [replace(row, task="loss_inside:window_size=512", score=row.score + 5) for row in losses((3, 2, 2, 2), (3, 2, 2, 2))]
+    assert usable_length([*losses((3, 2, 2, 2), (3, 2, 2, 2)), *other], 512).by_loss == 2048
+    assert usable_length(other, 512).by_loss is None
+
+
 def test_metrics_are_apart():
     rows = [*retrieval("passkey", 10, 10, 10, 10), *retrieval("passkey", 10, 5, 0, 0, metric="generation")]
     assert usable_length(rows, 512).by_retrieval == 2048
@@ -114,7 +122,7 @@ def test_rows_that_do_not_belong_together_are_refused():
     for change in ({"model": "other"}, {"method": "log_n"}):
         with pytest.raises(InputError, match="one model under one method"):
             usable_length([*rows, row("loss", "loss", 256, 1.0, "x", **change)], 512)
-    with pytest.raises(InputError, match="one model under one method"):
+    with pytest.raises(InputError, match="nothing was measured"):
         usable_length([], 512)
     with pytest.raises(InputError, match="no loss was measured up to the trained window of 300"):
         usable_length(rows, 300)

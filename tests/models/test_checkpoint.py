@@ -9,7 +9,7 @@ import longreach
 from longreach.core.errors import CheckpointError, InputError
 from longreach.models import _safety, checkpoint
 from longreach.models.checkpoint import load, save
-from tests.models.folders import byte_tokenizer, edit, logits, tiny
+from tests.models.folders import byte_tokenizer, edit, logits, tiny, write_folder
 
 
 def test_a_folder_is_loaded(folder):
@@ -84,7 +84,7 @@ def test_hub_models_go_the_same_way(folder, monkeypatch):
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     assert torch.equal(logits(load("some/model").model), logits(tiny()))
-    assert [patterns for _, patterns in asked] == [["*.json", "*.jinja", "*.txt", "*.model"], ["model.safetensors"]]
+    assert [patterns for _, patterns in asked] == [["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"], ["model.safetensors"]]
     edit(folder / "config.json", auto_map={"AutoModelForCausalLM": "code.Model"})
     asked.clear()
     with pytest.raises(CheckpointError, match=r"brings its own code"):
@@ -208,6 +208,11 @@ def test_missing_weights_are_not_made_up(folder):
         load(folder)
 
 
+def test_tied_weights_are_not_missing(tmp_path):
+    write_folder(tmp_path / "tied", tie_word_embeddings=True)
+    assert torch.equal(logits(load(tmp_path / "tied").model), logits(tiny(tie_word_embeddings=True)))
+
+
 def test_weights_of_another_shape(folder):
     edit(folder / "config.json", intermediate_size=80)
     with pytest.raises(CheckpointError, match=r"cannot be loaded: "):
@@ -237,6 +242,7 @@ def test_unknown_dtypes_and_devices(folder):
         load(folder, device="gpu")
     with pytest.raises(InputError, match=r"device cuda:99 is not there"):
         load(folder, device="cuda:99")
+
 
 def test_a_model_that_does_not_fit_is_not_loaded(folder, monkeypatch):
     elements = sum(parameter.numel() for parameter in tiny().parameters())
@@ -287,4 +293,4 @@ def test_available_memory_of_a_control_group(tmp_path):
 def test_public_names():
     assert longreach.load is load
     assert longreach.save is save
-    assert checkpoint.verify_export is verify_export
+    assert checkpoint.verify_export.__module__ == "longreach.models.export"

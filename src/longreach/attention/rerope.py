@@ -47,7 +47,7 @@ class ReRoPE(AttentionPolicy):
 
     def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
         """min(i - j, w), or w + (i - j - w) / k beyond w."""
-        beyond = (i - j - self.window_size).clamp(min=0)
+        beyond = (i - j - self.window_size).clamp(min=0).double()
         leaked = beyond / self.leak if self.leak is not None else beyond * 0
         return torch.where(i - j < self.window_size, i - j, self.window_size + leaked), j <= i
 

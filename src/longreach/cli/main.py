@@ -38,13 +38,10 @@ def make_app() -> typer.Typer:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code: 2 where the user has to change something, 130 after Ctrl-C."""
-    command = typer.main.get_command(make_app())
     try:
-        with command.make_context("longreach", list(arguments) or ["--help"]) as context:
-            command.invoke(context)
+        code = _invoke(arguments)
         sys.stdout.flush()
-    except typer.Exit as done:
-        return done.exit_code
+        return code
     except TyperException as error:
         place = getattr(error, "ctx", None)
         return _refuse(f"{error.format_message().rstrip('.')}; see {place.command_path if place else 'longreach'} --help")
@@ -56,12 +53,21 @@ def run(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # the reader (`| head`) has seen enough; nothing may be written at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    return 0
 
 
 def main() -> None:
     """Entry point of the `longreach` script."""
     sys.exit(run(sys.argv[1:]))
+
+
+def _invoke(arguments: Sequence[str]) -> int:
+    command = typer.main.get_command(make_app())
+    try:
+        with command.make_context("longreach", list(arguments) or ["--help"]) as context:
+            command.invoke(context)
+    except typer.Exit as done:  # of `--help` and `--version`, too
+        return done.exit_code
+    return 0
 
 
 def _version(wanted: bool) -> None:

@@ -5,20 +5,21 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 import longreach
 from longreach.core.errors import InputError
 from longreach.core.lengths import format_length, parse_length
+from longreach.core.spec import parse
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from longreach.evaluation.intervals import Interval
-    from longreach.evaluation.rows import Row
+    from longreach.evaluation.rows import Row, Rows
     from longreach.evaluation.usable import UsableLength
 
 _METRICS = ("likelihood", "generation")
@@ -53,42 +54,45 @@ def measure(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
     """Measure loss by position and retrieval by depth and length, and name the usable length. A stopped run goes on when run again."""
-    length = None if to is None else parse_length(to)
-    trained = None if trained_window is None else parse_length(trained_window)
-    where = _depths(depths)
-
     from longreach.cli._progress import BarProgress
-    from longreach.data.stdlib import stdlib_text
+    from longreach.evaluation.measure import check
     from longreach.evaluation.measure import measure as run
-    from longreach.evaluation.measure import parse_tasks
-    from longreach.evaluation.rows import Rows
-    from longreach.evaluation.text import read_texts
-    from longreach.evaluation.usable import loss_rises, summarise, usable_length
     from longreach.models import window
-    from longreach.models.reading import CHUNK
+
+    length, trained = (None if given is None else parse_length(given) for given in (to, trained_window))
+    options = _options(tasks, text, windows=windows, samples=samples, depths=_depths(depths), seed=seed, batch_size=batch_size)
+    options |= {} if chunk_size is None else {"chunk_size": chunk_size}
+    check(**options)
+    if method:
+        parse(method)
+    name = Path(model).resolve().name if Path(model).is_dir() else model
+    store = _rows(rows or Path("longreach-rows", f"{name.replace('/', '--')}.jsonl"))
+    loaded = longreach.load(model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+    trained = trained or window.trained_window(loaded.model.config)
+    common: dict[str, Any] = {"name": name, "to": length or _BEYOND * trained, "method": method, "trained_window": trained, "rows": store}
+    with BarProgress() as progress:
+        found = run(*loaded, **common, **options, progress=progress)
+    _report(found, trained, as_json, str(store.path))
+
+
+def _options(tasks: str, text: list[Path] | None, **settings: Any) -> dict[str, Any]:
+    """Arguments of `check` and `measure`: the tasks, the text that they read, and other settings."""
+    from longreach.data.stdlib import stdlib_text
+    from longreach.evaluation.measure import parse_tasks
+    from longreach.evaluation.text import read_texts
 
     chosen = parse_tasks(tasks)
     reads_text = any(task.fewest_windows for task in chosen)
-    words = read_texts(text) if text else stdlib_text("held-out") if reads_text else None
-    name = Path(model).resolve().name if Path(model).is_dir() else model
-    store = Rows(rows or Path("longreach-rows", f"{name.replace('/', '--')}.jsonl"))
-    if store.healed:
-        typer.echo(f"{store.path}: its last line was cut off when a run was stopped, and has been taken out", err=True)
-    loaded = longreach.load(model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
-    trained = trained or window.trained_window(loaded.model.config)
-    with BarProgress() as progress:
-        found = run(
-            *loaded, name=name, to=length or _BEYOND * trained, text=words, method=method, tasks=chosen, trained_window=trained,
-            windows=windows, samples=samples, depths=where, seed=seed, batch_size=batch_size,
-            chunk_size=CHUNK if chunk_size is None else chunk_size, rows=store, progress=progress,
-        )  # fmt: skip
-    summaries, usable = summarise(found), usable_length(found, trained)
-    if as_json:
-        result = {"model": name, "method": found[0].method, "rows": [asdict(row) for row in summaries], "usable": asdict(usable)}
-        print(json.dumps({**result, "rows_file": str(store.path)}, allow_nan=False))
-    else:
-        _show(summaries, loss_rises(found, trained), usable)
-        print(f"Rows: {store.path}")
+    return {"tasks": chosen, "text": read_texts(text) if text else stdlib_text("held-out") if reads_text else None, **settings}
+
+
+def _rows(path: Path) -> "Rows":
+    from longreach.evaluation.rows import Rows
+
+    rows = Rows(path)
+    if rows.healed:
+        typer.echo(f"{path}: its last line was cut off when a run was stopped, and has been taken out", err=True)
+    return rows
 
 
 def _depths(text: str | None) -> list[float] | None:
@@ -100,6 +104,19 @@ def _depths(text: str | None) -> list[float] | None:
         raise InputError(f"--depths {text}: not numbers; write 0,0.5,1") from None
 
 
+def _report(found: Sequence["Row"], trained_window: int, as_json: bool, path: str) -> None:
+    from longreach.evaluation.usable import loss_rises, summarise, usable_length
+
+    usable, rows = usable_length(found, trained_window), summarise(found)
+    if as_json:
+        named = {"model": rows[0].model, "method": rows[0].method, "rows_file": path}
+        shown = {**asdict(usable), "rise": usable.rise and usable.rise._asdict()}
+        print(json.dumps({**named, "usable": shown, "rows": [asdict(row) for row in rows]}, allow_nan=False))
+    else:
+        _show(rows, loss_rises(found, trained_window), usable)
+        print(f"Rows: {path}")
+
+
 def _show(rows: Sequence["Row"], rises: dict[int, "Interval"], usable: "UsableLength") -> None:
     from rich.console import Console
 
@@ -108,14 +125,15 @@ def _show(rows: Sequence["Row"], rises: dict[int, "Interval"], usable: "UsableLe
     on = f"{first.settings['dtype']} on {first.settings['device']}"
     under = f" under {first.method}" if first.method else ""
     console.print(f"{first.model}{under}, trained window {usable.trained_window} tokens, {on}", soft_wrap=True)
-    if loss := [row for row in rows if row.settings["metric"] == "loss"]:
-        _print_table(console, loss_table(loss, rises))
-        spent = f"{loss[0].tokens_per_s:.0f} tokens/s, {_megabytes(loss[0].peak_bytes)}"
-        console.print(f"Over {loss[0].n} windows of text, evenly spread, without overlap. {spent}.\n", soft_wrap=True)
-    for task in dict.fromkeys(row.task for row in rows if row.settings["metric"] != "loss"):
+    for task in dict.fromkeys(row.task for row in rows):
         cells = [row for row in rows if row.task == task]
-        _print_table(console, retrieval_table(task, cells))
-        console.print(f"By likelihood among 10 / by generation; prompts in each cell: {cells[0].n}.\n", soft_wrap=True)
+        if cells[0].settings["metric"] == "loss":
+            _print_table(console, loss_table(task, cells, rises))
+            spent = f"{cells[0].tokens_per_s:.0f} tokens/s, {_megabytes(cells[0].peak_bytes)}"
+            console.print(f"Over {cells[0].n} windows of text, evenly spread, without overlap. {spent}.\n", soft_wrap=True)
+        else:
+            _print_table(console, retrieval_table(task, cells))
+            console.print(f"By likelihood among 10 / by generation; prompts in each cell: {cells[0].n}.\n", soft_wrap=True)
     batch, memory = first.settings["batch_size"], first.settings["memory"]
     console.print(f"Memory is the peak beside the model, with up to {batch} inputs at once ({memory}). Intervals are 95 %.", soft_wrap=True)
     console.print(sentence(usable), soft_wrap=True, style="bold")
@@ -127,11 +145,11 @@ def _print_table(console: "Console", table: "Table") -> None:
     console.print(table, crop=False, soft_wrap=True)
 
 
-def loss_table(rows: Sequence["Row"], rises: dict[int, "Interval"]) -> "Table":
-    """Loss by octave, and its difference to the last octave inside the trained window."""
-    table = _table("loss, nats a token", "tokens", "loss", "over the window")
+def loss_table(task: str, rows: Sequence["Row"], rises: dict[int, "Interval"]) -> "Table":
+    """Loss by octave, and, for the task `loss`, its difference to the last octave inside the trained window."""
+    table = _table(f"{task}, nats a token", "tokens", "loss", "over the window")
     for row in rows:
-        rise = rises.get(row.length)
+        rise = rises.get(row.length) if task == "loss" else None
         beyond = "" if rise is None else f"{rise.mean:+.3f} ± {rise.high - rise.mean:.3f}"
         table.add_row(f"{row.settings['start'] + 1}-{row.length}", f"{row.score:.3f} ± {_half(row):.3f}", beyond)
     return table
@@ -169,7 +187,7 @@ def sentence(usable: "UsableLength") -> str:
         parts.append(f"{_tokens(usable.by_retrieval, usable.measured_to)} by retrieval ({wanted})")
     if usable.both is not None:
         parts.append(f"{_tokens(usable.both, usable.measured_to)} by both")
-    return f"Usable length: {', '.join(parts)}."
+    return f"Usable length: {', '.join(parts) or 'not measured; it takes loss, passkey or needle'}."
 
 
 def _tokens(length: int, measured_to: int) -> str:

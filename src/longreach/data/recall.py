@@ -43,7 +43,7 @@ class RecallGenerator:
 
     def sample(self, rng: np.random.Generator, length: int) -> Tokens:
         """One exercise of exactly `length` tokens; the kind is drawn at random."""
-        kind = rng.choice(5, p=(0.2, 0.3, 0.2, 0.1, 0.2))
+        kind = rng.choice(5, p=(0.15, 0.2, 0.2, 0.1, 0.35))
         tokens = (self._passkey, self._facts, self._records, self._copy, self._repeat)[kind](rng, length)
         return (tokens + self._text(rng, length))[:length]
 
@@ -110,14 +110,18 @@ class RecallGenerator:
         return self._scatter(rng, length, pairs)
 
     def _repeat(self, rng: np.random.Generator, length: int) -> Tokens:
-        span = self._span(rng, int(rng.integers(16, max(17, length // 2))))
+        longest = max(9, length // 2)
+        span = self._span(rng, int(np.exp(rng.uniform(np.log(8), np.log(longest)))))  # short ones as often as long ones
         return span * (length // len(span) + 1)
 
     def _span(self, rng: np.random.Generator, count: int) -> Tokens:
-        """About `count` tokens of real text or, as often, of words in no order."""
-        if rng.random() < 0.5:
+        """About `count` tokens: real text, words in no order, or single tokens in no order."""
+        kind = rng.integers(3)
+        if kind == 0:
             return self._text(rng, count)
-        return self.encode(" ".join(str(word) for word in rng.choice(self.words, size=count // 2)))[:count]
+        if kind == 1:
+            return self.encode(" ".join(str(word) for word in rng.choice(self.words, size=max(2, count // 2))))[:count]
+        return self.filler[rng.integers(0, len(self.filler), size=count)].tolist()
 
     def _scatter(self, rng: np.random.Generator, length: int, pairs: list[tuple[Tokens, list[Tokens]]]) -> Tokens:
         """Statements and, later, their questions, at random places in filler; drops the questions that do not fit."""

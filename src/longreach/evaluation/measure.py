@@ -6,19 +6,18 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import longreach
-from longreach.core.errors import InputError
+from longreach.core.errors import InputError, LongreachError
 from longreach.core.progress import SILENT, Progress
 from longreach.core.spec import parse, unparse
 from longreach.evaluation import memory
 from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.tasks.base import Case, Plan, Task
-from longreach.evaluation.text import Encoder, cut_windows
+from longreach.evaluation.text import Encoder, Ids, cut_windows
 from longreach.models import window
 from longreach.models.apply import _APPLIED as APPLIED
 from longreach.models.apply import apply
@@ -61,28 +60,27 @@ def measure(
     room). samples: prompts of each length and depth. chunk_size: tokens a forward.
     batch_size: inputs a forward (default: up to 8 for a small model, else 1).
 
-    Raises: InputError for what does not fit; LongreachError where the model returns no finite numbers. What was measured stays in `rows`.
+    Raises: InputError for what does not fit; LongreachError where memory runs out or the model returns no finite numbers. What was
+    measured until then stays in `rows`.
     """
     tasks = default_tasks() if tasks is None else tasks
     if model.training:
         raise InputError("the model is in training mode, where dropout makes results random; call model.eval() first")
-    _check_options(tasks, {"windows": windows, "samples": samples, "depths": depths, "seed": seed}, text)
-    _check_numbers(trained_window=trained_window, windows=windows, samples=samples, chunk_size=chunk_size, batch_size=batch_size)
+    numbers = {"chunk_size": chunk_size, "batch_size": batch_size, "trained_window": trained_window}
+    check(tasks, text=text, windows=windows, samples=samples, depths=depths, seed=seed, **numbers)
     trained = trained_window or window.trained_window(model.config)
     if to < trained:
         raise InputError(f"nothing to compare: the length to measure to ({to}) is below the trained window of {trained} tokens")
-    encoder = Encoder(tokenizer)
-    fewest = max((task.fewest_windows for task in tasks), default=0)
-    texts = cut_windows(encoder, text or "", to - len(encoder.prefix), windows, fewest) if fewest else []
     batch_size = batch_size or _batch_size(model, chunk_size)
     spec = unparse(parse(method)) if method else ""
+    encoder = Encoder(tokenizer)
     plan = Plan(
         encoder=encoder,
         edges=octaves(trained, to),
-        windows=tuple(texts),
-        depths=DEPTHS if depths is None else _checked_depths(depths),
+        windows=_windows(tasks, encoder, text, to, windows),
+        depths=DEPTHS if depths is None else tuple(sorted(depths)),
         samples=SAMPLES if samples is None else samples,
-        seed=_checked_seed(seed or 0),
+        seed=seed or 0,
         row=_common(model, name, spec or vars(model).get(APPLIED, ""), chunk_size, batch_size),
     )
     rows = Rows() if rows is None else rows
@@ -90,6 +88,41 @@ def measure(
         if (limit := window.position_limit(model)) is not None and to > limit:
             raise InputError(f"the model has positions for {limit} tokens only (a table of absolute positions); measure to {limit} at most")
         return [row for task in tasks for row in _measure_task(model, task, plan, rows, chunk_size, batch_size, progress)]
+
+
+def check(
+    tasks: Sequence[Task],
+    *,
+    text: str | None,
+    windows: int | None = None,
+    samples: int | None = None,
+    depths: Sequence[float] | None = None,
+    seed: int | None = None,
+    **numbers: int | None,
+) -> None:
+    """Refuse, before a model is loaded, what `measure` would refuse: its arguments, with the other `numbers` that must be at least 1.
+
+    Raises: InputError for a number out of range, text that is missing, and whatever has no effect on these tasks.
+    """
+    names = " and ".join(task.name() for task in tasks)
+    fewest = _fewest_windows(tasks)
+    if not tasks:
+        raise InputError("no task to measure")
+    if fewest and text is None:
+        raise InputError(f"{names}: real text is needed")
+    if text is not None and not fewest:
+        raise InputError(f"text has no effect on {names}")
+    for option, value in (("windows", windows), ("samples", samples), ("depths", depths), ("seed", seed)):
+        if value is not None and not any(option in task.options for task in tasks):
+            raise InputError(f"{option} has no effect on {names}")
+    for option, number, least in (("windows", windows, fewest), ("samples", samples, 1), ("seed", seed, 0)):
+        if number is not None and number < least:
+            raise InputError(f"{option}={number} must be at least {least} for {names}")
+    for option, number in numbers.items():
+        if number is not None and number < 1:
+            raise InputError(f"{option}={number} must be at least 1")
+    if depths is not None and not (depths and all(0 <= depth <= 1 for depth in depths) and len(set(depths)) == len(depths)):
+        raise InputError(f"depths={','.join(f'{depth:g}' for depth in depths)}: give different numbers from 0 to 1")
 
 
 def default_tasks() -> tuple[Task, ...]:
@@ -137,6 +170,16 @@ def fingerprint(model: PreTrainedModel) -> str:
     return digest.hexdigest()[:16]
 
 
+def _fewest_windows(tasks: Sequence[Task]) -> int:
+    return max((task.fewest_windows for task in tasks), default=0)
+
+
+def _windows(tasks: Sequence[Task], encoder: Encoder, text: str | None, to: int, count: int | None) -> tuple[Ids, ...]:
+    """Windows that with the encoder's prefix have `to` tokens; none where no task reads text."""
+    fewest = _fewest_windows(tasks)
+    return tuple(cut_windows(encoder, text or "", to - len(encoder.prefix), count, fewest)) if fewest else ()
+
+
 def _measure_task(
     model: PreTrainedModel, task: Task, plan: Plan, rows: Rows, chunk_size: int, batch_size: int, progress: Progress
 ) -> list[Row]:
@@ -150,7 +193,7 @@ def _measure_task(
     for batch in _batches(missing, batch_size):
         with memory.PeakMemory(model.device) as peak:
             began = time.perf_counter()
-            scores = task.score(model, batch, chunk_size=chunk_size, progress=progress)
+            scores = _score(model, task, batch, chunk_size, progress)
             seconds = time.perf_counter() - began
         speed = sum(len(case.ids) + case.written for case in batch) / seconds
         rows.append(
@@ -159,6 +202,14 @@ def _measure_task(
             for row, score in zip(case.rows, values, strict=True)
         )
     return [measured for case in cases for row in case.rows if (measured := rows.get(row)) is not None]
+
+
+def _score(model: PreTrainedModel, task: Task, batch: Sequence[Case], chunk_size: int, progress: Progress) -> list[tuple[float, ...]]:
+    try:
+        return task.score(model, batch, chunk_size=chunk_size, progress=progress)
+    except torch.OutOfMemoryError as error:
+        what = f"{task.name()} with {len(batch)} inputs of {len(batch[0].ids)} tokens at once, {chunk_size} tokens a forward"
+        raise LongreachError(f"the device's memory is too small for {what}; use a smaller batch size, chunk size or length") from error
 
 
 def _batches(cases: Sequence[Case], size: int) -> Iterator[list[Case]]:
@@ -184,37 +235,3 @@ def _batch_size(model: PreTrainedModel, chunk_size: int) -> int:
     if sum(parameter.numel() for parameter in model.parameters()) >= _SMALL:
         return 1
     return max(1, min(8, _LOGITS // (chunk_size * model.config.get_text_config().vocab_size)))
-
-
-def _check_options(tasks: Sequence[Task], given: dict[str, Any], text: str | None) -> None:
-    names = " and ".join(task.name() for task in tasks)
-    if not tasks:
-        raise InputError("no task to measure")
-    needs_text = any(task.fewest_windows for task in tasks)
-    if needs_text and text is None:
-        raise InputError(f"{names}: real text is needed")
-    if text is not None and not needs_text:
-        raise InputError(f"text has no effect on {names}")
-    for option, value in given.items():
-        if value is not None and not any(option in task.options for task in tasks):
-            raise InputError(f"{option} has no effect on {names}")
-    if given["windows"] is not None and given["windows"] < (fewest := max(task.fewest_windows for task in tasks)):
-        raise InputError(f"windows={given['windows']} must be at least {fewest} for {names}")
-
-
-def _check_numbers(**numbers: int | None) -> None:
-    for option, value in numbers.items():
-        if value is not None and value < 1:
-            raise InputError(f"{option}={value} must be at least 1")
-
-
-def _checked_depths(depths: Sequence[float]) -> tuple[float, ...]:
-    if not depths or not all(0 <= depth <= 1 for depth in depths) or len(set(depths)) < len(depths):
-        raise InputError(f"depths={','.join(f'{depth:g}' for depth in depths)}: give different numbers from 0 to 1")
-    return tuple(sorted(depths))
-
-
-def _checked_seed(seed: int) -> int:
-    if seed < 0:
-        raise InputError(f"seed={seed} must be at least 0")
-    return seed

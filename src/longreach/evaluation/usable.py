@@ -12,6 +12,7 @@ from longreach.evaluation.rows import Row
 
 THRESHOLD = 0.9
 METRIC = "likelihood"
+LOSS = "loss"  # the task whose rise counts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +54,7 @@ def loss_rises(rows: Sequence[Row], trained_window: int) -> dict[int, Interval]:
     """For each octave beyond the trained window (by its end): loss less that of the last octave inside, paired over the windows."""
     losses: dict[int, dict[str, float]] = {}  # length -> window -> loss
     for row in rows:
-        if row.settings["metric"] == "loss":
+        if row.task == LOSS:
             losses.setdefault(row.length, {})[row.settings["input"]] = _score(row)
     if not losses:
         return {}
@@ -85,13 +86,15 @@ def usable_length(rows: Sequence[Row], trained_window: int, *, threshold: float 
 
     Raises: InputError for rows of several models or methods, or none.
     """
+    if not rows:
+        raise InputError("nothing was measured")
     if len({(row.model, row.method, row.settings.get("weights")) for row in rows}) != 1:
         raise InputError("a usable length is that of one model under one method")
     rises, scores = loss_rises(rows, trained_window), retrieval_scores(rows, metric)
     risen_at = next((length for length, rise in rises.items() if rise.low > 0), None)
     misses = {length: {task: score for task, score in of.items() if score < threshold} for length, of in scores.items()}
     missed_at = next((length for length, failing in misses.items() if failing), None)
-    has_loss = any(row.settings["metric"] == "loss" for row in rows)
+    has_loss = any(row.task == LOSS for row in rows)
     by_loss = _longest_below(risen_at, [trained_window, *rises]) if has_loss else None
     by_retrieval = _longest_below(missed_at, scores) if scores else None
     return UsableLength(

@@ -170,7 +170,7 @@ class BandLayer(CacheLayerMixin):
 
     @property
     def is_croppable(self) -> bool:  # type: ignore[override]
-        """Only where nothing is ever forgotten."""
+        """Whether any number of tokens can be taken back: only where nothing is ever forgotten."""
         return self.plan.window is None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -197,7 +197,7 @@ class BandLayer(CacheLayerMixin):
         self.recent.append(channels)
 
     def forget(self) -> None:
-        """Drop what no later query can reach."""
+        """Drop what no later query can reach. Comes before the next tokens, not after the last, so that those can still be taken back."""
         if self.plan.window is not None:
             self.recent.keep_last(max(0, self.plan.window - 1))
 
@@ -237,14 +237,20 @@ class BandLayer(CacheLayerMixin):
         """Empty the layer."""
         self.recent, self.first, self.first_filled, self.pending, self.tokens, self.epoch = Channels(), {}, False, None, 0, None
         if self.leads:
-            fresh = Stream()
+            fresh = Stream(closed=self.stream.closed)
             self.stream.__dict__.update(fresh.__dict__)
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Take back the last `tokens_to_remove` tokens."""
-        if not self.is_croppable:
-            raise LongreachError("a cache that forgets cannot take tokens back; use assisted decoding without this method")
-        count = min(abs(tokens_to_remove), self.tokens)
+        """Take back the last tokens: minus their number, as everywhere in transformers.
+
+        Raises: LongreachError where what they pushed out of the window is gone; the tokens of the last forward pass can always go.
+        """
+        if tokens_to_remove > 0:
+            raise LongreachError(f"crop({tokens_to_remove}): give minus the number of tokens to take back")
+        count = min(-tokens_to_remove, self.tokens)
+        needed = self.tokens - count if self.plan.window is None else min(self.tokens - count, max(0, self.plan.window - 1))
+        if len(self.recent) - count < needed:
+            raise LongreachError(f"a cache that forgets cannot take back {count} tokens, only those of the last forward pass")
         self.tokens -= count
         self.recent.end -= count
         self.first_filled = self.first_filled and max(self.stream.start or [0]) + self.plan.num_sinks <= self.tokens

@@ -33,7 +33,7 @@ from longreach.models.apply import _APPLIED as APPLIED
 from longreach.models.apply import apply
 from longreach.models.export import edited, verify_export
 from longreach.models.record import MARKER, Record, read_record, stack_of
-from longreach.models.rope_config import rope_of, with_rope
+from longreach.models.rope_config import SCALED_BY, rope_of, with_rope
 from longreach.models.window import trained_window
 from longreach.positions.base import PositionsMethod
 
@@ -43,7 +43,7 @@ FLOAT32_LIMIT = 1_000_000_000  # parameters; below it a model runs in float32 on
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "spiece.model", "vocab.json", "vocab.txt")
-_HUB_TEXT = ["*.json", "*.jinja", "*.txt", "*.model"]  # configs and tokenizers; weights follow once these are accepted
+_HUB_TEXT = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]  # configs and tokenizers; weights follow once these are accepted
 
 
 class Checkpoint(NamedTuple):
@@ -128,7 +128,7 @@ def save(
         raise InputError(f"{folder} exists and is not a longreach checkpoint; choose another folder")
     with _as_loaded(model):
         record, changes = _plan(model, method, target)
-        needed = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
+        needed = model.get_memory_footprint()
         try:
             with replacing(place) as new:
                 if shutil.disk_usage(new).free < needed:
@@ -284,7 +284,7 @@ def _plan(
     if changes is None:
         with apply(model, stack):  # refuses now what `load` could not apply later
             return Record(method=spec, exported=False, trained_window=window, target=target), None
-    original = {name: copy.deepcopy(getattr(text, name)) for name in changes}
+    original = {name: copy.deepcopy(getattr(text, name, None)) for name in changes}
     return Record(method=spec, exported=True, trained_window=window, target=target, original=original), changes
 
 
@@ -293,7 +293,7 @@ def _exported(model: PreTrainedModel, stack: tuple[Method, ...], target: int) ->
     method, text = stack[0], model.config.get_text_config()
     if len(stack) > 1 or not method.info.exportable or not isinstance(method, PositionsMethod):
         return None
-    changes = {"rope_parameters": with_rope(text, method), "max_position_embeddings": target}
+    changes = {"rope_parameters": with_rope(text, method), "max_position_embeddings": target, SCALED_BY: method.spec}
     if hasattr(text, "original_max_position_embeddings"):  # where it is there (Phi-3), transformers prefers it
         changes["original_max_position_embeddings"] = trained_window(text)
     try:

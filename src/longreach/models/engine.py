@@ -92,7 +92,8 @@ class Engine:
         lead = min(self.layers)
         given = list(cache.layers) + [None] * (max(self.layers) + 1 - len(cache.layers))
         cache.layers[:] = [
-            BandLayer(self.layers[index].plan, stream, leads=index == lead) if index in self.layers else layer for index, layer in enumerate(given)
+            BandLayer(self.layers[index].plan, stream, leads=index == lead) if index in self.layers else layer
+            for index, layer in enumerate(given)
         ]
         cache.layer_class_to_replicate = None
 
@@ -123,7 +124,17 @@ class LayerEngine:
         if self.dynamic and (self.plan.num_sinks or self.plan.window is not None):
             raise UnsupportedError("length-dependent positions", "a method that forgets", "its window never grows", "leave one of them out")
 
-    def attend(self, q: Tensor, k: Tensor, v: Tensor, spec: Any, position_ids: Tensor | None, scale: float, softcap: float | None, sinks: Tensor | None) -> Tensor:
+    def attend(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        spec: Any,
+        position_ids: Tensor | None,
+        scale: float,
+        softcap: float | None,
+        sinks: Tensor | None,
+    ) -> Tensor:
         """Attention output [B, T, H, D] of unrotated q [B, H, T, D] and k, v [B, K, T, D]; what came before is in the cache."""
         layer = self.engine.cache.layers[self.cache_index] if self.engine.cache is not None else None
         cached = isinstance(layer, BandLayer) and layer.pending is not None
@@ -138,7 +149,6 @@ class LayerEngine:
             if self.dynamic and layer.epoch != epoch:
                 self._rerotate(layer, step, epoch, like=k)
             outs.append(self._segment(layer, step, q[:, :, begin:end], begin, end, epoch, scale, softcap, sinks))
-        layer.forget()
         return (outs[0] if len(outs) == 1 else torch.cat(outs, 2)).transpose(1, 2)
 
     def _segments(self, step: Step) -> list[tuple[int, int, Epoch]]:
@@ -164,6 +174,7 @@ class LayerEngine:
             for position in maps:
                 into[position] = self._rotate(k, step, position, epoch)
         if cached:
+            layer.forget()
             layer.write(channels, sinks)
         else:
             layer.recent = Channels.holding(channels)
@@ -205,7 +216,16 @@ class LayerEngine:
         layer.epoch = epoch
 
     def _segment(
-        self, layer: BandLayer, step: Step, q: Tensor, begin: int, end: int, epoch: Epoch, scale: float, softcap: float | None, sinks: Tensor | None
+        self,
+        layer: BandLayer,
+        step: Step,
+        q: Tensor,
+        begin: int,
+        end: int,
+        epoch: Epoch,
+        scale: float,
+        softcap: float | None,
+        sinks: Tensor | None,
     ) -> Tensor:
         """Attention output [B, H, end - begin, D] of the queries [begin, end) of the step."""
         factor = self._temperature(step, begin, end)
@@ -280,7 +300,9 @@ class LayerEngine:
         yield (slice(0, q.shape[2]), *attend(q, keys, values, scale=scale, mask=mask, softcap=softcap))
 
 
-def _piece(piece: Piece, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None) -> tuple[Tensor, Tensor]:
+def _piece(
+    piece: Piece, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None
+) -> tuple[Tensor, Tensor]:
     if piece.shape == "upper":  # reversed, the window's far edge is a causal edge
         out, lse = attend(q.flip(2), k.flip(2), v.flip(2), scale=scale, causal=True, softcap=softcap)
         return out.flip(2), lse.flip(2)

@@ -46,9 +46,9 @@ class Sampling:
 
     def warpers(self) -> LogitsProcessorList:
         """Transformers' own, in the order in which its `generate` runs them."""
-        chosen: list[Any] = [TemperatureLogitsWarper(self.temperature)] if self.temperature not in (0, 1) else []
+        chosen: list[Any] = [TemperatureLogitsWarper(float(self.temperature))] if self.temperature not in (0, 1) else []
         chosen += [TopKLogitsWarper(self.top_k)] if self.top_k is not None else []
-        chosen += [TopPLogitsWarper(self.top_p)] if self.top_p is not None and self.top_p < 1 else []
+        chosen += [TopPLogitsWarper(float(self.top_p))] if self.top_p is not None and self.top_p < 1 else []
         return LogitsProcessorList(chosen)
 
 

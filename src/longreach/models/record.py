@@ -51,8 +51,10 @@ def read_record(folder: Path) -> Record | None:
             f"{longreach.__version__}, which reads format {FORMAT}; install the longreach that wrote it, or a newer one"
         )
     fields: dict[str, Any] = {key: data.get(key) for key in Record.__dataclass_fields__}
-    if not isinstance(fields["method"], str | None) or not isinstance(fields["exported"], bool):
-        raise CheckpointError(f"{file} is damaged: method is {fields['method']!r} and exported is {fields['exported']!r}")
+    wanted = {"method": str | None, "exported": bool, "trained_window": int | None, "target": int | None, "original": dict | None}
+    wrong = [key for key, kind in wanted.items() if not isinstance(fields[key], kind)]
+    if wrong or (not fields["exported"] and None in (fields["method"], fields["trained_window"], fields["target"])):
+        raise CheckpointError(f"{file} is damaged: {', '.join(f'{key}={fields[key]!r}' for key in wrong or wanted)}")
     record = Record(**fields)
     if record.method and not record.exported:
         try:

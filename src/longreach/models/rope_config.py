@@ -8,6 +8,7 @@ from longreach.core.errors import UnsupportedError
 from longreach.models.window import trained_window
 from longreach.positions.base import PositionsMethod, Rope
 
+SCALED_BY = "longreach_method"  # in an exported config; some scalings only change the base, which nobody could tell from an original one
 FULL = "full_attention"  # the layer type whose frequencies limit the length; sliding layers never look that far
 
 
@@ -20,12 +21,13 @@ def rope_of(config: PreTrainedConfig, layer_type: str | None = None, *, method: 
     text = config.get_text_config()
     parameters = _parameters(text, layer_type, method)
     rope_type = parameters.get("rope_type", parameters.get("type", "default"))
-    if rope_type != "default":
+    scaled_by = getattr(text, SCALED_BY, None)
+    if rope_type != "default" or scaled_by:
         factor = f", factor {parameters['factor']:g}" if parameters.get("factor") else ""
         raise UnsupportedError(
             method,
             text.model_type,
-            f"its rotary embedding is already scaled ({rope_type}{factor})",
+            f"its rotary embedding is already scaled ({scaled_by or f'{rope_type}{factor}'})",
             "start from the checkpoint that was scaled",
         )
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from longreach.attention.base import AttentionPolicy
+from longreach.cache.base import CachePolicy
 from longreach.core.bands import LayerContext
 from longreach.core.method import Method
 from longreach.models import engine, rotation
@@ -54,13 +56,13 @@ def _row(
         visible = visible & (i - j < learned.window)
     else:
         for method in methods:
-            if hasattr(method, "reference") and method.bands(context) is not None:
+            if isinstance(method, AttentionPolicy | CachePolicy) and method.bands(context) is not None:
                 relative, seen = method.reference(i, j)
                 visible = visible & seen
     logits = _pair_logits(model, learned, methods, relative, q, k, i) * options.get("scaling", q.shape[-1] ** -0.5)
     if learned.window is None:
         for method in methods:
-            factor = method.temperature(i[:, 0], context) if hasattr(method, "temperature") else None
+            factor = method.temperature(i[:, 0], context) if isinstance(method, AttentionPolicy) else None
             logits = logits if factor is None else logits * factor.double()[:, None]
     if (cap := options.get("softcap")) is not None:
         logits = cap * torch.tanh(logits / cap)

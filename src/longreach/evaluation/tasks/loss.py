@@ -66,10 +66,12 @@ class Loss(Task):
 def token_losses(model: PreTrainedModel, ids: Tensor, *, chunk_size: int, progress: Progress = SILENT) -> Tensor:
     """[B, T - 1] float64 on the CPU: -log p(ids[:, i + 1] | ids[:, : i + 1]) in nats. Only one chunk's logits exist at a time."""
     losses = torch.empty(ids.shape[0], ids.shape[1] - 1, dtype=torch.float64)
-    for start, logits in read(model, ids[:, :-1], chunk_size=chunk_size, logits="all", progress=progress):
-        end = start + logits.shape[1]
-        for row, (scores, targets) in enumerate(zip(logits, ids[:, start + 1 : end + 1], strict=True)):
-            losses[row, start:end] = cross_entropy(scores.float(), targets, reduction="none").double().cpu()
+    for start, logits in read(model, ids, chunk_size=chunk_size, logits="all", progress=progress):
+        targets = ids[:, start + 1 : start + 1 + logits.shape[1]]
+        end = start + targets.shape[1]  # nothing follows the last token
+        for row in range(len(ids)):
+            scores = logits[row, : end - start].float()
+            losses[row, start:end] = cross_entropy(scores, targets[row], reduction="none").double().cpu()
     return losses
 
 

@@ -18,7 +18,7 @@ _REGISTRIES = {
 
 
 def snapshot(model: PreTrainedModel) -> dict[str, Any]:
-    """Name -> value: every tensor's content, configs, attributes and hooks of modules, attributes of their classes, transformers' registries."""
+    """Name -> value: tensors' contents, configs, attributes and hooks of modules, attributes of their classes, transformers' registries."""
     return dict(_entries(model))
 
 

@@ -1,5 +1,6 @@
 """What the suites are made of: checks, the comparisons that they count, and the models that they run on."""
 
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -43,7 +44,7 @@ def require(condition: bool, message: str) -> int:
 
 
 def close(ours: Tensor, wanted: Tensor, what: str, *, tolerance: float = TOLERANCE) -> int:
-    """Raise AssertionError unless two tensors of one shape are finite and differ by `tolerance` at most; returns how many numbers they hold."""
+    """Raise AssertionError unless two tensors of one shape are finite and differ by `tolerance` at most; returns their count of numbers."""
     require(ours.shape == wanted.shape, f"{what}: shape {tuple(ours.shape)}, wanted {tuple(wanted.shape)}")
     require(bool(ours.isfinite().all() and wanted.isfinite().all()), f"{what}: not finite")
     worst = float((ours - wanted).abs().max()) if ours.numel() else 0.0
@@ -60,6 +61,13 @@ def same(ours: Tensor, wanted: Tensor, what: str) -> int:
     return ours.numel()
 
 
+def moves(method: Method, ours: Tensor, stock: Tensor) -> int:
+    """Raise AssertionError unless the method changed the logits, or says by its file's NEUTRAL that it does not."""
+    moved = float((ours - stock).abs().max())
+    neutral = getattr(sys.modules[type(method).__module__], "NEUTRAL", ())
+    return require(moved > 0.1 or method in neutral, f"{method} moves the logits by {moved:.2g} only")
+
+
 @cache
 def shared_model(family: str = "llama", window: int = WINDOW) -> PreTrainedModel:
     """A tiny model that checks share; they leave it as it was (one of them proves it)."""
@@ -69,7 +77,8 @@ def shared_model(family: str = "llama", window: int = WINDOW) -> PreTrainedModel
 @torch.no_grad()
 def logits(model: PreTrainedModel, ids: Tensor, mask: Tensor | None = None) -> Tensor:
     """Logits [B, T, V] of one forward pass without a cache."""
-    return model(ids, attention_mask=mask, use_cache=False).logits
+    found: Tensor = model(ids, attention_mask=mask, use_cache=False).logits
+    return found
 
 
 @torch.no_grad()
@@ -89,7 +98,7 @@ def written(model: PreTrainedModel, ids: Tensor, mask: Tensor | None = None, *, 
     """The tokens [B, tokens] that `generate` adds, greedy unless `options` say otherwise; no end-of-text before."""
     mask = torch.ones_like(ids) if mask is None else mask
     given = {"do_sample": False, "min_new_tokens": tokens, "max_new_tokens": tokens, "pad_token_id": 0, **options}
-    out: Tensor = model.generate(ids, attention_mask=mask, **given)
+    out: Tensor = model.generate(ids, attention_mask=mask, **given)  # type: ignore[operator]  # a module's attributes may be tensors
     return out[:, ids.shape[1] :]
 
 

@@ -1,0 +1,30 @@
+import torch
+from transformers import DynamicCache
+
+from longreach.models.apply import apply
+from longreach.testing.models import random_ids, tiny_model
+
+
+def kept(methods, tokens=60):
+    """What the first layer keeps after so many tokens."""
+    model, past = tiny_model(), DynamicCache()
+    with apply(model, methods), torch.no_grad():
+        for part in random_ids(1, tokens).split(7, 1):
+            model(part, past_key_values=past)
+        return len(past.layers[0].recent), past.layers[0].is_croppable
+
+
+def test_everything_is_kept_whatever_the_attention_policy_can_reach():
+    assert kept("lm_infinite:num_sinks=2,window_size=8") == (7, False)
+    assert kept("lm_infinite:num_sinks=2,window_size=8+full") == (60, True)
+    assert kept("full") == (60, True)
+
+
+def test_the_attention_policy_still_decides_what_is_seen():
+    model, ids = tiny_model(), random_ids(1, 60)
+    found = []
+    for methods in ("lm_infinite:num_sinks=2,window_size=8", "lm_infinite:num_sinks=2,window_size=8+full"):
+        past = DynamicCache()
+        with apply(model, methods), torch.no_grad():
+            found.append(torch.cat([model(part, past_key_values=past).logits for part in ids.split(7, 1)], 1))
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=1e-5)

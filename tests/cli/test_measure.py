@@ -1,0 +1,147 @@
+import json
+import re
+
+import pytest
+
+from longreach.cli.main import run
+from longreach.cli.measure import sentence
+from longreach.evaluation.intervals import Interval
+from longreach.evaluation.usable import UsableLength
+from longreach.testing.models import tiny_model
+from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
+
+QUICK = ("--to", "512", "--windows", "2", "--samples", "1", "--depths", "0,1")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder to work in, with the model `tiny` (trained window 128) and the text book.txt."""
+    tiny_model(vocab_size=VOCABULARY).save_pretrained(tmp_path / "tiny")
+    tokenizer().save_pretrained(tmp_path / "tiny")
+    (tmp_path / "book.txt").write_text(real_text(), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def measured(capsys, *arguments):
+    """The JSON of a run that works."""
+    assert run(["measure", "tiny", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.usefixtures("folder")
+def test_json_for_programs_and_rows_for_the_next_run(folder, capsys):
+    result = measured(capsys, *QUICK, "--text", "book.txt")
+    assert (result["model"], result["method"], result["rows_file"]) == ("tiny", "", "longreach-rows/tiny.jsonl")
+    loss = [row for row in result["rows"] if row["task"] == "loss"]
+    assert [(row["settings"]["start"], row["length"], row["n"]) for row in loss] == [(0, 64, 2), (64, 128, 2), (128, 256, 2), (256, 512, 2)]
+    assert all(row["low"] < row["score"] < row["high"] for row in loss)
+    assert {(row["length"], row["depth"]) for row in result["rows"] if row["task"] == "passkey"} == {(256, 0), (256, 1), (512, 0), (512, 1)}
+    usable = result["usable"]
+    assert (usable["trained_window"], usable["measured_to"], usable["tasks"]) == (128, 512, ["needle", "passkey"])
+    assert usable["both"] == min(usable["by_loss"], usable["by_retrieval"])
+    lines = (folder / "longreach-rows" / "tiny.jsonl").read_text().splitlines()
+    assert len(lines) == 2 * 4 + 2 * 2 * 2 + 2 * 3 * 2
+    assert measured(capsys, *QUICK, "--text", "book.txt") == result
+    assert (folder / "longreach-rows" / "tiny.jsonl").read_text().splitlines() == lines
+
+
+@pytest.mark.usefixtures("folder")
+def test_tables_for_people(capsys):
+    assert run(["measure", "tiny", *QUICK, "--text", "book.txt", "--method", "linear:factor=4.0"]) == 0
+    out = capsys.readouterr().out
+    assert "tiny under linear:factor=4, trained window 128 tokens, float32 on cpu" in out
+    assert re.search(r"257-512 +\d+\.\d{3} ± \d+\.\d{3} +[+-]\d+\.\d{3} ± \d+\.\d{3}", out)
+    assert re.search(r"depth +256 +512", out)
+    assert re.search(r"0 +[01]\.00 / 0\.00 +[01]\.00 / 0\.00", out)
+    assert re.search(r"tokens/s +\d+ +\d+", out)
+    assert re.search(r"memory +\d+ MB +\d+ MB", out)
+    assert "Over 2 windows of text, evenly spread, without overlap." in out
+    assert re.search(r"Usable length: .* by loss .* by retrieval .* by both\.", out)
+    assert out.rstrip().endswith("Rows: longreach-rows/tiny.jsonl")
+
+
+@pytest.mark.usefixtures("folder")
+def test_numbers_are_never_cut(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    assert run(["measure", "tiny", *QUICK, "--text", "book.txt", "--tasks", "needle", "--windows", "1"]) == 0
+    assert "…" not in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("folder")
+def test_texts_are_the_users_or_the_standard_librarys(capsys):
+    settings = ("--to", "256", "--tasks", "loss", "--windows", "2")
+    own, again, other = (measured(capsys, *settings, *text) for text in (("--text", "book.txt"), ("--text", "book.txt"), ()))
+    assert own == again
+    assert own["rows"] != other["rows"]
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_default_length_is_four_trained_windows(capsys):
+    result = measured(capsys, "--tasks", "passkey", "--samples", "1", "--depths", "0.5", "--trained-window", "100")
+    assert result["usable"]["measured_to"] == 400
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_torn_row_is_reported_and_measured_again(folder, capsys):
+    rows = folder / "mine.jsonl"
+    settings = ("--to", "256", "--tasks", "loss", "--windows", "2", "--text", "book.txt", "--rows", "mine.jsonl")
+    result = measured(capsys, *settings)
+    data = rows.read_bytes()
+    rows.write_bytes(data[:-30])
+    assert run(["measure", "tiny", *settings, "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert "mine.jsonl: its last line was cut off when a run was stopped, and has been taken out" in err
+    assert [row["score"] for row in json.loads(out)["rows"]] == [row["score"] for row in result["rows"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--to", "64"], r"\(64\) is below the trained window of 128 tokens"),
+        (["--to", "many"], "not a length: 'many'"),
+        (["--to", "64k", "--text", "book.txt"], r"the text is too short: it has \d+ tokens, and 2 windows of 65535 tokens"),
+        (["--text", "none.txt"], r"cannot read none\.txt"),
+        (["--text", "binary.bin"], r"binary\.bin is not UTF-8 text \(byte 0xff at offset 2\)"),
+        (["--text", "empty.txt"], r"empty\.txt holds no text"),
+        (["--tasks", "los"], "unknown method 'los'; did you mean loss"),
+        (["--tasks", "passkey:digits=9"], "passkey: digits=9 must be below 8"),
+        (["--tasks", "passkey", "--text", "book.txt"], "text has no effect on passkey"),
+        (["--tasks", "loss", "--samples", "2"], "samples has no effect on loss"),
+        (["--windows", "0"], "windows=0 must be at least"),
+        (["--samples", "-1"], "samples=-1 must be at least 1"),
+        (["--chunk-size", "0"], "chunk_size=0 must be at least 1"),
+        (["--depths", "half"], "--depths half: not numbers"),
+        (["--depths", "2"], "depths=2: give different numbers from 0 to 1"),
+        (["--method", "yarm:factor=4"], "unknown method 'yarm'"),
+        (["--rows", "book.txt"], r"book\.txt: line 1 is not a row"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(folder, arguments, says, capsys):
+    (folder / "binary.bin").write_bytes(b"ab\xff\x00")
+    (folder / "empty.txt").write_bytes(b"")
+    assert run(["measure", "tiny", "--to", "512", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert re.fullmatch(rf"error: .*{says}.*", err.splitlines()[-1])
+
+
+def usable(**values):
+    none = dict.fromkeys(("by_loss", "by_retrieval", "both", "risen_at", "rise", "missed_at"))
+    return UsableLength(**{"trained_window": 512, "measured_to": 2048, "misses": {}, "tasks": ("needle", "passkey"), **none, **values})
+
+
+def test_the_sentence_names_both_criteria():
+    rise = {"risen_at": 2048, "rise": Interval(0.5, 0.4, 0.6)}
+    misses = {"missed_at": 1024, "misses": {"needle": 0.6}}
+    assert sentence(usable(by_loss=1024, by_retrieval=512, both=512, **rise, **misses)) == (
+        "Usable length: 1024 tokens by loss (up to 2048 it is 0.500 ± 0.100 nats above that inside the trained window), "
+        "512 tokens by retrieval (needle and passkey by likelihood at least 0.9; at 1024 needle is 0.60), 512 tokens by both."
+    )
+    assert sentence(usable(by_loss=2048)) == (
+        "Usable length: at least 2048 tokens by loss (the loss has nowhere risen above that inside the trained window)."
+    )
+    assert sentence(usable(by_retrieval=0, missed_at=256, misses={"needle": 0.6, "passkey": 0.5})) == (
+        "Usable length: no length measured by retrieval (needle and passkey by likelihood at least 0.9; "
+        "at 256 needle is 0.60 and passkey is 0.50)."
+    )

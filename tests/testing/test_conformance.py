@@ -1,0 +1,309 @@
+"""The suites themselves: nothing escapes them, every check can fail, and an excuse is strict."""
+
+import inspect
+import itertools
+import sys
+from collections import Counter
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from types import ModuleType
+
+import pytest
+import torch
+from transformers import AttentionInterface
+
+from longreach.attention.base import AttentionPolicy
+from longreach.attention.self_extend import SelfExtend
+from longreach.cache.sinks import Sinks
+from longreach.core import registry
+from longreach.core.bands import Band
+from longreach.core.method import MethodInfo
+from longreach.models._store import BandLayer
+from longreach.models.apply import apply
+from longreach.positions.linear import Linear
+from longreach.testing import conformance
+from longreach.testing.conformance import engine, positions
+from longreach.testing.conformance._snapshot import snapshot, unchanged
+from longreach.testing.conformance.base import Check, close, same
+from longreach.testing.models import tiny_model
+from tests.core.test_method import test_a_bad_setting_is_refused_by_name_and_value as bad_settings
+
+KINDS = ("attention", "cache", "positions")  # the kinds that change a model
+CHECKS = {check.name: check for check in conformance.checks()}
+CASES = list(conformance.cases())
+
+
+@pytest.mark.parametrize("name", [name for kind in KINDS for name in registry.names(kind)])
+def test_every_setting_of_every_method_is_checked(name):
+    module = registry.module(name)
+    checked = Counter(case.example for case in CASES if case.name == name and case.check.settings == "EXAMPLES")
+    assert set(checked) == set(module.EXAMPLES)
+    assert min(checked.values()) >= 5
+    assert {case.example for case in CASES if case.name == name and case.check.settings == "NEUTRAL"} == set(module.NEUTRAL)
+    assert set(conformance.excuses(module.EXAMPLES[0])) <= set(CHECKS)
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_every_bad_setting_is_tried(name):
+    module = registry.module(name)
+    (tried,) = (mark.args[1] for mark in bad_settings.pytestmark)
+    assert [param.values[1] for param in tried if param.values[0] == name] == list(module.BAD)
+    assert module.BAD or not inspect.signature(module.METHOD).parameters, "settings that nothing is refused for"
+
+
+def test_every_check_is_used():
+    written = {name.removeprefix("check_") for suite in (engine, positions) for name in vars(suite) if name.startswith("check_")}
+    assert written == set(CHECKS) == {case.check.name for case in CASES}
+    assert len(CHECKS) == len(conformance.checks()), "two checks of one name"
+
+
+def test_a_check_that_compares_nothing_fails():
+    def check_nothing(method):
+        return 0
+
+    check = Check(run=check_nothing, applies=lambda method: True)
+    with pytest.raises(AssertionError, match="compared nothing"):
+        case_of(check, Linear(factor=2)).run()
+
+
+def test_comparisons_are_counted_and_strict():
+    ones = torch.ones(2, 3)
+    assert close(ones, ones + 5e-5, "near") == same(ones, ones.clone(), "equal") == 6
+    for ours, wanted, why in (
+        (ones, ones + 2e-4, "differs by 0.0002"),
+        (ones, ones[:1], "shape"),
+        (ones * float("nan"), ones, "not finite"),
+    ):
+        with pytest.raises(AssertionError, match=why):
+            close(ours, wanted, "x")
+    with pytest.raises(AssertionError, match="6 of 6 numbers differ"):
+        same(ones, ones + 1e-6, "x")
+
+
+def case_of(check, example):
+    return conformance.Case(kind=example.kind, name=example.name(), example=example, check=check)
+
+
+# --- an excuse is strict
+
+
+@pytest.fixture
+def excused(monkeypatch):
+    """A setting whose file excuses it from the check `frequencies`."""
+    module = ModuleType("excused")
+    module.XFAIL = {"frequencies": "it computes none"}
+    monkeypatch.setitem(sys.modules, "excused", module)
+    example = type("Excused", (Linear,), {"__module__": "excused"})(factor=2)
+    return case_of(CHECKS["frequencies"], example)
+
+
+def test_an_excuse_for_what_passes_is_a_failure(excused):
+    with pytest.raises(AssertionError, match="passes frequencies, which its XFAIL excuses"):
+        excused.run()
+
+
+def test_an_excuse_for_what_fails_is_reported_with_its_reason(excused, monkeypatch):
+    monkeypatch.setattr(Linear, "inv_freq", lambda self, rope, seq_len: (-rope.inv_freq(), 1.0))
+    with pytest.raises(conformance.Excused, match="it computes none"):
+        excused.run()
+
+
+# --- every check can fail: what each one is there for is broken, and the check has to say so
+
+
+@dataclass(frozen=True, kw_only=True)
+class Idle(AttentionPolicy):
+    """Does nothing, and does not say so."""
+
+    info = MethodInfo(title="", paper="")
+
+
+class OffByOne(SelfExtend):
+    """Its bands are not those of its reference."""
+
+    def bands(self, layer):
+        near, far = super().bands(layer)
+        return replace(near, hi=near.hi + 1), replace(far, lo=far.lo + 1)
+
+
+class NeverForgets(SelfExtend):
+    """Says that its memory is bounded, and keeps everything."""
+
+    info = replace(SelfExtend.info, bounded_memory=True)
+
+
+class ByCall(Idle):
+    """Its logits depend on how many tokens come at once."""
+
+    def temperature(self, t, layer):
+        return torch.full_like(t, 1.0 + 0.2 * t.shape[1], dtype=torch.float32)
+
+
+class ByRow(Idle):
+    """Its logits depend on the place in the batch."""
+
+    def temperature(self, t, layer):
+        return (1.0 + torch.arange(t.shape[0]).float()[:, None]).expand(t.shape)
+
+
+class ByMood(Idle):
+    """Its logits are different every time."""
+
+    calls = itertools.count()
+
+    def temperature(self, t, layer):
+        return torch.full_like(t, 1.0 + next(self.calls) % 7, dtype=torch.float32)
+
+
+class WrongShape(Linear):
+    """Its frequencies are not what a rotary embedding holds."""
+
+    def inv_freq(self, rope, seq_len):
+        return rope.inv_freq().double(), 1.0
+
+
+class WrongExport(Linear):
+    """What it writes is not what it does."""
+
+    def rope_parameters(self, rope):
+        return {**super().rope_parameters(rope), "factor": self.factor * 2}
+
+
+@contextmanager
+def leaking(model, method):
+    """Leaves an attribute behind."""
+    with apply(model, method):
+        try:
+            yield model
+        finally:
+            model.model.layers[0].self_attn.left_behind = True
+
+
+def sees_the_last_token(model, ids, mask=None):
+    return model(ids, attention_mask=mask, use_cache=False).logits.detach() + ids[:, -1:, None]
+
+
+SETTING = SelfExtend(neighbours=16, group=4)
+APPLIES_NOTHING = {"apply": lambda model, method: nullcontext(model)}
+# check -> (the setting it is run on, {what is replaced in the check's own module: by what})
+BROKEN = {
+    "changes_the_model": (Idle(), {}),
+    "neutral": (SETTING, {}),
+    "reference": (OffByOne(neighbours=10, group=7), {}),
+    "gradients": (OffByOne(neighbours=10, group=7), {}),
+    "lengths": (OffByOne(neighbours=10, group=7), {}),
+    "causality": (SETTING, {"logits": sees_the_last_token}),
+    "chunks": (ByCall(), {}),
+    "decoding": (ByCall(), {}),
+    "left_padding": (ByRow(), {}),
+    "undo": (SETTING, {"apply": leaking}),
+    "same_seed": (ByMood(), {}),
+    "bounded_memory": (NeverForgets(neighbours=4, group=4), {}),
+    "beams": (SETTING, {}),
+    "prompt_lookup": (SETTING, {}),
+    "lost_tokens_stay_lost": (SETTING, {}),
+    "deepcopy": (SETTING, {"copy": type("NoCopy", (), {"deepcopy": staticmethod(lambda model: model)})}),
+    "no_nesting": (SETTING, APPLIES_NOTHING),
+    "old_caches_are_refused": (SETTING, APPLIES_NOTHING),
+    "frequencies": (WrongShape(factor=2), {}),
+    "neutral_frequencies": (Linear(factor=2), {}),
+    "neutral_logits": (Linear(factor=2), {}),
+    "moves_logits": (WrongExport(factor=1), {}),
+    "undone": (Linear(factor=2), {"apply": leaking}),
+    "export": (WrongExport(factor=2), {}),
+    "export_of_nested": (Linear(factor=2), APPLIES_NOTHING),
+    "export_is_refused": (Linear(factor=2), {}),
+    "scaled_models_are_refused": (Linear(factor=2), APPLIES_NOTHING),
+    "other_positions_are_refused": (Linear(factor=2), APPLIES_NOTHING),
+}
+# check -> what of the engine's cache layer is broken
+BROKEN_LAYER = {
+    "beams": ("reorder_cache", lambda layer, beams: None),
+    "prompt_lookup": ("crop", lambda layer, count: setattr(layer, "tokens", layer.tokens - abs(count))),
+}
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_every_check_can_fail(name, monkeypatch):
+    setting, replaced = BROKEN[name]
+    check = CHECKS[name]
+    for attribute, value in replaced.items():
+        monkeypatch.setattr(sys.modules[check.run.__module__], attribute, value)
+    if name in BROKEN_LAYER:
+        monkeypatch.setattr(BandLayer, *BROKEN_LAYER[name])
+    with pytest.raises(AssertionError):
+        check.run(setting)
+
+
+# --- what a snapshot sees
+
+
+def leave_attribute(model):
+    model.lm_head.left_behind = 1
+
+
+def leave_hook(model):
+    model.base_model.register_forward_pre_hook(lambda module, args: None)
+
+
+def leave_weight(model):
+    model.lm_head.weight.data[0, 0] += 1
+
+
+def leave_buffer(model):
+    model.model.rotary_emb.inv_freq.mul_(2)
+
+
+def leave_module(model):
+    model.model.rotary_emb = tiny_model().model.rotary_emb
+
+
+def leave_config(model):
+    model.config.rope_parameters["rope_theta"] = 5.0
+
+
+def leave_implementation(model):
+    model.config._attn_implementation = "eager"
+
+
+def leave_function(model):
+    AttentionInterface.register("left_behind", leave_config)
+
+
+def leave_class_attribute(model):
+    type(model).left_behind = 1
+
+
+@pytest.mark.parametrize(
+    ("leave", "undo"),
+    [
+        (leave_attribute, None),
+        (leave_hook, None),
+        (leave_weight, None),
+        (leave_buffer, None),
+        (leave_module, None),
+        (leave_config, None),
+        (leave_implementation, None),
+        (leave_function, lambda model: AttentionInterface._global_mapping.pop("left_behind")),
+        (leave_class_attribute, lambda model: delattr(type(model), "left_behind")),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_a_snapshot_sees_what_is_left_behind(leave, undo):
+    model = tiny_model()
+    before = snapshot(model)
+    assert unchanged(before, snapshot(model), "nothing happened") > 100
+    leave(model)
+    try:
+        with pytest.raises(AssertionError, match="1 things|2 things|3 things"):
+            unchanged(before, snapshot(model), "something happened")
+    finally:
+        if undo is not None:
+            undo(model)
+
+
+def test_the_window_of_a_method_is_read_from_its_bands():
+    assert engine._edges(Sinks(num_sinks=4, window_size=16)) >= {4, 16, 19}
+    assert engine._edges(SETTING) == {16}
+    assert engine._edges(Idle()) == {engine.WINDOW}
+    assert Band() == Band(lo=0, hi=None)
