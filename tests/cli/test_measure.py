@@ -142,6 +142,6 @@ def test_the_sentence_names_both_criteria():
         "Usable length: at least 2048 tokens by loss (the loss has nowhere risen above that inside the trained window)."
     )
     assert sentence(usable(by_retrieval=0, missed_at=256, misses={"needle": 0.6, "passkey": 0.5})) == (
-        "Usable length: no length measured by retrieval (needle and passkey by likelihood at least 0.9; "
+        "Usable length: no measured length by retrieval (needle and passkey by likelihood at least 0.9; "
         "at 256 needle is 0.60 and passkey is 0.50)."
     )

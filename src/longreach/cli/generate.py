@@ -102,7 +102,7 @@ def _check_length(model: "PreTrainedModel", name: str, read: int, written: int |
     if window is not None and total > window and not quiet:
         typer.echo(
             f"warning: {read} tokens read and up to {written} written go beyond the {window} that {name} is made for, where its text "
-            f"falls apart; `longreach stretch {name} --to {total}` extends it",
+            f"falls apart; `longreach stretch {name} --to {total} --out DIR` extends it",
             err=True,
         )
 

@@ -71,7 +71,7 @@ def measure(
     trained = trained or window.trained_window(loaded.model.config)
     common: dict[str, Any] = {"name": name, "to": length or _BEYOND * trained, "method": method, "trained_window": trained, "rows": store}
     with BarProgress() as progress:
-        found = run(*loaded, **common, **options, progress=progress)
+        found = run(loaded.model, loaded.tokenizer, **common, **options, progress=progress)
     _report(found, trained, as_json, str(store.path))
 
 
@@ -192,7 +192,7 @@ def sentence(usable: "UsableLength") -> str:
 
 def _tokens(length: int, measured_to: int) -> str:
     if not length:
-        return "no length measured"
+        return "no measured length"
     return f"at least {length} tokens" if length == measured_to else f"{length} tokens"
 
 

@@ -12,10 +12,14 @@ from longreach.models._store import Stream
 
 @dataclass(eq=False)
 class MaskSpec:
-    """What transformers' mask code passes along in place of a mask: the padding, and whether someone asked for a mask of their own."""
+    """What transformers' mask code passes along in place of a mask: the padding, and whether someone asked for a mask of their own.
+
+    stream: of a forward pass without a cache.
+    """
 
     padding: Tensor | None
     custom: bool
+    stream: Stream = field(default_factory=Stream)
     ndim = 4  # transformers hands masks of four dimensions through unchanged
 
     def contiguous(self) -> "MaskSpec":

@@ -36,7 +36,9 @@ def apply(model: PreTrainedModel, methods: str | Method | Sequence[Method] | Non
         yield model
         return
     if (inside := model.__dict__.get(_APPLIED)) is not None:
-        raise UnsupportedError(unparse(stack), type(model).__name__, f"{inside} is applied to it", "leave that first, or stack methods with +")
+        raise UnsupportedError(
+            unparse(stack), type(model).__name__, f"{inside} is applied to it", "leave that first, or stack methods with +"
+        )
     name = unparse(stack)
     with ExitStack() as undo:
         model.__dict__[_APPLIED] = name
@@ -77,7 +79,9 @@ def _only(name: str, found: list[Any], what: str) -> Any:
     return found[0] if found else None
 
 
-def _setup(name: str, model: PreTrainedModel, policies: Sequence[AttentionPolicy | CachePolicy], positions: PositionsMethod | None) -> engine.Setup:
+def _setup(
+    name: str, model: PreTrainedModel, policies: Sequence[AttentionPolicy | CachePolicy], positions: PositionsMethod | None
+) -> engine.Setup:
     probe = LayerContext(layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=2, trained_window=2)
     seeing = _only(name, [policy for policy in policies if policy.bands(probe) is not None], "methods that decide what a query sees")
     _only(name, [policy for policy in policies if isinstance(policy, CachePolicy)], "cache policies")
@@ -118,10 +122,12 @@ def _frequencies(model: PreTrainedModel, method: PositionsMethod) -> Iterator[No
     rope: Rope = rope_of(config, layer_type, method=method.spec)
     inv_freq, factor = method.inv_freq(rope, rope.trained_window)
     prefix = f"{layer_type}_" if layer_type else ""
+    rotaries = [rotary for _, _, rotary in rotary_modules(model) if hasattr(rotary, f"{prefix}inv_freq")]
+    if any(getattr(rotary, f"{prefix}inv_freq").shape != inv_freq.shape for rotary in rotaries) or not rotaries:
+        why = "it has no rotary embedding of the kind that its config describes"
+        raise UnsupportedError(method.spec, type(model).__name__, why, "choose a model with rotary positions")
     with ExitStack() as undo:
-        for _, _, rotary in rotary_modules(model):
-            if not hasattr(rotary, f"{prefix}inv_freq"):
-                continue
+        for rotary in rotaries:
             for buffer in (f"{prefix}inv_freq", f"{prefix}original_inv_freq"):
                 if hasattr(rotary, buffer):
                     _set(rotary, buffer, inv_freq.to(getattr(rotary, buffer).device), undo)

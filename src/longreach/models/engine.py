@@ -22,7 +22,7 @@ from longreach.models import rotation
 from longreach.models._fused import Merge, attend
 from longreach.models._pieces import Piece, cut
 from longreach.models._store import BandLayer, Channels, Plan, Stream
-from longreach.models._stream import Step, make_step, mask_spec
+from longreach.models._stream import MaskSpec, Step, make_step, mask_spec
 from longreach.models.families import routed
 from longreach.models.rotation import Attention
 
@@ -57,7 +57,6 @@ class Engine:
         self.rotaries = [module for _, _, module in rotation.rotary_modules(model)]
         self.streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self.cache: Cache | None = None
-        self.stream = Stream()
         self.layers: dict[int, LayerEngine] = {}
         for index, attention in enumerate(attentions):
             context = LayerContext(
@@ -76,7 +75,7 @@ class Engine:
             cache = kwargs["past_key_values"] = None if checkpointing else DynamicCache(config=self.config)
         if cache is not None:
             self._adopt(cache)
-        self.cache, self.stream = cache, Stream()
+        self.cache = cache
         return args, kwargs
 
     def _adopt(self, cache: Cache) -> None:
@@ -139,7 +138,8 @@ class LayerEngine:
         layer = self.engine.cache.layers[self.cache_index] if self.engine.cache is not None else None
         cached = isinstance(layer, BandLayer) and layer.pending is not None
         if not cached:
-            layer = BandLayer(self.plan, self.engine.stream, leads=False)
+            # What the layers of a pass share hangs on its mask: a layer that is computed again for its gradients finds its own there.
+            layer = BandLayer(self.plan, spec.stream if isinstance(spec, MaskSpec) else Stream(), leads=False)
             layer.tokens = q.shape[2]
         step = self.engine.step(layer.stream, layer.tokens - q.shape[2], q, spec, position_ids, cached=cached)
         segments = self._segments(step)

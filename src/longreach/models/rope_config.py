@@ -60,7 +60,8 @@ def with_rope(config: PreTrainedConfig, method: PositionsMethod) -> dict[str, An
 def _parameters(text: PreTrainedConfig, layer_type: str | None, method: str) -> dict[str, Any]:
     whole = getattr(text, "rope_parameters", None)
     parameters = whole.get(layer_type or FULL) if whole and _nested(whole) else whole
-    if not parameters or parameters.get("rope_theta") is None:
+    # Falcon's config and model have a rotary embedding also where linear biases are used in its place.
+    if not parameters or parameters.get("rope_theta") is None or getattr(text, "alibi", False):
         which = f" in its {layer_type or FULL} layers" if whole else ""
         raise UnsupportedError(method, text.model_type, f"it has no rotary position embedding{which}", "choose a model that has one")
     return dict(parameters)

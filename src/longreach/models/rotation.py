@@ -143,9 +143,13 @@ def probe(model: PreTrainedModel, run_with: Callable[[Capture, Tensor], None]) -
     """
     device = next(model.parameters()).device
     ids = (torch.arange(_PROBE_TOKENS, device=device)[None] * 7 + 3) % model.get_input_embeddings().num_embeddings
-    stock, plain = _captured(run_with, ids), None
-    with identity_rotary(model):
-        plain = _captured(run_with, ids)
+    try:
+        stock = _captured(run_with, ids)
+        with identity_rotary(model):
+            plain = _captured(run_with, ids)
+    except Exception as error:  # models with attention code of their own fail in ways of their own
+        what = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise _refusal(model, f"its attention does not go through transformers' attention interface ({what})") from error
     if len(stock) != len(plain) or not stock:
         raise _refusal(model, f"its attention does not go through transformers' attention interface ({len(plain)} layers seen)")
     rotaries = [module for _, _, module in rotary_modules(model)]
@@ -155,10 +159,17 @@ def probe(model: PreTrainedModel, run_with: Callable[[Capture, Tensor], None]) -
             raise _refusal(model, "it is not a causal decoder")
         rotation = _fit(rotaries, model, (q0, k0), (q, k))
         found.append(
-            Attention(module, rotation, q.shape[1], k.shape[1], q.shape[-1], options.get("sliding_window") or getattr(module, "sliding_window", None))
+            Attention(
+                module,
+                rotation,
+                q.shape[1],
+                k.shape[1],
+                q.shape[-1],
+                options.get("sliding_window") or getattr(module, "sliding_window", None),
+            )
         )
     if all(layer.rotation is None for layer in found):
-        raise _refusal(model, "it has no rotary embedding", "use a method that does not need one")
+        raise _refusal(model, "it has no rotary embedding")
     return found
 
 
@@ -205,5 +216,6 @@ def _candidates(rotary: int, layer_type: str | None) -> Iterator[Rotation]:
                 yield Rotation(rotary, layout, form, layer_type, upcast)  # type: ignore[arg-type]
 
 
-def _refusal(model: PreTrainedModel, why: str, instead: str = "use a positions method, which needs no engine") -> UnsupportedError:
+def _refusal(model: PreTrainedModel, why: str) -> UnsupportedError:
+    instead = "use a positions method, which needs no engine" if rotary_modules(model) else "choose a model with rotary positions"
     return UnsupportedError("the engine", type(model).__name__, why, instead)

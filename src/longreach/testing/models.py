@@ -60,19 +60,23 @@ def tiny_model(family: str = "llama", *, seed: int = 0, **changes: Any) -> PreTr
     config_class = getattr(transformers, f"{prefix}TextConfig", None) or getattr(transformers, f"{prefix}Config")
     config = config_class(**{**_COMMON, **settings, **changes})
     make: Callable[..., PreTrainedModel] = getattr(transformers, f"{prefix}ForCausalLM")
-    model = make(config).eval()
+    model = randomize(make(config).eval(), seed=seed, norms=0.0 if prefix.startswith("Gemma") else 1.0)  # Gemma adds 1 to them itself
+    if prefix in ("Gemma2", "GptOss"):
+        model.set_attn_implementation("eager")  # the only stock implementation with soft caps and sinks on a CPU
+    return model
+
+
+def randomize(model: PreTrainedModel, *, seed: int = 0, norms: float = 1.0) -> PreTrainedModel:
+    """Give the model random weights under which attention is sharp and no norm weight is like another; `norms`: their mean."""
     generator = torch.Generator().manual_seed(seed)
-    around = 0.0 if prefix.startswith("Gemma") else 1.0  # Gemma's norms add 1 to their weight themselves
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.ndim == 1:
-                parameter.copy_(noise * 0.3 + (around if "norm" in name and name.endswith("weight") else 0.0))
+                parameter.copy_(noise * 0.3 + (norms if "norm" in name and name.endswith("weight") else 0.0))
             else:
                 sharp = 2.0 if any(part in name for part in ("q_proj", "k_proj", "query_key", "qkv")) else 1.0
                 parameter.copy_(noise * sharp / parameter.shape[-1] ** 0.5)
-    if prefix in ("Gemma2", "GptOss"):
-        model.set_attn_implementation("eager")  # the only stock implementation with soft caps and sinks on a CPU
     return model
 
 
