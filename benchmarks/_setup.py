@@ -58,7 +58,11 @@ class Run:
 
     def filled_cache(self, length: int) -> Cache:
         """A cache that holds `length` tokens: a few real ones, then random keys and values, as fast as memory allows."""
-        room = StaticCache(config=self.model.config, max_cache_len=length + 64) if self.contender.static else DynamicCache(config=self.model.config)
+        room = (
+            StaticCache(config=self.model.config, max_cache_len=length + 64)
+            if self.contender.static
+            else DynamicCache(config=self.model.config)
+        )
         self.model(torch.randint(0, VOCABULARY, (1, 8)), past_key_values=room, use_cache=True)
         for start in range(8, length, 4096):
             count = min(4096, length - start)

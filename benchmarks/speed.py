@@ -1,9 +1,10 @@
 """Prefill and decoding against stock transformers (SDPA, DynamicCache), as ratios of time in one run.
 
-    python benchmarks/speed.py [prefill|decode|flat] [--dtype float32|bfloat16] [--rounds 5]
+python benchmarks/speed.py [prefill|decode|flat] [--dtype float32|bfloat16] [--rounds 5]
 """
 
 import argparse
+from functools import partial
 
 import torch
 from _setup import Contender, Run, interleaved
@@ -17,8 +18,8 @@ CHUNK = 1024
 def prefill(dtype: torch.dtype, rounds: int) -> None:
     """Stock reads everything in one forward pass, its fastest way; bounded methods read in chunks."""
     for length, contenders in ((8192, {FULL: (8192, 1.0)}), (16384, {EXTEND: (16384, 1.25), SINKS: (CHUNK, 0.5)})):
-        runs = {STOCK: Run(STOCK, dtype), **{c: Run(c, dtype) for c in contenders}}
-        jobs = {c.name: lambda c=c, run=run: run.prefill(length, contenders.get(c, (length, 0))[0]) for c, run in runs.items()}
+        runs = {STOCK: (Run(STOCK, dtype), length), **{c: (Run(c, dtype), chunk) for c, (chunk, _) in contenders.items()}}
+        jobs = {c.name: partial(run.prefill, length, chunk) for c, (run, chunk) in runs.items()}
         report(f"prefill {length}", interleaved(jobs, rounds), {c.name: most for c, (_, most) in contenders.items()}, dtype)
 
 
@@ -31,7 +32,7 @@ def decode(dtype: torch.dtype, rounds: int) -> None:
             run = Run(contender, dtype)
             with torch.no_grad():
                 cache = run.filled_cache(length)
-            jobs[contender.name] = lambda run=run, cache=cache: run.decode(cache, 8)
+            jobs[contender.name] = partial(run.decode, cache, 8)
         times = interleaved(jobs, rounds)
         report(f"decode at {length}", times, most, dtype)
         ratio = times[FULL.name] / times[STATIC.name]
@@ -45,7 +46,7 @@ def flat(dtype: torch.dtype, rounds: int) -> None:
         run = Run(SINKS, dtype)
         with torch.no_grad():
             cache = run.filled_cache(length)
-        jobs[str(length)] = lambda run=run, cache=cache: run.decode(cache, 32)
+        jobs[str(length)] = partial(run.decode, cache, 32)
     times = interleaved(jobs, rounds)
     print(f"sinks decode, 256k over 4k tokens seen, {dtype}: {times['262144'] / times['4096']:.3f} (0.9 to 1.1)", flush=True)
 

@@ -1,6 +1,6 @@
 """Seconds until `import longreach` and `longreach --help` are done: best of several, each in a new process.
 
-    python benchmarks/startup.py
+python benchmarks/startup.py
 """
 
 import subprocess

@@ -39,6 +39,25 @@ def test_other_methods_leave_weights_and_config_alone(folder, tmp_path):
     assert (record.method, record.exported, record.trained_window, record.target) == ("yarn:factor=4+log_n", False, 128, 512)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_weights_are_saved_as_they_were_stored(tmp_path, tied):
+    small = tiny(tie_word_embeddings=tied).to(torch.bfloat16)
+    small.save_pretrained(tmp_path / "small")
+    byte_tokenizer().save_pretrained(tmp_path / "small")
+    model, tokenizer = load(tmp_path / "small")
+    assert model.dtype == torch.float32
+    save(model, tokenizer, tmp_path / "out", method="log_n", target=128)
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / "out" / file).read_bytes() == (tmp_path / "small" / file).read_bytes(), file
+    save(model, tokenizer, tmp_path / "ntk", method="ntk:factor=2", target=256)
+    assert (tmp_path / "ntk" / "model.safetensors").read_bytes() == (tmp_path / "small" / "model.safetensors").read_bytes()
+    assert load(tmp_path / "ntk", dtype="auto").model.dtype == torch.bfloat16
+    with torch.no_grad():
+        model.model.norm.weight += 1e-5  # training goes on in float32, and nothing of it may be lost
+    save(model, tokenizer, tmp_path / "trained")
+    assert torch.equal(load(tmp_path / "trained", dtype="auto").model.model.norm.weight, model.model.norm.weight)
+
+
 def test_a_loaded_method_is_kept_when_saved_again(folder, tmp_path):
     spec = "yarn:factor=4+self_extend:neighbours=32,group=8"
     save(*load(folder), tmp_path / "one", method=spec, target=512)

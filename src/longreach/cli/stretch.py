@@ -25,12 +25,15 @@ def stretch(
     to: Annotated[str, typer.Option(metavar="LENGTH", help="Tokens to reach: 4096, 32k, 1M.")],
     purpose: Annotated[
         Literal["recall", "streaming"],
-        typer.Option("--for", help="recall: any part of the text can be asked about. streaming: the model reads on and on, and may forget."),
+        typer.Option(
+            "--for", help="recall: any part of the text can be asked about. streaming: the model reads on and on, and may forget."
+        ),
     ] = "recall",
     methods: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="SPEC", help="What to try, as yarn:factor=8; repeat it or separate by ;. A bare name: settings that fit. [default: auto]"
+            metavar="SPEC",
+            help="What to try, as yarn:factor=8; repeat it or separate by ;. A bare name: settings that fit. [default: auto]",
         ),
     ] = None,
     text: Annotated[
@@ -204,7 +207,9 @@ def _show(data: dict[str, Any], saved: "Saved", out: Path | None, files: Sequenc
     print(data["reason"])
     if saved.folder:
         checked = "" if saved.difference is None else f"; checked in plain transformers, logits differ by at most {saved.difference:.1g}"
-        how = "transformers loads it without longreach" if saved.exported else "longreach.load applies the method, which longreach.json names"
+        how = (
+            "transformers loads it without longreach" if saved.exported else "longreach.load applies the method, which longreach.json names"
+        )
         print(f"Saved: {saved.folder} ({how}{checked})")
     elif out is not None:
         print(f"Nothing was saved to {out}; --force saves the best method all the same.")

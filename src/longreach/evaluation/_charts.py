@@ -10,6 +10,7 @@ from longreach.core.lengths import format_length
 
 _WIDTH, _HEIGHT = 640, 400
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 16, 12, 56
+_INNER_WIDTH, _INNER_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 _DASHES = ("", "7 4", "2 4", "10 4 2 4")
 _SHAPES = (  # drawn around 0, 0
     '<circle r="4.6"/>',
@@ -46,7 +47,10 @@ class Series:
 
 
 def line_chart(series: Sequence[Series], *, title: str, window: int, limit: float | None = None, key: str) -> str:
-    """A chart over octaves of positions. Args: window: the trained one, marked. limit: a horizontal mark. key: makes ids on the page unique."""
+    """A chart over octaves of positions. Args: window: the trained one, marked. limit: a horizontal mark.
+
+    key: makes ids on the page unique.
+    """
     ends = sorted({point.end for line in series for point in line.points})
     edges = [max(1, ends[0] // 2), *ends]
     frame = _Frame(edges, _values_shown(series, limit))
@@ -58,7 +62,7 @@ def line_chart(series: Sequence[Series], *, title: str, window: int, limit: floa
     return (
         f'<figure><h3>{escape(title)}</h3><svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-labelledby="{key}-t {key}-d">'
         f'<title id="{key}-t">{escape(title)}</title><desc id="{key}-d">{escape(_description(series))}</desc>'
-        f'<clipPath id="{key}-c"><rect x="{_LEFT}" y="{_TOP}" width="{_WIDTH - _LEFT - _RIGHT}" height="{_HEIGHT - _TOP - _BOTTOM}"/></clipPath>'
+        f'<clipPath id="{key}-c"><rect x="{_LEFT}" y="{_TOP}" width="{_INNER_WIDTH}" height="{_INNER_HEIGHT}"/></clipPath>'
         f"{_axes(frame, window, limit)}{''.join(lines)}</svg>{note}</figure>"
     )
 
@@ -67,7 +71,8 @@ def swatch(number: int, weight: Weight) -> str:
     """The sign of a line for a legend."""
     return (
         f'<svg class="swatch" viewBox="0 0 44 16" aria-hidden="true"><g class="line {_colour(number)} {weight}">'
-        f'<path d="M2 8H42" stroke-dasharray="{_dashes(number)}"/><g class="mark" transform="translate(22 8)">{_shape(number)}</g></g></svg>'
+        f'<path d="M2 8H42" stroke-dasharray="{_dashes(number)}"/>'
+        f'<g class="mark" transform="translate(22 8)">{_shape(number)}</g></g></svg>'
     )
 
 
@@ -81,42 +86,39 @@ class _Frame:
 
     def x(self, position: float) -> float:
         first, last = math.log2(self.edges[0]), math.log2(self.edges[-1])
-        return _LEFT + (math.log2(position) - first) / (last - first) * (_WIDTH - _LEFT - _RIGHT)
+        return _LEFT + (math.log2(position) - first) / (last - first) * _INNER_WIDTH
 
     def middle(self, end: int) -> float:
         """The middle of the octave that ends there."""
         return self.x(math.sqrt(self.edges[self.edges.index(end) - 1] * end))
 
     def y(self, value: float) -> float:
-        """Far values are kept near enough for every renderer; the clip hides them."""
-        share = (value - self.bottom) / (self.top - self.bottom)
-        return _HEIGHT - _BOTTOM - max(-1.0, min(3.0, share)) * (_HEIGHT - _TOP - _BOTTOM)
+        return _HEIGHT - _BOTTOM - (value - self.bottom) / (self.top - self.bottom) * _INNER_HEIGHT
 
 
 def _axes(frame: _Frame, window: int, limit: float | None) -> str:
-    right, base = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+    right, base, x = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM, frame.x(window)
     parts = []
     for tick in frame.ticks:
         y = frame.y(tick)
-        parts.append(
-            f'<path class="grid" d="M{_LEFT} {y:.1f}H{right}"/><text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>'
-        )
+        parts += [f'<path class="grid" d="M{_LEFT} {y:.1f}H{right}"/>', _text(_LEFT - 8, y + 5, f"{tick:g}", anchor="end")]
     every = math.ceil(len(frame.edges) / 9)
     for number, edge in enumerate(reversed(frame.edges)):
-        x, odd = frame.x(edge), " minor" if number % 2 else ""
-        label = f'<text class="tick{odd}" x="{x:.1f}" y="{base + 19}" text-anchor="middle">{format_length(edge)}</text>'
-        parts.append(f'<path class="grid" d="M{x:.1f} {_TOP}V{base}"/>{label if number % every == 0 else ""}')
-    x = frame.x(window)
-    parts.append(
-        f'<path class="window" d="M{x:.1f} {_TOP}V{base}"/><text class="strong" x="{x - 6:.1f}" y="{_TOP + 13}" text-anchor="end">trained</text>'
-    )
+        parts.append(f'<path class="grid" d="M{frame.x(edge):.1f} {_TOP}V{base}"/>')
+        if number % every == 0:
+            parts.append(_text(frame.x(edge), base + 20, format_length(edge), kind="minor" if number // every % 2 else ""))
+    parts += [f'<path class="window" d="M{x:.1f} {_TOP}V{base}"/>', _text(x - 6, _TOP + 14, "trained", kind="strong", anchor="end")]
     if limit is not None:
         y = frame.y(limit)
-        parts.append(
-            f'<path class="limit" d="M{_LEFT} {y:.1f}H{right}"/><text class="strong" x="{_LEFT + 6}" y="{y - 7:.1f}">bar {limit:+g}</text>'
-        )
-    parts.append(f'<text x="{(_LEFT + right) / 2}" y="{_HEIGHT - 8}" text-anchor="middle">position in the text, tokens</text>')
-    return "".join(parts)
+        parts += [
+            f'<path class="limit" d="M{_LEFT} {y:.1f}H{right}"/>',
+            _text(_LEFT + 6, y - 7, f"bar {limit:+g}", kind="strong", anchor="start"),
+        ]
+    return "".join([*parts, _text((_LEFT + right) / 2, _HEIGHT - 8, "position in the text, tokens")])
+
+
+def _text(x: float, y: float, words: str, *, kind: str = "", anchor: str = "middle") -> str:
+    return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
 def _line(line: Series, frame: _Frame, key: str) -> str:

@@ -119,7 +119,7 @@ def choose(standings: Sequence[Standing], purpose: Purpose, target: int) -> Choi
     good = [one for one in able if not one.shortfalls]
     best, decided = _narrow(good or able, purpose, bool(good))
     if good:
-        return Choice(best=best, good_enough=True, reason=f"{_name(best)} {_facts(best, target)}: {decided}.")
+        return Choice(best=best, good_enough=True, reason=f"{_name(best)} {_facts(best, target)}; {decided}.")
     reason = f"No method is good enough for {target} tokens: the best, {best.label}, falls short ({'; '.join(best.shortfalls)})."
     stock = next((one for one in standings if not one.method), None)
     if stock is not None and stock.retrieval_inside is not None and stock.retrieval_inside.mean < RETRIEVAL_BAR:
@@ -140,20 +140,21 @@ def verdict(one: Standing, choice: Choice, purpose: Purpose) -> str:
 
 def _narrow(pool: list[Standing], purpose: Purpose, good: bool) -> tuple[Standing, str]:
     """The one that the rule leaves, and what decided."""
-    if len(pool) == 1:
-        return pool[0], "the only method that is good enough" if good else "the only method measured in full"
-    steps: list[tuple[Callable[[list[Standing]], list[Standing]], str]] = []
+    decided = "it is the only one that is good enough"
+    for keep, words in _steps(purpose, good):
+        if len(pool) > 1:
+            pool, decided = keep(pool), words
+    if len(pool) > 1:
+        decided = "it is the fastest of its equals"
+    return max(pool, key=lambda one: one.tokens_per_s), decided
+
+
+def _steps(purpose: Purpose, good: bool) -> list[tuple[Callable[[list[Standing]], list[Standing]], str]]:
+    """What narrows the choice before speed does, and the words for having decided it."""
     if purpose == "recall":
-        steps = [(_best_retrieval, "the best retrieval"), (_lowest_loss, "the lowest loss among those that retrieve as well")]
-    elif not good:
-        steps = [(_lowest_loss, "the lowest loss")]
-    if purpose == "streaming":
-        steps.append((_bounded, "the only one of bounded memory among its equals"))
-    for keep, decided in steps:
-        pool = keep(pool)
-        if len(pool) == 1:
-            return pool[0], decided
-    return max(pool, key=lambda one: one.tokens_per_s), "the fastest among its equals"
+        return [(_best_retrieval, "it has the best retrieval"), (_lowest_loss, "it has the lowest loss of those that retrieve as well")]
+    bounded = (_bounded, "it is the only one of bounded memory")
+    return [bounded] if good else [(_lowest_loss, "it has the lowest loss"), bounded]
 
 
 def _best_retrieval(pool: list[Standing]) -> list[Standing]:

@@ -16,10 +16,11 @@ def page(data: dict[str, Any]) -> str:
     style = files("longreach.evaluation").joinpath("report.css").read_text(encoding="utf-8")
     title = f"{data['model']} at {data['target']} tokens"
     body = [_head(data), _curves(data), _table(data), _maps(data), _refused(data), _how(data), _servers(data), _repeat(data)]
+    content = "\n".join(part for part in body if part)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n<meta name="color-scheme" content="light dark">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{chr(10).join(part for part in body if part)}\n"
+        f"<title>{escape(title)}</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main>\n{content}\n"
         "</main>\n</body>\n</html>\n"
     )
 
@@ -33,7 +34,8 @@ def _head(data: dict[str, Any]) -> str:
     return (
         f"<header><h1>{escape(data['model'])} at {data['target']} tokens</h1>"
         f'<p class="soft">Trained on {data["trained_window"]} tokens; stretched {times:g} times, for {purpose}.</p></header>'
-        f'<section class="verdict{" good" if good else ""}" aria-label="Result"><strong>{said}</strong><p>{escape(data["reason"])}</p></section>'
+        f'<section class="verdict{" good" if good else ""}" aria-label="Result"><strong>{said}</strong>'
+        f"<p>{escape(data['reason'])}</p></section>"
         f"{_facts(data, data['methods'][0], best) if best else ''}"
     )
 
@@ -47,7 +49,8 @@ def _facts(data: dict[str, Any], stock: dict[str, Any], best: dict[str, Any]) ->
     rows.append(("Speed", f"{best['tokens_per_s']:,.0f} tokens/s", f"{stock['tokens_per_s']:,.0f}"))
     rows.append(("Peak memory beside the model", _megabytes(best["peak_bytes"]), _megabytes(stock["peak_bytes"])))
     cells = (
-        f"<div><dt>{escape(name)}</dt><dd>{value}{f'<small>{_STOCK}: {before}</small>' if changed else ''}</dd></div>" for name, value, before in rows
+        f"<div><dt>{escape(name)}</dt><dd>{value}{f'<small>{_STOCK}: {before}</small>' if changed else ''}</dd></div>"
+        for name, value, before in rows
     )
     return f'<dl class="facts">{"".join(cells)}</dl>'
 
@@ -63,7 +66,9 @@ def _curves(data: dict[str, Any]) -> str:
         for cell in cells:
             points[cell["method"]].append(Point(end=cell["length"], value=cell[value], low=cell["low"], high=cell["high"]))
         return [
-            Series(label=_plain(method), number=numbers[method], points=found, weight=weights[method]) for method, found in points.items() if found
+            Series(label=_plain(method), number=numbers[method], points=found, weight=weights[method])
+            for method, found in points.items()
+            if found
         ]
 
     losses = [row for row in data["rows"] if row["task"] == "loss" and weights[row["method"]] != "faint"]  # the others are of fewer texts
@@ -78,8 +83,9 @@ def _curves(data: dict[str, Any]) -> str:
     )
     return (
         "<section><h2>Loss against position</h2>"
-        "<p>First: how much worse each token is predicted than by the stock model that reads the same tokens inside its window; at 0 nothing is "
-        "lost. Second: the loss itself, of the methods measured in full; it also rises and falls with the texts. Shaded: 95 % intervals over "
+        "<p>First: how much worse each token is predicted than by the stock model that reads the same tokens inside its window; at 0 "
+        "nothing is lost. Second: the loss itself, of the methods measured in full; it also rises and falls with the texts. Shaded: 95 % "
+        "intervals over "
         f'the texts.</p><div class="charts">{rise}{loss}</div><ul class="legend">{legend}</ul></section>'
     )
 
@@ -99,9 +105,9 @@ def _table(data: dict[str, Any]) -> str:
         best = ' class="best"' if one["method"] == data["best"] else ""
         body.append(f'<tr role="row"{best}><th scope="row" role="rowheader">{_name(one["method"])}</th>{tags}</tr>')
     return (
-        f"<section><h2>Methods</h2><p>Losses in nats a token: up to {data['trained_window']} tokens, from there to {data['target']}, and above "
-        f"that of the stock model on the same tokens inside its window. {_retrieval_words(data)}Speed and peak memory beside the model at "
-        f"{data['target']} tokens, with up to {batch} texts at once. Small print: 95 % intervals.{_screening_words(data)}</p>"
+        f"<section><h2>Methods</h2><p>Losses in nats a token: up to {data['trained_window']} tokens, from there to {data['target']}, and "
+        f"above that of the stock model on the same tokens inside its window. {_retrieval_words(data)}Speed and peak memory beside the "
+        f"model at {data['target']} tokens, with up to {batch} texts at once. Small print: 95 % intervals.{_screening_words(data)}</p>"
         f'<div class="sheet"><table role="table"><thead role="rowgroup"><tr role="row">{head}</tr></thead>'
         f'<tbody role="rowgroup">{"".join(body)}</tbody></table></div></section>'
     )
@@ -131,8 +137,8 @@ def _maps(data: dict[str, Any]) -> str:
     screened = "".join(html for one, html in maps if one["screened"])
     more = f'<details><summary>Methods that were only screened</summary><div class="maps">{screened}</div></details>' if screened else ""
     return (
-        f"<section><h2>Retrieval by depth and length</h2><p>Share of right answers ({escape(task)}): down, where the fact stands (0 is the beginning "
-        f"of the text); across, the length in tokens. Lengths beyond the trained window are underlined.</p>"
+        f"<section><h2>Retrieval by depth and length</h2><p>Share of right answers ({escape(task)}): down, where the fact stands (0 is the "
+        f"beginning of the text); across, the length in tokens. Lengths beyond the trained window are underlined.</p>"
         f'<div class="maps">{full}</div>{more}</section>'
     )
 
@@ -146,8 +152,8 @@ def _map(data: dict[str, Any], method: str, rows: list[dict[str, Any]]) -> str:
         cells = "".join(_heat(scores[depth, length], past=length > data["trained_window"]) for length in lengths)
         body.append(f'<tr><th scope="row">{depth:g}</th>{cells}</tr>')
     return (
-        f'<figure class="map"><h3>{_name(method)}</h3><table aria-label="Retrieval of {escape(_plain(method))} by depth and length"><thead><tr>'
-        f'<th scope="col"><small>depth</small></th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+        f'<figure class="map"><h3>{_name(method)}</h3><table aria-label="Retrieval of {escape(_plain(method))} by depth and length">'
+        f'<thead><tr><th scope="col"><small>depth</small></th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
         f"<figcaption>{rows[0]['n']} prompts a cell</figcaption></figure>"
     )
 
@@ -172,8 +178,14 @@ def _servers(data: dict[str, Any]) -> str:
     saved = data["saved"]
     parts = []
     if saved["folder"]:
-        how = "any program that reads transformers checkpoints" if saved["exported"] else "longreach, which reads the method from its longreach.json"
-        checked = "" if saved["difference"] is None else f" Checked in plain transformers: logits differ by at most {saved['difference']:.1g}."
+        how = (
+            "any program that reads transformers checkpoints"
+            if saved["exported"]
+            else "longreach, which reads the method from its longreach.json"
+        )
+        checked = (
+            "" if saved["difference"] is None else f" Checked in plain transformers: logits differ by at most {saved['difference']:.1g}."
+        )
         parts.append(f"<p>Saved in <code>{escape(saved['folder'])}</code>, for {how}.{checked}</p>")
     for server, words in (saved["servers"] or {}).items():
         parts.append(f"<h3>{escape(server)}</h3><pre><code>{escape(words)}</code></pre>")

@@ -11,15 +11,22 @@ from longreach.core.errors import CheckpointError
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
 PICKLED_INDEX, PICKLED = "pytorch_model.bin.index.json", "pytorch_model.bin"
-_FLOATS = {"F64", "F32", "F16", "BF16"}  # what a target dtype converts; integers and 8-bit floats stay as they are
+# What a target dtype converts; integers and 8-bit floats stay as they are.
+_FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """The weight files of a checkpoint. Args: sizes: (converted to the target dtype?, elements, stored bytes) of every tensor."""
+    """The weight files of a checkpoint. Args: sizes: (dtype that a target dtype replaces, elements, stored bytes) of every tensor."""
 
     pickled: bool
-    sizes: tuple[tuple[bool, int, int], ...]
+    sizes: tuple[tuple[torch.dtype | None, int, int], ...]
+
+    @property
+    def stored(self) -> torch.dtype | None:
+        """The dtype of all tensors, or None where they differ."""
+        found = {dtype for dtype, _, _ in self.sizes}
+        return found.pop() if len(found) == 1 else None
 
     @property
     def parameters(self) -> int:
@@ -28,7 +35,7 @@ class Weights:
 
     def bytes_in(self, dtype: torch.dtype | None) -> int:
         """Memory that the weights take in `dtype` (None: as they are stored)."""
-        return sum(elements * dtype.itemsize if dtype is not None and converted else stored for converted, elements, stored in self.sizes)
+        return sum(elements * dtype.itemsize if dtype is not None and replaced else stored for replaced, elements, stored in self.sizes)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -77,8 +84,9 @@ def find_weights(folder: Path, name: str, *, allow_pickle: bool) -> Weights:
     files = _shards(folder, PICKLED_INDEX, PICKLED)
     # Their headers cannot be read without unpickling: the config says how large an element is.
     config = read_json(folder / "config.json")
-    size = 4 if config.get("dtype", config.get("torch_dtype")) in (None, "float32") else 2
-    return Weights(pickled=True, sizes=tuple((True, file.stat().st_size // size, file.stat().st_size) for file in files))
+    dtype = torch.float32 if config.get("dtype", config.get("torch_dtype")) in (None, "float32") else torch.bfloat16
+    bytes_each = [file.stat().st_size for file in files]
+    return Weights(pickled=True, sizes=tuple((dtype, size // dtype.itemsize, size) for size in bytes_each))
 
 
 def check_memory(name: str, weights: Weights, dtype: torch.dtype | None, device: torch.device) -> None:
@@ -130,7 +138,7 @@ def _shards(folder: Path, index: str, single: str) -> list[Path]:
     return files
 
 
-def _sizes(file: Path) -> list[tuple[bool, int, int]]:
+def _sizes(file: Path) -> list[tuple[torch.dtype | None, int, int]]:
     """Every tensor of a safetensors file, from its header; the tensors themselves are not read."""
     length = file.stat().st_size
     with file.open("rb") as stream:
@@ -153,12 +161,12 @@ def _sizes(file: Path) -> list[tuple[bool, int, int]]:
     return sizes
 
 
-def _size(tensor: dict[str, Any]) -> tuple[bool, int, int]:
+def _size(tensor: dict[str, Any]) -> tuple[torch.dtype | None, int, int]:
     start, end = tensor["data_offsets"]
     elements = 1
     for extent in tensor["shape"]:
         elements *= int(extent)
-    return tensor["dtype"] in _FLOATS, elements, int(end) - int(start)
+    return _FLOATS.get(tensor["dtype"]), elements, int(end) - int(start)
 
 
 def _meminfo(file: Path = Path("/proc/meminfo")) -> int | None:

@@ -166,7 +166,7 @@ class BandLayer(CacheLayerMixin):
         self.first_filled = False
         self.pending: tuple[Tensor, Tensor] | None = None
         self.tokens = 0
-        self.epoch: object = None
+        self.epoch: tuple[int, ...] | None = None
 
     @property
     def is_croppable(self) -> bool:  # type: ignore[override]

@@ -68,22 +68,30 @@ def make_step(stream: Stream, first: int, x: Tensor, spec: Any, position_ids: Te
     """
     batch, count, device = x.shape[0], x.shape[2], x.device
     if isinstance(spec, Tensor) or (isinstance(spec, MaskSpec) and spec.custom):
-        raise LongreachError("attention masks beyond padding are not supported under a longreach method; pass a two-dimensional attention_mask")
+        raise LongreachError(
+            "attention masks beyond padding are not supported under a longreach method; pass a two-dimensional attention_mask"
+        )
     padding = spec.padding if isinstance(spec, MaskSpec) else None
     if position_ids is None:
         position_ids = torch.arange(first, first + count, device=device)[None]
     if not cached and padding is None and count > 1 and not bool((position_ids.diff() == 1).all()):
-        raise LongreachError("packed sequences (position_ids that jump) are not supported under a longreach method; pass the sequences one by one")
+        raise LongreachError(
+            "packed sequences (position_ids that jump) are not supported under a longreach method; pass the sequences one by one"
+        )
     new = None if padding is None else padding[:, first : first + count].to(device)
     if new is not None and new.shape[1] != count:
-        raise LongreachError(f"attention_mask covers {padding.shape[1] if padding is not None else 0} tokens, but {first + count} were seen")
+        raise LongreachError(
+            f"attention_mask covers {padding.shape[1] if padding is not None else 0} tokens, but {first + count} were seen"
+        )
     if not stream.start:
         stream.start, stream.started = [0] * batch, [False] * batch
     valid = None
     if new is None or bool(new.all()):
         begins = [0] * batch
         stream.started, was_started = [True] * batch, stream.started
-        stream.valid = None if stream.valid is None else torch.cat([stream.valid, torch.ones_like(stream.valid[:, :1]).expand(-1, count)], 1)
+        stream.valid = (
+            None if stream.valid is None else torch.cat([stream.valid, torch.ones_like(stream.valid[:, :1]).expand(-1, count)], 1)
+        )
         valid = stream.valid
     else:
         begins, was_started, valid = _pad(stream, first, new)

@@ -15,6 +15,7 @@ from longreach.core.errors import UnsupportedError
 from longreach.core.method import Method
 from longreach.core.spec import parse, unparse
 from longreach.models import engine
+from longreach.models.examine import examine
 from longreach.models.rope_config import rope_of, with_rope
 from longreach.models.rotation import Attention, rotary_modules
 from longreach.models.window import trained_window
@@ -25,7 +26,7 @@ _APPLIED = "_longreach_applied"
 
 @contextmanager
 def apply(model: PreTrainedModel, methods: str | Method | Sequence[Method] | None) -> Iterator[PreTrainedModel]:
-    """Inside the context, `model` works under `methods`: a spec (`self_extend:neighbours=128,group=8+log_n`), or methods. Undone on leaving.
+    """Inside the context, `model` works under `methods`: a spec (`self_extend:neighbours=128,group=8+log_n`), or methods.
 
     An empty spec or None changes nothing. One positions method, one attention policy and one cache policy can stand together, with any
     number of policies that only scale logits.
@@ -60,7 +61,7 @@ def apply(model: PreTrainedModel, methods: str | Method | Sequence[Method] | Non
 
 def _examined(name: str, model: PreTrainedModel, window: int) -> list[Attention]:
     try:
-        return engine.examine(model, window)
+        return examine(model, window)
     except UnsupportedError as error:  # say it of what the user asked for
         raise UnsupportedError(name, error.model, error.why, error.try_instead) from None
 

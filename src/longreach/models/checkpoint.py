@@ -96,7 +96,7 @@ def load(
         missing = sorted(report["missing_keys"])
         raise CheckpointError(f"{label} lacks {len(missing)} of its model's weights (the first: {missing[0]}); it is not whole")
     model.eval()
-    vars(model)["longreach_record"] = record
+    vars(model).update(longreach_record=record, longreach_stored=None if weights.pickled or quantized else weights.stored)
     if record is not None and record.method and not record.exported and apply_method:
         _apply_for_good(model, record)
         tokenizer.model_max_length = record.target
@@ -115,7 +115,8 @@ def save(
 
     A single exportable method is written into the config, and the folder loads anywhere without longreach; `verify_export` proves it.
     Other methods, and rope types that this family's config does not take, are named in `longreach.json`, and `load` applies them:
-    `read_record(folder).exported` says which it was. The weights are the same either way.
+    `read_record(folder).exported` says which it was. The weights are the same either way, and stand in the dtype in which they were
+    stored before wherever that loses nothing.
     Args: method: None keeps the one that the model was loaded with, an empty spec drops it. target: tokens the checkpoint is meant for;
     needed with a method. Without one, it states how far the model itself was trained.
     Returns: the folder. A folder that longreach did not write is never replaced.
@@ -306,14 +307,35 @@ def _exported(model: PreTrainedModel, stack: tuple[Method, ...], target: int) ->
 def _write(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, record: Record, changes: dict[str, Any] | None
 ) -> None:
-    model.save_pretrained(folder)
-    if changes is not None:
-        edited(model.config, changes).save_pretrained(folder)
+    dtype = _lossless_dtype(model)
+    model.save_pretrained(folder, state_dict=_cast(model, dtype))
+    if changes is not None or dtype != model.dtype:
+        config = edited(model.config, changes or {})
+        config.dtype = dtype
+        config.save_pretrained(folder)
     if record.target is not None:
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.model_max_length = record.target if record.exported else record.trained_window
     tokenizer.save_pretrained(folder)
     record.write(folder)
+
+
+def _lossless_dtype(model: PreTrainedModel) -> torch.dtype:
+    """The dtype that the weights were stored in where it still holds them exactly (they may have been trained since), else the model's."""
+    stored: torch.dtype = vars(model).get("longreach_stored") or model.dtype
+    lossless = stored == model.dtype or all(torch.equal(value, value.to(stored).to(value.dtype)) for value in model.parameters())
+    return stored if lossless else model.dtype
+
+
+def _cast(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, torch.Tensor] | None:
+    """The model's weights in `dtype`, tied ones still tied; None: as they are."""
+    if dtype == model.dtype:
+        return None
+    done: dict[int, torch.Tensor] = {}
+    for value in model.state_dict().values():
+        if value.data_ptr() not in done:
+            done[value.data_ptr()] = value.to(dtype) if value.is_floating_point() else value
+    return {name: done[value.data_ptr()] for name, value in model.state_dict().items()}
 
 
 @contextmanager

@@ -6,15 +6,15 @@ queries as each band wants them, computes the bands piece by piece with fused at
 """
 
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface, Cache, DynamicCache, PreTrainedModel, StaticCache
+from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
 
 from longreach.core.bands import FULL, Band, LayerContext, PositionMap
 from longreach.core.errors import LongreachError, UnsupportedError
@@ -22,8 +22,8 @@ from longreach.models import rotation
 from longreach.models._fused import Merge, attend
 from longreach.models._pieces import Piece, cut
 from longreach.models._store import BandLayer, Channels, Plan, Stream
-from longreach.models._stream import MaskSpec, Step, make_step, mask_spec
-from longreach.models.families import routed
+from longreach.models._stream import MaskSpec, Step, make_step
+from longreach.models.interface import interface
 from longreach.models.rotation import Attention
 
 NAME = "longreach"
@@ -81,6 +81,8 @@ class Engine:
     def _adopt(self, cache: Cache) -> None:
         ours = [layer for layer in cache.layers if isinstance(layer, BandLayer)]
         if ours and all(layer.stream in self.streams for layer in ours):
+            if len({layer.tokens for layer in ours}) > 1:
+                raise LongreachError("this cache was left half written by an interrupted forward pass; start with a new cache")
             return
         if ours or cache.get_seq_length() > 0:
             raise LongreachError("this cache was filled outside the applied longreach method; start with a new cache")
@@ -89,7 +91,7 @@ class Engine:
         stream = Stream()
         self.streams.add(stream)
         lead = min(self.layers)
-        given = list(cache.layers) + [None] * (max(self.layers) + 1 - len(cache.layers))
+        given: list[Any] = list(cache.layers) + [None] * (max(self.layers) + 1 - len(cache.layers))
         cache.layers[:] = [
             BandLayer(self.layers[index].plan, stream, leads=index == lead) if index in self.layers else layer
             for index, layer in enumerate(given)
@@ -135,9 +137,10 @@ class LayerEngine:
         sinks: Tensor | None,
     ) -> Tensor:
         """Attention output [B, T, H, D] of unrotated q [B, H, T, D] and k, v [B, K, T, D]; what came before is in the cache."""
-        layer = self.engine.cache.layers[self.cache_index] if self.engine.cache is not None else None
-        cached = isinstance(layer, BandLayer) and layer.pending is not None
-        if not cached:
+        kept = self.engine.cache.layers[self.cache_index] if self.engine.cache is not None else None
+        if cached := isinstance(kept, BandLayer) and kept.pending is not None:
+            layer: BandLayer = kept
+        else:
             # What the layers of a pass share hangs on its mask: a layer that is computed again for its gradients finds its own there.
             layer = BandLayer(self.plan, spec.stream if isinstance(spec, MaskSpec) else Stream(), leads=False)
             layer.tokens = q.shape[2]
@@ -159,7 +162,7 @@ class LayerEngine:
         if "segments" not in step.memo:
             length = lengths(step.t)
             cuts = [0, *((length.diff() != 0).any(0).nonzero()[:, 0] + 1).tolist(), step.count]
-            step.memo["segments"] = [(a, b, tuple(length[:, a].tolist())) for a, b in zip(cuts, cuts[1:], strict=False)]
+            step.memo["segments"] = [(a, b, tuple(length[:, a].tolist())) for a, b in pairwise(cuts)]
         segments: list[tuple[int, int, Epoch]] = step.memo["segments"]
         return segments
 
@@ -325,72 +328,6 @@ def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, att
         ),
         None,
     )  # fmt: skip
-
-
-_users: Counter[str] = Counter()  # models that attend through a registered name; the last one takes it away
-
-
-@contextmanager
-def interface(model: PreTrainedModel, name: str, function: Callable[..., Any]) -> Iterator[None]:
-    """The model's decoder attends with `function`; on leaving, model and transformers are as they were."""
-    config = model.config.get_text_config()
-    before = config._attn_implementation
-    _users[name] += 1
-    AttentionInterface.register(name, function)
-    AttentionMaskInterface.register(name, mask_spec)
-    config._attn_implementation = name
-    try:
-        with routed(model):
-            yield
-    finally:
-        config._attn_implementation = before
-        _users[name] -= 1
-        if not _users[name]:
-            del AttentionInterface._global_mapping[name], AttentionMaskInterface._global_mapping[name]
-
-
-_known: weakref.WeakKeyDictionary[PreTrainedModel, list[Attention]] = weakref.WeakKeyDictionary()
-
-
-def examine(model: PreTrainedModel, trained_window: int) -> list[Attention]:
-    """What the engine must know of the model's attention layers; found once, and proven by comparing logits.
-
-    Raises: UnsupportedError that says what differed.
-    """
-    if model not in _known:
-
-        def run(function: rotation.Capture, ids: Tensor) -> None:
-            with interface(model, f"{NAME}_probe", function):
-                model(ids, use_cache=False)
-
-        mode = model.training
-        model.eval()
-        try:
-            attentions = rotation.probe(model, run)
-            _prove(model, attentions, trained_window)
-        finally:
-            model.train(mode)
-        _known[model] = attentions
-    return _known[model]
-
-
-@torch.no_grad()
-def _prove(model: PreTrainedModel, attentions: list[Attention], trained_window: int) -> None:
-    """Compare the engine under full attention with the model as it is: at once, and after cached tokens."""
-    ids = (torch.arange(12, device=next(model.parameters()).device)[None] * 5 + 1) % model.get_input_embeddings().num_embeddings
-
-    def logits() -> Tensor:
-        cache = DynamicCache(config=model.config.get_text_config())
-        parts = [model(part, past_key_values=cache, use_cache=True).logits for part in (ids[:, :6], ids[:, 6:11], ids[:, 11:])]
-        return torch.cat([model(ids, use_cache=False).logits, *parts], 1).float()
-
-    stock = logits()
-    with installed(model, attentions, FULL_SETUP, trained_window):
-        ours = logits()
-    differs = float((ours - stock).abs().max() / stock.std())
-    if not differs < (1e-3 if model.dtype == torch.float32 else 0.2):
-        why = f"under full attention its logits differ by {differs:.2g} standard deviations from those of the plain model"
-        raise UnsupportedError("the engine", type(model).__name__, why, "use a positions method, which needs no engine")
 
 
 @contextmanager

@@ -51,18 +51,10 @@ def routed(model: PreTrainedModel) -> Iterator[None]:
         yield
         return
     changed: list[nn.Module] = [module for module in model.modules() if type(module).__name__ == name]
-    cls = type(model)
-    missing = object()
-    before = cls.__dict__.get("_can_set_attn_implementation_cached_value", missing)
     for module in changed:
         module.forward = MethodType(forward, module)
-    cls._can_set_attn_implementation_cached_value = True  # transformers decides this by reading the class's source
     try:
         yield
     finally:
         for module in changed:
             del module.forward
-        if before is missing:
-            del cls._can_set_attn_implementation_cached_value
-        else:
-            cls._can_set_attn_implementation_cached_value = before

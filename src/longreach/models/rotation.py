@@ -21,8 +21,10 @@ _PROBE_TOKENS = 5
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """rotary: which of the model's rotary modules. layout: `half` rotates (x_i, x_{i + R/2}), `interleaved` (x_{2i}, x_{2i + 1}). table: how the model's cos and sin hold the R/2
-    angles (`cat`: twice in a row, `repeat`: each twice, `single`). layer_type: argument of the rotary module. upcast: in float32.
+    """rotary: which of the model's rotary modules. layout: `half` rotates (x_i, x_{i + R/2}), `interleaved` (x_{2i}, x_{2i + 1}).
+
+    table: how the model's cos and sin hold the R/2 angles (`cat`: twice in a row, `repeat`: each twice, `single`). layer_type: argument
+    of the rotary module. upcast: in float32.
     """
 
     rotary: int
@@ -142,7 +144,7 @@ def probe(model: PreTrainedModel, run_with: Callable[[Capture, Tensor], None]) -
     Raises: UnsupportedError for a layer whose rotation is none of the known ones.
     """
     device = next(model.parameters()).device
-    ids = (torch.arange(_PROBE_TOKENS, device=device)[None] * 7 + 3) % model.get_input_embeddings().num_embeddings
+    ids = (torch.arange(_PROBE_TOKENS, device=device)[None] * 7 + 3) % model.config.get_text_config().vocab_size
     try:
         stock = _captured(run_with, ids)
         with identity_rotary(model):
@@ -213,7 +215,7 @@ def _candidates(rotary: int, layer_type: str | None) -> Iterator[Rotation]:
     for layout in ("half", "interleaved"):
         for form in ("cat", "repeat", "single"):
             for upcast in (False, True):
-                yield Rotation(rotary, layout, form, layer_type, upcast)  # type: ignore[arg-type]
+                yield Rotation(rotary, layout, form, layer_type, upcast)
 
 
 def _refusal(model: PreTrainedModel, why: str) -> UnsupportedError:

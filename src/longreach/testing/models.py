@@ -73,7 +73,8 @@ def randomize(model: PreTrainedModel, *, seed: int = 0, norms: float = 1.0) -> P
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.ndim == 1:
-                parameter.copy_(noise * 0.3 + (norms if "norm" in name and name.endswith("weight") else 0.0))
+                is_norm = "norm" in name or "ln_" in name
+                parameter.copy_(noise * 0.3 + (norms if is_norm and name.endswith("weight") else 0.0))
             else:
                 sharp = 2.0 if any(part in name for part in ("q_proj", "k_proj", "query_key", "qkv")) else 1.0
                 parameter.copy_(noise * sharp / parameter.shape[-1] ** 0.5)

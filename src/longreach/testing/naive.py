@@ -14,7 +14,9 @@ from longreach.attention.base import AttentionPolicy
 from longreach.cache.base import CachePolicy
 from longreach.core.bands import LayerContext
 from longreach.core.method import Method
-from longreach.models import engine, rotation
+from longreach.models import rotation
+from longreach.models.examine import examine
+from longreach.models.interface import interface
 from longreach.models.rope_config import rope_of
 from longreach.models.window import trained_window
 from longreach.positions.base import PositionsMethod
@@ -25,7 +27,7 @@ def naive_logits(model: PreTrainedModel, methods: Sequence[Method], ids: Tensor,
 
     Keeps what a backward pass needs, unless under `torch.no_grad()`.
     """
-    attentions = engine.examine(model, trained_window(model.config.get_text_config()))
+    attentions = examine(model, trained_window(model.config.get_text_config()))
     starts = torch.zeros(ids.shape[0], dtype=torch.long) if padding is None else padding.int().argmax(1)
     by_module = {id(attention.module): (index, attention) for index, attention in enumerate(attentions)}
 
@@ -38,7 +40,7 @@ def naive_logits(model: PreTrainedModel, methods: Sequence[Method], ids: Tensor,
         outs = [_row(model, learned, context, methods, int(start), q[b], k[b], v[b], options) for b, start in enumerate(starts)]
         return torch.stack(outs).transpose(1, 2), None
 
-    with rotation.identity_rotary(model), engine.interface(model, "longreach_naive", attention):
+    with rotation.identity_rotary(model), interface(model, "longreach_naive", attention):
         return model(ids, attention_mask=None if padding is None else padding.long(), use_cache=False).logits
 
 
