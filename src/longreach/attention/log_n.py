@@ -13,14 +13,24 @@ from torch import Tensor
 
 from longreach.attention.base import AttentionPolicy
 from longreach.core.bands import LayerContext
-from longreach.core.method import Method, MethodInfo, at_least
+from longreach.core.method import Claim, Method, MethodInfo, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogN(AttentionPolicy):
     """Args: window_size: tokens at which the factor is 1 (default: the trained window; >= 2)."""
 
-    info: ClassVar = MethodInfo(title="Overcoming a Theoretical Limitation of Self-Attention", paper="arXiv:2202.12172")
+    info: ClassVar = MethodInfo(
+        title="Overcoming a Theoretical Limitation of Self-Attention",
+        paper="arXiv:2202.12172",
+        claims=(
+            Claim(
+                text="attention stays sharp at any length, which improves generalisation to longer inputs",
+                metric="retrieval_gain",
+                at_least=0.0,
+            ),
+        ),
+    )
     window_size: int | None = None
 
     def __post_init__(self) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from longreach.attention.base import AttentionPolicy
 from longreach.core.bands import Band, LayerContext, constant, scaled
-from longreach.core.method import MethodInfo, at_least
+from longreach.core.method import Claim, MethodInfo, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,11 @@ class ReRoPE(AttentionPolicy):
     leak: beyond the window the distance grows by 1 / leak a token (none: not at all).
     """
 
-    info: ClassVar = MethodInfo(title="Rectified Rotary Position Embeddings", paper="Jianlin Su, 2023 (kexue.fm/archives/9708)")
+    info: ClassVar = MethodInfo(
+        title="Rectified Rotary Position Embeddings",
+        paper="Jianlin Su, 2023 (kexue.fm/archives/9708)",
+        claims=(Claim(text="trained at 512 tokens, predicts at 4096 about as well as at 512", metric="rise", at_most=0.05),),
+    )
     window_size: int
     leak: float | None = None
 

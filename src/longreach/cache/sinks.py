@@ -14,7 +14,7 @@ from torch import Tensor
 
 from longreach.cache.base import CachePolicy
 from longreach.core.bands import Band, LayerContext, clamped
-from longreach.core.method import MethodInfo, at_least
+from longreach.core.method import Claim, MethodInfo, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +22,11 @@ class Sinks(CachePolicy):
     """Args: num_sinks: first tokens kept for good (paper: 4). window_size: last tokens kept, the current one included."""
 
     info: ClassVar = MethodInfo(
-        title="Efficient Streaming Language Models with Attention Sinks", paper="arXiv:2309.17453", bounded_memory=True, forgets=True
+        title="Efficient Streaming Language Models with Attention Sinks",
+        paper="arXiv:2309.17453",
+        bounded_memory=True,
+        forgets=True,
+        claims=(Claim(text="untuned, perplexity stable to 4M tokens", metric="rise", at_most=0.05),),
     )
     num_sinks: int = 4
     window_size: int

@@ -9,13 +9,30 @@ from longreach.core.errors import SpecError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """What the paper reports, and the number of ours that shows whether it holds here.
+
+    Args: text: the paper's result. metric: a key of METRICS in benchmarks/evidence.py. at_least, at_most: where it counts as delivered.
+    """
+
+    text: str
+    metric: str
+    at_least: float | None = None
+    at_most: float | None = None
+
+    def holds(self, number: float) -> bool:
+        """Whether `number` is inside the bounds."""
+        return (self.at_least is None or number >= self.at_least) and (self.at_most is None or number <= self.at_most)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class MethodInfo:
     """What a method declares of itself; the core reads it and never asks which method it is.
 
     Args: title: the paper's full title. paper: its identifier (`arXiv:2401.01325`), or where it was published.
     training_free: works on a checkpoint as it is. exportable: transformers can run it from a plain config.
     bounded_memory: keeps a fixed number of tokens however many were seen. forgets: text beyond that number is lost.
-    length_dependent: its frequencies change with the number of tokens seen.
+    length_dependent: its frequencies change with the number of tokens seen. claims: what the evidence table holds it to.
     """
 
     title: str
@@ -25,6 +42,7 @@ class MethodInfo:
     bounded_memory: bool = False
     forgets: bool = False
     length_dependent: bool = False
+    claims: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ def attend(
     causal: square, query x sees keys y <= x. mask: bool [B, 1, T, S], True = sees. Returns (out [B, H, T, D], lse [B, H, T] float32);
     a query that sees nothing has out 0 and lse -inf.
     """
+    q = q.to(v.dtype)  # under autocast it was rotated in float32
     if softcap is None and k.shape[-1] == v.shape[-1] and not _needs_grad(q, k, v):
         if q.device.type == "cpu":
             return _flash_cpu(q, k, v, scale, causal, mask)

@@ -96,7 +96,7 @@ class Channels:
         """Put `tensor` in place of the live part of a channel."""
         old = self.data[name]
         if torch.is_grad_enabled() and (tensor.requires_grad or old.requires_grad):  # writing in place would break gradients
-            self.data[name] = torch.cat([old[:, :, : self.begin], tensor, old[:, :, self.end :]], 2)
+            self.data[name] = torch.cat([old[:, :, : self.begin], tensor.to(old.dtype), old[:, :, self.end :]], 2)
         else:
             old[:, :, self.begin : self.end] = tensor
 

@@ -141,6 +141,8 @@ class LayerEngine:
         if cached := isinstance(kept, BandLayer) and kept.pending is not None:
             layer: BandLayer = kept
         else:
+            if k.shape[2] != q.shape[2]:
+                raise LongreachError("the cache of this forward pass did not reach the engine; pass it to the model by name (past_key_values=)")
             # What the layers of a pass share hangs on its mask: a layer that is computed again for its gradients finds its own there.
             layer = BandLayer(self.plan, spec.stream if isinstance(spec, MaskSpec) else Stream(), leads=False)
             layer.tokens = q.shape[2]
@@ -175,7 +177,8 @@ class LayerEngine:
         sinks: dict[object, Tensor] = {"v": v}
         for maps, into in ((self.plan.maps, channels), (self.plan.sink_maps, sinks)):
             for position in maps:
-                into[position] = self._rotate(k, step, position, epoch)
+                # Under autocast rotation is in float32 and attention is not.
+                into[position] = self._rotate(k, step, position, epoch).to(v.dtype)
         if cached:
             layer.forget()
             layer.write(channels, sinks)
@@ -247,9 +250,10 @@ class LayerEngine:
     def _temperature(self, step: Step, begin: int, end: int) -> Tensor | None:
         if self.native_window is not None:
             return None
-        if "temperature" not in step.memo:
-            step.memo["temperature"] = self.engine.setup.temperature(step.t, self.context)
-        factor: Tensor | None = step.memo["temperature"]
+        key = ("temperature", self.context.layer_idx)
+        if key not in step.memo:
+            step.memo[key] = self.engine.setup.temperature(step.t, self.context)
+        factor: Tensor | None = step.memo[key]
         return None if factor is None else factor[:, None, begin:end, None]
 
     def _recent_pieces(

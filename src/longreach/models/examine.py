@@ -29,8 +29,9 @@ def examine(model: PreTrainedModel, trained_window: int) -> list[Attention]:
         mode = model.training
         model.eval()
         try:
-            attentions = rotation.probe(model, run)
-            _prove(model, attentions, trained_window)
+            with torch.autocast(model.device.type, enabled=False):  # proven in the model's own precision
+                attentions = rotation.probe(model, run)
+                _prove(model, attentions, trained_window)
         finally:
             model.train(mode)
         _known[model] = attentions

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from longreach.core.errors import SpecError
-from longreach.core.method import MethodInfo, at_least
+from longreach.core.method import Claim, MethodInfo, at_least
 from longreach.positions.base import PositionsMethod, Rope
 
 
@@ -26,7 +26,14 @@ class Yarn(PositionsMethod):
     """
 
     info: ClassVar = MethodInfo(
-        title="YaRN: Efficient Context Window Extension of Large Language Models", paper="arXiv:2309.00071", exportable=True
+        title="YaRN: Efficient Context Window Extension of Large Language Models",
+        paper="arXiv:2309.00071",
+        exportable=True,
+        claims=(
+            Claim(
+                text="state of the art after tuning on 0.1 % of the pretraining data; about 2 windows untuned", metric="rise", at_most=0.05
+            ),
+        ),
     )
     factor: float
     beta_fast: float = 32.0
