@@ -32,6 +32,8 @@ def test_the_two_branches_of_the_authors_code():
     positions = torch.arange(length)
     distance = positions[:, None] - positions[None]
     local = (rotated(q, positions) @ rotated(k, positions).mT).masked_fill((distance < 0) | (distance > window - 1), float("-inf"))
-    stationary = (rotated(q, torch.full_like(positions, window)) @ k[:num_sinks].mT).masked_fill(distance[:, :num_sinks] < window, float("-inf"))
+    stationary = (rotated(q, torch.full_like(positions, window)) @ k[:num_sinks].mT).masked_fill(
+        distance[:, :num_sinks] < window, float("-inf")
+    )
     wanted = attention(torch.cat([stationary, local], 1), torch.cat([v[:num_sinks], v]))
     assert_same(LmInfinite(num_sinks=num_sinks, window_size=window), wanted, q, k, v)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from longreach.evaluation.choice import RULES, choose, screening_order, verdict
@@ -36,12 +38,8 @@ def test_the_rise_is_told_from_what_the_texts_cost():
 
 def test_long_octaves_weigh_more():
     rows = losses("a", 0.0)
-    rows = [row if row.length < 512 else type(row)(**{**vars_of(row), "score": row.score + 0.3}) for row in rows]
+    rows = [replace(row, score=row.score + 0.3) if row.length == 512 else row for row in rows]
     assert stand(rows).rise.mean == pytest.approx(0.3 * 256 / 384)
-
-
-def vars_of(row):
-    return {name: getattr(row, name) for name in row.__dataclass_fields__}
 
 
 def test_what_forgets_never_wins_recall():
@@ -105,7 +103,11 @@ def test_a_model_that_retrieves_nowhere_is_told_apart():
 
 
 def test_streaming_wants_the_loss_held_then_bounded_memory_then_speed():
-    fast, bounded, slow = reader("fast", speed=9), reader("bounded", 0.04, speed=2, bounded_memory=True, forgets=True), reader("slow", speed=1)
+    fast, bounded, slow = (
+        reader("fast", speed=9),
+        reader("bounded", 0.04, speed=2, bounded_memory=True, forgets=True),
+        reader("slow", speed=1),
+    )
     slower = reader("slower", -0.3, speed=1, bounded_memory=True, forgets=True)
     broken = reader("broken", 0.06, speed=99, bounded_memory=True)
     assert choose([fast, bounded, slow, broken], "streaming", TARGET).reason.endswith("it is the only one of bounded memory.")

@@ -1,3 +1,5 @@
+from statistics import fmean
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -22,15 +24,15 @@ def test_every_token_is_predicted_from_half_a_window_to_a_window(style):
     for case, scores in zip(cases, task.score(model, cases, chunk_size=50), strict=True):
         ids = torch.from_numpy(case.ids).long()
         each = []
-        for t in range(WINDOW, 200):
-            end = min(WINDOW + step * ((t - WINDOW) // step + 1), 200)  # of the piece that the token is in
-            context = torch.cat([ids[:prefix], ids[end - WINDOW + prefix : t]])
-            assert WINDOW // 2 <= len(context) < WINDOW
+        for start in range(WINDOW, 200, step):
+            end = min(start + step, 200)
+            piece = torch.cat([ids[:prefix], ids[end - WINDOW + prefix : end]])
+            assert len(piece) == WINDOW
+            assert WINDOW - (end - start) >= WINDOW // 2  # tokens before the first that is predicted
             with torch.no_grad():
-                logits = model(context[None], use_cache=False).logits[0, -1].double()
-            each.append(cross_entropy(logits, ids[t]).item())
-        halves = torch.tensor(each[:64]).mean().item(), torch.tensor(each[64:]).mean().item()
-        assert scores == pytest.approx(halves, abs=1e-5)
+                logits = model(piece[None], use_cache=False).logits[0].double()
+            each += cross_entropy(logits[start - end - 1 : -1], ids[start:end], reduction="none").tolist()
+        assert scores == pytest.approx((fmean(each[:64]), fmean(each[64:])), abs=1e-5)
 
 
 def test_rows_are_those_of_the_loss_beyond_the_window():

@@ -8,11 +8,16 @@ from longreach.core.errors import UnsupportedError
 from longreach.core.spec import parse
 from longreach.models.apply import apply
 from longreach.positions.dynamic_ntk import DynamicNtk
+from longreach.testing.conformance._snapshot import snapshot, unchanged
 from longreach.testing.models import FAMILIES, random_ids, tiny_model
 from longreach.testing.naive import naive_logits
 
 LENGTH, TOLERANCE = 50, 1e-4
-SPECS = ("self_extend:neighbours=10,group=7+log_n:window_size=16", "sinks:num_sinks=3,window_size=12", "lm_infinite:num_sinks=2,window_size=9,limit=5")
+SPECS = (
+    "self_extend:neighbours=10,group=7+log_n:window_size=16",
+    "sinks:num_sinks=3,window_size=12",
+    "lm_infinite:num_sinks=2,window_size=9,limit=5",
+)
 SCALED = ("llama_llama3", "llama_yarn")
 NO_FULL_LAYERS = ("mistral",)
 
@@ -21,6 +26,7 @@ def compare(model, spec):
     """Hold the engine under `spec`, at once and left-padded in chunks, to the definition; returns how far the method moves the logits."""
     ids, mask = random_ids(2, LENGTH), torch.ones(2, LENGTH, dtype=torch.long)
     mask[0, :11] = 0
+    before = snapshot(model)
     with torch.no_grad():
         stock = model(ids, use_cache=False).logits
         wanted, wanted_padded = naive_logits(model, parse(spec), ids), naive_logits(model, parse(spec), ids, mask.bool())
@@ -32,6 +38,7 @@ def compare(model, spec):
             torch.testing.assert_close(model(ids, use_cache=False).logits, wanted, rtol=0, atol=TOLERANCE)
         torch.testing.assert_close(torch.cat(parts, 1)[mask.bool()], wanted_padded[mask.bool()], rtol=0, atol=TOLERANCE)
         assert torch.equal(model(ids, use_cache=False).logits, stock)
+    unchanged(before, snapshot(model), "after the context")
     return float((wanted - stock).abs().max())
 
 

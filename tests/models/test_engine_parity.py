@@ -4,6 +4,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from torch import nn
 from transformers import DynamicCache
 
 from longreach.models import engine
@@ -118,6 +119,7 @@ def test_bfloat16(family):
                 assert (ours.float() - exact).square().mean().sqrt() < 1.3 * stock, run.__name__
 
 
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable`")  # its new name is not in all versions that are supported
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize("family", ["llama", "gemma3", "gpt_neox"])
 def test_training(family, checkpointing):
@@ -194,3 +196,49 @@ def test_a_static_cache_outlives_the_context():
         inside, _ = generated(model, ids, mask, cache_implementation="static")
         assert not torch.equal(inside, stock)
     assert torch.equal(generated(model, ids, mask, cache_implementation="static")[0], stock)
+
+
+def test_autocast():
+    # Queries and keys arrive in float32, values in bfloat16. As above, the engine may be as far from float32 as the model is.
+    model, ids = tiny_model(), random_ids(2, LENGTH)
+
+    def gradient():
+        found = torch.autograd.grad(model(ids, labels=ids, use_cache=False).loss, list(model.parameters()))
+        return torch.cat([part.flatten() for part in found])
+
+    def logits(run):
+        with torch.no_grad():
+            return run(model).float()
+
+    exact, exact_logits = gradient(), logits(at_once)
+    with torch.autocast("cpu", torch.bfloat16):
+        stock, stock_logits = (gradient() - exact).norm(), (logits(at_once) - exact_logits).norm()
+        with apply(model, "full"):
+            assert (gradient() - exact).norm() < 1.5 * stock
+            for run in (at_once, in_chunks, token_by_token):
+                assert (logits(run) - exact_logits).norm() < 1.3 * stock_logits, run.__name__
+
+
+class Wrapper(nn.Module):
+    """As PEFT wraps a model: its `generate` calls the model inside, and no forward pass of the wrapper."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.base_model, self.config = model, model.config
+
+    def get_base_model(self):
+        return self.base_model
+
+    def generate(self, *args, **options):
+        return self.base_model.generate(*args, **options)
+
+
+def test_an_adapter_around_the_model():
+    model, (ids, mask) = tiny_model(), padded(2)
+    wrapper = Wrapper(model)
+    with apply(model, "self_extend:neighbours=8,group=4"):
+        wanted, _ = generated(model, ids, mask)
+    with apply(wrapper, "self_extend:neighbours=8,group=4") as given:
+        assert given is wrapper
+        assert torch.equal(generated(wrapper, ids, mask)[0], wanted)
+    assert not torch.equal(generated(wrapper, ids, mask)[0], wanted)

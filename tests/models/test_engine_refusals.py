@@ -35,7 +35,11 @@ def build(config, model, settings):
     return randomize(getattr(transformers, model)(getattr(transformers, config)(**{**SIZES, **settings})).eval())
 
 
-@pytest.mark.parametrize(("classes", "settings", "why"), [(key, *value) for key, value in MODELS.items()], ids=lambda value: value[1] if isinstance(value, tuple) else "")
+@pytest.mark.parametrize(
+    ("classes", "settings", "why"),
+    [(key, *value) for key, value in MODELS.items()],
+    ids=lambda value: value[1] if isinstance(value, tuple) else "",
+)
 def test_models_that_it_cannot_run(classes, settings, why):
     model = build(*classes, settings)
     before = snapshot(model)
@@ -55,7 +59,10 @@ def test_frequencies_of_a_model_that_uses_linear_biases_instead():
 def test_a_config_that_does_not_describe_its_model():
     model = tiny_model()
     model.config.head_dim = 8
-    with pytest.raises(UnsupportedError, match="no rotary embedding of the kind that its config describes"), apply(model, "linear:factor=2"):
+    with (
+        pytest.raises(UnsupportedError, match="no rotary embedding of the kind that its config describes"),
+        apply(model, "linear:factor=2"),
+    ):
         pass
 
 
@@ -139,3 +146,10 @@ def test_a_cache_whose_forward_pass_was_interrupted(applied):
         applied(random_ids(1, 12), past_key_values=past)
     hook.remove()
     refuse(lambda: applied(random_ids(1, 12), past_key_values=past), "start with a new cache")
+
+
+def test_a_cache_that_does_not_reach_the_engine(applied):
+    past, ids = DynamicCache(config=applied.config), random_ids(1, 13)
+    with torch.no_grad():
+        applied.model.forward(ids[:, :12], past_key_values=past)  # past the hooks of the module
+    refuse(lambda: applied.model.forward(ids[:, 12:], past_key_values=past), "did not reach the engine")

@@ -25,6 +25,8 @@ def slots_in(tensor, row=0):
 
 # --- what a layer keeps
 
+MANY = (Band(hi=3), Band(lo=4, hi=9, keys=constant(0)), Band(sinks=2), Band(sinks=5, keys=constant(0), lo=3))
+
 
 @pytest.mark.parametrize(
     ("bands", "sinks", "window", "maps", "sink_maps"),
@@ -32,7 +34,7 @@ def slots_in(tensor, row=0):
         (FULL, 0, None, (TRUE,), ()),
         ((Band(hi=15), Band(lo=16, queries=grouped(4), keys=grouped(4))), 0, None, (TRUE, grouped(4)), ()),
         ((Band(hi=15, after=4), Band(sinks=4, queries=clamped(19))), 4, 16, (TRUE,), (TRUE,)),
-        ((Band(hi=3), Band(lo=4, hi=9, keys=constant(0)), Band(sinks=2), Band(sinks=5, keys=constant(0), lo=3)), 5, 10, (TRUE, constant(0)), (TRUE, constant(0))),
+        (MANY, 5, 10, (TRUE, constant(0)), (TRUE, constant(0))),
         ((Band(sinks=3),), 3, 0, (), (TRUE,)),
     ],
 )  # fmt: skip

@@ -28,12 +28,17 @@ from longreach.testing.conformance.base import Check, close, same
 from longreach.testing.models import tiny_model
 from tests.core.test_method import test_a_bad_setting_is_refused_by_name_and_value as bad_settings
 
-KINDS = ("attention", "cache", "positions")  # the kinds that change a model
+KINDS = {"attention", "cache", "positions"}  # the kinds that change a model
+MEASURES = {"task"}  # these do not; tests/evaluation tests them
 CHECKS = {check.name: check for check in conformance.checks()}
 CASES = list(conformance.cases())
 
 
-@pytest.mark.parametrize("name", [name for kind in KINDS for name in registry.names(kind)])
+def test_every_kind_has_a_suite():
+    assert {case.kind for case in CASES} == KINDS == set(registry.KINDS) - MEASURES
+
+
+@pytest.mark.parametrize("name", [name for kind in sorted(KINDS) for name in registry.names(kind)])
 def test_every_setting_of_every_method_is_checked(name):
     module = registry.module(name)
     checked = Counter(case.example for case in CASES if case.name == name and case.check.settings == "EXAMPLES")

@@ -76,7 +76,9 @@ def report(outcome: Outcome, *, command: str, text: str, saved: Saved) -> dict[s
             "dtype": first["dtype"],
         },
         "settings": {
-            **asdict(outcome.budget),
+            "windows": outcome.budget.windows,
+            "samples": outcome.budget.samples,
+            "depths": list(outcome.budget.depths),
             "seed": outcome.seed,
             **{name: first[name] for name in ("batch_size", "chunk_size", "memory", "weights")},
         },

@@ -153,7 +153,7 @@ def _map(data: dict[str, Any], method: str, rows: list[dict[str, Any]]) -> str:
         body.append(f'<tr><th scope="row">{depth:g}</th>{cells}</tr>')
     return (
         f'<figure class="map"><h3>{_name(method)}</h3><table aria-label="Retrieval of {escape(_plain(method))} by depth and length">'
-        f'<thead><tr><th scope="col"><small>depth</small></th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
+        f'<thead><tr><th scope="col">depth</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
         f"<figcaption>{rows[0]['n']} prompts a cell</figcaption></figure>"
     )
 

@@ -236,6 +236,9 @@ class _Labelled(Progress):
 
 
 def _count_windows(tokenizer: PreTrainedTokenizerBase, text: str, to: int, wanted: int | None) -> int:
+    least = parse_tasks("loss")[0].fewest_windows
+    if wanted is not None and wanted < least:
+        raise InputError(f"windows={wanted} must be at least {least}")
     encoder = Encoder(tokenizer)
-    found = cut_windows(encoder, text, to - len(encoder.prefix), wanted, least=2)
+    found = cut_windows(encoder, text, to - len(encoder.prefix), wanted, least)
     return len(found) if wanted is not None else min(_MOST_WINDOWS, len(found))

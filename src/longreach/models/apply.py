@@ -1,7 +1,7 @@
 """Applies methods to a loaded model, and undoes it completely."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -33,14 +33,15 @@ def apply(model: PreTrainedModel, methods: str | Method | Sequence[Method] | Non
     Raises: SpecError; UnsupportedError for a model or a pair that cannot work.
     """
     stack = _methods(methods)
-    if not stack:
+    with _applied(_unwrapped(model), stack) if stack else nullcontext():
         yield model
-        return
-    if (inside := model.__dict__.get(_APPLIED)) is not None:
-        raise UnsupportedError(
-            unparse(stack), type(model).__name__, f"{inside} is applied to it", "leave that first, or stack methods with +"
-        )
+
+
+@contextmanager
+def _applied(model: PreTrainedModel, stack: Sequence[Method]) -> Iterator[None]:
     name = unparse(stack)
+    if (inside := model.__dict__.get(_APPLIED)) is not None:
+        raise UnsupportedError(name, type(model).__name__, f"{inside} is applied to it", "leave that first, or stack methods with +")
     with ExitStack() as undo:
         model.__dict__[_APPLIED] = name
         undo.callback(model.__dict__.pop, _APPLIED, None)
@@ -56,7 +57,13 @@ def apply(model: PreTrainedModel, methods: str | Method | Sequence[Method] | Non
                 why = "all its layers have a sliding window of their own, so no query ever sees beyond it"
                 raise UnsupportedError(name, type(model).__name__, why, "nothing has to be extended")
             undo.enter_context(engine.installed(model, attentions, setup, window))
-        yield model
+        yield
+
+
+def _unwrapped(model: PreTrainedModel) -> PreTrainedModel:
+    """The transformers model in a PEFT wrapper: the wrapper's `generate` goes past the wrapper."""
+    inner: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    return inner
 
 
 def _examined(name: str, model: PreTrainedModel, window: int) -> list[Attention]:

@@ -142,7 +142,9 @@ class LayerEngine:
             layer: BandLayer = kept
         else:
             if k.shape[2] != q.shape[2]:
-                raise LongreachError("the cache of this forward pass did not reach the engine; pass it to the model by name (past_key_values=)")
+                raise LongreachError(
+                    "the cache of this forward pass did not reach the engine; pass it to the model by name (past_key_values=)"
+                )
             # What the layers of a pass share hangs on its mask: a layer that is computed again for its gradients finds its own there.
             layer = BandLayer(self.plan, spec.stream if isinstance(spec, MaskSpec) else Stream(), leads=False)
             layer.tokens = q.shape[2]

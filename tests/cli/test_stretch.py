@@ -1,0 +1,125 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from longreach.cli import stretch as verb
+from longreach.cli.main import run
+from longreach.evaluation import stretch as stretching
+from longreach.models.record import read_record
+from longreach.testing.models import tiny_model
+from tests.evaluation.made import outcome
+from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
+
+QUICK = ("--to", "256", "--text", "book.txt", "--windows", "2", "--samples", "1", "--depths", "0.5")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A folder to work in, with the model `tiny` (trained window 128) and the text book.txt."""
+    tiny_model(vocab_size=VOCABULARY).save_pretrained(tmp_path / "tiny")
+    tokenizer().save_pretrained(tmp_path / "tiny")
+    (tmp_path / "book.txt").write_text(real_text(), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def chosen(folder, monkeypatch):
+    """The measuring is done, with an outcome made by hand."""
+
+    def done(**changes):
+        monkeypatch.setattr(stretching, "stretch", lambda *args, **settings: outcome(**changes))
+
+    return done
+
+
+@pytest.mark.usefixtures("folder")
+def test_from_the_model_to_the_report(folder, capsys):
+    command = ("stretch", "tiny", *QUICK, "--methods", "linear; sinks", "--methods", "yarn:factor=2", "--out", "far", "--force")
+    assert run(command) == 0
+    out = capsys.readouterr().out
+    for words in ("stock model", "linear:factor=2", "sinks:window_size=124", "yarn:factor=2", "Saved: far"):
+        assert words in out
+    assert out.endswith("Report: far-report/report.html\nRows: longreach-rows/tiny.jsonl\n")
+    assert sorted(file.name for file in (folder / "far-report").iterdir()) == ["report.csv", "report.html", "report.json"]
+    report = json.loads((folder / "far-report" / "report.json").read_text())
+    assert report["command"] == (
+        "longreach stretch tiny --to 256 --methods 'linear; sinks' --methods yarn:factor=2 --text book.txt --out far --force "
+        "--windows 2 --samples 1 --depths 0.5"
+    )
+    assert read_record(folder / "far").target == 256
+    lines = (folder / "longreach-rows" / "tiny.jsonl").read_text()
+    assert run([*command, "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["rows"] == report["rows"]
+    assert (folder / "longreach-rows" / "tiny.jsonl").read_text() == lines
+
+
+def test_the_winner_is_saved_and_its_export_proven(folder, chosen, capsys):
+    chosen()
+    assert run(["stretch", "tiny", "--to", "512", "--out", "far"]) == 0
+    out = capsys.readouterr().out
+    record = read_record(folder / "far")
+    assert (record.method, record.exported, record.target) == ("ntk:factor=8", True, 512)
+    assert "Saved: far (transformers loads it without longreach; checked in plain transformers, logits differ by at most" in out
+    assert "vllm: vllm serve MODEL" in out
+    assert "llama.cpp: llama-server" in out
+    saved = json.loads((folder / "far-report" / "report.json").read_text())["saved"]
+    assert saved["folder"] == "far"
+    assert saved["difference"] <= 1e-4
+
+
+def test_nothing_is_saved_where_nothing_is_good_enough(folder, chosen, capsys):
+    chosen(target_right=5)
+    assert run(["stretch", "tiny", "--to", "512", "--out", "far"]) == 1
+    assert not (folder / "far").exists()
+    assert "Nothing was saved to far; --force saves the best method all the same." in capsys.readouterr().out
+    assert json.loads((folder / "far-report" / "report.json").read_text())["chosen"] is None
+    assert run(["stretch", "tiny", "--to", "512"]) == 0
+    assert (folder / "longreach-report" / "report.html").exists()
+    assert run(["stretch", "tiny", "--to", "512", "--out", "far", "--force"]) == 0
+    assert read_record(folder / "far").method == "ntk:factor=8"
+
+
+def test_a_stopped_run_says_where_its_rows_are(folder, monkeypatch, capsys):
+    def stopped(*args, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stretching, "stretch", stopped)
+    assert run(["stretch", "tiny", "--to", "512"]) == 130
+    assert "What was measured is kept in longreach-rows/tiny.jsonl; the same command goes on from there." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--to", "far"], "not a length: 'far'"),
+        (["--to", "128"], "128 tokens are within the trained window of 128"),
+        (["--to", "1M", "--text", "book.txt"], "the text is too short: it has"),
+        (["--to", "256", "--methods", "yran"], "did you mean yarn"),
+        (["--to", "256", "--methods", ";"], "no method to try"),
+        (["--to", "256", "--for", "speed"], "'speed' is not one of"),
+        (["--to", "256", "--depths", "deep"], "--depths deep: not numbers"),
+        (["--to", "256", "--out", "tiny"], "tiny exists and is not a longreach checkpoint"),
+        (["--to", "256", "--out", "far", "--report", "far/report"], "--report far/report lies in --out"),
+        (["--to", "256", "--report", "book.txt"], "cannot write a report to book.txt"),
+        (["--to", "256", "--force"], "--force has no effect without --out"),
+        (["--to", "256", "--text", "missing.txt"], "cannot read missing.txt"),
+    ],
+)
+@pytest.mark.usefixtures("folder")
+def test_bad_input_is_one_line_and_measures_nothing(arguments, says, folder, capsys):
+    assert run(["stretch", "tiny", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert says in err
+    assert err.count("\n") == 1
+    assert not (folder / "longreach-rows").exists()
+
+
+def test_the_verb_is_light():
+    code = f"import sys, {verb.__name__}; print('torch' in sys.modules, 'rich' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False False\n"

@@ -1,0 +1,151 @@
+import pytest
+
+from longreach.core.errors import InputError, LongreachError, UnsupportedError
+from longreach.core.progress import Progress
+from longreach.evaluation import stretch as stretching
+from longreach.evaluation.rows import Rows
+from longreach.evaluation.stretch import Budget, stretch
+from longreach.testing.models import tiny_model
+from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
+
+METHODS = ["linear:factor=2", "sinks:window_size=124", "self_extend:neighbours=64,group=4", "ntk:factor=4"]
+QUICK = {"windows": 2, "samples": 1, "depths": (0.0, 1.0)}
+
+
+class Labels(Progress):
+    def __init__(self):
+        self.said = []
+
+    def start(self, label, total):
+        self.said.append(label)
+
+
+def run(*, family="llama", to=256, rows=None, progress=None, **settings):
+    """Stretch a tiny random model with a trained window of 128."""
+    common = {"name": "tiny", "to": to, "text": real_text(), "rows": rows, "progress": progress or Progress()}
+    return stretch(tiny_model(family, vocab_size=VOCABULARY), tokenizer(), **common, **settings)
+
+
+@pytest.fixture(scope="module")
+def screened():
+    """More candidates than finalists, with budgets small enough to run and large enough to differ; a run and its rows."""
+    rows = Rows()
+    return run(methods=METHODS, finalists=2, rows=rows, windows=4, samples=1, depths=(0.0, 0.5, 1.0)), rows
+
+
+def test_screening_measures_little_and_finalists_all(screened):
+    outcome, _ = screened
+    assert (outcome.trained_window, outcome.target, outcome.budget.windows) == (128, 256, 4)
+    stock, *others = outcome.standings
+    assert (stock.method, stock.screened) == ("", False)
+    assert [one.screened for one in others] == [False, False, True, True]
+    assert {one.method for one in others} == {
+        "linear:factor=2",
+        "sinks:window_size=124",
+        "self_extend:neighbours=64,group=4",
+        "ntk:factor=4",
+    }
+    for one in outcome.standings:
+        of = [row for row in outcome.rows if row.method == one.method]
+        texts = {row.settings["input"] for row in of if row.task == "loss"}
+        assert len(texts) == (2 if one.screened else 4)
+        assert {row.depth for row in of if row.task == "needle"} == ({0.0, 0.5} if one.screened else {0.0, 0.5, 1.0})
+        assert {row.length for row in of if row.task == "needle"} == {128, 256}
+        assert one.rise.low <= one.rise.mean <= one.rise.high
+
+
+def test_what_forgets_is_no_finalist_of_recall(screened):
+    outcome, _ = screened
+    (sinks,) = [one for one in outcome.standings if one.forgets]
+    assert sinks.screened
+    assert outcome.chosen != sinks.method
+
+
+def test_nothing_is_measured_twice(screened):
+    outcome, rows = screened
+    assert {row.identity for row in outcome.rows} == {row.identity for row in rows}
+    count = len(rows)
+    progress = Labels()
+    again = run(methods=METHODS, finalists=2, rows=rows, progress=progress, windows=4, samples=1, depths=(0.0, 0.5, 1.0))
+    assert progress.said == []
+    assert len(rows) == count
+    assert again == outcome
+
+
+def test_a_few_candidates_are_all_measured_in_full():
+    progress = Labels()
+    outcome = run(methods=["yarn:factor=2", "rerope:window_size=64"], progress=progress, **QUICK)
+    assert [one.screened for one in outcome.standings] == [False, False, False]
+    assert progress.said[:3] == ["stock: needle", "stock: loss", "stock: loss_inside"]
+    assert progress.said[3:5] == ["yarn:factor=2 (1 of 2): needle", "yarn:factor=2 (1 of 2): loss"]
+
+
+def test_auto_tries_everything_and_stacks_on_the_best():
+    outcome = run(windows=2, samples=1, depths=(0.5,), finalists=1)
+    methods = [one.method for one in outcome.standings]
+    assert sum(method.endswith("+log_n") for method in methods) == 1
+    names = {method.partition(":")[0] for method in methods}
+    assert {"linear", "ntk", "dynamic_ntk", "yarn", "self_extend", "rerope", "lm_infinite", "sinks"} <= names
+
+
+def test_streaming_is_judged_by_loss_alone():
+    outcome = run(purpose="streaming", methods=["sinks", "linear"], windows=2)
+    assert {row.settings["metric"] for row in outcome.rows} == {"loss"}
+    assert all(one.retrieval is None for one in outcome.standings)
+    assert "bounded memory" in outcome.rule
+
+
+def test_what_fails_only_when_it_runs_is_listed(monkeypatch):
+    measure = stretching.measure
+
+    def fails_under_linear(*args, method="", **settings):
+        if method.startswith("linear"):
+            raise LongreachError("the loss is not a finite number at length 256")
+        return measure(*args, method=method, **settings)
+
+    monkeypatch.setattr(stretching, "measure", fails_under_linear)
+    outcome = run(methods=["linear", "yarn:factor=2"], **QUICK)
+    assert outcome.refused == {"linear:factor=2": "the loss is not a finite number at length 256"}
+    assert [one.method for one in outcome.standings] == ["", "yarn:factor=2"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"to": 128}, "128 tokens are within the trained window of 128"),
+        ({"to": 100}, "100 tokens are within the trained window of 128"),
+        ({"finalists": 0}, "finalists=0 must be at least 1"),
+        ({"purpose": "streaming", "samples": 2}, "samples has no effect"),
+        ({"purpose": "streaming", "seed": 0}, "seed has no effect"),
+        ({"to": 500_000}, r"the text is too short: it has \d+ tokens"),
+        ({"windows": 1, "methods": ["sinks"]}, "windows=1 must be at least 2"),
+        ({"depths": (2.0,), "methods": ["sinks"]}, "depths=2"),
+        ({"depths": (), "methods": ["sinks"]}, "depths="),
+    ],
+)
+def test_what_cannot_be_is_refused_before_measuring(settings, says):
+    progress = Labels()
+    with pytest.raises(InputError, match=says):
+        run(progress=progress, **settings)
+    assert progress.said == []
+
+
+def test_a_method_that_the_user_named_must_fit():
+    with pytest.raises(UnsupportedError, match="already scaled"):
+        run(family="llama_yarn", methods=["linear:factor=8"])
+
+
+def test_where_no_method_fits_every_reason_is_given(monkeypatch):
+    def none_fit(model, candidates):
+        return [], {"linear:factor=2": "it has no rotary embedding"}
+
+    monkeypatch.setattr(stretching, "applicable", none_fit)
+    with pytest.raises(InputError, match="no method can be applied to tiny: linear:factor=2: it has no rotary embedding"):
+        run()
+
+
+def test_screening_is_a_part_of_the_whole():
+    whole = Budget(windows=8, samples=4, depths=(0.0, 0.25, 0.5, 0.75, 1.0))
+    assert whole.screening() == Budget(windows=2, samples=2, depths=(0.0, 0.5))
+    least = Budget(windows=2, samples=1, depths=(0.5,))
+    assert least.screening() == least
