@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from nano_card import write_card
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -110,6 +111,7 @@ def main() -> None:
     parser.add_argument("--tokens", default="40M", help="tokens to train on, in millions (40M)")
     parser.add_argument("--work", type=Path, default=Path("nano-run"), help="folder for checkpoints and the loss curve")
     parser.add_argument("--out", type=Path, help="folder for the finished model (default: WORK/model)")
+    parser.add_argument("--note", default="", help="a sentence for the model card")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     config = PretrainConfig(tokens=int(float(args.tokens.rstrip("M")) * 1e6))
@@ -139,11 +141,17 @@ def main() -> None:
     parameters = sum(p.numel() for p in model.parameters())
     print(f"{parameters / 1e6:.2f}M parameters, {config.steps} steps on {device}")
     print(f"{len(book_ids) / 1e6:.1f}M book and {len(code_ids) / 1e6:.1f}M code tokens")
-    evaluate = bits_per_byte(tokenizer, "\n\n".join(read_books(args.data / "valid")))
+    valid = "\n\n".join(read_books(args.data / "valid"))
+    evaluate = bits_per_byte(tokenizer, valid)
     pretrain(model, Mixture(book_ids, code_ids, recall, config.batch_size, args.seed), config, args.work, evaluate=evaluate)
     out = args.out or args.work / "model"
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
+    facts = {
+        "books": f"{len(book_ids) / 1e6:.1f}M", "code": f"{len(code_ids) / 1e6:.1f}M", "window": WINDOW, "vocabulary": VOCABULARY,
+        "shares": ", ".join(f"{name} {share:.0%}" for name, share in SHARES.items()), "device": device, "note": args.note,
+    }  # fmt: skip
+    write_card(out, args.work, config, valid, facts)
 
 
 if __name__ == "__main__":

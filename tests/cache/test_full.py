@@ -15,7 +15,8 @@ def kept(methods, tokens=60):
 
 
 def test_everything_is_kept_whatever_the_attention_policy_can_reach():
-    assert kept("lm_infinite:num_sinks=2,window_size=8") == (7, False)
+    last = 60 % 7  # tokens of the last pass: these can still be taken back, so nothing is forgotten for them yet
+    assert kept("lm_infinite:num_sinks=2,window_size=8") == (7 + last, False)
     assert kept("lm_infinite:num_sinks=2,window_size=8+full") == (60, True)
     assert kept("full") == (60, True)
 

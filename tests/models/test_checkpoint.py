@@ -85,7 +85,7 @@ def test_hub_models_go_the_same_way(folder, monkeypatch):
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
     assert torch.equal(logits(load("some/model").model), logits(tiny()))
     assert [patterns for _, patterns in asked] == [["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"], ["model.safetensors"]]
-    edit(folder / "config.json", auto_map={"AutoModelForCausalLM": "code.Model"})
+    edit(folder / "config.json", auto_map={"AutoModelForCausalLM": "code.Model"}, model_type="foreign")
     asked.clear()
     with pytest.raises(CheckpointError, match=r"brings its own code"):
         load("some/model")
@@ -142,12 +142,22 @@ def test_pickle_beside_safetensors_is_not_touched(folder):
     assert torch.equal(logits(load(folder, allow_pickle=True).model), logits(tiny()))
 
 
-@pytest.mark.parametrize("file", ["config.json", "tokenizer_config.json"])
+FOREIGN = {"config.json": {"model_type": "evil"}, "tokenizer_config.json": {"tokenizer_class": "EvilTokenizer"}}
+
+
+@pytest.mark.parametrize("file", FOREIGN)
 def test_code_in_a_checkpoint_is_refused(folder, file):
-    edit(folder / file, auto_map={"AutoConfig": "evil.Config"})
+    edit(folder / file, auto_map={"AutoConfig": "evil.Config"}, **FOREIGN[file])
     (folder / "evil.py").write_text("raise SystemExit('the code ran')")
     with pytest.raises(CheckpointError, match=rf"brings its own code \(auto_map in {file}\), which is not run unless --trust-remote-code"):
         load(folder)
+
+
+def test_code_that_transformers_has_replaced_is_not_run(folder):
+    edit(folder / "config.json", auto_map={"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"})
+    edit(folder / "tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Tokenizer", None]}, tokenizer_class="PreTrainedTokenizerFast")
+    (folder / "evil.py").write_text("raise SystemExit('the code ran')")
+    assert torch.equal(logits(load(folder).model), logits(tiny()))
 
 
 def test_code_in_a_checkpoint_runs_when_trusted(folder):

@@ -16,7 +16,8 @@ SIZES = {
     "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
 }  # fmt: skip
 NOT_DEFERRED = "its rotary embedding is of no known form"  # what it does after the rotation does not commute with it
-OWN_CODE = "its attention does not go through transformers' attention interface"
+NO_ATTENTION = "its attention does not go through transformers' attention interface"
+OWN_CODE = "it cannot be run with another attention function"
 # config and model class -> (settings, why)
 MODELS = {
     ("HunYuanDenseV1Config", "HunYuanDenseV1ForCausalLM"): ({"head_dim": 16}, NOT_DEFERRED),
@@ -26,7 +27,13 @@ MODELS = {
     ("BloomConfig", "BloomForCausalLM"): ({"n_layer": 2, "n_head": 4}, OWN_CODE),
     ("FalconConfig", "FalconForCausalLM"): ({"alibi": True, "new_decoder_architecture": False}, OWN_CODE),
     ("GPTJConfig", "GPTJForCausalLM"): ({"n_embd": 64, "n_head": 4, "n_layer": 2, "rotary_dim": 8, "n_positions": 64}, OWN_CODE),
-    ("MambaConfig", "MambaForCausalLM"): ({}, OWN_CODE),
+    # Positions as complex numbers; state-space and attention in one layer.
+    ("Llama4TextConfig", "Llama4ForCausalLM"): ({"head_dim": 16, "num_local_experts": 2, "intermediate_size_mlp": 96}, OWN_CODE),
+    ("FalconH1Config", "FalconH1ForCausalLM"): (
+        {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1},
+        OWN_CODE,
+    ),
+    ("MambaConfig", "MambaForCausalLM"): ({}, NO_ATTENTION),
     ("BertConfig", "BertLMHeadModel"): ({}, "it is not a causal decoder"),
 }
 

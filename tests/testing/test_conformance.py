@@ -16,7 +16,6 @@ from longreach.attention.base import AttentionPolicy
 from longreach.attention.self_extend import SelfExtend
 from longreach.cache.sinks import Sinks
 from longreach.core import registry
-from longreach.core.bands import Band
 from longreach.core.method import MethodInfo
 from longreach.models._store import BandLayer
 from longreach.models.apply import apply
@@ -307,8 +306,8 @@ def test_a_snapshot_sees_what_is_left_behind(leave, undo):
             undo(model)
 
 
-def test_the_window_of_a_method_is_read_from_its_bands():
-    assert engine._edges(Sinks(num_sinks=4, window_size=16)) >= {4, 16, 19}
-    assert engine._edges(SETTING) == {16}
+def test_the_lengths_to_try_follow_from_bands_and_settings():
+    assert engine._edges(Sinks(num_sinks=4, window_size=16)) == {4, 16, 19}
+    assert engine._edges(SETTING) == {4, 16}
     assert engine._edges(Idle()) == {engine.WINDOW}
-    assert Band() == Band(lo=0, hi=None)
+    assert set(engine._lengths(SETTING)) == {1, 3, 4, 5, 15, 16, 17, 32, 33}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import longreach
-from longreach.core.errors import InputError
+from longreach.cli._options import model_name, open_rows, parse_depths
 from longreach.core.lengths import format_length, parse_length
 from longreach.core.spec import parse
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from longreach.evaluation.intervals import Interval
-    from longreach.evaluation.rows import Row, Rows
+    from longreach.evaluation.rows import Row
     from longreach.evaluation.usable import UsableLength
 
 _METRICS = ("likelihood", "generation")
@@ -60,13 +60,13 @@ def measure(
     from longreach.models import window
 
     length, trained = (None if given is None else parse_length(given) for given in (to, trained_window))
-    options = _options(tasks, text, windows=windows, samples=samples, depths=_depths(depths), seed=seed, batch_size=batch_size)
+    options = _options(tasks, text, windows=windows, samples=samples, depths=parse_depths(depths), seed=seed, batch_size=batch_size)
     options |= {} if chunk_size is None else {"chunk_size": chunk_size}
     check(**options)
     if method:
         parse(method)
-    name = Path(model).resolve().name if Path(model).is_dir() else model
-    store = _rows(rows or Path("longreach-rows", f"{name.replace('/', '--')}.jsonl"))
+    name = model_name(model)
+    store = open_rows(rows, name)
     loaded = longreach.load(model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
     trained = trained or window.trained_window(loaded.model.config)
     common: dict[str, Any] = {"name": name, "to": length or _BEYOND * trained, "method": method, "trained_window": trained, "rows": store}
@@ -84,24 +84,6 @@ def _options(tasks: str, text: list[Path] | None, **settings: Any) -> dict[str, 
     chosen = parse_tasks(tasks)
     reads_text = any(task.fewest_windows for task in chosen)
     return {"tasks": chosen, "text": read_texts(text) if text else stdlib_text("held-out") if reads_text else None, **settings}
-
-
-def _rows(path: Path) -> "Rows":
-    from longreach.evaluation.rows import Rows
-
-    rows = Rows(path)
-    if rows.healed:
-        typer.echo(f"{path}: its last line was cut off when a run was stopped, and has been taken out", err=True)
-    return rows
-
-
-def _depths(text: str | None) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"--depths {text}: not numbers; write 0,0.5,1") from None
 
 
 def _report(found: Sequence["Row"], trained_window: int, as_json: bool, path: str) -> None:

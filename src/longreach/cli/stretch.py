@@ -4,12 +4,14 @@ import json
 import os
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 import longreach
+from longreach.cli._options import model_name, open_rows, parse_depths
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
 
@@ -66,49 +68,43 @@ def stretch(
 
     Needs no training. Exits with 1 where --out is given and nothing is good enough to save. A stopped run goes on when run again.
     """
-    target = parse_length(to)
-    trained = None if trained_window is None else parse_length(trained_window)
-    where = _depths(depths)
+    target, trained = parse_length(to), None if trained_window is None else parse_length(trained_window)
     folder = report or (Path("longreach-report") if out is None else out.with_name(f"{out.name}-report"))
     _check_places(out, folder, force)
 
     from longreach.cli._progress import BarProgress
     from longreach.data.stdlib import stdlib_text
-    from longreach.evaluation.report import Saved, check_writable, write
+    from longreach.evaluation.report import Saved, write
     from longreach.evaluation.report import report as make_report
-    from longreach.evaluation.rows import Rows
+    from longreach.evaluation.stretch import check
     from longreach.evaluation.stretch import stretch as run
     from longreach.evaluation.text import read_texts
-    from longreach.models.reading import CHUNK
 
-    check_writable(folder)
-    words = read_texts(text) if text else stdlib_text("held-out")
-    name = Path(model).resolve().name if Path(model).is_dir() else model
-    store = Rows(rows or Path("longreach-rows", f"{name.replace('/', '--')}.jsonl"))
-    if store.healed:
-        typer.echo(f"{store.path}: its last line was cut off when a run was stopped, and has been taken out", err=True)
+    wanted = [spec for option in methods or ["auto"] for spec in option.split(";") if spec.strip()]
+    options: dict[str, Any] = {
+        "text": read_texts(text) if text else stdlib_text("held-out"), "purpose": purpose, "finalists": finalists, "windows": windows,
+        "samples": samples, "depths": parse_depths(depths), "seed": seed, "chunk_size": chunk_size, "batch_size": batch_size,
+    }  # fmt: skip
+    check(**options)
+    name = model_name(model)
+    store = open_rows(rows, name)
     # A method that the checkpoint was saved with would stand in the way of others.
     loaded = longreach.load(
         model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, apply_method=False
     )
-    wanted = [spec for option in methods or ["auto"] for spec in option.split(";") if spec.strip()]
     try:
         with BarProgress() as progress:
-            outcome = run(
-                *loaded, name=name, to=target, text=words, methods=wanted, purpose=purpose, finalists=finalists, trained_window=trained,
-                windows=windows, samples=samples, depths=where, seed=seed, batch_size=batch_size,
-                chunk_size=CHUNK if chunk_size is None else chunk_size, rows=store, progress=progress,
-            )  # fmt: skip
+            outcome = run(*loaded, name=name, to=target, methods=wanted, trained_window=trained, rows=store, progress=progress, **options)
     except KeyboardInterrupt:
         typer.echo(f"What was measured is kept in {store.path}; the same command goes on from there.", err=True)
         raise
-    facts = {"command": _command(context), "text": ", ".join(map(str, text or [])) or "this Python's documentation and held-out source"}
-    write(make_report(outcome, **facts, saved=Saved()), folder)  # before saving, which may fail
+    source = ", ".join(map(str, text or [])) or "this Python's documentation and held-out source"
+    data = make_report(outcome, command=_command(context), text=source, saved=Saved())
+    write(data, folder)  # before saving, which may fail
     saved = _save(outcome, loaded, out, force)
-    data = make_report(outcome, **facts, saved=saved)
-    files = write(data, folder)
+    files = write(data | {"saved": asdict(saved)}, folder)
     if as_json:
-        print(json.dumps(data, allow_nan=False))
+        print(json.dumps(data | {"saved": asdict(saved)}, allow_nan=False))
     else:
         _show(data, saved, out, [*files, store.path])
     if out is not None and saved.folder is None:
@@ -117,19 +113,22 @@ def stretch(
 
 def _check_places(out: Path | None, report: Path, force: bool) -> None:
     """Refuse before hours of measuring what would fail after them."""
+    from longreach.evaluation.report import check_writable
+
     if out is None:
         if force:
             raise InputError("--force has no effect without --out")
+        check_writable(report)
         return
-    from longreach.models.record import MARKER
+    from longreach.models.checkpoint import place_of
 
-    if out.exists() and not (out.is_dir() and ((out / MARKER).is_file() or not any(out.iterdir()))):
-        raise InputError(f"{out} exists and is not a longreach checkpoint; choose another folder")
-    if report.resolve().is_relative_to(out.resolve()):
+    place = place_of(out)
+    if report.resolve().is_relative_to(place):
         raise InputError(f"--report {report} lies in --out, which holds the checkpoint alone; choose another folder")
-    parent = next(folder for folder in out.absolute().parents if folder.exists())
+    parent = next(folder for folder in place.parents if folder.exists())
     if not os.access(parent, os.W_OK):
         raise InputError(f"cannot write to {parent}; choose another folder with --out")
+    check_writable(report)
 
 
 def _save(outcome: "Outcome", loaded: "Checkpoint", out: Path | None, force: bool) -> "Saved":
@@ -153,10 +152,11 @@ def _save(outcome: "Outcome", loaded: "Checkpoint", out: Path | None, force: boo
             servers = None
     if out is None:
         return Saved(servers=servers)
-    longreach.save(*loaded, out, method=best.method, target=outcome.target)
-    record = read_record(out)
+    place = longreach.save(*loaded, out, method=best.method, target=outcome.target)
+    record = read_record(place)
     exported = record is not None and record.exported
-    return Saved(folder=str(out), exported=exported, difference=verify_export(out) if exported and best.method else None, servers=servers)
+    difference = verify_export(place) if exported and best.method else None
+    return Saved(folder=str(out), exported=exported, difference=difference, servers=servers)
 
 
 def _command(context: typer.Context) -> str:
@@ -170,15 +170,6 @@ def _command(context: typer.Context) -> str:
             option = [parameter.opts[0]] if parameter.param_type_name == "option" else []
             words += option if one is True else [*option, str(one)]
     return shlex.join(words)
-
-
-def _depths(text: str | None) -> list[float] | None:
-    if text is None:
-        return None
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError:
-        raise InputError(f"--depths {text}: not numbers; write 0,0.5,1") from None
 
 
 def _show(data: dict[str, Any], saved: "Saved", out: Path | None, files: Sequence[Path | None]) -> None:

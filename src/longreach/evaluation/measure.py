@@ -19,8 +19,7 @@ from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.tasks.base import Case, Plan, Task
 from longreach.evaluation.text import Encoder, Ids, cut_windows
 from longreach.models import window
-from longreach.models.apply import _APPLIED as APPLIED
-from longreach.models.apply import apply
+from longreach.models.apply import applied, apply
 from longreach.models.reading import CHUNK, read
 
 TASKS = "loss+passkey+needle"
@@ -81,7 +80,7 @@ def measure(
         depths=DEPTHS if depths is None else tuple(sorted(depths)),
         samples=SAMPLES if samples is None else samples,
         seed=seed or 0,
-        row=_common(model, name, spec or vars(model).get(APPLIED, ""), chunk_size, batch_size),
+        row=_common(model, name, spec or applied(model), chunk_size, batch_size),
     )
     rows = Rows() if rows is None else rows
     with apply(model, spec):

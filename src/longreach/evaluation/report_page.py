@@ -135,11 +135,12 @@ def _maps(data: dict[str, Any]) -> str:
     maps = [(one, _map(data, one["method"], [row for row in rows if row["method"] == one["method"]])) for one in data["methods"]]
     full = "".join(html for one, html in maps if not one["screened"])
     screened = "".join(html for one, html in maps if one["screened"])
-    more = f'<details><summary>Methods that were only screened</summary><div class="maps">{screened}</div></details>' if screened else ""
+    wide = f'<div class="maps" style="--lengths:{len({row["length"] for row in rows})}">'
+    more = f"<details><summary>Methods that were only screened</summary>{wide}{screened}</div></details>" if screened else ""
     return (
         f"<section><h2>Retrieval by depth and length</h2><p>Share of right answers ({escape(task)}): down, where the fact stands (0 is the "
         f"beginning of the text); across, the length in tokens. Lengths beyond the trained window are underlined.</p>"
-        f'<div class="maps">{full}</div>{more}</section>'
+        f"{wide}{full}</div>{more}</section>"
     )
 
 
@@ -152,7 +153,8 @@ def _map(data: dict[str, Any], method: str, rows: list[dict[str, Any]]) -> str:
         cells = "".join(_heat(scores[depth, length], past=length > data["trained_window"]) for length in lengths)
         body.append(f'<tr><th scope="row">{depth:g}</th>{cells}</tr>')
     return (
-        f'<figure class="map"><h3>{_name(method)}</h3><table aria-label="Retrieval of {escape(_plain(method))} by depth and length">'
+        f'<figure class="map" tabindex="0"><h3>{_name(method)}</h3>'
+        f'<table aria-label="Retrieval of {escape(_plain(method))} by depth and length">'
         f'<thead><tr><th scope="col">depth</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
         f"<figcaption>{rows[0]['n']} prompts a cell</figcaption></figure>"
     )
@@ -188,7 +190,8 @@ def _servers(data: dict[str, Any]) -> str:
         )
         parts.append(f"<p>Saved in <code>{escape(saved['folder'])}</code>, for {how}.{checked}</p>")
     for server, words in (saved["servers"] or {}).items():
-        parts.append(f"<h3>{escape(server)}</h3><pre><code>{escape(words)}</code></pre>")
+        command = " --" in words  # else it says why there is none
+        parts.append(f"<h3>{escape(server)}</h3>{_code(words) if command else f'<p>{escape(words)}</p>'}")
     return f"<section><h2>Use it</h2>{''.join(parts)}</section>" if parts else ""
 
 
@@ -205,7 +208,11 @@ def _repeat(data: dict[str, Any]) -> str:
         "date": data["date"],
     }
     items = "".join(f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
-    return f'<section><h2>Repeat it</h2><pre><code>{escape(data["command"])}</code></pre><dl class="plain">{items}</dl></section>'
+    return f'<section><h2>Repeat it</h2>{_code(data["command"])}<dl class="plain">{items}</dl></section>'
+
+
+def _code(words: str) -> str:
+    return f"<pre><code>{escape(words)}</code></pre>"
 
 
 def _plain(method: str) -> str:

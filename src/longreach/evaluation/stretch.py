@@ -9,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from longreach.core.errors import InputError, LongreachError, UnsupportedError
 from longreach.core.progress import SILENT, Progress
+from longreach.evaluation import measure as measuring
 from longreach.evaluation.candidates import AUTO, Candidate, applicable, collect, improved
 from longreach.evaluation.choice import RULES, Choice, Purpose, Standing, choose, screening_order, standing
 from longreach.evaluation.measure import DEPTHS, SAMPLES, measure, parse_tasks
@@ -17,7 +18,7 @@ from longreach.evaluation.text import Encoder, cut_windows
 from longreach.models import window
 from longreach.models.reading import CHUNK
 
-RETRIEVAL = "needle"
+TASKS: dict[Purpose, tuple[str, ...]] = {"recall": ("needle", "loss"), "streaming": ("loss",)}  # what a method is judged by
 FINALISTS = 3
 _MOST_WINDOWS = 8  # losses are compared token by token, which needs fewer texts than a loss by itself
 _SCREENING = 2  # windows of text, and prompts of each depth and length
@@ -83,7 +84,7 @@ def stretch(
     samples: int | None = None,
     depths: Sequence[float] | None = None,
     seed: int | None = None,
-    chunk_size: int = CHUNK,
+    chunk_size: int | None = None,
     batch_size: int | None = None,
     rows: Rows | None = None,
     progress: Progress = SILENT,
@@ -100,11 +101,10 @@ def stretch(
     trained = trained_window or window.trained_window(model.config)
     if to <= trained:
         raise InputError(f"nothing to stretch: {to} tokens are within the trained window of {trained}; give a greater length")
-    if finalists < 1:
-        raise InputError(f"finalists={finalists} must be at least 1")
-    for option, value in {"samples": samples, "depths": depths, "seed": seed}.items():
-        if purpose == "streaming" and value is not None:
-            raise InputError(f"{option} has no effect: streaming is judged by loss, and only retrieval depends on it")
+    check(
+        text=text, purpose=purpose, finalists=finalists, windows=windows, samples=samples, depths=depths, seed=seed,
+        chunk_size=chunk_size, batch_size=batch_size,
+    )  # fmt: skip
     fitting, refused = applicable(model, collect(methods, trained, to))
     if not fitting:
         raise InputError(f"no method can be applied to {name}: " + "; ".join(f"{spec}: {why}" for spec, why in refused.items()))
@@ -114,8 +114,8 @@ def stretch(
         depths=DEPTHS if depths is None else tuple(sorted(depths)),
     )
     common = {
-        "name": name, "to": to, "text": text, "trained_window": trained, "chunk_size": chunk_size, "batch_size": batch_size,
-        "rows": Rows() if rows is None else rows,
+        "name": name, "to": to, "text": text, "trained_window": trained, "chunk_size": CHUNK if chunk_size is None else chunk_size,
+        "batch_size": batch_size, "rows": Rows() if rows is None else rows,
     }  # fmt: skip
     bench = _Bench(model, tokenizer, common, purpose, budget, seed or 0, progress)
     stock = bench.stand(Candidate(), budget)
@@ -134,6 +134,14 @@ def stretch(
         seed=seed or 0,
         text_sha256=sha256(text.encode()).hexdigest(),
     )
+
+
+def check(*, text: str, purpose: Purpose, **options: Any) -> None:
+    """Refuse, before a model is loaded, what `stretch` would refuse: options that are out of range or have no effect on the purpose.
+
+    Raises: InputError.
+    """
+    measuring.check(parse_tasks("+".join(TASKS[purpose])), text=text, **options)
 
 
 class _Bench:
@@ -181,14 +189,16 @@ class _Bench:
         )
         self._measured += 1
         common = {**self.common, "progress": told}
-        inside = parse_tasks(f"loss_inside:window_size={common['trained_window']}")
         rows = []
-        if self.purpose == "recall":
-            rows += measure(
-                self.model, self.tokenizer, tasks=parse_tasks(RETRIEVAL), method=candidate.spec, windows=self.budget.windows,
-                samples=budget.samples, depths=budget.depths, seed=self.seed, **common,
-            )  # fmt: skip
-        rows += measure(self.model, self.tokenizer, tasks=parse_tasks("loss"), method=candidate.spec, windows=budget.windows, **common)
+        for task in TASKS[self.purpose]:
+            # Prompts take their text from the same windows in screening as in full, so that none is answered twice.
+            plan = (
+                {"windows": budget.windows}
+                if task == "loss"
+                else {"windows": self.budget.windows, "samples": budget.samples, "depths": budget.depths, "seed": self.seed}
+            )
+            rows += measure(self.model, self.tokenizer, tasks=parse_tasks(task), method=candidate.spec, **plan, **common)
+        inside = parse_tasks(f"loss_inside:window_size={common['trained_window']}")
         standard = measure(self.model, self.tokenizer, tasks=inside, windows=budget.windows, **common)
         if budget == self.budget:
             self.standard = standard
@@ -236,9 +246,6 @@ class _Labelled(Progress):
 
 
 def _count_windows(tokenizer: PreTrainedTokenizerBase, text: str, to: int, wanted: int | None) -> int:
-    least = parse_tasks("loss")[0].fewest_windows
-    if wanted is not None and wanted < least:
-        raise InputError(f"windows={wanted} must be at least {least}")
     encoder = Encoder(tokenizer)
-    found = cut_windows(encoder, text, to - len(encoder.prefix), wanted, least)
+    found = cut_windows(encoder, text, to - len(encoder.prefix), wanted, least=2)
     return len(found) if wanted is not None else min(_MOST_WINDOWS, len(found))

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
+from transformers import CONFIG_MAPPING
 
 from longreach.core.errors import CheckpointError
 
@@ -53,12 +55,24 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def check_no_code(folder: Path, name: str) -> None:
-    """Raise CheckpointError where the checkpoint wants to run code of its own (`auto_map`)."""
-    for file in ("config.json", "tokenizer_config.json"):
-        if (folder / file).is_file() and read_json(folder / file).get("auto_map"):
+    """Raise CheckpointError where the checkpoint can only be loaded by running code of its own (`auto_map`).
+
+    Checkpoints that are older than their family in transformers bring code, too; transformers' own classes then load them.
+    """
+    for file, native in (("config.json", _native_config), ("tokenizer_config.json", _native_tokenizer)):
+        settings = read_json(folder / file) if (folder / file).is_file() else {}
+        if settings.get("auto_map") and not native(settings):
             raise CheckpointError(
                 f"{name} brings its own code (auto_map in {file}), which is not run unless --trust-remote-code; read that code first"
             )
+
+
+def _native_config(settings: dict[str, Any]) -> bool:
+    return settings.get("model_type") in CONFIG_MAPPING
+
+
+def _native_tokenizer(settings: dict[str, Any]) -> bool:
+    return hasattr(transformers, str(settings.get("tokenizer_class")))
 
 
 def find_weights(folder: Path, name: str, *, allow_pickle: bool) -> Weights:

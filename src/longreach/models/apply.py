@@ -24,6 +24,11 @@ from longreach.positions.base import PositionsMethod, Rope
 _APPLIED = "_longreach_applied"
 
 
+def applied(model: PreTrainedModel) -> str:
+    """The spec of what is applied to the model; "" where nothing is."""
+    return str(model.__dict__.get(_APPLIED, ""))
+
+
 @contextmanager
 def apply(model: PreTrainedModel, methods: str | Method | Sequence[Method] | None) -> Iterator[PreTrainedModel]:
     """Inside the context, `model` works under `methods`: a spec (`self_extend:neighbours=128,group=8+log_n`), or methods.
@@ -40,7 +45,7 @@ def apply(model: PreTrainedModel, methods: str | Method | Sequence[Method] | Non
 @contextmanager
 def _applied(model: PreTrainedModel, stack: Sequence[Method]) -> Iterator[None]:
     name = unparse(stack)
-    if (inside := model.__dict__.get(_APPLIED)) is not None:
+    if inside := applied(model):
         raise UnsupportedError(name, type(model).__name__, f"{inside} is applied to it", "leave that first, or stack methods with +")
     with ExitStack() as undo:
         model.__dict__[_APPLIED] = name

@@ -29,8 +29,7 @@ from longreach.core.method import Method
 from longreach.core.spec import unparse
 from longreach.models import _safety
 from longreach.models._folder import heal, replacing
-from longreach.models.apply import _APPLIED as APPLIED
-from longreach.models.apply import apply
+from longreach.models.apply import applied, apply
 from longreach.models.export import edited, verify_export
 from longreach.models.record import MARKER, Record, read_record, stack_of
 from longreach.models.rope_config import SCALED_BY, rope_of, with_rope
@@ -124,9 +123,7 @@ def save(
     """
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"{type(model).__name__} is not a transformers model; merge adapters first (merge_and_unload)")
-    place = Path(folder).expanduser().resolve()
-    if place.exists() and not (place.is_dir() and ((place / MARKER).is_file() or not any(place.iterdir()))):
-        raise InputError(f"{folder} exists and is not a longreach checkpoint; choose another folder")
+    place = place_of(folder)
     with _as_loaded(model):
         record, changes = _plan(model, method, target)
         needed = model.get_memory_footprint()
@@ -138,6 +135,17 @@ def save(
         except (OSError, ValueError, SafetensorError) as error:
             why = f"the disk is full (it takes {_safety.amount(needed)})" if _disk_full(error) else _first_line(error)
             raise CheckpointError(f"cannot save to {folder}: {why}; nothing was changed there") from error
+    return place
+
+
+def place_of(folder: str | Path) -> Path:
+    """Where a checkpoint to be saved will stand, in full.
+
+    Raises: InputError where something stands there that longreach did not write.
+    """
+    place = Path(folder).expanduser().resolve()
+    if place.exists() and not (place.is_dir() and ((place / MARKER).is_file() or not any(place.iterdir()))):
+        raise InputError(f"{folder} exists and is not a longreach checkpoint; choose another folder")
     return place
 
 
@@ -187,7 +195,7 @@ def _config(folder: Path, label: str, *, trust_remote_code: bool) -> PreTrainedC
         _safety.check_no_code(folder, label)
     with _one_line(label):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    if "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+    if trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
         return config
     named = config.architectures or []
     causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not config.is_encoder_decoder
@@ -245,12 +253,12 @@ def _apply_for_good(model: PreTrainedModel, record: Record) -> None:
 @contextmanager
 def _as_loaded(model: PreTrainedModel) -> Iterator[None]:
     """Inside, a method that `load` applied is taken off, so that the checkpoint itself is saved."""
-    if (applied := vars(model).get(APPLIED)) is None:
+    if not (spec := applied(model)):
         yield
         return
     undo: ExitStack | None = vars(model).get("longreach_undo")
     if undo is None:
-        raise InputError(f"{applied} is applied to the model; leave it first, and name it as the method to save with")
+        raise InputError(f"{spec} is applied to the model; leave it first, and name it as the method to save with")
     record = vars(model)["longreach_record"]
     undo.close()
     vars(model)["longreach_record"] = record

@@ -32,6 +32,11 @@ def examine(model: PreTrainedModel, trained_window: int) -> list[Attention]:
             with torch.autocast(model.device.type, enabled=False):  # proven in the model's own precision
                 attentions = rotation.probe(model, run)
                 _prove(model, attentions, trained_window)
+        except UnsupportedError:
+            raise
+        except Exception as error:  # models with attention, positions or a cache of their own fail in ways of their own
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise rotation.refusal(model, f"it cannot be run with another attention function ({what})") from error
         finally:
             model.train(mode)
         _known[model] = attentions
@@ -54,4 +59,4 @@ def _prove(model: PreTrainedModel, attentions: list[Attention], trained_window: 
     differs = float((ours - stock).abs().max() / stock.std())
     if not differs < (1e-3 if model.dtype == torch.float32 else 0.2):
         why = f"under full attention its logits differ by {differs:.2g} standard deviations from those of the plain model"
-        raise UnsupportedError("the engine", type(model).__name__, why, "use a positions method, which needs no engine")
+        raise rotation.refusal(model, why)

@@ -145,33 +145,22 @@ def probe(model: PreTrainedModel, run_with: Callable[[Capture, Tensor], None]) -
     """
     device = next(model.parameters()).device
     ids = (torch.arange(_PROBE_TOKENS, device=device)[None] * 7 + 3) % model.config.get_text_config().vocab_size
-    try:
-        stock = _captured(run_with, ids)
-        with identity_rotary(model):
-            plain = _captured(run_with, ids)
-    except Exception as error:  # models with attention code of their own fail in ways of their own
-        what = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise _refusal(model, f"its attention does not go through transformers' attention interface ({what})") from error
+    stock = _captured(run_with, ids)
+    with identity_rotary(model):
+        plain = _captured(run_with, ids)
     if len(stock) != len(plain) or not stock:
-        raise _refusal(model, f"its attention does not go through transformers' attention interface ({len(plain)} layers seen)")
+        raise refusal(model, f"its attention does not go through transformers' attention interface ({len(plain)} layers seen)")
     rotaries = [module for _, _, module in rotary_modules(model)]
     found = []
     for (module, q, k, options), (_, q0, k0, _) in zip(stock, plain, strict=True):
         if not options.get("is_causal", getattr(module, "is_causal", True)):
-            raise _refusal(model, "it is not a causal decoder")
+            raise refusal(model, "it is not a causal decoder")
         rotation = _fit(rotaries, model, (q0, k0), (q, k))
-        found.append(
-            Attention(
-                module,
-                rotation,
-                q.shape[1],
-                k.shape[1],
-                q.shape[-1],
-                options.get("sliding_window") or getattr(module, "sliding_window", None),
-            )
-        )
+        # What is passed along counts, also None: some families keep the window on their full layers, too.
+        window = options["sliding_window"] if "sliding_window" in options else getattr(module, "sliding_window", None)
+        found.append(Attention(module, rotation, q.shape[1], k.shape[1], q.shape[-1], window))
     if all(layer.rotation is None for layer in found):
-        raise _refusal(model, "it has no rotary embedding")
+        raise refusal(model, "it has no rotary embedding")
     return found
 
 
@@ -207,7 +196,7 @@ def _fit(rotaries: list[nn.Module], model: PreTrainedModel, plain: tuple[Tensor,
                     best = (error, rotation)
     scale = float(stock[0].abs().max())
     if best is None or best[0] > 1e-2 * scale or (plain[0].dtype == torch.float32 and best[0] > 1e-4 * scale):
-        raise _refusal(model, f"its rotary embedding is of no known form (closest differs by {best[0] if best else float('nan'):.2g})")
+        raise refusal(model, f"its rotary embedding is of no known form (closest differs by {best[0] if best else float('nan'):.2g})")
     return best[1]
 
 
@@ -218,6 +207,7 @@ def _candidates(rotary: int, layer_type: str | None) -> Iterator[Rotation]:
                 yield Rotation(rotary, layout, form, layer_type, upcast)
 
 
-def _refusal(model: PreTrainedModel, why: str) -> UnsupportedError:
+def refusal(model: PreTrainedModel, why: str) -> UnsupportedError:
+    """The error that says why the engine cannot run a model, and what can be done instead."""
     instead = "use a positions method, which needs no engine" if rotary_modules(model) else "choose a model with rotary positions"
     return UnsupportedError("the engine", type(model).__name__, why, instead)

@@ -47,6 +47,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "stablelm": ("StableLm", {"qk_layernorm": True, **_rope(partial_rotary_factor=0.5)}),
     "olmo2": ("Olmo2", {}),
     "cohere2": ("Cohere2", {**_SLIDING, "layer_types": _MIXED, "logit_scale": 1.0}),
+    "exaone4": ("Exaone4", {**_SLIDING, "layer_types": _MIXED}),
     "glm4": ("Glm4", {"head_dim": 16}),
     "falcon": ("Falcon", {"new_decoder_architecture": True, "num_kv_heads": 2, "alibi": False, "bias": False}),
     "gpt_oss": ("GptOss", {"head_dim": 16, **_SLIDING, "num_local_experts": 4, "num_experts_per_tok": 2, **_rope()}),

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Iterator
+from dataclasses import fields
 from typing import Any
 
 import torch
@@ -166,7 +167,7 @@ def check_lengths(method: Method) -> int:
 
 
 def _edges(method: Method) -> set[int]:
-    """Distances and indices at which the method changes its behaviour; the trained window where it states none."""
+    """Distances and indices at which the method changes its behaviour: of its bands, and its whole-number settings."""
     layer = LayerContext(layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=2, trained_window=WINDOW)
     bands: tuple[Band, ...] = getattr(method, "bands", lambda _: None)(layer) or ()
     found = [
@@ -174,12 +175,13 @@ def _edges(method: Method) -> set[int]:
         for band in bands
         for edge in (band.lo, None if band.hi is None else band.hi + 1, band.sinks, band.after, band.queries.maximum, band.keys.maximum)
     ]
+    found += [value for setting in fields(method) if isinstance(value := getattr(method, setting.name), int)]
     return {edge for edge in found if edge} or {WINDOW}
 
 
 def _lengths(method: Method) -> Iterator[int]:
     edges = _edges(method)
-    yield from (1, 2 * max(edges) + 1)
+    yield from (1, WINDOW, WINDOW + 1, 2 * max(edges) + 1)
     for edge in edges:
         yield from (max(1, edge - 1), edge, edge + 1)
 
@@ -351,7 +353,8 @@ CHECKS = (
         Check(run=check, applies=_runs)
         for check in (
             check_changes_the_model, check_reference, check_gradients, check_causality, check_chunks, check_decoding, check_left_padding,
-            check_lengths, check_undo, check_same_seed, check_beams, check_prompt_lookup, check_deepcopy, check_no_nesting, check_old_caches_are_refused,
+            check_lengths, check_undo, check_same_seed, check_beams, check_prompt_lookup, check_deepcopy, check_no_nesting,
+            check_old_caches_are_refused,
         )
     ),
     Check(run=check_neutral, applies=_runs, settings="NEUTRAL"),

@@ -1,0 +1,37 @@
+"""What several verbs make of their options."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from longreach.core.errors import InputError
+
+if TYPE_CHECKING:
+    from longreach.evaluation.rows import Rows
+
+
+def model_name(model: str) -> str:
+    """What rows and reports call a model: its folder's own name, or the hub id."""
+    return Path(model).resolve().name if Path(model).is_dir() else model
+
+
+def open_rows(path: Path | None, name: str) -> "Rows":
+    """The rows measured so far, by default those of the model of that name."""
+    from longreach.evaluation.rows import Rows
+
+    path = path or Path("longreach-rows", f"{name.replace('/', '--')}.jsonl")
+    rows = Rows(path)
+    if rows.healed:
+        typer.echo(f"{path}: its last line was cut off when a run was stopped, and has been taken out", err=True)
+    return rows
+
+
+def parse_depths(text: str | None) -> list[float] | None:
+    """Numbers from `0,0.5,1`."""
+    if text is None:
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise InputError(f"--depths {text}: not numbers; write 0,0.5,1") from None
