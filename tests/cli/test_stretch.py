@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -15,11 +16,19 @@ from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 QUICK = ("--to", "256", "--text", "book.txt", "--windows", "2", "--samples", "1", "--depths", "0.5")
 
 
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """The checkpoint of a random model with a trained window of 128 tokens."""
+    place = tmp_path_factory.mktemp("checkpoint")
+    tiny_model(vocab_size=VOCABULARY).save_pretrained(place)
+    tokenizer().save_pretrained(place)
+    return place
+
+
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """A folder to work in, with the model `tiny` (trained window 128) and the text book.txt."""
-    tiny_model(vocab_size=VOCABULARY).save_pretrained(tmp_path / "tiny")
-    tokenizer().save_pretrained(tmp_path / "tiny")
+def folder(checkpoint, tmp_path, monkeypatch):
+    """A folder to work in, with the model `tiny` and the text book.txt."""
+    shutil.copytree(checkpoint, tmp_path / "tiny")
     (tmp_path / "book.txt").write_text(real_text(), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -38,9 +38,13 @@ class SelfExtend(AttentionPolicy):
 
     @classmethod
     def suggest(cls, trained_window: int, target: int) -> tuple["SelfExtend", ...]:
-        """A quarter and a half of the window for neighbours, with the smallest group that keeps all distances inside the window."""
-        shares = {max(1, trained_window // 4), max(1, trained_window // 2)}
-        return tuple(cls(neighbours=near, group=math.ceil(target / max(1, trained_window - near))) for near in sorted(shares))
+        """A quarter of the window for neighbours with the smallest group that reaches; half of it with a group half as large again.
+
+        The slack keeps far keys off the largest trained distances, which training shows a model least often.
+        """
+        few, many = max(1, trained_window // 4), max(1, trained_window // 2)
+        least = target / max(1, trained_window - few), target / max(1, trained_window - many)
+        return (cls(neighbours=few, group=math.ceil(least[0])), cls(neighbours=many, group=math.ceil(1.5 * least[1])))
 
     def bands(self, layer: LayerContext) -> tuple[Band, ...]:
         """Near: i - j. Far: (i // group + neighbours - neighbours // group) - j // group."""

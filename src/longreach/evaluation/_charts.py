@@ -141,11 +141,14 @@ def _band(points: Iterable[Point], frame: _Frame) -> str:
 
 
 def _values_shown(series: Sequence[Series], limit: float | None) -> tuple[float, float]:
-    """The range to draw: a method that breaks down leaves the chart at its top, so that the others can be told apart."""
+    """The range to draw: a method that breaks down leaves the chart at its top, and wide intervals at both ends, so that the
+    rest can be told apart.
+    """
+    values = [point.value for line in series for point in line.points]
     bands = [end for line in series if line.weight != "faint" for p in line.points for end in (p.low, p.high) if end is not None]
-    values = [*bands, *(point.value for line in series for point in line.points)]
-    low, most = min(values), min(max(point.value for point in line.points) for line in series)
-    high = min(max(values), most + _SPAN)
+    low, best = min(values), min(max(point.value for point in line.points) for line in series)
+    high = min(max(values), best + _SPAN)
+    low, high = max(low - _SPAN / 2, min([low, *bands])), min(high + _SPAN / 2, max([high, *bands]))
     margin = max(0.05 * (high - low), 0.02)
     return low - margin, max(high + margin, 0.0 if limit is None else 2 * limit)
 

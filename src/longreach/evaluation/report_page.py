@@ -124,7 +124,8 @@ def _screening_words(data: dict[str, Any]) -> str:
     few = [counts[one["method"]] for one in data["methods"] if one["screened"]]
     if not few:
         return ""
-    return f" What was only screened read {max(few)} of the texts and fewer prompts, fewer at once: its speed and memory do not compare."
+    prompts = " and fewer prompts" if data["purpose"] == "recall" else ""
+    return f" What was only screened read {max(few)} of the texts{prompts}, fewer at once: its speed and memory do not compare."
 
 
 def _maps(data: dict[str, Any]) -> str:

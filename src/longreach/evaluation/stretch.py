@@ -222,10 +222,10 @@ class _Bench:
         for candidate in candidates:
             try:
                 standings.append(self.stand(candidate, budget))
-            except (InputError, UnsupportedError):
-                raise
-            except LongreachError as error:  # logits that are not finite
-                refused[candidate.spec] = str(error)
+            except LongreachError as error:
+                if isinstance(error, InputError) or (isinstance(error, UnsupportedError) and candidate.named):
+                    raise
+                refused[candidate.spec] = str(error)  # as logits that are not finite
         return standings
 
     def _can_win(self, one: Standing) -> bool:

@@ -297,7 +297,7 @@ def check_lost_tokens_stay_lost(method: Method) -> int:
 
 
 def check_deepcopy(method: Method) -> int:
-    """A copy of the model made inside the context works by itself, also after the context is left."""
+    """A copy of the model made inside the context works under the method, and shares nothing with the original."""
     model, ids = tiny_model(max_position_embeddings=WINDOW), random_ids(2, LENGTH)
     with apply(model, method):
         wanted = logits(model, ids)
