@@ -80,6 +80,15 @@ def test_a_model_of_sliding_layers_only(spec):
         pass
 
 
+@pytest.mark.parametrize("spec", [POLICY, "rerope:window_size=8", "dynamic_ntk"])
+def test_positions_where_the_full_layers_use_none(spec):
+    model = tiny_model("cohere2")
+    with pytest.raises(UnsupportedError, match="its full-attention layers use no positions"), apply(model, spec):
+        pass
+    with apply(model, "sinks:window_size=8+log_n"):  # what works by visibility and sharpness does work
+        pass
+
+
 def test_a_method_inside_a_method():
     model = tiny_model()
     with apply(model, "linear:factor=2"), pytest.raises(UnsupportedError, match="linear:factor=2 is applied to it"), apply(model, POLICY):

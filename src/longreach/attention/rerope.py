@@ -2,7 +2,7 @@
 
 Paper: Rectified Rotary Position Embeddings, 2023, Jianlin Su (published online: kexue.fm/archives/9708)
 Cost: two attention bands a layer; no training.   Limits: beyond the window keys have no order (leaky: a blurred one).
-Differs from the paper: nothing.
+Differs from the paper: the author's code also multiplies logits by log n; stack log_n on it for that.
 """
 
 import math
@@ -27,6 +27,7 @@ class ReRoPE(AttentionPolicy):
     info: ClassVar = MethodInfo(
         title="Rectified Rotary Position Embeddings",
         paper="Jianlin Su, 2023 (kexue.fm/archives/9708)",
+        changes_positions=True,
         claims=(Claim(text="trained at 512 tokens, predicts at 4096 about as well as at 512", metric="rise", at_most=0.05),),
     )
     window_size: int

@@ -25,6 +25,7 @@ class SelfExtend(AttentionPolicy):
     info: ClassVar = MethodInfo(
         title="LLM Maybe LongLM: Self-Extend LLM Context Window Without Tuning",
         paper="arXiv:2401.01325",
+        changes_positions=True,
         claims=(
             Claim(text="untuned, perplexity stays low beyond the window (Llama-2, Mistral, SOLAR)", metric="rise", at_most=0.05),
             Claim(text="untuned, passkeys are found at all depths well beyond the window", metric="retrieval", at_least=0.9),

@@ -32,7 +32,8 @@ class MethodInfo:
     Args: title: the paper's full title. paper: its identifier (`arXiv:2401.01325`), or where it was published.
     training_free: works on a checkpoint as it is. exportable: transformers can run it from a plain config.
     bounded_memory: keeps a fixed number of tokens however many were seen. forgets: text beyond that number is lost.
-    length_dependent: its frequencies change with the number of tokens seen. claims: what the evidence table holds it to.
+    length_dependent: its frequencies change with the number of tokens seen. changes_positions: works by positions alone, and so
+    has no effect where a layer uses none. claims: what the evidence table holds it to.
     """
 
     title: str
@@ -42,6 +43,7 @@ class MethodInfo:
     bounded_memory: bool = False
     forgets: bool = False
     length_dependent: bool = False
+    changes_positions: bool = False
     claims: tuple[Claim, ...] = ()
 
 

@@ -58,11 +58,21 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method]) -> Iterator[None]:
             window = trained_window(model.config.get_text_config())
             attentions = _examined(name, model, window)
             setup = _setup(name, model, policies, positions)
-            if policies and all(attention.window is not None for attention in attentions):
-                why = "all its layers have a sliding window of their own, so no query ever sees beyond it"
-                raise UnsupportedError(name, type(model).__name__, why, "nothing has to be extended")
+            _check_effect(name, model, stack, attentions)
             undo.enter_context(engine.installed(model, attentions, setup, window))
         yield
+
+
+def _check_effect(name: str, model: PreTrainedModel, stack: Sequence[Method], attentions: Sequence[Attention]) -> None:
+    """Refuse what would silently do nothing."""
+    full = [attention for attention in attentions if attention.window is None]
+    if not full:
+        why = "all its layers have a sliding window of their own, so no query ever sees beyond it"
+        raise UnsupportedError(name, type(model).__name__, why, "nothing has to be extended")
+    for method in stack:
+        if all(attention.rotation is None for attention in full) and method.info.changes_positions:
+            why = "its full-attention layers use no positions, so there is nothing to change"
+            raise UnsupportedError(method.spec, type(model).__name__, why, "leave it out; log_n and methods that bound memory do work")
 
 
 def _unwrapped(model: PreTrainedModel) -> PreTrainedModel:
