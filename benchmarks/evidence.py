@@ -26,6 +26,7 @@ from longreach.evaluation.rows import Rows
 from longreach.evaluation.stretch import stretch
 
 DATA = "held-out standard library"
+SAMPLES = 2  # prompts of each depth and length
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "evidence"
 
 
@@ -104,7 +105,7 @@ def _logit_difference(name: str, bench: Bench) -> Number:
 def evidence(name: str, to: int, rows: Rows) -> list[dict[str, object]]:
     """One row for each claim of each method that changes how a model reads."""
     model, tokenizer = longreach.load(name)
-    common = {"name": name, "to": to, "text": stdlib_text("held-out"), "finalists": 99, "rows": rows}
+    common = {"name": name, "to": to, "text": stdlib_text("held-out"), "finalists": 99, "samples": SAMPLES, "rows": rows}
     alone = stretch(model, tokenizer, methods=("auto",), **common)
     best = max((one for one in alone.standings if one.method and not one.forgets), key=lambda one: (one.retrieval or one.rise).mean)
     wrappers = [wrapper for each in registry.names() for wrapper in registry.get(each).suggest_on(parse(best.method)[0])]
@@ -139,7 +140,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="nano")
     parser.add_argument("--to", type=parse_length, default=4096)
-    parser.add_argument("--rows", type=Path, default=Path("demo/evidence-rows.jsonl"))
+    parser.add_argument("--rows", type=Path, default=Path("longreach-rows/nano.jsonl"))
     args = parser.parse_args()
     args.rows.parent.mkdir(parents=True, exist_ok=True)
     found = evidence(args.model, args.to, Rows(args.rows))
