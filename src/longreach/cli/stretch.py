@@ -193,6 +193,8 @@ def _show(data: dict[str, Any], saved: "Saved", out: Path | None, files: Sequenc
     # Numbers are never cut: a table too wide for the terminal runs over its edge.
     console.width = max(console.width, console.measure(table, options=console.options.update(max_width=10_000)).maximum)
     console.print(table, crop=False, soft_wrap=True)
+    if any(one["screened"] for one in data["methods"]):
+        print("Methods that were only screened read fewer texts: their losses, speed and memory do not compare; above inside does.")
     for one in data["not_applicable"]:
         print(f"Not applicable: {one['method']}: {one['why']}")
     print(data["reason"])

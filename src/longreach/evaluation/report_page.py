@@ -94,10 +94,13 @@ def _table(data: dict[str, Any]) -> str:
     batch = data["settings"]["batch_size"]
     recall = data["purpose"] == "recall"
     names = ["loss inside", "loss beyond", "above inside", *(["retrieval"] if recall else []), "tokens/s", "memory", "verdict"]
+    texts = {row["method"]: row["n"] for row in data["rows"] if row["task"] == "loss"}
     head = "".join(f'<th scope="col" role="columnheader">{name}</th>' for name in ["method", *names])
     body = []
     for one in data["methods"]:
-        cells = [f"{one['loss_inside']['mean']:.3f}", f"{one['loss_beyond']['mean']:.3f}", _signed(one["rise"])]
+        few = f"<small>{texts[one['method']]} texts</small>" if one["screened"] else ""
+        cells = [f"{one[part]['mean']:.3f}{few}" for part in ("loss_inside", "loss_beyond")]
+        cells.append(_signed(one["rise"]))
         if recall:
             cells.append(_share(one["retrieval"]))
         cells += [f"{one['tokens_per_s']:,.0f}", _megabytes(one["peak_bytes"]), escape(one["verdict"])]
@@ -120,12 +123,10 @@ def _retrieval_words(data: dict[str, Any]) -> str:
 
 
 def _screening_words(data: dict[str, Any]) -> str:
-    counts = {row["method"]: row["n"] for row in data["rows"] if row["task"] == "loss"}
-    few = [counts[one["method"]] for one in data["methods"] if one["screened"]]
-    if not few:
+    if not any(one["screened"] for one in data["methods"]):
         return ""
     prompts = " and fewer prompts" if data["purpose"] == "recall" else ""
-    return f" What was only screened read {max(few)} of the texts{prompts}, fewer at once: its speed and memory do not compare."
+    return f" What was only screened read fewer texts{prompts}, fewer at once: its speed and memory do not compare."
 
 
 def _maps(data: dict[str, Any]) -> str:
