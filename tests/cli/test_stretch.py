@@ -111,7 +111,8 @@ def test_a_stopped_run_says_where_its_rows_are(folder, monkeypatch, capsys):
         (["--to", "256", "--depths", "deep"], "--depths deep: not numbers"),
         (["--to", "256", "--out", "tiny"], "tiny exists and is not a longreach checkpoint"),
         (["--to", "256", "--out", "far", "--report", "far/report"], "--report far/report lies in --out"),
-        (["--to", "256", "--report", "book.txt"], "cannot write a report to book.txt"),
+        (["--to", "256", "--report", "book.txt"], "--report book.txt cannot be written to; choose another folder"),
+        (["--to", "256", "--out", "book.txt/far"], "book.txt/far cannot be written to"),
         (["--to", "256", "--force"], "--force has no effect without --out"),
         (["--to", "256", "--text", "missing.txt"], "cannot read missing.txt"),
     ],
@@ -125,7 +126,7 @@ def test_bad_input_is_one_line_and_measures_nothing(arguments, says, folder, cap
     last = err.splitlines()[-1]  # bars of loading may stand before it
     assert last.startswith("error: ")
     assert says in last
-    assert not (folder / "longreach-rows").exists()
+    assert {file.name for file in folder.iterdir()} == {"tiny", "book.txt"}
 
 
 def test_the_verb_is_light():

@@ -115,7 +115,9 @@ def test_streaming_wants_the_loss_held_then_bounded_memory_then_speed():
     assert choose([fast, slow, broken], "streaming", TARGET).best == fast
     alone = choose([slow, broken], "streaming", TARGET)
     assert (alone.best, alone.good_enough) == (slow, True)
-    assert alone.reason == "slow has a loss beyond the window of +0.000 nats (bar +0.05); it is the only one that is good enough."
+    assert alone.reason == (
+        "slow has a loss beyond the window of +0.000 nats from that inside (bar +0.05); it is the only one that is good enough."
+    )
 
 
 def test_streaming_without_a_good_one_takes_the_lowest_loss():

@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 import pytest
 
 from longreach.core.errors import InputError
-from longreach.evaluation.report import Saved, check_writable, report, write
+from longreach.evaluation.report import Saved, report, write
 from longreach.evaluation.rows import Row
 from longreach.evaluation.usable import summarise
 from tests.evaluation.made import outcome
@@ -181,9 +181,15 @@ def test_methods_that_break_down_leave_the_chart_and_are_named():
     assert "Beyond the top of the chart: broken (up to 11.25)." in chart
 
 
+def test_files_are_written_whole_into_a_new_folder(tmp_path):
+    _, data = made()
+    folder = tmp_path / "new" / "folder"
+    assert write(data, folder) == [folder / name for name in ("report.html", "report.json", "report.csv")]
+    assert len(list(folder.iterdir())) == 3
+
+
 def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    _, data = made()
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match=r"cannot write a report to .*; choose another folder with --report"):
-        check_writable(tmp_path / "file")
-    check_writable(tmp_path / "new" / "folder")
-    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    with pytest.raises(InputError, match="cannot write a report to"):
+        write(data, tmp_path / "file")

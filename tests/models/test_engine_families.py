@@ -20,6 +20,7 @@ SPECS = (
 )
 SCALED = ("llama_llama3", "llama_yarn")
 NO_FULL_LAYERS = ("mistral",)
+NO_POSITIONS = ("cohere2", "exaone4")  # in their full layers: methods that only move positions are refused (test_engine_refusals)
 
 
 def compare(model, spec):
@@ -45,15 +46,15 @@ def compare(model, spec):
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("family", [family for family in FAMILIES if family not in NO_FULL_LAYERS])
 def test_every_family_runs_policies(family, spec):
+    if family in NO_POSITIONS:
+        spec = spec.replace("self_extend:neighbours=10,group=7+", "")
     window = {} if family in SCALED else {"max_position_embeddings": 32}
     assert compare(tiny_model(family, **window), spec) > 0.1
 
 
-@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in (*NO_FULL_LAYERS, *SCALED)])
+@pytest.mark.parametrize("family", [family for family in FAMILIES if family not in (*NO_FULL_LAYERS, *NO_POSITIONS, *SCALED)])
 def test_every_family_runs_frequencies_that_depend_on_the_length(family):
-    nope = family in ("cohere2", "exaone4")  # their full layers have no positions at all
-    moved = compare(tiny_model(family, max_position_embeddings=32), "dynamic_ntk:factor=2,step=16")
-    assert moved < 1e-5 if nope else moved > 0.1
+    assert compare(tiny_model(family, max_position_embeddings=32), "dynamic_ntk:factor=2,step=16") > 0.1
 
 
 @pytest.mark.parametrize(

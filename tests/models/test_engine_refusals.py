@@ -80,9 +80,10 @@ def test_a_model_of_sliding_layers_only(spec):
         pass
 
 
+@pytest.mark.parametrize("family", ["cohere2", "exaone4"])
 @pytest.mark.parametrize("spec", [POLICY, "rerope:window_size=8", "dynamic_ntk"])
-def test_positions_where_the_full_layers_use_none(spec):
-    model = tiny_model("cohere2")
+def test_positions_where_the_full_layers_use_none(spec, family):
+    model = tiny_model(family)
     with pytest.raises(UnsupportedError, match="its full-attention layers use no positions"), apply(model, spec):
         pass
     with apply(model, "sinks:window_size=8+log_n"):  # what works by visibility and sharpness does work
