@@ -64,9 +64,10 @@ def stretch(
     trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, for programs.")] = False,
 ) -> None:
-    """Find the method that lets a model reach a length: measure many, choose by a stated rule, write a report, save the checkpoint.
+    """Find the method that lets a model reach a length, and save the model.
 
-    Needs no training. Exits with 1 where --out is given and nothing is good enough to save. A stopped run goes on when run again.
+    Measures what could work, chooses by a rule that the report states, and needs no training. Exits with 1 where --out is given and nothing
+    is good enough to save. A stopped run goes on when run again.
     """
     target, trained = parse_length(to), None if trained_window is None else parse_length(trained_window)
     folder = report or (Path("longreach-report") if out is None else out.with_name(f"{out.name}-report"))
@@ -113,22 +114,22 @@ def stretch(
 
 def _check_places(out: Path | None, report: Path, force: bool) -> None:
     """Refuse before hours of measuring what would fail after them."""
-    from longreach.evaluation.report import check_writable
+    if out is not None:
+        from longreach.models.checkpoint import place_of
 
-    if out is None:
-        if force:
-            raise InputError("--force has no effect without --out")
-        check_writable(report)
-        return
-    from longreach.models.checkpoint import place_of
+        place = place_of(out)
+        _check_writable(place, "--out")
+        if report.resolve().is_relative_to(place):
+            raise InputError(f"--report {report} lies in --out, which holds the checkpoint alone; choose another folder")
+    elif force:
+        raise InputError("--force has no effect without --out")
+    _check_writable(report, "--report")
 
-    place = place_of(out)
-    if report.resolve().is_relative_to(place):
-        raise InputError(f"--report {report} lies in --out, which holds the checkpoint alone; choose another folder")
-    parent = next(folder for folder in place.parents if folder.exists())
-    if not os.access(parent, os.W_OK):
-        raise InputError(f"cannot write to {parent}; choose another folder with --out")
-    check_writable(report)
+
+def _check_writable(folder: Path, option: str) -> None:
+    nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
+        raise InputError(f"{option} {folder} cannot be written to; choose another folder")
 
 
 def _save(outcome: "Outcome", loaded: "Checkpoint", out: Path | None, force: bool) -> "Saved":

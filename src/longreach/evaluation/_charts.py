@@ -155,7 +155,7 @@ def _values_shown(series: Sequence[Series], limit: float | None) -> tuple[float,
 
 def _ticks(low: float, high: float) -> list[float]:
     """Four to eight round numbers."""
-    rough = (high - low) / 5
+    rough = (high - low) / 6
     power = 10 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough)
     return [round(number * step, 10) for number in range(math.ceil(low / step), math.floor(high / step) + 1)]

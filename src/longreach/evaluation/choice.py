@@ -176,7 +176,7 @@ def _name(one: Standing) -> str:
 
 
 def _facts(one: Standing, target: int) -> str:
-    loss = f"{one.rise.mean:+.3f} nats (bar +{RISE_BAR})"
+    loss = f"{one.rise.mean:+.3f} nats from that inside (bar +{RISE_BAR})"
     if one.retrieval is None:
         return f"has a loss beyond the window of {loss}"
     found = f"{one.retrieval.mean:.2f} of {one.prompts} prompts"

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import platform
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
@@ -92,23 +91,20 @@ def report(outcome: Outcome, *, command: str, text: str, saved: Saved) -> dict[s
 
 
 def write(data: dict[str, Any], folder: Path) -> list[Path]:
-    """Write the three files; each is whole at any time. Returns their paths."""
-    texts = {JSON: json.dumps(data, indent=1, allow_nan=False) + "\n", CSV: _csv(data["rows"]), HTML: page(data)}
-    for name, text in texts.items():
-        new = folder / f".{name}.new"
-        new.write_text(text, encoding="utf-8", newline="")
-        new.replace(folder / name)
-    return [folder / name for name in (HTML, JSON, CSV)]
+    """Write the three files; each is whole at any time. Returns their paths.
 
-
-def check_writable(folder: Path) -> None:
-    """Make the folder, and raise InputError where nothing can be written into it."""
+    Raises: InputError where they cannot be written.
+    """
+    texts = {HTML: page(data), JSON: json.dumps(data, indent=1, allow_nan=False) + "\n", CSV: _csv(data["rows"])}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        for name, text in texts.items():
+            new = folder / f".{name}.new"
+            new.write_text(text, encoding="utf-8", newline="")
+            new.replace(folder / name)
     except OSError as error:
-        raise InputError(f"cannot write a report to {folder}: {error.strerror}; choose another folder with --report") from error
+        raise InputError(f"cannot write a report to {folder}: {error.strerror}") from error
+    return [folder / name for name in texts]
 
 
 def _method(one: Standing, outcome: Outcome) -> dict[str, Any]:

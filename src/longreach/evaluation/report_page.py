@@ -33,7 +33,7 @@ def _head(data: dict[str, Any]) -> str:
     purpose = "recall: any part of the text can be asked about" if data["purpose"] == "recall" else "streaming: the model reads on and on"
     return (
         f"<header><h1>{escape(data['model'])} at {data['target']} tokens</h1>"
-        f'<p class="soft">Trained on {data["trained_window"]} tokens; stretched {times:g} times, for {purpose}.</p></header>'
+        f'<p class="soft">Trained on {data["trained_window"]} tokens; stretched {times:.3g} times, for {purpose}.</p></header>'
         f'<section class="verdict{" good" if good else ""}" aria-label="Result"><strong>{said}</strong>'
         f"<p>{escape(data['reason'])}</p></section>"
         f"{_facts(data, data['methods'][0], best) if best else ''}"
@@ -43,11 +43,13 @@ def _head(data: dict[str, Any]) -> str:
 def _facts(data: dict[str, Any], stock: dict[str, Any], best: dict[str, Any]) -> str:
     """The chosen method's numbers beside those of the model as it is."""
     changed = best["method"] != ""
-    rows = [("Loss beyond the window", f"{best['rise']['mean']:+.3f} nats", f"{stock['rise']['mean']:+.3f}")]
+    rows = [
+        ("Loss beyond the window, above inside", f"{best['rise']['mean']:+.3f} nats", f"{stock['rise']['mean']:+.3f}"),
+        (f"Speed at {data['target']}", f"{best['tokens_per_s']:,.0f} tokens/s", f"{stock['tokens_per_s']:,.0f}"),
+        ("Peak memory beside the model", _megabytes(best["peak_bytes"]), _megabytes(stock["peak_bytes"])),
+    ]
     if best["retrieval"] is not None:
         rows.insert(0, (f"Retrieval at {data['target']}", f"{best['retrieval']['mean']:.2f}", f"{stock['retrieval']['mean']:.2f}"))
-    rows.append(("Speed", f"{best['tokens_per_s']:,.0f} tokens/s", f"{stock['tokens_per_s']:,.0f}"))
-    rows.append(("Peak memory beside the model", _megabytes(best["peak_bytes"]), _megabytes(stock["peak_bytes"])))
     cells = (
         f"<div><dt>{escape(name)}</dt><dd>{value}{f'<small>{_STOCK}: {before}</small>' if changed else ''}</dd></div>"
         for name, value, before in rows
@@ -85,8 +87,7 @@ def _curves(data: dict[str, Any]) -> str:
         "<section><h2>Loss against position</h2>"
         "<p>First: how much worse each token is predicted than by the stock model that reads the same tokens inside its window; at 0 "
         "nothing is lost. Second: the loss itself, of the methods measured in full; it also rises and falls with the texts. Shaded: 95 % "
-        "intervals over "
-        f'the texts.</p><div class="charts">{rise}{loss}</div><ul class="legend">{legend}</ul></section>'
+        f'intervals over the texts.</p><div class="charts">{rise}{loss}</div><ul class="legend">{legend}</ul></section>'
     )
 
 
