@@ -27,7 +27,8 @@ Batch = Callable[[int], Tensor]  # step -> ids [B, seq_len + 1]; the same step a
 @dataclass(frozen=True, kw_only=True)
 class PretrainConfig:
     """Args: tokens: to train on. batch_size: sequences a step. seq_len: tokens a sequence. lr: peak rate of both optimizers.
-    warmup, decay: shares of the run. save_every: seconds between checkpoints. seed: of the initial weights.
+    warmup, decay: shares of the run. save_every: seconds between checkpoints. log_every: steps between rows of
+    the log; every tenth has the validation. compile: use torch.compile where it works.
     """
 
     tokens: int
@@ -40,6 +41,7 @@ class PretrainConfig:
     max_grad_norm: float = 1.0
     save_every: float = 120.0
     log_every: int = 20
+    compile: bool = True
 
     @property
     def steps(self) -> int:
@@ -72,7 +74,7 @@ def pretrain(model: PreTrainedModel, batch: Batch, config: PretrainConfig, folde
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         step = state["step"]
-    forward = _compiled(model)
+    forward = _compiled(model) if config.compile else model
     seconds = state["seconds"] if state is not None else 0.0
     saved_at = begun = time.monotonic()
     model.train()
