@@ -19,14 +19,14 @@ def run(folder, config=CONFIG, batch=batch):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
-class Killed(Exception):
+class Kill(BaseException):
     pass
 
 
 def killed_at(step):
     def until(asked):
         if asked == step:
-            raise Killed
+            raise Kill
         return batch(asked)
 
     return until
@@ -38,7 +38,7 @@ def same(one, other):
 
 @pytest.mark.parametrize("step", [1, 7, 13])
 def test_a_killed_run_ends_where_an_undisturbed_one_does(tmp_path, step):
-    with pytest.raises(Killed):
+    with pytest.raises(Kill):
         run(tmp_path / "killed", batch=killed_at(step))
     assert same(run(tmp_path / "killed"), run(tmp_path / "whole"))
 
