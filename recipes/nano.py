@@ -25,7 +25,8 @@ from longreach.training.pretrain import PretrainConfig, pretrain
 
 WINDOW = 512
 VOCABULARY = 4096
-SHARES = {"books": 0.45, "code": 0.1, "recall": 0.45}  # of the sequences
+SHARES = {"books": (0.45, 0.6), "code": (0.1, 0.15), "recall": (0.45, 0.25)}  # of the sequences, in the first part and in the rest
+FIRST_PART = 0.6  # of the steps: looking back is learnt only where much of the text rewards it, and kept with less
 BOS, EOS, PAD = "<|bos|>", "<|eos|>", "<|pad|>"
 
 
@@ -59,14 +60,15 @@ class Mixture:
     """Batches of the three sources; every batch depends on the seed and the step alone."""
 
     def __init__(
-        self, books: np.ndarray[Any, Any], code: np.ndarray[Any, Any], recall: RecallGenerator, batch_size: int, seed: int
+        self, books: np.ndarray[Any, Any], code: np.ndarray[Any, Any], recall: RecallGenerator, config: PretrainConfig, seed: int
     ) -> None:
-        self.books, self.code, self.recall, self.batch_size, self.seed = books, code, recall, batch_size, seed
+        self.books, self.code, self.recall, self.config, self.seed = books, code, recall, config, seed
 
     def __call__(self, step: int) -> torch.Tensor:
         """Ids [batch_size, WINDOW + 1] of a step."""
         rng = np.random.default_rng((self.seed, step))
-        kinds = rng.choice(3, size=self.batch_size, p=list(SHARES.values()))
+        part = int(step >= FIRST_PART * self.config.steps)
+        kinds = rng.choice(3, size=self.config.batch_size, p=[shares[part] for shares in SHARES.values()])
         return torch.tensor([[0, *self._sequence(rng, kind)] for kind in kinds])
 
     def _sequence(self, rng: np.random.Generator, kind: int) -> list[int]:
@@ -143,13 +145,14 @@ def main() -> None:
     print(f"{len(book_ids) / 1e6:.1f}M book and {len(code_ids) / 1e6:.1f}M code tokens")
     valid = "\n\n".join(read_books(args.data / "valid"))
     evaluate = bits_per_byte(tokenizer, valid)
-    pretrain(model, Mixture(book_ids, code_ids, recall, config.batch_size, args.seed), config, args.work, evaluate=evaluate)
+    pretrain(model, Mixture(book_ids, code_ids, recall, config, args.seed), config, args.work, evaluate=evaluate)
     out = args.out or args.work / "model"
     model.to(torch.bfloat16).save_pretrained(out)
     tokenizer.save_pretrained(out)
     facts = {
         "books": f"{len(book_ids) / 1e6:.1f}M", "code": f"{len(code_ids) / 1e6:.1f}M", "window": WINDOW, "vocabulary": VOCABULARY,
-        "shares": ", ".join(f"{name} {share:.0%}" for name, share in SHARES.items()), "device": device, "note": args.note,
+        "shares": ", ".join(f"{name} {first:.0%} then {then:.0%}" for name, (first, then) in SHARES.items()),
+        "first_part": f"{FIRST_PART:.0%}", "device": device, "note": args.note,
     }  # fmt: skip
     write_card(out, args.work, config, valid, facts)
 

@@ -21,7 +21,7 @@ byte-level BPE of {vocabulary} tokens in which every digit stands alone. It know
 
 - Data: {books} tokens of public-domain books, {code} tokens of the Python standard library's source (the held-out modules of
   `longreach.data.stdlib` and the language reference excepted), and synthetic recall (`longreach.data.recall`). Shares of the
-  sequences: {shares}.
+  sequences, in the first {first_part} of the steps and in the rest: {shares}.
 - Training: {tokens:.1f}M tokens in {steps} steps of {batch_size} sequences of {seq_len} tokens, Muon and AdamW at a rate of {lr:g},
   {minutes:.0f} minutes on a {device}.
 - Validation books: {bits:.3f} bits a byte.

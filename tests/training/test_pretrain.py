@@ -43,8 +43,9 @@ def test_a_killed_run_ends_where_an_undisturbed_one_does(tmp_path, step):
     assert same(run(tmp_path / "killed"), run(tmp_path / "whole"))
 
 
-def test_a_longer_run_goes_on_from_before_the_decay(tmp_path):
-    longer = PretrainConfig(tokens=20 * 2 * 8, batch_size=2, seq_len=8, decay=0.25, warmup=0.02, save_every=0.0, compile=False)
+@pytest.mark.parametrize("steps", [20, 48])  # its decay begins before the shorter run's end, and long after
+def test_a_longer_run_goes_on_from_before_the_decay(tmp_path, steps):
+    longer = PretrainConfig(tokens=steps * 2 * 8, batch_size=2, seq_len=8, decay=0.25, warmup=0.02, save_every=0.0, compile=False)
     run(tmp_path / "lengthened")
     asked = []
 

@@ -51,13 +51,19 @@ class PretrainConfig:
     def rate(self, step: int) -> float:
         """Learning rate at `step`, as a share of the peak."""
         warm = max(1, round(self.warmup * self.steps))
-        cool = max(1, round(self.decay * self.steps))
-        return min(1.0, (step + 1) / warm, (self.steps - step) / cool)
+        return min(1.0, (step + 1) / warm, (self.steps - step) / self._cool(self.steps))
 
     @property
     def decay_start(self) -> int:
         """First step of the decay; a longer run goes on from here."""
-        return self.steps - max(1, round(self.decay * self.steps))
+        return self.steps - self._cool(self.steps)
+
+    def decayed(self, step: int, steps: int) -> bool:
+        """Whether a run of `steps` steps in all had begun to decay at `step`."""
+        return step > steps - self._cool(steps)
+
+    def _cool(self, steps: int) -> int:
+        return max(1, round(self.decay * steps))
 
 
 def pretrain(model: PreTrainedModel, batch: Batch, config: PretrainConfig, folder: Path, *, evaluate: Callable[[nn.Module], float]) -> None:
@@ -66,7 +72,7 @@ def pretrain(model: PreTrainedModel, batch: Batch, config: PretrainConfig, folde
     optimizers = _optimizers(model, config)
     latest, stable = folder / "latest.pt", folder / "stable.pt"
     state = load_checkpoint(latest)
-    if state is not None and state["step"] > config.decay_start and state["steps"] != config.steps:
+    if state is not None and state["steps"] != config.steps and config.decayed(state["step"], state["steps"]):
         state = load_checkpoint(stable)  # the run was lengthened: its decay must not count
     step = 0
     if state is not None:
