@@ -81,7 +81,7 @@ def test_a_model_of_sliding_layers_only(spec):
 
 
 @pytest.mark.parametrize("family", ["cohere2", "exaone4"])
-@pytest.mark.parametrize("spec", [POLICY, "rerope:window_size=8", "dynamic_ntk"])
+@pytest.mark.parametrize("spec", [POLICY, "rerope:window_size=8", "dynamic_ntk", "linear:factor=2"])
 def test_positions_where_the_full_layers_use_none(spec, family):
     model = tiny_model(family)
     with pytest.raises(UnsupportedError, match="its full-attention layers use no positions"), apply(model, spec):

@@ -1,9 +1,10 @@
+import copy
 import json
 
 import pytest
 import torch
 
-from longreach.core.errors import CheckpointError, InputError, SpecError, UnsupportedError
+from longreach.core.errors import CheckpointError, InputError, LongreachError, SpecError, UnsupportedError
 from longreach.models.apply import apply
 from longreach.models.checkpoint import load, save
 from longreach.models.export import verify_export
@@ -27,6 +28,28 @@ def test_a_method_is_applied_for_good_when_loaded(folder, tmp_path):
     assert torch.equal(logits(again), logits(model))
     plain = load(tmp_path / "out", apply_method=False).model
     assert torch.equal(logits(plain), logits(model))
+
+
+def test_a_copy_has_the_method_and_loses_it_alone(folder, tmp_path):
+    model, tokenizer = load(folder)
+    save(model, tokenizer, tmp_path / "out", method="rerope:window_size=32", target=512)
+    again = load(tmp_path / "out").model
+    expected = logits(again)
+    twin = copy.deepcopy(again)
+    assert torch.equal(logits(twin), expected)
+    again.longreach_undo.close()
+    assert torch.equal(logits(again), logits(model))
+    assert torch.equal(logits(twin), expected)
+    twin.longreach_undo.close()
+    assert torch.equal(logits(twin), logits(model))
+    with apply(model, "rerope:window_size=32"), pytest.raises(LongreachError, match="cannot be copied"):
+        copy.deepcopy(model)
+
+
+def test_weights_are_as_readable_as_the_config(folder, tmp_path):
+    save(*load(folder), tmp_path / "out")
+    modes = {path.name: path.stat().st_mode for path in (tmp_path / "out").iterdir()}
+    assert modes["model.safetensors"] == modes["config.json"]
 
 
 def test_other_methods_leave_weights_and_config_alone(folder, tmp_path):

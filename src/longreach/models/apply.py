@@ -52,6 +52,7 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method]) -> Iterator[None]:
         undo.callback(model.__dict__.pop, _APPLIED, None)
         positions = _only(name, [method for method in stack if isinstance(method, PositionsMethod)], "positions methods")
         if positions is not None and not positions.info.length_dependent:
+            _check_full_layers(name, model, positions)
             undo.enter_context(_frequencies(model, positions))
         policies = [method for method in stack if isinstance(method, AttentionPolicy | CachePolicy)]
         if policies or (positions is not None and positions.info.length_dependent):
@@ -63,6 +64,18 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method]) -> Iterator[None]:
         yield
 
 
+def _check_full_layers(name: str, model: PreTrainedModel, positions: PositionsMethod) -> None:
+    """Refuse where only the layers with a sliding window have a rotary embedding (Cohere2, EXAONE 4)."""
+    layer_types = getattr(model.config.get_text_config(), "layer_types", None) or ()
+    if len(set(layer_types)) == 1 or "sliding_attention" not in layer_types or _full_layer_type(model) is not None:
+        return
+    try:
+        attentions = _examined(name, model, trained_window(model.config.get_text_config()))
+    except UnsupportedError:  # the engine cannot tell, and frequencies do not need it
+        return
+    _check_effect(name, model, [positions], attentions)
+
+
 def _check_effect(name: str, model: PreTrainedModel, stack: Sequence[Method], attentions: Sequence[Attention]) -> None:
     """Refuse what would silently do nothing."""
     full = [attention for attention in attentions if attention.window is None]
@@ -70,7 +83,7 @@ def _check_effect(name: str, model: PreTrainedModel, stack: Sequence[Method], at
         why = "all its layers have a sliding window of their own, so no query ever sees beyond it"
         raise UnsupportedError(name, type(model).__name__, why, "nothing has to be extended")
     for method in stack:
-        if all(attention.rotation is None for attention in full) and method.info.changes_positions:
+        if all(attention.rotation is None for attention in full) and (method.info.changes_positions or method.kind == "positions"):
             why = "its full-attention layers use no positions, so there is nothing to change"
             raise UnsupportedError(method.spec, type(model).__name__, why, "leave it out; log_n and methods that bound memory do work")
 

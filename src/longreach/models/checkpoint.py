@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,8 +29,9 @@ from longreach.core.method import Method
 from longreach.core.spec import unparse
 from longreach.models import _safety
 from longreach.models._folder import heal, replacing
-from longreach.models.apply import applied, apply
+from longreach.models.apply import apply
 from longreach.models.export import edited, verify_export
+from longreach.models.lasting import as_loaded, keep
 from longreach.models.record import MARKER, Record, read_record, stack_of
 from longreach.models.rope_config import SCALED_BY, rope_of, with_rope
 from longreach.models.window import trained_window
@@ -97,7 +98,7 @@ def load(
     model.eval()
     vars(model).update(longreach_record=record, longreach_stored=None if weights.pickled or quantized else weights.stored)
     if record is not None and record.method and not record.exported and apply_method:
-        _apply_for_good(model, record)
+        keep(model, record)
         tokenizer.model_max_length = record.target
     return Checkpoint(model, tokenizer)
 
@@ -124,7 +125,7 @@ def save(
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"{type(model).__name__} is not a transformers model; merge adapters first (merge_and_unload)")
     place = place_of(folder)
-    with _as_loaded(model):
+    with as_loaded(model):
         record, changes = _plan(model, method, target)
         needed = model.get_memory_footprint()
         try:
@@ -242,32 +243,6 @@ def _dtype(dtype: str | torch.dtype | None, weights: _safety.Weights, place: tor
     return DTYPES[dtype]
 
 
-def _apply_for_good(model: PreTrainedModel, record: Record) -> None:
-    undo = ExitStack()
-    undo.enter_context(apply(model, record.method))
-    vars(model).update(longreach_undo=undo, longreach_record=record)
-    for name in ("longreach_undo", "longreach_record"):
-        undo.callback(vars(model).pop, name, None)
-
-
-@contextmanager
-def _as_loaded(model: PreTrainedModel) -> Iterator[None]:
-    """Inside, a method that `load` applied is taken off, so that the checkpoint itself is saved."""
-    if not (spec := applied(model)):
-        yield
-        return
-    undo: ExitStack | None = vars(model).get("longreach_undo")
-    if undo is None:
-        raise InputError(f"{spec} is applied to the model; leave it first, and name it as the method to save with")
-    record = vars(model)["longreach_record"]
-    undo.close()
-    vars(model)["longreach_record"] = record
-    try:
-        yield
-    finally:
-        _apply_for_good(model, record)
-
-
 def _plan(
     model: PreTrainedModel, method: str | Method | Iterable[Method] | None, target: int | None
 ) -> tuple[Record, dict[str, Any] | None]:
@@ -326,6 +301,8 @@ def _write(
         tokenizer.model_max_length = record.target if record.exported else record.trained_window
     tokenizer.save_pretrained(folder)
     record.write(folder)
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod((folder / MARKER).stat().st_mode & 0o666)  # safetensors makes them private, unlike every other file
 
 
 def _lossless_dtype(model: PreTrainedModel) -> torch.dtype:
