@@ -105,9 +105,6 @@ class Engine:
             stream.step = make_step(stream, first, x, spec, position_ids, cached=cached, keep_indices=keep)
         return stream.step
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Engine":
-        raise LongreachError("a model cannot be copied while a longreach method is applied to it; leave the method first")
-
     def close(self) -> None:
         """Caches filled so far can no longer be used."""
         for stream in self.streams:
