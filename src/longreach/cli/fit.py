@@ -1,0 +1,120 @@
+"""`longreach fit`: finds what a method needs to know of a model."""
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import longreach
+from longreach.cli._options import model_name, open_rows, parse_seconds
+from longreach.core.errors import InputError
+from longreach.core.fitting import check_place, write_fitted
+from longreach.core.lengths import format_length, parse_length
+
+if TYPE_CHECKING:
+    from longreach.evaluation.fit import Budget
+
+
+def fit(
+    model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="A method that is fitted, with settings of its fit, as longrope.")],
+    to: Annotated[str, typer.Option(metavar="LENGTH", help="Tokens to fit it for: 4096, 32k, 1M.")],
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Real text, UTF-8; may be repeated. [default: this Python's documentation and held-out source]"),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write what was found here. [default: MODEL-METHOD-LENGTH.json]")] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="N|TIME", help="Evaluations, as 200, or time, as 20m. [default: all that the method makes]")
+    ] = None,
+    windows: Annotated[
+        int | None, typer.Option(help="Windows of text to fit on; as many others are for comparing. [default: 4, or fewer for short text]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    rows: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON Lines with the evaluations so far. [default: longreach-rows/MODEL-fit.jsonl]")
+    ] = None,
+    chunk_size: Annotated[int | None, typer.Option(help="Tokens a forward. [default: 512]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Windows a forward. [default: up to 8 for small models]")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Load weights that exist only as pickle.")] = False,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was written, for programs.")] = False,
+) -> None:
+    """Fit a method to a model by its loss on real text, and compare it on other text. A stopped fit goes on when run again.
+
+    What was found is a JSON file, which the method takes as its setting: longreach stretch MODEL --methods METHOD:file=FILE.
+    """
+    target, name = parse_length(to), model_name(model)
+    spend = _budget(budget)
+    base = method.partition(":")[0]
+    place = out or Path(f"{name.replace('/', '--')}-{base}-{format_length(target)}.json")
+    check_place(place)
+
+    from longreach.cli._progress import BarProgress
+    from longreach.data.stdlib import stdlib_text
+    from longreach.evaluation.fit import check, fit_of
+    from longreach.evaluation.fit import fit as run
+    from longreach.evaluation.text import read_texts
+    from longreach.models.reading import CHUNK
+
+    fit_of(method)
+    numbers: dict[str, Any] = {"windows": windows, "seed": seed, "chunk_size": chunk_size or CHUNK, "batch_size": batch_size}
+    check(**numbers | {"chunk_size": chunk_size})
+    words = read_texts(text) if text else stdlib_text("held-out")
+    store = open_rows(rows, f"{name}-fit")
+    loaded = longreach.load(
+        model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, apply_method=False
+    )
+    try:
+        with BarProgress() as progress:
+            found = run(*loaded, name=name, method=method, to=target, text=words, budget=spend, rows=store, progress=progress, **numbers)
+    except KeyboardInterrupt:
+        typer.echo(f"What was evaluated is kept in {store.path}; the same command goes on from there.", err=True)
+        raise
+    write_fitted(place, found)
+    if as_json:
+        print(json.dumps(found, allow_nan=False))
+    else:
+        _show(found, f"longreach stretch {model} --to {format_length(target)} --methods {base}:file={place}")
+        print(f"Fitted: {place}\nRows: {store.path}")
+
+
+def _budget(text: str | None) -> "Budget":
+    from longreach.evaluation.fit import Budget
+
+    if text is None:
+        return Budget()
+    if (seconds := parse_seconds(text)) is not None:
+        return Budget(seconds=seconds)
+    if re.fullmatch(r"[1-9][0-9]{0,8}", text) is None:
+        raise InputError(f"--budget {text}: write evaluations as 200, or time as 90s, 20m or 2h")
+    return Budget(evaluations=int(text))
+
+
+def _show(found: dict[str, Any], how: str) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    results, window = found["results"], found["trained_window"]
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("method", no_wrap=True)
+    for column in (f"loss to {window}", f"loss from {window} to {found['target']}"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for one in results:
+        style = "bold" if one is results[-1] else None
+        table.add_row(one["method"] or "model as it is", f"{one['inside']:.3f}", f"{one['beyond']:.3f}", style=style)
+    console = Console(highlight=False)
+    console.width = max(console.width, console.measure(table, options=console.options.update(max_width=10_000)).maximum)
+    console.print(table, crop=False, soft_wrap=True)
+    best = min(results[:-1], key=lambda one: one["beyond"])
+    gain = best["beyond"] - results[-1]["beyond"]
+    print(
+        f"Fitted with {found['evaluations']} evaluations on {found['windows']} windows of text; the losses, in nats a token, are of "
+        f"{found['windows']} others. Beyond the window {results[-1]['method']} is {abs(gain):.3f} nats {'better' if gain > 0 else 'worse'} "
+        f"than {best['method'] or 'the model as it is'}.\nUse it: {how}"
+    )

@@ -1,0 +1,238 @@
+"""Fits a method to a model: every evaluation is a row, so that a stopped fit goes on, and the result is proven on other text."""
+
+import hashlib
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+import longreach
+from longreach.core import registry
+from longreach.core.errors import InputError, LongreachError
+from longreach.core.fitting import FORMAT, Bench, BudgetSpent, Fit, FittedFile
+from longreach.core.method import Method
+from longreach.core.progress import SILENT, Progress
+from longreach.core.spec import make, parse_settings
+from longreach.evaluation.measure import fingerprint, usual_batch_size
+from longreach.evaluation.rows import Row, Rows
+from longreach.evaluation.tasks.loss import token_losses
+from longreach.evaluation.text import Encoder, Ids, cut_windows
+from longreach.models.apply import apply
+from longreach.models.reading import CHUNK
+from longreach.models.rope_config import rope_of
+from longreach.models.window import trained_window
+from longreach.positions.base import Rope
+
+_MOST_WINDOWS = 4  # each evaluation reads all of them
+_TASK = "fit"  # what its rows are called
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """What a fit may spend; None: no limit. Args: evaluations: those found among the rows count, too. seconds: of this run."""
+
+    evaluations: int | None = None
+    seconds: float | None = None
+
+
+def fit_of(spec: str) -> Fit:
+    """How to fit the method that a spec names, with the settings of the fit: `longrope:population=16`.
+
+    Raises: SpecError where it does not parse; InputError for a method that needs no fitting.
+    """
+    name, settings = parse_settings(spec)
+    module = registry.module(name)
+    if not module.METHOD.info.fitted:
+        known = [each for each in registry.names() if registry.get(each).info.fitted]
+        raise InputError(f"{name} has nothing to fit: it is ready to use; methods that are fitted: {', '.join(known)}")
+    fit: Fit = make(module.FIT, settings)
+    return fit
+
+
+def check(*, windows: int | None, seed: int, **numbers: int | None) -> None:
+    """Refuse, before a model is loaded, what `fit` would refuse.
+
+    Raises: InputError for a number out of range.
+    """
+    for option, number, least in (("seed", seed, 0), ("windows", windows, 1), *((option, number, 1) for option, number in numbers.items())):
+        if number is not None and number < least:
+            raise InputError(f"{option}={number} must be at least {least}")
+
+
+def fit(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    name: str,
+    method: str,
+    to: int,
+    text: str,
+    windows: int | None = None,
+    budget: Budget | None = None,
+    seed: int = 0,
+    chunk_size: int = CHUNK,
+    batch_size: int | None = None,
+    rows: Rows | None = None,
+    progress: Progress = SILENT,
+) -> dict[str, Any]:
+    """Fit a method to a model for texts of `to` tokens; returns the contents of the file that the method takes as its setting `file`.
+
+    Of windows of text, evenly spread, every second one is only read at the end, to compare the result with the model as it is and with
+    methods that need no fitting: `results`, in nats a token, `inside` the trained window and `beyond` it.
+
+    Args: name: of the model, as rows are to call it. method: its name, with settings of its fit. to: tokens, beyond the trained window.
+    windows: to fit on (default: 4, or 2 or 1 where the text is short). seed: of everything random. The others are those of `measure`.
+
+    Raises: InputError or SpecError for what does not fit; UnsupportedError for a model that the method cannot work on. Evaluations
+    made until then stay in `rows`.
+    """
+    work = fit_of(method)
+    check(windows=windows, seed=seed, chunk_size=chunk_size, batch_size=batch_size)
+    if model.training:
+        raise InputError("the model is in training mode, where dropout makes results random; call model.eval() first")
+    window = trained_window(model.config)
+    if to <= window:
+        raise InputError(f"nothing to fit: {to} tokens are within the trained window of {window}; give a greater length")
+    texts = _texts(Encoder(tokenizer), text, to, windows)
+    settings = {
+        "weights": fingerprint(model), "dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type,
+        "chunk_size": chunk_size, "batch_size": batch_size or usual_batch_size(model, chunk_size),
+    }  # fmt: skip
+    row = Row(task=_TASK, model=name, method="", length=0, version=longreach.__version__, settings=settings)
+    bench = _Bench(model, tokenizer, window, to, seed, _Reader(model, row, Rows() if rows is None else rows, progress), texts[::2])
+    bench.limit(budget or Budget())
+    found = {"format": FORMAT, "method": work.name(), "fitted": work.run(bench)}
+    return found | {
+        "longreach": longreach.__version__, "model": name, "weights": settings["weights"], "trained_window": window, "target": to,
+        "text_sha256": hashlib.sha256(text.encode()).hexdigest(), "windows": len(texts[::2]), "fit": work.spec, "seed": seed,
+        "evaluations": bench.evaluations, "results": _results(bench, work, found, texts[1::2]),
+    }  # fmt: skip
+
+
+def _texts(encoder: Encoder, text: str, to: int, windows: int | None) -> list[Ids]:
+    """Windows of `to` tokens, special ones included: to fit on, and after each one to compare on."""
+    length = to - len(encoder.prefix)
+    cuts = cut_windows(encoder, text, length, None if windows is None else 2 * windows, least=2)
+    if windows is None and len(cuts) > 2 * _MOST_WINDOWS:
+        cuts = cut_windows(encoder, text, length, 2 * _MOST_WINDOWS)
+    return [np.concatenate([np.array(encoder.prefix, dtype=np.int32), cut]) for cut in cuts]
+
+
+def _results(bench: "_Bench", work: Fit, found: dict[str, Any], texts: Sequence[Ids]) -> list[dict[str, Any]]:
+    """Losses on other text: of the model as it is, of methods that need no fitting, and of what was found."""
+    fitted: Method = make(registry.get(work.name()), {"file": FittedFile.of(work.name(), found)})
+    others = work.baselines(bench.trained_window, bench.target)
+    stacks: list[tuple[str, Method | None]] = [("", None), *((other.spec, other) for other in others), (work.name(), fitted)]
+    bench.reader.start("other text", len(stacks), texts, bench.target)
+    edges = (0, bench.trained_window, bench.target)
+    losses = [(label, bench.reader.losses(method, texts, edges)) for label, method in stacks]
+    return [{"method": label, "inside": inside, "beyond": beyond} for label, (inside, beyond) in losses]
+
+
+class _Reader:
+    """Reads texts under methods. What was read once is found among the rows."""
+
+    def __init__(self, model: PreTrainedModel, row: Row, rows: Rows, progress: Progress) -> None:
+        self.model, self.row, self.rows, self.progress = model, row, rows, progress
+        self._bar: tuple[str, int] | None = None
+
+    def start(self, label: str, readings: int, texts: Sequence[Ids], length: int) -> None:
+        """So many readings are to come. The bar begins with the first that is not found among the rows."""
+        self._bar = (label, readings * len(texts) * length)
+
+    def losses(self, method: Method | None, texts: Sequence[Ids], edges: Sequence[int]) -> list[float]:
+        """Nats a token over all texts, for the tokens between each edge and the next; nothing is read beyond the last one."""
+        length, digest = edges[-1], hashlib.sha256(b"".join(text[: edges[-1]].tobytes() for text in texts)).hexdigest()[:16]
+        wanted = [
+            replace(self.row, method=method.spec if method else "", length=end, settings={**self.row.settings, "input": digest, "start": a})
+            for a, end in pairwise(edges)
+        ]
+        known = [self.rows.get(row) for row in wanted]
+        if None in known:
+            if self._bar is not None:
+                self.progress.start(*self._bar)
+                self._bar = None
+            per_text = self._read(method, texts, length)
+            # Nothing stands before the first token, and the loss at index i is that of token number i + 2.
+            parts = [slice(max(row.settings["start"], 1) - 1, row.length - 1) for row in wanted]
+            means = [fmean(losses[part].mean().item() for losses in per_text) for part in parts]
+            self.rows.append(replace(row, score=mean, n=len(texts) * row.length) for row, mean in zip(wanted, means, strict=True))
+            known = [self.rows.get(row) for row in wanted]
+        elif self._bar is not None:
+            label, tokens = self._bar
+            self._bar = (label, max(1, tokens - len(texts) * length))
+        return [row.score for row in known if row is not None and row.score is not None]
+
+    def _read(self, method: Method | None, texts: Sequence[Ids], length: int) -> list[torch.Tensor]:
+        size, chunk = self.row.settings["batch_size"], self.row.settings["chunk_size"]
+        found: list[torch.Tensor] = []
+        try:
+            with apply(self.model, method):
+                for start in range(0, len(texts), size):
+                    ids = torch.stack([torch.from_numpy(text[:length]) for text in texts[start : start + size]]).long()
+                    found += token_losses(self.model, ids.to(self.model.device), chunk_size=chunk, progress=self.progress)
+        except torch.OutOfMemoryError as error:
+            what = f"{size} windows of {length} tokens at once, {chunk} tokens a forward"
+            raise LongreachError(f"the device's memory is too small for {what}; use a smaller batch size, chunk size or length") from error
+        if not all(bool(losses.isfinite().all()) for losses in found):
+            raise LongreachError("the loss is not a finite number; load the model with another dtype (float32)")
+        return found
+
+
+class _Bench(Bench):
+    """Counts what a fit spends."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        window: int,
+        target: int,
+        seed: int,
+        reader: _Reader,
+        texts: Sequence[Ids],
+    ) -> None:
+        self.model, self.tokenizer, self.trained_window, self.target, self.seed = model, tokenizer, window, target, seed
+        self.reader, self.texts = reader, texts
+        self.evaluations = 0
+        self._most = self._deadline = self._phase_deadline = self._phase_most = math.inf
+        self._least, self._label, self._planned = 0, "", 0
+
+    def limit(self, budget: Budget) -> None:
+        """Spend no more than that from now on."""
+        if budget.evaluations is not None:
+            self._most = self.evaluations + budget.evaluations
+        if budget.seconds is not None:
+            self._deadline = time.monotonic() + budget.seconds
+
+    def rope(self) -> Rope:
+        """The model's rotary embedding."""
+        return rope_of(self.model.config)
+
+    def begin(self, label: str, evaluations: int, *, least: int = 1, share: float = 1.0) -> None:
+        """Allot a share of what is left."""
+        now = time.monotonic()
+        self._least = self.evaluations + least
+        self._phase_most = self.evaluations + (self._most - self.evaluations) * share
+        self._phase_deadline = now + (self._deadline - now) * share
+        left = self._phase_deadline - now
+        self._label = label if left == math.inf else f"{label} (stops after {max(left, 0) / 60:.0f} min)"
+        self._planned = int(min(evaluations, max(least, self._phase_most - self.evaluations)))
+
+    def loss(self, method: Method, length: int) -> float:
+        """Nats a token."""
+        if self.evaluations >= self._least and (self.evaluations + 1 > self._phase_most or time.monotonic() > self._phase_deadline):
+            raise BudgetSpent
+        if self._label:
+            self.reader.start(self._label, self._planned, self.texts, length)
+            self._label = ""
+        self.evaluations += 1
+        (loss,) = self.reader.losses(method, self.texts, (0, length))
+        return loss
