@@ -9,7 +9,7 @@ from longreach.cli import stretch as verb
 from longreach.cli.main import run
 from longreach.evaluation import stretch as stretching
 from longreach.models.record import read_record
-from longreach.testing.models import tiny_model
+from longreach.testing.models import tiny_learned, tiny_model
 from tests.evaluation.made import outcome
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 
@@ -64,6 +64,18 @@ def test_from_the_model_to_the_report(folder, capsys):
     again = json.loads(capsys.readouterr().out)
     assert again["rows"] == report["rows"]
     assert (folder / "longreach-rows" / "tiny.jsonl").read_text() == lines
+
+
+def test_learned_positions_are_stretched_and_their_export_proven(folder, capsys):
+    tiny_learned("gpt2", vocab_size=VOCABULARY).save_pretrained(folder / "tiny")
+    command = ("stretch", "tiny", "--to", "256", "--text", "book.txt", "--windows", "2", "--for", "streaming", "--out", "far", "--force")
+    assert run([*command, "--methods", "interpolated_positions;linear:factor=2"]) == 2
+    assert "it has no rotary position embedding" in capsys.readouterr().err
+    assert run([*command, "--methods", "interpolated_positions"]) == 0
+    out = capsys.readouterr().out
+    assert "Not applicable: stock model: it cannot read beyond 128 tokens: its table of positions ends there" in out
+    assert "Saved: far (transformers loads it without longreach; checked in plain transformers" in out
+    assert read_record(folder / "far").method == "interpolated_positions:factor=2"
 
 
 def test_the_winner_is_saved_and_its_export_proven(folder, chosen, capsys):

@@ -3,9 +3,11 @@ import pytest
 from longreach.core.errors import InputError, LongreachError, UnsupportedError
 from longreach.core.progress import Progress
 from longreach.evaluation import stretch as stretching
+from longreach.evaluation.report import Saved, report
+from longreach.evaluation.report_page import page
 from longreach.evaluation.rows import Rows
 from longreach.evaluation.stretch import Budget, stretch
-from longreach.testing.models import tiny_model
+from longreach.testing.models import tiny_learned, tiny_model
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 
 METHODS = ["linear:factor=2", "sinks:window_size=124", "self_extend:neighbours=64,group=4", "ntk:factor=4"]
@@ -54,6 +56,35 @@ def test_screening_measures_little_and_finalists_all(screened):
         assert one.rise.low <= one.rise.mean <= one.rise.high
 
 
+def test_where_many_are_tried_all_are_glanced_at_first():
+    outcome = run(to=512, methods=METHODS, finalists=1, windows=4, samples=2, depths=(0.0, 0.5, 1.0))
+    prompts = {one.method: one.prompts for one in outcome.standings}
+    lengths = {
+        one.method: {row.length for row in outcome.rows if row.method == one.method and row.task == "needle"} for one in outcome.standings
+    }
+    (finalist,) = [one.method for one in outcome.standings[1:] if not one.screened]
+    glanced = [method for method in METHODS if prompts[method] == 2]
+    assert (prompts[""], prompts[finalist], len(glanced)) == (6, 6, 2)
+    assert all(lengths[method] == {256, 512} for method in glanced)
+    assert all(lengths[method] == {128, 256, 512} for method in METHODS if method not in glanced)
+
+
+def test_a_time_budget_ends_the_trying_and_says_so():
+    outcome = run(methods=METHODS, finalists=2, seconds=1e-6, **QUICK)
+    first, *others = METHODS
+    assert [one.method for one in outcome.standings] == ["", first]
+    assert outcome.refused == dict.fromkeys(others, "the time budget was spent before its turn")
+    assert not outcome.standings[1].screened
+
+
+def test_a_finalist_without_time_stands_as_it_was_screened(monkeypatch):
+    times = iter([True] * 3 + [False])  # for the candidates after the first; then none for the second finalist
+    monkeypatch.setattr(stretching._Clock, "has_time", lambda self, share: next(times))
+    outcome = run(methods=METHODS, finalists=2, seconds=60.0, windows=4, samples=1, depths=(0.0, 0.5, 1.0))
+    assert [one.screened for one in outcome.standings] == [False, False, True, True, True]
+    assert outcome.refused == {}
+
+
 def test_what_forgets_is_no_finalist_of_recall(screened):
     outcome, _ = screened
     (sinks,) = [one for one in outcome.standings if one.forgets]
@@ -83,7 +114,7 @@ def test_a_few_candidates_are_all_measured_in_full():
 def test_auto_tries_everything_and_stacks_on_the_best():
     outcome = run(windows=2, samples=1, depths=(0.5,), finalists=1)
     methods = [one.method for one in outcome.standings]
-    assert sum(method.endswith("+log_n") for method in methods) == 1
+    assert sum(method.endswith("+log_n") for method in methods) == 2  # on the best two, of which one is the finalist
     names = {method.partition(":")[0] for method in methods}
     assert {"linear", "ntk", "dynamic_ntk", "yarn", "self_extend", "rerope", "lm_infinite", "sinks"} <= names
 
@@ -93,6 +124,17 @@ def test_streaming_is_judged_by_loss_alone():
     assert {row.settings["metric"] for row in outcome.rows} == {"loss"}
     assert all(one.retrieval is None for one in outcome.standings)
     assert "bounded memory" in outcome.rule
+
+
+def test_a_model_whose_table_ends_before_the_target_stands_beside_its_methods_as_far_as_it_reads():
+    model, methods = tiny_learned("gpt2", vocab_size=VOCABULARY), ["recurrent_positions", "grouped_positions:factor=2"]
+    outcome = stretch(model, tokenizer(), name="tiny", to=256, text=real_text(), methods=methods, purpose="streaming", windows=2)
+    assert {one.method for one in outcome.standings} == {"recurrent_positions:factor=2", "grouped_positions:factor=2"}
+    assert outcome.refused == {"": "it cannot read beyond 128 tokens: its table of positions ends there"}
+    assert {row.length for row in outcome.rows if row.task == "loss" and not row.method} == {64, 128}
+    data = report(outcome, command="", text="", saved=Saved())
+    assert {cell["length"]: cell["mean"] for cell in data["rises"] if not cell["method"]} == {64: 0.0, 128: 0.0}
+    assert "cannot read beyond 128 tokens" in page(data)
 
 
 def test_what_fails_only_when_it_runs_is_listed(monkeypatch):

@@ -1,5 +1,6 @@
 """What several verbs make of their options."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,8 @@ from longreach.core.errors import InputError
 
 if TYPE_CHECKING:
     from longreach.evaluation.rows import Rows
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def model_name(model: str) -> str:
@@ -25,6 +28,12 @@ def open_rows(path: Path | None, name: str) -> "Rows":
     if rows.healed:
         typer.echo(f"{path}: its last line was cut off when a run was stopped, and has been taken out", err=True)
     return rows
+
+
+def parse_seconds(text: str) -> int | None:
+    """Seconds from `90s`, `20m` or `2h`; None where it is no time."""
+    match = re.fullmatch(r"([1-9][0-9]{0,8})([smh])", text)
+    return None if match is None else int(match[1]) * _SECONDS[match[2]]
 
 
 def parse_depths(text: str | None) -> list[float] | None:

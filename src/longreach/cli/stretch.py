@@ -1,7 +1,6 @@
 """`longreach stretch`: the method that lets a model reach a length, proven and saved."""
 
 import json
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 import longreach
-from longreach.cli._options import model_name, open_rows, parse_depths
+from longreach.cli._options import model_name, open_rows, parse_depths, parse_seconds
+from longreach.cli._places import check_writable
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
 
@@ -46,6 +46,10 @@ def stretch(
     force: Annotated[bool, typer.Option("--force", help="Save the best method even if it is not good enough.")] = False,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="For the report. [default: OUT-report, or longreach-report]")] = None,
     finalists: Annotated[int, typer.Option(help="Methods measured in full, where there are more to try.")] = 3,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Time to spend, more or less, as 5m; what is not tried then is named. [default: no limit]"),
+    ] = None,
     windows: Annotated[int | None, typer.Option(help="Windows of text. [default: 8, or fewer where the text is short]")] = None,
     samples: Annotated[int | None, typer.Option(help="Prompts of each depth and length. [default: 4]")] = None,
     depths: Annotated[str | None, typer.Option(metavar="D,D,...", help="Where facts stand. [default: 0,0.25,0.5,0.75,1]")] = None,
@@ -69,6 +73,9 @@ def stretch(
     Measures what could work, chooses by a rule that the report states, and needs no training. Exits with 1 where --out is given and nothing
     is good enough to save. A stopped run goes on when run again.
     """
+    seconds = None if budget is None else parse_seconds(budget)
+    if budget is not None and seconds is None:
+        raise InputError(f"--budget {budget}: write a time, as 90s, 20m or 2h")
     target, trained = parse_length(to), None if trained_window is None else parse_length(trained_window)
     folder = report or (Path("longreach-report") if out is None else out.with_name(f"{out.name}-report"))
     _check_places(out, folder, force)
@@ -95,7 +102,10 @@ def stretch(
     )
     try:
         with BarProgress() as progress:
-            outcome = run(*loaded, name=name, to=target, methods=wanted, trained_window=trained, rows=store, progress=progress, **options)
+            outcome = run(
+                *loaded, name=name, to=target, methods=wanted, seconds=seconds, trained_window=trained, rows=store, progress=progress,
+                **options,
+            )  # fmt: skip
     except KeyboardInterrupt:
         typer.echo(f"What was measured is kept in {store.path}; the same command goes on from there.", err=True)
         raise
@@ -118,18 +128,12 @@ def _check_places(out: Path | None, report: Path, force: bool) -> None:
         from longreach.models.checkpoint import place_of
 
         place = place_of(out)
-        _check_writable(place, "--out")
+        check_writable(place, "--out")
         if report.resolve().is_relative_to(place):
             raise InputError(f"--report {report} lies in --out, which holds the checkpoint alone; choose another folder")
     elif force:
         raise InputError("--force has no effect without --out")
-    _check_writable(report, "--report")
-
-
-def _check_writable(folder: Path, option: str) -> None:
-    nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise InputError(f"{option} {folder} cannot be written to; choose another folder")
+    check_writable(report, "--report")
 
 
 def _save(outcome: "Outcome", loaded: "Checkpoint", out: Path | None, force: bool) -> "Saved":
@@ -156,7 +160,7 @@ def _save(outcome: "Outcome", loaded: "Checkpoint", out: Path | None, force: boo
     place = longreach.save(*loaded, out, method=best.method, target=outcome.target)
     record = read_record(place)
     exported = record is not None and record.exported
-    difference = verify_export(place) if exported and best.method else None
+    difference = verify_export(place, loaded.model) if exported and best.method else None
     return Saved(folder=str(out), exported=exported, difference=difference, servers=servers)
 
 
@@ -197,7 +201,7 @@ def _show(data: dict[str, Any], saved: "Saved", out: Path | None, files: Sequenc
     if any(one["screened"] for one in data["methods"]):
         print("Methods that were only screened read fewer texts: their losses, speed and memory do not compare; above inside does.")
     for one in data["not_applicable"]:
-        print(f"Not applicable: {one['method']}: {one['why']}")
+        print(f"Not applicable: {one['method'] or 'stock model'}: {one['why']}")
     print(data["reason"])
     if saved.folder:
         checked = "" if saved.difference is None else f"; checked in plain transformers, logits differ by at most {saved.difference:.1g}"

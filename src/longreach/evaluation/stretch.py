@@ -1,7 +1,8 @@
 """Finds the method that lets a model reach a length: candidates are screened, the best ones measured in full, and a rule chooses."""
 
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
@@ -20,17 +21,25 @@ from longreach.models.reading import CHUNK
 
 TASKS: dict[Purpose, tuple[str, ...]] = {"recall": ("needle", "loss"), "streaming": ("loss",)}  # what a method is judged by
 FINALISTS = 3
+_SEMIFINALISTS = 2  # for each finalist, where there are more than that to try
 _MOST_WINDOWS = 8  # losses are compared token by token, which needs fewer texts than a loss by itself
 _SCREENING = 2  # windows of text, and prompts of each depth and length
+_NO_TIME = "the time budget was spent before its turn"
+_SHARES = (0.35, 0.5, 0.65)  # of a time budget: spent at most when the first look, that at stacks, and the screening end
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much is measured. Args: windows: of text, for the loss. samples: prompts of each length and depth."""
+    """How much is measured. Args: windows: of text, for the loss. samples: prompts of each length and depth. lengths: of prompts."""
 
     windows: int
     samples: int = SAMPLES
     depths: tuple[float, ...] = DEPTHS
+    lengths: tuple[int, ...] | None = None
+
+    def glance(self, lengths: tuple[int, ...]) -> "Budget":
+        """The least that tells methods apart: a prompt of each depth, at a few lengths."""
+        return replace(self.screening(), samples=1, lengths=lengths)
 
     def screening(self) -> "Budget":
         """A small part of it, so that what screening measures is not measured again: the beginning and the middle of the text."""
@@ -42,7 +51,8 @@ class Budget:
 class Outcome:
     """What was found.
 
-    Args: standings: the model as it is first, then what was measured in full, then what was only screened, each from good to bad.
+    Args: standings: the model as it is first, unless it cannot read so far, then what was measured in full, then what was only screened,
+    each from good to bad.
     refused: spec -> why it cannot be applied to this model. rows: everything measured that the standings are drawn from.
     """
 
@@ -79,6 +89,7 @@ def stretch(
     methods: Sequence[str] = (AUTO,),
     purpose: Purpose = "recall",
     finalists: int = FINALISTS,
+    seconds: float | None = None,
     trained_window: int | None = None,
     windows: int | None = None,
     samples: int | None = None,
@@ -92,13 +103,14 @@ def stretch(
     """Measure the model as it is and under each candidate, up to `to` tokens, and choose.
 
     Args: methods: what to try: `auto`, names or specs. purpose: recall (the whole text can be asked about) or streaming (it reads on and
-    on). finalists: how many are measured in full where there are more. windows: texts for the loss (default: 8, or 4 or 2 where the text
+    on). finalists: how many are measured in full where there are more. seconds: time to spend, more or less: with less than it takes, fewer
+    methods are tried, and at least one in full. windows: texts for the loss (default: 8, or 4 or 2 where the text
     is short). The others are those of `measure`.
 
     Raises: InputError for what does not fit; UnsupportedError for a method in `methods` that the model does not take. What was measured
     stays in `rows`.
     """
-    trained = trained_window or window.trained_window(model.config)
+    trained = trained_window or window.window_of(model)
     if to <= trained:
         raise InputError(f"nothing to stretch: {to} tokens are within the trained window of {trained}; give a greater length")
     check(
@@ -117,10 +129,9 @@ def stretch(
         "name": name, "to": to, "text": text, "trained_window": trained, "chunk_size": CHUNK if chunk_size is None else chunk_size,
         "batch_size": batch_size, "rows": Rows() if rows is None else rows,
     }  # fmt: skip
-    bench = _Bench(model, tokenizer, common, purpose, budget, seed or 0, progress)
-    stock = bench.stand(Candidate(), budget)
-    ranked = bench.tournament(fitting, refused, finalists, widen=AUTO in methods)
-    standings = (stock, *ranked)
+    bench = _Bench(model, tokenizer, common, purpose, budget, seed or 0, progress, _Clock(seconds))
+    stock = bench.stock(refused)
+    standings = (*stock, *bench.tournament(fitting, refused, finalists, widen=AUTO in methods))
     return Outcome(
         model=name,
         trained_window=trained,
@@ -156,30 +167,59 @@ class _Bench:
         budget: Budget,
         seed: int,
         progress: Progress,
+        clock: "_Clock",
     ) -> None:
         self.model, self.tokenizer, self.common = model, tokenizer, common
         self.purpose, self.budget, self.seed = purpose, budget, seed
-        self.progress = progress
+        self.progress, self.clock = progress, clock
         self.found: dict[str, list[Row]] = {}
         self.standard: list[Row] = []
+        self.inside: list[Row] = []
         self._measured, self._expected = 0, 0
 
     def tournament(self, fitting: Sequence[Candidate], refused: dict[str, str], finalists: int, *, widen: bool) -> list[Standing]:
-        """Standings, the finalists' first. `refused` gets those that fail only when they run. `widen`: also try stacks on the best."""
+        """Standings, the finalists' first. `refused` gets those that fail only when they run, and those for which there was no time.
+
+        Where many are to be tried, all are glanced at, and the best of them screened. `widen`: also try stacks on the best.
+        """
         if len(fitting) <= finalists:
             self._expected = len(fitting)
-            return screening_order(self._stand_all(fitting, self.budget, refused))
-        by_spec = {candidate.spec: candidate for candidate in fitting}
-        self._expected = len(fitting) + finalists + widen
-        screened = screening_order(self._stand_all(fitting, self.budget.screening(), refused))
-        if widen and (best := next((one for one in screened if self._can_win(one)), None)) is not None:
-            stacks, refusals = applicable(self.model, improved(by_spec[best.method]))
-            refused |= refusals
+            return screening_order(self._stand_all(fitting, self.budget, refused, 1))
+        count, by_spec = _SEMIFINALISTS * finalists, {candidate.spec: candidate for candidate in fitting}
+        many = len(fitting) > count
+        self._expected = len(fitting) + finalists + (count if many else 0)
+        first = self.budget.glance(self._telling_lengths()) if many else self.budget.screening()
+        ranked = screening_order(self._stand_all(fitting, first, refused, _SHARES[0]))
+        if widen:
+            stacks = self._stacks([by_spec[one.method] for one in self._able(ranked)[:count]], refused)
             by_spec |= {candidate.spec: candidate for candidate in stacks}
-            screened = screening_order([*screened, *self._stand_all(stacks, self.budget.screening(), refused)])
-        chosen = [one for one in screened if self._can_win(one)][:finalists]
-        full = self._stand_all([by_spec[one.method] for one in chosen], self.budget, refused)
-        return [*screening_order(full), *(one for one in screened if one not in chosen)]
+            self._expected += len(stacks)
+            ranked = screening_order([*ranked, *self._stand_all(stacks, first, refused, _SHARES[1])])
+        if many:
+            again = self._stand_all([by_spec[one.method] for one in self._able(ranked)[:count]], self.budget.screening(), {}, _SHARES[2])
+            seen = {one.method for one in again}
+            ranked = [*screening_order(again), *(one for one in ranked if one.method not in seen)]
+        missing: dict[str, str] = {}
+        full = self._stand_all([by_spec[one.method] for one in self._able(ranked)[:finalists]], self.budget, missing, 1)
+        failed = {spec: why for spec, why in missing.items() if why != _NO_TIME}  # the others stand as they were screened
+        refused |= failed
+        done = {one.method for one in full} | failed.keys()
+        return [*screening_order(full), *(one for one in ranked if one.method not in done)]
+
+    def _able(self, ranked: Sequence[Standing]) -> list[Standing]:
+        """Those that could win, in the same order."""
+        return [one for one in ranked if self.purpose == "streaming" or not one.forgets]
+
+    def _stacks(self, candidates: Sequence[Candidate], refused: dict[str, str]) -> list[Candidate]:
+        """The candidates with what improves them on top."""
+        found = {stack.spec: stack for candidate in candidates for stack in improved(candidate)}
+        stacks, refusals = applicable(self.model, list(found.values()))
+        refused |= refusals
+        return stacks
+
+    def _telling_lengths(self) -> tuple[int, int]:
+        """The first length beyond the window, and the target."""
+        return min(2 * self.common["trained_window"], self.common["to"]), self.common["to"]
 
     def stand(self, candidate: Candidate, budget: Budget) -> Standing:
         """Measure one candidate."""
@@ -195,7 +235,13 @@ class _Bench:
             plan = (
                 {"windows": budget.windows}
                 if task == "loss"
-                else {"windows": self.budget.windows, "samples": budget.samples, "depths": budget.depths, "seed": self.seed}
+                else {
+                    "windows": self.budget.windows,
+                    "samples": budget.samples,
+                    "depths": budget.depths,
+                    "lengths": budget.lengths,
+                    "seed": self.seed,
+                }
             )
             rows += measure(self.model, self.tokenizer, tasks=parse_tasks(task), method=candidate.spec, **plan, **common)
         inside = parse_tasks(f"loss_inside:window_size={common['trained_window']}")
@@ -213,23 +259,48 @@ class _Bench:
             screened=budget != self.budget,
         )
 
+    def stock(self, refused: dict[str, str]) -> list[Standing]:
+        """The model as it is. One that cannot read to the target goes to `refused`, and its losses are measured as far as it reads."""
+        limit = window.position_limit(self.model)
+        if limit is None or self.common["to"] <= limit:
+            return [self.stand(Candidate(), self.budget)]
+        refused[""] = f"it {window.cannot_read(limit)}"
+        common = {**self.common, "windows": self.budget.windows, "progress": _Labelled(self.progress, "stock")}
+        self.inside = measure(self.model, self.tokenizer, tasks=parse_tasks("loss"), within_reach=True, **common)
+        return []
+
     def rows_of(self, standings: Sequence[Standing]) -> list[Row]:
         """Every row that the standings are drawn from."""
-        return [*self.standard, *(row for one in standings for row in self.found[one.method])]
+        return [*self.standard, *self.inside, *(row for one in standings for row in self.found[one.method])]
 
-    def _stand_all(self, candidates: Sequence[Candidate], budget: Budget, refused: dict[str, str]) -> list[Standing]:
-        standings = []
+    def _stand_all(self, candidates: Sequence[Candidate], budget: Budget, refused: dict[str, str], share: float) -> list[Standing]:
+        """The first, and the others as long as that share of the time is not spent."""
+        standings: list[Standing] = []
         for candidate in candidates:
+            if standings and not self.clock.has_time(share):
+                refused[candidate.spec] = _NO_TIME
+                continue
+            begun = time.monotonic()
             try:
                 standings.append(self.stand(candidate, budget))
             except LongreachError as error:
                 if isinstance(error, InputError) or (isinstance(error, UnsupportedError) and candidate.named):
                     raise
                 refused[candidate.spec] = str(error)  # as logits that are not finite
+            self.clock.last = time.monotonic() - begun
         return standings
 
-    def _can_win(self, one: Standing) -> bool:
-        return self.purpose == "streaming" or not one.forgets
+
+class _Clock:
+    """Watches a time budget. Args: seconds: None for no limit."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds, self.begun = seconds, time.monotonic()
+        self.last = 0.0  # seconds that the last candidate took
+
+    def has_time(self, share: float) -> bool:
+        """Whether one more candidate fits into that share of the budget."""
+        return self.seconds is None or time.monotonic() - self.begun + self.last <= share * self.seconds
 
 
 class _Labelled(Progress):
