@@ -125,7 +125,8 @@ def pretrain(model: PreTrainedModel, batch: Batch, config: PretrainConfig, folde
 
 
 def _optimizers(model: nn.Module, config: PretrainConfig) -> list[torch.optim.Optimizer]:
-    inside = [p for name, p in model.named_parameters() if p.ndim == 2 and ".layers." in name]
+    layers = (".layers.", ".h.")  # GPT-2 calls them h
+    inside = [p for name, p in model.named_parameters() if p.ndim == 2 and any(part in name for part in layers)]
     chosen = {id(p) for p in inside}
     rest = [p for p in model.parameters() if id(p) not in chosen]
     return [

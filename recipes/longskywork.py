@@ -1,0 +1,30 @@
+"""LongSkywork: chunks of several documents dealt out in turn, so that every document is a long one, and questions about the text.
+
+Paper: LongSkywork: A Training Recipe for Efficiently Extending Context Length in Large Language Models, 2024, arXiv:2406.00605
+
+    longreach tune MODEL --to 32k --data FOLDER --out DIR --full --recipe recipes/longskywork.py
+
+From the paper: chunk-interleaved pretraining, then tuning on synthetic long tasks. Ours: both at once, in equal parts beside short text;
+records that are looked up later (the recall exercises) stand in for its synthetic tables, and no instructions are needed. The paper's
+rate and batch are for 13B parameters; these are for small models.
+"""
+
+from longreach.positions.base import Rope
+from longreach.training.plan import TuneConfig
+
+
+def recipe(rope: Rope, target: int) -> TuneConfig:
+    """The settings to stretch a model with this rotary embedding to `target` tokens."""
+    return TuneConfig(
+        target=target,
+        method=f"ntk:factor={2 * target / rope.trained_window:g}",
+        sampler="full_length",
+        mixture={"interleaved": 0.4, "recall": 0.3, "short": 0.3},
+        steps=200,
+        batch_size=16,
+        accumulate=16,
+        lr=2e-5,
+        warmup=0.05,
+        schedule="cosine",
+        full=True,
+    )

@@ -1,0 +1,229 @@
+"""`longreach tune`: continued training that extends a model, resumable, with a gate at its end."""
+
+import dataclasses
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+import longreach
+from longreach.cli._places import check_writable
+from longreach.core.errors import InputError
+from longreach.core.lengths import parse_length
+
+if TYPE_CHECKING:
+    from longreach.data.documents import Texts
+    from longreach.training.plan import TuneConfig
+    from longreach.training.tune import Tuned
+
+
+def tune(
+    model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
+    to: Annotated[str, typer.Option(metavar="LENGTH", help="Tokens to reach: 4096, 32k, 1M.")],
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Text files to train on, UTF-8: books, code.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Save the tuned checkpoint here.")],
+    method: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="Positions method to train under. [default: yarn with the factor that it takes]")
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="How positions are drawn: see longreach methods --kind sampler. [default: pose]")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A recipe: its function recipe(rope, target) gives the settings; options here win.")
+    ] = None,
+    seq_len: Annotated[str | None, typer.Option(metavar="LENGTH", help="Tokens of a training sequence. [default: the window]")] = None,
+    mix: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME=SHARE,...",
+            help="Sources: long, short, recall, interleaved, questions. [default: long=0.4,short=0.3,recall=0.3]",
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps. [default: 1000]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Sequences a step. [default: 16]")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Forward passes that a step is made of, where memory is short. [default: 1]")
+    ] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate. [default: 2e-4 for adapters, 2e-5 in full]")] = None,
+    warmup: Annotated[float | None, typer.Option(help="Share of the steps over which the rate rises. [default: 0.02]")] = None,
+    schedule: Annotated[Literal["linear", "cosine", "constant"] | None, typer.Option(help="How the rate falls. [default: cosine]")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Train every weight instead of adapters.")] = False,
+    rank: Annotated[int | None, typer.Option(help="Of the adapters (LoRA). [default: 16]")] = None,
+    alpha: Annotated[int | None, typer.Option(help="Scale of the adapters, over the rank. [default: 32]")] = None,
+    targets: Annotated[
+        str | None, typer.Option(metavar="NAME,...", help="Linear layers with adapters: q_proj,v_proj. [default: all but the output head]")
+    ] = None,
+    train: Annotated[str | None, typer.Option(metavar="PART,...", help="Beside the adapters: embeddings,norms. [default: nothing]")] = None,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Held-out text for the gate, UTF-8; may be repeated. [default: this Python's documentation and held-out source]",
+        ),
+    ] = None,
+    force: Annotated[
+        bool, typer.Option("--force", help="Save the model even if its loss inside the window rose by more than 1 %.")
+    ] = False,
+    work: Annotated[Path | None, typer.Option(metavar="DIR", help="For checkpoints and the loss curve. [default: OUT-run]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the sequences and the adapters. [default: 0]")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Load weights that exist only as pickle.")] = False,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")] = False,
+) -> None:
+    """Train a model to reach a length, on short sequences at sampled positions, and save it.
+
+    Ends with a gate: where the loss inside the trained window rose by more than 1 %, the model is not called extended, nothing is saved
+    without --force, and the exit code is 1. A stopped run goes on when the same command is given again.
+    """
+    target = parse_length(to)
+    given: dict[str, Any] = {
+        "method": method, "sampler": sampler, "seq_len": None if seq_len is None else parse_length(seq_len), "mixture": _mixture(mix),
+        "steps": steps, "batch_size": batch_size, "accumulate": accumulate, "lr": lr, "warmup": warmup, "schedule": schedule,
+        "full": full or None, "rank": rank, "alpha": alpha, "targets": _names(targets), "parts": _names(train), "seed": seed,
+    }  # fmt: skip
+    given = {name: value for name, value in given.items() if value is not None}
+    _check_adapters(given)
+
+    from longreach.cli._progress import BarProgress
+    from longreach.data.documents import read_folder
+    from longreach.data.stdlib import stdlib_text
+    from longreach.evaluation.text import read_texts
+    from longreach.models.checkpoint import place_of
+    from longreach.models.rope_config import rope_of
+    from longreach.training.plan import TuneConfig
+    from longreach.training.tune import tune as run
+
+    folder = work or out.with_name(f"{out.name}-run")
+    _check_places(out, folder)
+    check_writable(place_of(out), "--out")
+    check_writable(folder, "--work")
+    make = None if recipe is None else _recipe(recipe)
+    config = TuneConfig(target=target, **given)
+    texts = read_folder(data)
+    held_out = read_texts(text) if text else stdlib_text("held-out")
+    # Weights are trained in float32: in bfloat16 small steps are lost.
+    loaded = longreach.load(
+        model, dtype=dtype or ("float32" if full else None), device=device, allow_pickle=allow_pickle,
+        trust_remote_code=trust_remote_code, apply_method=False,
+    )  # fmt: skip
+    if make is not None:
+        config = dataclasses.replace(make(rope_of(loaded.model.config, method="this recipe"), target), **given)
+    try:
+        with BarProgress() as progress:
+            tuned = run(*loaded, texts, config, folder, held_out=held_out, progress=progress)
+    except KeyboardInterrupt:
+        typer.echo(f"The run is kept in {folder}; the same command goes on from there.", err=True)
+        raise
+    saved = _save(tuned, loaded.tokenizer, out, target, force)
+    result = _result(tuned, config, texts, saved, folder)
+    print(json.dumps(result, allow_nan=False) if as_json else _sentences(result, tuned, texts, out, folder))
+    if saved is None:
+        raise typer.Exit(1)
+
+
+def _mixture(text: str | None) -> dict[str, float] | None:
+    if text is None:
+        return None
+    pairs = [part.partition("=") for part in text.split(",")]
+    names = [name.strip() for name, _, _ in pairs]
+    if len(set(names)) < len(names):
+        raise InputError(f"--mix {text}: a source is named twice")
+    try:
+        return {name.strip(): float(share) for name, _, share in pairs}
+    except ValueError:
+        raise InputError(f"--mix {text}: write long=0.5,short=0.3,recall=0.2") from None
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _check_adapters(given: dict[str, Any]) -> None:
+    """An option without effect is an error."""
+    names = {"rank": "--rank", "alpha": "--alpha", "targets": "--targets", "parts": "--train"}
+    if given.get("full") and (wrong := [option for name, option in names.items() if name in given]):
+        raise InputError(f"{wrong[0]} has no effect with --full, which trains every weight and no adapters")
+
+
+def _check_places(out: Path, folder: Path) -> None:
+    if folder.resolve().is_relative_to(out.resolve()) or out.resolve().is_relative_to(folder.resolve()):
+        raise InputError(f"--work {folder} and --out {out} must lie beside each other; choose another folder")
+
+
+def _recipe(file: Path) -> Any:
+    """The function `recipe` of a Python file."""
+    import importlib.util
+    import sys
+
+    if not file.is_file():
+        raise InputError(f"no such recipe: {file}")
+    spec = importlib.util.spec_from_file_location(f"recipe_{file.stem}", file)
+    if spec is None or spec.loader is None:
+        raise InputError(f"{file} is no Python file; give a recipe, as recipes/prolong.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    if not callable(make := getattr(module, "recipe", None)):
+        raise InputError(f"{file} has no function recipe(rope, target) and is no recipe for tuning")
+    return make
+
+
+def _save(tuned: "Tuned", tokenizer: Any, out: Path, target: int, force: bool) -> dict[str, Any] | None:
+    """Save the model where the gate allows it, and prove an export. None: nothing was saved."""
+    from longreach.models.export import verify_export
+    from longreach.models.record import read_record
+
+    if not (tuned.gate.passed or force):
+        return None
+    place = longreach.save(tuned.model, tokenizer, out, method=tuned.plan.method, target=target)
+    record = read_record(place)
+    exported = record is not None and record.exported
+    return {"folder": str(out), "exported": exported, "difference": verify_export(place) if exported else None}
+
+
+def _result(tuned: "Tuned", config: "TuneConfig", texts: "Texts", saved: dict[str, Any] | None, folder: Path) -> dict[str, Any]:
+    gate = tuned.gate
+    return {
+        "target": config.target,
+        "method": tuned.plan.method.spec,
+        "sampler": tuned.plan.sampler.spec,
+        "seq_len": tuned.plan.geometry.seq_len,
+        "steps": config.steps,
+        "tokens": config.steps * config.batch_size * tuned.plan.geometry.seq_len,
+        "resumed_at": tuned.resumed,
+        "trained_parameters": tuned.trained_parameters,
+        "mixture": dict(config.mixture),
+        "short_loss": {**asdict(gate), "rise": gate.rise},
+        "extended": gate.passed,
+        "saved": saved,
+        "skipped_files": list(texts.skipped),
+        "loss": str(folder / "loss.jsonl"),
+        "loss_curve": str(folder / "loss.png"),
+    }
+
+
+def _sentences(result: dict[str, Any], tuned: "Tuned", texts: "Texts", out: Path, folder: Path) -> str:
+    gate, lines = tuned.gate, []
+    if texts.skipped:
+        lines.append(f"Not read: {len(texts.skipped)} files that are no UTF-8 text, or empty (the first: {texts.skipped[0]}).")
+    going_on = f", going on from step {tuned.resumed}" if tuned.resumed else ""
+    lines.append(
+        f"Trained {result['trained_parameters']:,} parameters on {result['tokens']:,} tokens under {result['method']}, "
+        f"positions by {result['sampler']}, in {result['steps']} steps of {result['seq_len']}-token sequences{going_on}."
+    )
+    change = f"{gate.before:.3f} nats a token before, {gate.after:.3f} after ({gate.rise:+.2%}; bar +1 %)"
+    lines.append(f"Loss inside the trained window: {change}.")
+    if not gate.passed:
+        lines.append("The model lost too much at short lengths to be called extended; use a smaller --lr, or more of short in --mix.")
+    if (saved := result["saved"]) is None:
+        lines.append(f"Nothing was saved to {out}; --force saves it all the same.")
+    else:
+        how = "longreach.load applies the method, which longreach.json names"
+        if saved["exported"]:
+            how = f"transformers loads it without longreach; checked, logits differ by at most {saved['difference']:.1g}"
+        lines.append(f"Saved: {saved['folder']} ({how})")
+    return "\n".join([*lines, f"Loss curve: {folder / 'loss.png'}"])

@@ -1,0 +1,71 @@
+"""The gate that a tuned model has to pass: inside the trained window it must predict text as well as before."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from longreach.core.errors import InputError
+from longreach.core.progress import SILENT, Progress
+from longreach.data.documents import Ids, encode, prefix
+
+MOST_RISE = 0.01  # of the loss before
+_COUNTS = (64, 32, 16, 8, 4)  # of windows; the most that the text has room for
+_CHARACTERS = 16  # more than the tokens of any text have on average
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gate:
+    """The mean loss inside the trained window, in nats a token, before and after tuning."""
+
+    before: float
+    after: float
+
+    @property
+    def rise(self) -> float:
+        """By how much the loss rose, as a share of what it was."""
+        return self.after / self.before - 1
+
+    @property
+    def passed(self) -> bool:
+        """Whether it rose by no more than MOST_RISE (a loss that is no number has not passed)."""
+        return self.after <= self.before * (1 + MOST_RISE)
+
+
+def held_out_windows(text: str, tokenizer: PreTrainedTokenizerBase, window: int) -> list[Ids]:
+    """64 windows of `window` tokens (fewer, down to 4, where the text is short), each with the special tokens first, spread evenly.
+
+    Raises: InputError for a text that is shorter.
+    """
+    first = prefix(tokenizer)
+    length = window - len(first)
+    for count in _COUNTS:
+        starts = [len(text) * number // count for number in range(count)]
+        parts = [text[start : start + min(len(text) // count, length * _CHARACTERS)] for start in starts]
+        found = [encode(tokenizer, part)[:length] for part in parts]
+        if all(len(ids) == length for ids in found):
+            return [np.array([*first, *ids], dtype=np.int32) for ids in found]
+    raise InputError(
+        f"too little held-out text: it has {len(encode(tokenizer, text))} tokens, and {_COUNTS[-1]} windows of {window} do not fit; "
+        "give a longer --text"
+    )
+
+
+@torch.no_grad()
+def short_loss(model: PreTrainedModel, windows: Sequence[Ids], progress: Progress = SILENT, label: str = "short loss") -> float:
+    """Mean loss of the next token over the windows, in nats, in eval mode."""
+    progress.start(label, sum(len(window) for window in windows))
+    training = model.training
+    model.eval()
+    total = 0.0
+    for start in range(0, len(windows), _AT_ONCE):
+        ids = torch.from_numpy(np.stack(windows[start : start + _AT_ONCE])).long().to(model.device)
+        logits = model(ids, use_cache=False).logits[:, :-1].float()
+        total += cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum").item()
+        progress.advance(ids.numel())
+    model.train(training)
+    return total / sum(len(window) - 1 for window in windows)

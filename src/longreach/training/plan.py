@@ -1,0 +1,151 @@
+"""What a tuning run is: every setting in one place, checked before anything is loaded, and what follows from them for one model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from transformers import PreTrainedModel
+
+from longreach.core.errors import InputError
+from longreach.core.method import Method
+from longreach.core.spec import parse
+from longreach.models.rope_config import rope_of
+from longreach.models.window import trained_window
+from longreach.positions.base import PositionsMethod, Rope
+from longreach.training.adapters import PARTS, check_targets
+from longreach.training.examples import SOURCES
+from longreach.training.samplers.base import Geometry, PositionSampler
+
+_ALIKE = 1e-4  # relative spread of the ratios of frequencies that all are scaled alike
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneConfig:
+    """A tuning run. Recipes return one.
+
+    Args: target: tokens to reach. method: positions method (default: yarn, or linear where the sampler needs it, with target / window).
+    sampler: spec. seq_len: tokens of a training sequence (default: the sampler's). train_to: positions to train at (default: target).
+    mixture: source -> share, see training.examples. steps, batch_size: sequences a step, accumulate: forward passes that a step is made
+    of. lr: peak rate (default: 2e-4 for adapters, 2e-5 in full). warmup: share of the steps. schedule: how the rate falls. full: train
+    every weight. rank, alpha, targets, parts: see training.adapters.
+    """
+
+    target: int
+    method: str = ""
+    sampler: str = "pose"
+    seq_len: int | None = None
+    train_to: int | None = None
+    mixture: Mapping[str, float] = field(default_factory=lambda: {"long": 0.4, "short": 0.3, "recall": 0.3})
+    steps: int = 1000
+    batch_size: int = 16
+    accumulate: int = 1
+    lr: float | None = None
+    warmup: float = 0.02
+    schedule: Literal["linear", "cosine", "constant"] = "cosine"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    full: bool = False
+    rank: int = 16
+    alpha: int = 32
+    targets: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "accumulate", "rank", "alpha"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.batch_size % self.accumulate:
+            raise InputError(f"batch_size={self.batch_size} does not come apart into accumulate={self.accumulate} equal parts")
+        if self.lr is not None and not 0 < self.lr < 1:
+            raise InputError(f"lr={self.lr:g} must be above 0 and below 1")
+        if not 0 <= self.warmup <= 1:
+            raise InputError(f"warmup={self.warmup:g} must be a share of the steps, from 0 to 1")
+        if self.seed < 0:
+            raise InputError(f"seed={self.seed} must be at least 0")
+        if self.train_to is not None and self.train_to < self.target:
+            raise InputError(f"train_to={self.train_to} is below the target of {self.target} tokens")
+        if wrong := [name for name in self.mixture if name not in SOURCES]:
+            raise InputError(f"unknown source {wrong[0]!r} in the mixture; known: {', '.join(SOURCES)}")
+        if not self.mixture or min(self.mixture.values()) < 0 or not 0 < sum(self.mixture.values()) < float("inf"):
+            raise InputError("the shares of a mixture are at least 0, and one of them above it: write long=0.5,short=0.5")
+        if wrong := [part for part in self.parts if part not in PARTS]:
+            raise InputError(f"cannot train {wrong[0]!r} beside the adapters; choose from {', '.join(PARTS)}")
+        if self.full and (self.targets or self.parts):
+            raise InputError("adapters' targets and parts have no effect in full training, which trains every weight")
+        position_sampler(self.sampler)
+        if self.method:
+            positions_method(self.method)
+
+    @property
+    def rate(self) -> float:
+        """The peak learning rate."""
+        return self.lr if self.lr is not None else 2e-5 if self.full else 2e-4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a config means for one model."""
+
+    method: PositionsMethod
+    sampler: PositionSampler
+    geometry: Geometry
+
+
+def plan(model: PreTrainedModel, config: TuneConfig) -> Plan:
+    """Resolve a config's defaults for a model.
+
+    Raises: InputError for a target within the trained window, for a sampler and a method that do not go together, and for adapters' targets
+    that match nothing; UnsupportedError for a model whose positions cannot be scaled.
+    """
+    window = trained_window(model.config)
+    if config.target <= window:
+        raise InputError(f"nothing to extend: {config.target} tokens are within the trained window of {window}; give a greater length")
+    if getattr(model, "is_quantized", False):
+        raise InputError("the model is quantized, and adapters cannot be merged into it without loss; tune the checkpoint it was made from")
+    sampler = position_sampler(config.sampler)
+    usual = "linear" if sampler.uniform_scaling else "yarn"
+    method = positions_method(config.method or f"{usual}:factor={config.target / window:g}")
+    rope = rope_of(model.config, method=method.spec)
+    if sampler.uniform_scaling and not _uniform(method, rope, config.target):
+        raise InputError(f"{sampler} needs a method that divides all positions alike, and {method} does not; choose linear")
+    check_targets(model, config.targets)
+    reach = config.train_to or config.target
+    seq_len = sampler.seq_len(config.seq_len, window, reach)
+    return Plan(method=method, sampler=sampler, geometry=Geometry(seq_len=seq_len, target=reach, trained_window=window))
+
+
+def position_sampler(spec: str) -> PositionSampler:
+    """The sampler that a spec names.
+
+    Raises: SpecError where it does not parse; InputError where it names something else, or several.
+    """
+    sampler = _only(spec)
+    if not isinstance(sampler, PositionSampler):
+        raise InputError(f"{spec} is no sampler but a method of the kind {sampler.kind!r}; see longreach methods --kind sampler")
+    return sampler
+
+
+def positions_method(spec: str) -> PositionsMethod:
+    """The positions method that a spec names, one that can be trained under.
+
+    Raises: SpecError; InputError for other kinds, several methods, or one whose frequencies change with the tokens seen.
+    """
+    method = _only(spec)
+    if not isinstance(method, PositionsMethod):
+        raise InputError(f"{spec} is a method of the kind {method.kind!r}; a model is tuned under a positions method, as yarn:factor=8")
+    if method.info.length_dependent:
+        raise InputError(f"{spec} changes with the tokens seen, and a model is tuned at one setting; choose ntk, yarn or linear")
+    return method
+
+
+def _only(spec: str) -> Method:
+    stack = parse(spec)
+    if len(stack) > 1:
+        raise InputError(f"{spec} names {len(stack)} methods; give one")
+    return stack[0]
+
+
+def _uniform(method: PositionsMethod, rope: Rope, target: int) -> bool:
+    ratios = method.inv_freq(rope, target)[0] / rope.inv_freq()
+    return float(ratios.max() / ratios.min()) - 1 < _ALIKE

@@ -1,0 +1,265 @@
+"""Continued training that extends a model: transformers' Trainer over sampled positions, under a positions method.
+
+A run lives in a folder of its own: `run.json` (what it is), `loss.jsonl` and `loss.png` (how it goes), checkpoints. Called again with the
+same settings it goes on from its last whole checkpoint and ends where it would have ended.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from longreach.core.errors import InputError, LongreachError
+from longreach.core.progress import SILENT, Progress
+from longreach.data.documents import Texts, tokenized
+from longreach.models.apply import apply
+from longreach.training.adapters import add_adapters, merged
+from longreach.training.examples import Examples, collate
+from longreach.training.gate import Gate, held_out_windows, short_loss
+from longreach.training.loss_log import LossLog
+from longreach.training.plan import Plan, TuneConfig, plan
+
+SAVE_EVERY = 120.0  # seconds
+
+_WHOLE = "whole"  # a file in a checkpoint, written last
+_TRAINED = "trained.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuned:
+    """Args: model: with adapters merged; no method is applied to it. resumed: the step that the run went on from (0: from the start)."""
+
+    model: PreTrainedModel
+    plan: Plan
+    gate: Gate
+    resumed: int
+    trained_parameters: int
+
+
+def tune(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Texts,
+    config: TuneConfig,
+    folder: Path,
+    *,
+    held_out: str,
+    save_every: float = SAVE_EVERY,
+    progress: Progress = SILENT,
+) -> Tuned:
+    """Train `model` in place, and measure what it lost inside its trained window.
+
+    Args: texts: to train on. folder: of the run. held_out: text to measure on. save_every: seconds between checkpoints.
+    Raises: InputError for what does not fit, and where `folder` holds another run; UnsupportedError; LongreachError where the loss is no
+    number.
+    """
+    chosen = plan(model, config)
+    _check_folder(folder)
+    windows = held_out_windows(held_out, tokenizer, chosen.geometry.trained_window)
+    documents = tokenized(texts, tokenizer, folder / "tokens.npz")
+    examples = Examples(
+        documents, texts.contents, tokenizer, mixture=config.mixture, sampler=chosen.sampler, geometry=chosen.geometry,
+        seed=config.seed, count=config.steps * config.batch_size,
+    )  # fmt: skip
+    facts = {**asdict(config), "method": chosen.method.spec, "weights": _digest(model), "data": documents.key,
+             "held_out": hashlib.sha256(held_out.encode()).hexdigest()[:16]}  # fmt: skip
+    run = _open_run(folder, json.loads(json.dumps(facts)), model)
+    if run.get("before") is None:
+        run["before"] = short_loss(model, windows, progress, "short loss before")
+        _write(folder / "run.json", run)
+    set_seed(config.seed)
+    trained = model
+    if not config.full:
+        trained = add_adapters(model, rank=config.rank, alpha=config.alpha, targets=config.targets, parts=config.parts)
+    with apply(model, chosen.method), _restored(model):
+        resumed = _train(trained, examples, config, folder, bf16=run["bf16"], save_every=save_every, progress=progress)
+    count = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
+    whole = (trained if config.full else merged(trained)).eval()
+    with apply(whole, chosen.method):
+        after = short_loss(whole, windows, progress, "short loss after")
+    return Tuned(model=whole, plan=chosen, gate=Gate(before=run["before"], after=after), resumed=resumed, trained_parameters=count)
+
+
+def _train(model: Any, examples: Examples, config: TuneConfig, folder: Path, *, bf16: bool, save_every: float, progress: Progress) -> int:
+    """Train to the last step, and return the step that this began at."""
+    last = _last_checkpoint(folder)
+    done = int(last.name.rpartition("-")[2]) if last is not None else 0
+    arguments = TrainingArguments(
+        output_dir=str(folder),
+        max_steps=config.steps,
+        per_device_train_batch_size=config.batch_size // config.accumulate,
+        gradient_accumulation_steps=config.accumulate,
+        learning_rate=config.rate,
+        lr_scheduler_type=config.schedule if config.schedule != "constant" else "constant_with_warmup",
+        warmup_steps=round(config.warmup * config.steps),
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        train_sampling_strategy="sequential",  # an example's number says what it holds
+        bf16=bf16,
+        use_cpu=next(model.parameters()).device.type == "cpu",
+        logging_steps=max(1, config.steps // 200),
+        save_strategy="no",  # by the clock, below
+        save_total_limit=2,
+        remove_unused_columns=False,
+        report_to="none",
+        disable_tqdm=True,
+        seed=config.seed,
+    )
+    tokens = config.batch_size * examples.geometry.seq_len
+    watch = _Watch(LossLog(folder, done), tokens, config.steps - done, save_every, progress)
+    trainer = _Trainer(model=model, args=arguments, train_dataset=examples, data_collator=partial(collate, model=model), callbacks=[watch])
+    trainer.remove_callback(PrinterCallback)
+    if done < config.steps:
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    elif last is not None:
+        trainer._load_from_checkpoint(str(last))
+    watch.log.draw()
+    return done
+
+
+class _Trainer(Trainer):
+    """Keeps in its checkpoints what is trained, and nothing else of the model."""
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        folder = Path(output_dir or str(self.args.output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        model: Any = self.accelerator.unwrap_model(self.model)
+        weights = {name: value.detach().cpu().contiguous() for name, value in model.named_parameters() if value.requires_grad}
+        save_file(weights, folder / _TRAINED)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        saved = load_file(Path(resume_from_checkpoint) / _TRAINED)
+        parameters = dict(self.accelerator.unwrap_model(model or self.model).named_parameters())
+        with torch.no_grad():
+            for name, value in saved.items():
+                parameters[name].copy_(value)
+
+
+class _Watch(TrainerCallback):
+    """Logs, draws progress, saves by the clock, and marks checkpoints as whole."""
+
+    def __init__(self, log: LossLog, tokens: int, steps: int, save_every: float, progress: Progress) -> None:
+        self.log, self.tokens, self.steps, self.save_every, self.progress = log, tokens, steps, save_every, progress
+        self.saved_at = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.progress.start("tuning", self.steps * self.tokens)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.progress.advance(self.tokens)
+        if state.global_step >= state.max_steps or time.monotonic() - self.saved_at >= self.save_every:
+            control.should_save = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        if logs is None or "loss" not in logs:
+            return
+        loss = float(logs["loss"])
+        if not loss < float("inf"):  # written so that it also catches nan
+            raise LongreachError(f"the loss is {loss} at step {state.global_step}; use a smaller learning rate, or float32")
+        self.log.add(step=state.global_step, tokens=state.global_step * self.tokens, loss=loss, lr=float(logs["learning_rate"]))
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _WHOLE).touch()
+        self.saved_at = time.monotonic()
+
+
+def _last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint; those that a kill cut off are deleted."""
+    whole = []
+    for place in folder.glob("checkpoint-*"):
+        if (place / _WHOLE).is_file():
+            whole.append(place)
+        else:
+            shutil.rmtree(place)
+    return max(whole, key=lambda place: int(place.name.rpartition("-")[2]), default=None)
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise InputError where the folder holds anything but a run."""
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if stray := [name for name in names if "run.json" not in names and not name.startswith(("tokens.npz", "run.json"))]:
+        raise InputError(f"{folder} is no tuning run (it holds {stray[0]}); choose another folder")
+
+
+def _open_run(folder: Path, facts: dict[str, Any], model: PreTrainedModel) -> dict[str, Any]:
+    """The run in the folder, or a new one.
+
+    Raises: InputError where the folder holds a run of other settings.
+    """
+    file = folder / "run.json"
+    if file.is_file():
+        run: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if other := [key for key, value in facts.items() if run["facts"].get(key) != value]:
+            was = ", ".join(f"{key}={run['facts'].get(key)}" for key in other)
+            raise InputError(f"{folder} holds a run with other settings ({was}); give those to go on, delete it, or choose another folder")
+        return run
+    run = {"facts": facts, "bf16": _bf16_is_faster(model), "before": None}
+    _write(file, run)
+    return run
+
+
+def _write(file: Path, run: dict[str, Any]) -> None:
+    partial_file = file.with_name(f"{file.name}.partial")
+    partial_file.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial_file, file)
+
+
+def _digest(model: PreTrainedModel) -> str:
+    """16 hexadecimal digits that change with any parameter's size or sampled values."""
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        sample = parameter.detach().flatten()[:: max(1, parameter.numel() // 64)][:64]
+        digest.update(f"{name} {tuple(parameter.shape)}".encode() + sample.double().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _bf16_is_faster(model: PreTrainedModel) -> bool:
+    """Whether matrices of the model's size multiply faster in bfloat16 on its device; false where it is not float32."""
+    device = model.device
+    if model.dtype != torch.float32:
+        return False
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type != "cpu":
+        return False
+    size = model.config.get_text_config().hidden_size
+    seconds = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        left, right = torch.ones(1024, size, dtype=dtype), torch.ones(size, size, dtype=dtype)
+        times = []
+        for _ in range(5):
+            began = time.perf_counter()
+            left @ right
+            times.append(time.perf_counter() - began)
+        seconds[dtype] = min(times)
+    return seconds[torch.bfloat16] < 0.8 * seconds[torch.float32]
+
+
+@contextlib.contextmanager
+def _restored(model: PreTrainedModel) -> Iterator[None]:
+    """The Trainer switches the cache off in the config, and training mode on; both come back."""
+    cache = model.config.use_cache
+    try:
+        yield
+    finally:
+        model.config.use_cache = cache
+        model.eval()

@@ -1,0 +1,49 @@
+"""Every recipe for `longreach tune` gives a plan that fits a model, and is what its paper says."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from longreach.models.rope_config import rope_of
+from longreach.positions.base import Rope
+from longreach.training.plan import plan
+from tests.training.tuning import model
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+LLAMA2 = Rope(theta=1e4, dim=128, trained_window=4096)
+LLAMA3 = Rope(theta=5e5, dim=128, trained_window=8192)
+
+
+def recipe(name):
+    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.recipe
+
+
+NAMES = ["prolong", "llama2_long", "longskywork", "llama3_80k"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("target", [256, 100])
+def test_every_recipe_fits_a_model(name, target):
+    tiny = model()
+    config = recipe(name)(rope_of(tiny.config), target)
+    assert config.target == target
+    assert plan(tiny, config).geometry.seq_len >= target
+
+
+@pytest.mark.parametrize(
+    ("name", "rope", "target", "base"),
+    [
+        ("prolong", LLAMA3, 32 * 1024, 8e6),  # trained at 64k
+        ("llama2_long", LLAMA2, 32 * 1024, 5e5),
+        ("llama3_80k", LLAMA3, 80 * 1024, 2e8),
+    ],
+)
+def test_the_base_is_the_papers(name, rope, target, base):
+    from longreach.training.plan import positions_method
+
+    method = positions_method(recipe(name)(rope, target).method)
+    assert method.rope_parameters(rope)["rope_theta"] == pytest.approx(base, rel=1e-3)

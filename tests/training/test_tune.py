@@ -1,0 +1,144 @@
+import json
+
+import pytest
+import torch
+
+from longreach.core.errors import InputError, SpecError, UnsupportedError
+from longreach.core.progress import Progress
+from longreach.models.apply import applied, apply
+from longreach.testing.models import random_ids
+from longreach.training.plan import plan
+from longreach.training.tune import tune
+from tests.evaluation.samples import tokenizer
+from tests.training.tuning import HELD_OUT, TARGET, TEXTS, WINDOW, config, model, run
+
+
+class Kill(BaseException):
+    pass
+
+
+class Killer(Progress):
+    """Stops the run in the midst of a step's end, as the user's Ctrl-C would."""
+
+    def __init__(self, step):
+        self.left = step
+
+    def start(self, label, total):
+        self.training = label == "tuning"
+
+    def advance(self, tokens):
+        self.left -= self.training
+        if not self.left:
+            raise Kill
+
+
+def weights(of):
+    return {name: value.clone() for name, value in of.state_dict().items()}
+
+
+def rows(folder):
+    return [{**json.loads(line), "seconds": 0} for line in (folder / "loss.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_killed_run_ends_where_an_undisturbed_one_does(tmp_path, full):
+    settings = {"full": full} if full else {"parts": ("norms",), "rank": 2}
+    whole = run(tmp_path / "whole", **settings)
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    with pytest.raises(Kill):
+        tune(model(), tokenizer(), TEXTS, config(**settings), killed, held_out=HELD_OUT, save_every=0.0, progress=Killer(3))
+    (killed / "checkpoint-3").mkdir()  # as if the kill had come while it was written
+    with (killed / "loss.jsonl").open("a") as file:
+        file.write('{"step": 3, "tok')
+    went_on = run(killed, **settings)
+    assert (whole.resumed, went_on.resumed) == (0, 2)
+    assert all(torch.equal(value, weights(whole.model)[name]) for name, value in weights(went_on.model).items())
+    assert went_on.gate == whole.gate
+    assert rows(killed) == rows(tmp_path / "whole")
+    assert [row["step"] for row in rows(killed)] == [1, 2, 3, 4]
+    assert (killed / "loss.png").read_bytes()[:4] == b"\x89PNG"
+    # A finished run trains no more, and gives the same model.
+    again = run(killed, **settings)
+    assert again.resumed == 4
+    assert all(torch.equal(value, weights(whole.model)[name]) for name, value in weights(again.model).items())
+    with pytest.raises(InputError, match=r"killed holds a run with other settings \(seed=0\); give those to go on, delete it"):
+        run(killed, seed=1, **settings)
+
+
+def test_the_model_trains_at_skipping_positions_under_the_method(tmp_path):
+    plain = model()
+    stock = plain.model.rotary_emb.inv_freq.clone()
+    seen = []
+
+    def watch(module, args, kwargs):
+        if kwargs.get("position_ids") is not None and torch.is_grad_enabled():
+            seen.append((int(kwargs["position_ids"].max()), applied(plain), bool((module.rotary_emb.inv_freq < stock).any())))
+
+    handle = plain.model.register_forward_pre_hook(watch, with_kwargs=True)
+    tuned = run(tmp_path / "run", of=plain, mixture={"long": 1.0}, method="linear:factor=4", full=True)
+    handle.remove()
+    assert len(seen) == 4
+    assert max(highest for highest, _, _ in seen) >= WINDOW
+    assert all(method == "linear:factor=4" and scaled for _, method, scaled in seen)
+    assert not applied(tuned.model)
+    assert torch.equal(tuned.model.model.rotary_emb.inv_freq, stock)
+    assert tuned.model.config.use_cache
+    assert not tuned.model.training
+
+
+def test_the_gate_trips_where_short_text_is_lost(tmp_path):
+    tuned = run(tmp_path / "run", full=True, lr=0.3, steps=2)
+    assert not tuned.gate.passed
+    with torch.no_grad(), apply(tuned.model, tuned.plan.method):
+        assert tuned.model(random_ids(1, 8)).logits.isfinite().all()
+
+
+def test_fractional_positions_train(tmp_path):
+    tuned = run(tmp_path / "run", sampler="e2", steps=2)
+    assert (tuned.plan.method.spec, tuned.plan.geometry.seq_len) == ("linear:factor=4", WINDOW)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"target": WINDOW}, InputError, "64 tokens are within the trained window of 64"),
+        ({"method": "linear:factor=0.5"}, SpecError, "factor=0.5 must be at least 1"),
+        ({"method": "log_n"}, InputError, "log_n is a method of the kind 'attention'"),
+        ({"method": "dynamic_ntk:factor=2"}, InputError, "changes with the tokens seen"),
+        ({"method": "linear:factor=2+log_n"}, InputError, "names 2 methods; give one"),
+        ({"sampler": "yarn:factor=2"}, InputError, "no sampler but a method of the kind 'positions'"),
+        ({"sampler": "pos"}, SpecError, "unknown method 'pos'; did you mean pose"),
+        ({"sampler": "e2", "method": "yarn:factor=4"}, InputError, "e2 needs a method that divides all positions alike"),
+        ({"seq_len": 500}, InputError, "sequences of 500 tokens; give 2 to 256"),
+        ({"train_to": 128}, InputError, "train_to=128 is below the target"),
+        ({"mixture": {"books": 1}}, InputError, "unknown source 'books' in the mixture; known: long, short"),
+        ({"mixture": {"long": 0}}, InputError, "one of them above it"),
+        ({"steps": 0}, InputError, "steps=0 must be at least 1"),
+        ({"batch_size": 3, "accumulate": 2}, InputError, "does not come apart"),
+        ({"lr": -1.0}, InputError, "lr=-1 must be above 0"),
+        ({"parts": ("heads",)}, InputError, "cannot train 'heads'"),
+        ({"full": True, "parts": ("norms",)}, InputError, "no effect in full training"),
+        ({"warmup": 2.0}, InputError, "warmup=2 must be a share"),
+    ],
+)
+def test_what_does_not_fit_is_refused(changes, error, says):
+    with pytest.raises(error, match=says):
+        plan(model(), config(**changes))
+
+
+def test_a_model_that_is_scaled_already_is_refused():
+    with pytest.raises(UnsupportedError, match="already scaled"):
+        plan(model("llama_yarn"), config())
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "letters.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"is no tuning run \(it holds letters.txt\)"):
+        run(tmp_path)
+    assert (tmp_path / "letters.txt").read_text() == "mine"
+
+
+def test_positions_may_be_trained_beyond_the_target():
+    assert plan(model(), config(train_to=512)).geometry.target == 512
+    assert plan(model(), config()).geometry.target == TARGET
