@@ -72,6 +72,9 @@ class Run:
                     layer.update(keys, values)
                     channels = dict.fromkeys(layer.plan.maps, keys) | {"v": values} | ({"raw": keys} if layer.plan.raw else {})
                     layer.write(channels, dict.fromkeys(layer.plan.sink_maps, keys) | {"v": values})
+                    if layer.plan.chunk is not None:
+                        layer.queries.append({"q": torch.randn(1, HEADS, count, HEAD_DIM, dtype=self.dtype)})
+                        layer.summaries = torch.randn(1, HEADS, layer.tokens // layer.plan.chunk, HEAD_DIM, dtype=self.dtype)
                     layer.forget()
                 else:
                     room.update(keys, values, index)

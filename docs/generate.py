@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from longreach.core.catalogue import Entry, catalogue
+from longreach.core.catalogue import Entry, Setting, catalogue
 from longreach.core.method import format_value
 from longreach.core.registry import KINDS
 
@@ -76,9 +76,13 @@ def _section(entry: Entry) -> list[str]:
         "Differs from the paper": entry.differs,
         "Declares": ", ".join(flag.replace("_", " ") for flag in entry.flags),
     }
-    rows = [(f"`{s.name}`", s.type, "required" if s.required else f"`{format_value(s.default)}`") for s in entry.settings]
-    settings = [_table(("setting", "type", "default"), rows), entry.arguments] if rows else []
+    settings = [*_settings("setting", entry.settings, entry.arguments), *_settings("setting of its fit", entry.fit, entry.fit_arguments)]
     return [f"### {entry.name}", entry.summary, "\n".join(f"- {label}: {text}" for label, text in facts.items() if text), *settings]
+
+
+def _settings(title: str, settings: Sequence[Setting], arguments: str) -> list[str]:
+    rows = [(f"`{s.name}`", s.type, "required" if s.required else f"`{format_value(s.default)}`") for s in settings]
+    return [_table((title, "type", "default"), rows), arguments] if rows else []
 
 
 def read_evidence(folder: Path) -> list[dict[str, Any]]:

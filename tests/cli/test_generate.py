@@ -240,3 +240,21 @@ def test_a_reader_that_stops_reading_ends_it(folder):
     finally:
         process.kill()
         process.stderr.close()
+
+
+def test_an_automatic_factor_reaches_the_end_of_the_answer(folder, capsys):
+    prompt = PROMPT * 10  # 160 bytes; the window is 128 tokens
+    length = prompt_ids(byte_tokenizer(), prompt).shape[1] + 12
+    assert length > 128
+    assert run(["generate", folder, "--prompt", prompt, "--max-new-tokens", "12", "--method", "yarn:factor=auto"]) == 0
+    assert capsys.readouterr().out == expected(folder, 12, prompt, f"yarn:factor={length / 128!r}")
+    assert run(["generate", folder, "--prompt", PROMPT, "--max-new-tokens", "12", "--method", "yarn:factor=auto"]) == 0
+    assert capsys.readouterr().out == expected(folder, 12), "a short text is not scaled"
+
+
+def test_an_automatic_factor_needs_an_end(folder, capsys):
+    assert run(["generate", folder, "--prompt", PROMPT, "--method", "yarn:factor=auto+sinks:window_size=16"]) == 2
+    says = "error: --method with factor=auto has to know where the text ends; give --max-new-tokens, or the factor as a number\n"
+    assert capsys.readouterr().err == says
+    assert run(["generate", folder, "--prompt", PROMPT, "--method", "yarn:factor=aut"]) == 2
+    assert "yarn: factor=aut is not a number" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from longreach.cli.main import run
 from longreach.cli.measure import sentence
 from longreach.evaluation.intervals import Interval
 from longreach.evaluation.usable import UsableLength
-from longreach.testing.models import tiny_model
+from longreach.testing.models import tiny_learned, tiny_model
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 
 QUICK = ("--to", "512", "--windows", "2", "--samples", "1", "--depths", "0,1")
@@ -44,6 +44,14 @@ def test_json_for_programs_and_rows_for_the_next_run(folder, capsys):
     assert len(lines) == 2 * 4 + 2 * 2 * 2 + 2 * 3 * 2
     assert measured(capsys, *QUICK, "--text", "book.txt") == result
     assert (folder / "longreach-rows" / "tiny.jsonl").read_text().splitlines() == lines
+
+
+def test_a_table_of_positions_is_measured_to_its_end(folder, capsys):
+    tiny_learned("gpt2", vocab_size=VOCABULARY).save_pretrained(folder / "tiny")
+    assert run(["measure", "tiny", "--tasks", "loss", "--windows", "2", "--text", "book.txt"]) == 0
+    assert capsys.readouterr().out.endswith("tiny cannot read beyond 128 tokens: its table of positions ends there.\n")
+    assert run(["measure", "tiny", "--tasks", "loss", "--windows", "2", "--text", "book.txt", "--to", "256"]) == 2
+    assert "cannot read beyond 128 tokens: its table of positions ends there; measure to 128 at most" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("folder")

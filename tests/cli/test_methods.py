@@ -19,7 +19,21 @@ def test_json_gives_programs_the_same(capsys):
     assert run(["methods", "--json"]) == 0
     listed = json.loads(capsys.readouterr().out)
     assert sorted(entry["name"] for entry in listed) == registry.names()
-    fields = {"kind", "name", "title", "paper", "summary", "limits", "cost", "differs", "arguments", "settings", "flags"}
+    fields = {
+        "kind",
+        "name",
+        "title",
+        "paper",
+        "summary",
+        "limits",
+        "cost",
+        "differs",
+        "arguments",
+        "settings",
+        "flags",
+        "fit",
+        "fit_arguments",
+    }
     assert all(set(entry) == fields for entry in listed)
 
 

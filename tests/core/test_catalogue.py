@@ -3,6 +3,7 @@ from dataclasses import asdict
 
 from longreach.core import registry
 from longreach.core.catalogue import Setting, catalogue, describe
+from longreach.positions.longrope import Longrope
 from longreach.positions.yarn import Yarn
 
 
@@ -27,6 +28,14 @@ def test_settings_have_name_type_and_default():
     assert factor == Setting(name="factor", type="float", required=True, default=None)
     assert beta_fast == Setting(name="beta_fast", type="float", required=False, default=32.0)
     assert attention_factor == Setting(name="attention_factor", type="float or none", required=False, default=None)
+
+
+def test_a_method_that_is_fitted_has_the_settings_of_its_fit():
+    entry = describe(Longrope)
+    assert "fitted" in entry.flags
+    assert Setting(name="population", type="int", required=False, default=64) in entry.fit
+    assert entry.fit_arguments.startswith("on: a file to go on from")
+    assert (describe(Yarn).fit, describe(Yarn).fit_arguments) == ((), "")
 
 
 def test_programs_can_read_it():

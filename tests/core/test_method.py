@@ -1,9 +1,11 @@
 import dataclasses
+import typing
 
 import pytest
 
 from longreach.core import registry
 from longreach.core.errors import SpecError
+from longreach.core.fitting import Fit, FittedFile
 from longreach.core.method import Method, MethodInfo, format_value, parse_document
 from longreach.core.spec import make, parse
 
@@ -21,6 +23,17 @@ def test_every_method_keeps_the_contract(name):
     assert method.__dataclass_params__.frozen
     assert all(field.kw_only for field in dataclasses.fields(method))
     assert module.EXAMPLES, "a method without an example is tested by nothing"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_that_is_fitted_says_how(name):
+    module = registry.module(name)
+    assert module.METHOD.info.fitted == hasattr(module, "FIT")
+    if module.METHOD.info.fitted:
+        assert issubclass(module.FIT, Fit)
+        assert module.FIT.name() == name
+        assert typing.get_type_hints(module.METHOD)["file"] == FittedFile | None
+        make(module.FIT, {})  # without settings, it is fitted as its paper does
 
 
 @pytest.mark.parametrize("name", METHODS)

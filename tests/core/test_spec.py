@@ -1,5 +1,8 @@
+import dataclasses
+
 import pytest
 
+from longreach.core import registry
 from longreach.core.errors import SpecError
 from longreach.core.spec import make, parse, unparse
 from longreach.positions.yarn import Yarn
@@ -75,3 +78,39 @@ def test_refuses_and_says_why(spec, says):
 
 def test_make_takes_values_from_programs():
     assert make(Yarn, {"factor": 8.0, "attention_factor": None}) == Yarn(factor=8)
+
+
+@pytest.mark.parametrize(
+    ("spec", "resolved"),
+    [
+        ("yarn:factor=auto", "yarn:factor=8"),
+        ("yarn:factor=auto,beta_fast=16+resonance", "yarn:factor=8,beta_fast=16+resonance"),
+        ("ntk: factor = auto", "ntk:factor=16"),
+        ("dynamic_ntk:factor=auto", "dynamic_ntk:factor=2"),
+        ("giraffe_power:factor=auto", "giraffe_power:factor=8"),
+        ("yarn:factor=3", "yarn:factor=3"),
+    ],
+)
+def test_an_automatic_factor_is_what_the_method_suggests(spec, resolved):
+    assert unparse(parse(spec, trained_window=512, target=4096)) == resolved
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in registry.names() if any(f.name == "factor" for f in dataclasses.fields(registry.get(name)))]
+)
+def test_every_method_with_a_factor_has_an_automatic_one(name):
+    (method,) = parse(f"{name}:factor=auto", trained_window=512, target=4000)
+    assert method.factor > 1
+    (inside,) = parse(f"{name}:factor=auto", trained_window=512, target=512)
+    assert inside.factor == 1, "inside the window there is nothing to stretch"
+
+
+def test_an_automatic_factor_without_lengths_is_refused():
+    with pytest.raises(
+        SpecError, match="yarn: factor=auto needs to know the length to reach; give a target, or write the factor as a number"
+    ):
+        parse("yarn:factor=auto")
+    with pytest.raises(SpecError, match="beta_fast=auto is not a number"):
+        parse("yarn:factor=8,beta_fast=auto", trained_window=512, target=4096)
+    with pytest.raises(SpecError, match="unknown setting 'factor'"):
+        parse("resonance:factor=auto", trained_window=512, target=4096)

@@ -6,7 +6,7 @@ from longreach.core.errors import InputError, SpecError, UnsupportedError
 from longreach.core.spec import parse
 from longreach.evaluation.candidates import Candidate, applicable, collect, improved
 from longreach.models.apply import apply
-from longreach.positions.base import Rope
+from longreach.positions.base import Rope, TableMethod
 from longreach.testing.models import tiny_model
 
 LENGTHS = [(512, 4096), (128, 129), (100, 777), (8, 64), (4096, 131_072), (8192, 10_000)]
@@ -23,7 +23,11 @@ def test_the_methods_that_stretch_suggest_themselves():
 def test_suggestions_reach_the_target(name, window, target):
     for method in registry.get(name).suggest(window, target):
         assert parse(method.spec) == (method,)
-        if method.kind == "positions":
+        if isinstance(method, TableMethod):
+            places = method.places(window)
+            assert len(places) >= target
+            assert places.max() < window, "a place that was never trained"
+        elif method.kind == "positions":
             rope = Rope(theta=10_000.0, dim=64, trained_window=window)
             scaled, _ = method.inv_freq(rope, target)
             assert scaled[-1] * target <= rope.inv_freq()[-1] * window * 1.001, "the lowest frequency turns further than in training"
@@ -45,6 +49,12 @@ def test_names_take_suggestions_and_specs_are_taken_as_they_are():
     assert len({candidate.spec for candidate in found}) == len(found)
     assert found[0].named
     assert [candidate.spec for candidate in collect(["log_n"], 512, 4096)] == ["log_n"]
+
+
+def test_an_automatic_factor_reaches_the_target():
+    found = collect(["yarn:factor=auto", "linear:factor=auto+log_n", "yarn:factor=8"], 512, 4096)
+    assert [candidate.spec for candidate in found] == ["yarn:factor=8", "linear:factor=8+log_n"]
+    assert all(candidate.named for candidate in found)
 
 
 def test_candidates_know_what_their_methods_declare():
@@ -73,6 +83,12 @@ def test_methods_that_improve_others_are_stacked_on_them():
     assert [candidate.spec for candidate in stacks] == ["self_extend:neighbours=64,group=8+log_n"]
     assert improved(Candidate(stack=parse("sinks:window_size=64"))) == []
     assert improved(Candidate(stack=parse("log_n"))) == []
+
+
+def test_wrappers_are_stacked_on_positions_methods():
+    stacks = improved(Candidate(stack=parse("yarn:factor=8")))
+    assert [candidate.spec for candidate in stacks] == ["yarn:factor=8+log_n", "yarn:factor=8+resonance"]
+    assert "yarn:factor=8+resonance+log_n" in {each.spec for each in improved(Candidate(stack=parse("yarn:factor=8+resonance")))}
 
 
 def test_what_the_model_does_not_take_is_listed_with_its_reason():

@@ -162,8 +162,21 @@ def gpt2(positions):
 def test_a_table_of_positions_is_measured_to_its_end_and_not_beyond():
     rows = run(gpt2(512), to=512)
     assert usable_length(rows, 512).by_loss == 512
-    with pytest.raises(InputError, match="positions for 512 tokens only"):
+    with pytest.raises(
+        InputError, match="cannot read beyond 512 tokens: its table of positions ends there; measure to 512 at most, or under"
+    ):
         run(gpt2(512), to=1024)
+
+
+def test_what_a_table_does_not_hold_is_left_out_on_demand_and_read_under_a_method():
+    settings = {"to": 512, "trained_window": None, "tasks": parse_tasks("loss"), "samples": None, "depths": None}
+    short = run(gpt2(256), within_reach=True, **settings)
+    assert {row.length for row in short} == {64, 128, 256}
+    longer = run(gpt2(256), method="recurrent_positions:factor=2", **settings)
+    assert {row.length for row in longer} == {64, 128, 256, 512}
+    inside = [row for row in longer if row.length <= 256]
+    assert [row.settings["input"] for row in inside] == [row.settings["input"] for row in short], "the same texts"
+    assert [row.score for row in inside] == pytest.approx([row.score for row in short], abs=1e-5)
 
 
 @pytest.mark.parametrize(

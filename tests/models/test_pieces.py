@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from longreach.models._pieces import MASKED_ROWS, Piece, cut
+from longreach.models._pieces import MASKED_ROWS, Piece, cut, cut_before, cut_chunks, ragged_apart
 
 
 def pairs_of(piece):
@@ -23,9 +23,13 @@ def band(q0, q1, lo, hi, first):
 
 
 def assert_exact(q0, q1, lo, hi, first, ragged=0):
-    wanted = band(q0, q1, lo, hi, first)
+    return assert_holds(cut(q0, q1, lo, hi, first, ragged), band(q0, q1, lo, hi, first), q0, q1, first, ragged)
+
+
+def assert_holds(pieces, wanted, q0, q1, first, ragged=0):
+    """The pieces hold every wanted pair once. Returns how many these are."""
     found = Counter()
-    for piece in cut(q0, q1, lo, hi, first, ragged):
+    for piece in pieces:
         assert q0 <= piece.q0 < piece.q1 <= q1, f"{piece} has no queries, or others"
         assert first <= piece.k0 < piece.k1, f"{piece} has no keys, or keys that are not there"
         pairs = pairs_of(piece)
@@ -95,3 +99,38 @@ def test_only_what_is_ragged_is_masked():
 def test_masks_stay_small():
     pieces = list(cut(0, 1000, 0, None, 0, ragged=10))
     assert [piece.q1 - piece.q0 for piece in pieces] == [MASKED_ROWS] * 3 + [1000 - 3 * MASKED_ROWS]
+
+
+def test_random_chunk_bands_are_cut_exactly():
+    choose = random.Random(0)
+    compared = 0
+    for _ in range(3000):
+        q0, chunk, start = choose.randint(0, 40), choose.randint(2, 20), choose.choice([0, choose.randint(0, 50)])
+        q1, lo = q0 + choose.randint(1, 40), choose.randint(0, 2)
+        hi = choose.choice([None, lo, lo + 1])
+        first = max(start, choose.choice([0, choose.randint(0, 40)]))  # what was forgotten
+        ragged = choose.choice([0, choose.randint(0, 60)])
+        wanted = {
+            (i, j)
+            for i in range(max(q0, start), q1)
+            for j in range(first, i + 1)
+            if lo <= (n := (i - start) // chunk - (j - start) // chunk) and (hi is None or n <= hi)
+        }
+        pieces = ragged_apart(cut_chunks(q0, q1, lo, hi, chunk, start, first), ragged)
+        compared += assert_holds(pieces, wanted, q0, q1, first, ragged)
+    assert compared > 100_000
+
+
+def test_first_keys_alone_are_cut_exactly():
+    for q0 in range(8):
+        for q1 in range(q0 + 1, 14):
+            for last in range(16):
+                for first in range(last + 2):
+                    wanted = {(i, j) for i in range(q0, q1) for j in range(first, min(last, i + 1))}
+                    assert_holds(cut_before(q0, q1, last, first), wanted, q0, q1, first)
+
+
+def test_chunks_need_no_masks():
+    pieces = [piece for lo, hi in ((0, 0), (1, 1), (2, None)) for piece in cut_chunks(0, 1000, lo, hi, 96, 0, 0)]
+    assert {piece.shape for piece in pieces} == {"lower", "rectangle"}
+    assert len(pieces) == 11 + 10 + 9

@@ -145,6 +145,8 @@ def test_methods_that_cannot_work_are_refused_when_saved(folder, tmp_path):
     model, tokenizer = load(folder)
     with pytest.raises(UnsupportedError, match=r"keep one of them"):
         save(model, tokenizer, tmp_path / "out", method="linear:factor=4+ntk:factor=4", target=512)
+    with pytest.raises(UnsupportedError, match=r"linear:factor=4 cannot be used with resonance: .*; put resonance behind it"):
+        save(model, tokenizer, tmp_path / "out", method="resonance+linear:factor=4", target=512)
     assert not (tmp_path / "out").exists()
 
 
@@ -202,6 +204,13 @@ def test_foreign_folders_are_never_replaced(folder, tmp_path):
         ("yarn:factor=8,beta_fast=16,attention_factor=1", "llama"),
         ("yarn:factor=4", "gemma3"),
         ("ntk:factor=4", "phi3"),
+        ("ntk_by_parts:factor=4", "gemma3"),
+        ("llama3:factor=4", "llama"),
+        ("giraffe_power:factor=4", "phi3"),
+        ("giraffe_truncated", "llama"),
+        ("distributional:factor=4", "phi3"),
+        ("yarn:factor=4+resonance", "phi3"),
+        ("linear:factor=4+giraffe_power:power=0.5+resonance", "llama"),
     ],
 )
 def test_exports_mean_the_same_without_longreach(spec, family, tmp_path):
@@ -217,6 +226,23 @@ def test_exports_mean_the_same_without_longreach(spec, family, tmp_path):
         expected = logits(model)
     assert (logits(exported) - expected).abs().max() < 1e-4
     assert (logits(model) - expected).abs().max() > 0.1, "the method is felt"
+
+
+def test_an_automatic_factor_is_saved_as_a_number(folder, tmp_path):
+    model, tokenizer = load(folder)
+    save(model, tokenizer, tmp_path / "out", method="yarn:factor=auto+resonance", target=512)
+    assert read_record(tmp_path / "out").method == "yarn:factor=4+resonance"
+    with apply(model, "yarn:factor=auto+resonance", target=512):
+        wanted = logits(model)
+    assert (logits(load(tmp_path / "out").model) - wanted).abs().max() < 1e-4
+    for attempt in (lambda: save(model, tokenizer, tmp_path / "more", method="yarn:factor=auto"), lambda: enter(model, "yarn:factor=auto")):
+        with pytest.raises(SpecError, match="factor=auto needs to know the length to reach; give a target"):
+            attempt()
+
+
+def enter(model, spec):
+    with apply(model, spec):
+        pass
 
 
 def test_only_the_full_layers_of_a_nested_config_change(tmp_path):
@@ -248,6 +274,9 @@ def test_rope_types_that_a_family_does_not_take_go_into_longreach_json(tmp_path)
     assert not read_record(tmp_path / "out").exported
     with apply(model, "yarn:factor=4"):
         assert torch.equal(logits(load(tmp_path / "out").model), logits(model))
+    nested = tiny("gemma3")
+    save(nested, byte_tokenizer(), tmp_path / "nested", method="yarn:factor=4+resonance", target=512)
+    assert not read_record(tmp_path / "nested").exported, "longrope as one of several embeddings fails in transformers 5.20"
     with pytest.raises(CheckpointError, match=r"is no export: yarn:factor=4 stands in its longreach.json, and only longreach applies it"):
         verify_export(tmp_path / "out")
 

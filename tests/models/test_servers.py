@@ -1,5 +1,7 @@
 import json
+import math
 import shlex
+from dataclasses import replace
 
 import pytest
 
@@ -67,10 +69,68 @@ def test_ntk():
     assert found["llama.cpp"] == f"llama-server -m MODEL.gguf --ctx-size 4096 --rope-freq-base {theta:.10g}"
 
 
+@pytest.mark.parametrize(("spec", "low", "high"), [("llama3:factor=8", 1, 4), ("ntk_by_parts:factor=8", 1, 32)])
+def test_llama3(spec, low, high):
+    found = settings(spec)
+    assert vllm_overrides(found["vllm"]) == {
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 10000.0,
+            "factor": 8.0,
+            "low_freq_factor": low,
+            "high_freq_factor": high,
+            "original_max_position_embeddings": 512,
+        },
+        "max_position_embeddings": 4096,  # vLLM does not multiply the window by the factor of llama3
+    }
+    assert found["llama.cpp"] == "llama.cpp has no option for the rope type llama3"
+
+
+def test_any_other_frequencies_are_longrope():
+    found = settings("yarn:factor=8+resonance")
+    overrides = vllm_overrides(found["vllm"])
+    parameters = overrides["rope_parameters"]
+    assert overrides["max_position_embeddings"] == 4096
+    assert (parameters["rope_type"], parameters["original_max_position_embeddings"]) == ("longrope", 512)
+    assert len(parameters["long_factor"]) == 32
+    assert parameters["short_factor"] == parameters["long_factor"]
+    # vLLM takes the attention factor from these, and would compute another one without them
+    assert parameters["short_mscale"] == parameters["long_mscale"] == pytest.approx(1.2079442)
+    assert "attention_factor" not in parameters
+    assert (
+        found["llama.cpp"] == "llama.cpp takes longrope's factors from the GGUF file alone, where its converter writes them for this family"
+    )
+
+
+def test_vllm_runs_longrope_only_where_halves_are_rotated():
+    config = tiny("glm4").config
+    found = server_settings("giraffe_truncated", rope_of(config), 4096, config=config)
+    assert found["vllm"] == "vLLM does not run the rope type longrope on glm4 models"
+    assert server_settings("linear:factor=4", rope_of(config), 4096, config=config)["vllm"].startswith("vllm serve")
+
+
+@pytest.mark.parametrize(("spec", "runs"), [("m_rope_pp:factor=8", False), ("linear:factor=8", False), ("yarn:factor=8", True)])
+def test_vllm_scales_sections_by_yarn_alone(spec, runs):
+    found = server_settings(spec, replace(ROPE, sections=(8, 12, 12)), 4096)
+    assert found["vllm"].startswith("vllm serve" if runs else "vLLM does not run the rope type")
+
+
 def test_self_extend_is_in_llama_cpp_but_not_in_its_server():
     found = settings("self_extend:neighbours=100,group=8")
     assert found["vllm"] == "vLLM has no option for self_extend:neighbours=100,group=8"
     assert found["llama.cpp"] == "llama-completion -m MODEL.gguf --ctx-size 4096 --grp-attn-n 8 --grp-attn-w 104"
+
+
+def test_longrope():
+    found = settings("longrope:factor=8")
+    overrides = vllm_overrides(found["vllm"])
+    parameters = overrides["rope_parameters"]
+    # vLLM takes the window from the config, and one factor on cos and sin for each length under names of its own
+    assert overrides["max_position_embeddings"] == 4096
+    assert parameters["short_mscale"] == parameters["long_mscale"] == pytest.approx((1 + math.log(8) / math.log(512)) ** 0.5)
+    assert "attention_factor" not in parameters
+    assert len(parameters["short_factor"]) == len(parameters["long_factor"]) == 32
+    assert found["llama.cpp"].startswith("llama.cpp takes longrope's factors from the GGUF file alone")
 
 
 @pytest.mark.parametrize("spec", ["sinks:window_size=128", "dynamic_ntk", "yarn:factor=8+log_n"])

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from longreach.core.bands import FULL, TRUE, Band, clamped, constant, grouped
+from longreach.core.bands import FULL, TRUE, Band, Selection, clamped, constant, grouped, within
 from longreach.core.errors import LongreachError
 from longreach.models._store import BandLayer, Change, Channels, Plan, Stream
 
@@ -36,6 +36,7 @@ MANY = (Band(hi=3), Band(lo=4, hi=9, keys=constant(0)), Band(sinks=2), Band(sink
         ((Band(hi=15, after=4), Band(sinks=4, queries=clamped(19))), 4, 16, (TRUE,), (TRUE,)),
         (MANY, 5, 10, (TRUE, constant(0)), (TRUE, constant(0))),
         ((Band(sinks=3),), 3, 0, (), (TRUE,)),
+        ((Band(chunk=8, hi=0, keys=within(8)), Band(chunk=8, lo=1, hi=2, keys=within(8))), 0, 24, (within(8),), ()),
     ],
 )  # fmt: skip
 def test_the_plan_is_the_least_that_bands_need(bands, sinks, window, maps, sink_maps):
@@ -247,3 +248,37 @@ def test_a_half_written_or_closed_layer_is_refused():
     closed.stream.closed = True
     with pytest.raises(LongreachError, match="no longer applied; start with a new cache"):
         closed.update(new, new)
+
+
+# --- chunks to choose from
+
+CHOICE = Selection(chooser=None, chunk=4, keys=within(4), lo=2)
+
+
+def test_a_selection_keeps_everything_and_the_queries_of_unfinished_chunks():
+    plan = Plan.of((Band(chunk=4, hi=1, keys=within(4)), CHOICE))
+    assert plan == Plan(num_sinks=0, window=None, maps=(within(4),), sink_maps=(), chunk=4)
+    layer = BandLayer(plan, Stream(start=[0] * ROWS, started=[True] * ROWS), leads=True)
+    for first in range(0, 42, 7):
+        new = numbered(first, 7)
+        layer.update(new, new)
+        layer.forget()
+        layer.write({"v": new, within(4): new}, {})
+        layer.queries.append({"q": new})
+    assert slots_in(layer.recent.view("v")) == list(range(42))
+    assert slots_in(layer.queries.view("q")) == list(range(35 - 8, 42))
+    assert not layer.is_croppable
+    layer.crop(-7)
+    assert slots_in(layer.queries.view("q")) == list(range(35 - 8, 35))
+    with pytest.raises(LongreachError, match="cannot take back 6 tokens"):
+        layer.crop(-6)
+
+
+def test_a_row_of_a_layer_is_a_view():
+    layer = layer_of(*FULL, starts=(0, 2, 5))
+    write(layer, 10)
+    layer.summaries = torch.arange(3.0)[:, None, None, None]
+    row = layer.row(1)
+    assert row.recent.view("v").data_ptr() == layer.recent.view("v")[1:2].data_ptr()
+    assert slots_in(row.recent.view(TRUE)) == list(range(10))
+    assert row.recent.view(TRUE)[0, 0, 0, 0] == row.summaries.item() == 1

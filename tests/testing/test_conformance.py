@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from transformers import AttentionInterface
@@ -19,16 +20,18 @@ from longreach.core import registry
 from longreach.core.method import MethodInfo
 from longreach.models._store import BandLayer
 from longreach.models.apply import apply
+from longreach.positions.interpolated_positions import InterpolatedPositions
 from longreach.positions.linear import Linear
 from longreach.testing import conformance
-from longreach.testing.conformance import engine, positions
+from longreach.testing.conformance import engine, positions, samplers, tables
 from longreach.testing.conformance._snapshot import snapshot, unchanged
-from longreach.testing.conformance.base import Check, close, same
-from longreach.testing.models import tiny_model
+from longreach.testing.conformance.base import Check, cached_logits, close, same
+from longreach.testing.models import tiny_learned, tiny_model
+from longreach.training.samplers.randomized import Randomized
 from tests.core.test_method import test_a_bad_setting_is_refused_by_name_and_value as bad_settings
 
-KINDS = {"attention", "cache", "positions"}  # the kinds that change a model
-MEASURES = {"task"}  # these do not; tests/evaluation tests them
+KINDS = {"attention", "cache", "positions", "sampler"}
+MEASURES = {"task"}  # tests/evaluation tests them
 CHECKS = {check.name: check for check in conformance.checks()}
 CASES = list(conformance.cases())
 
@@ -41,9 +44,9 @@ def test_every_kind_has_a_suite():
 def test_every_setting_of_every_method_is_checked(name):
     module = registry.module(name)
     checked = Counter(case.example for case in CASES if case.name == name and case.check.settings == "EXAMPLES")
-    assert set(checked) == set(module.EXAMPLES)
+    assert set(checked) == {*module.EXAMPLES, *conformance.stacks(module)}
     assert min(checked.values()) >= 5
-    assert {case.example for case in CASES if case.name == name and case.check.settings == "NEUTRAL"} == set(module.NEUTRAL)
+    assert {case.example for case in CASES if case.name == name and case.check.settings == "NEUTRAL"} == set(getattr(module, "NEUTRAL", ()))
     assert set(conformance.excuses(module.EXAMPLES[0])) <= set(CHECKS)
 
 
@@ -56,7 +59,8 @@ def test_every_bad_setting_is_tried(name):
 
 
 def test_every_check_is_used():
-    written = {name.removeprefix("check_") for suite in (engine, positions) for name in vars(suite) if name.startswith("check_")}
+    suites = (engine, positions, samplers, tables)
+    written = {name.removeprefix("check_") for suite in suites for name in vars(suite) if name.startswith("check_")}
     assert written == set(CHECKS) == {case.check.name for case in CASES}
     assert len(CHECKS) == len(conformance.checks()), "two checks of one name"
 
@@ -173,6 +177,13 @@ class WrongExport(Linear):
         return {**super().rope_parameters(rope), "factor": self.factor * 2}
 
 
+class Stuck(Randomized):
+    """One token too few, all of them at one and the same place."""
+
+    def sample(self, rng, geometry):
+        return np.zeros(geometry.seq_len, dtype=int), np.full(geometry.seq_len - 1, 7)
+
+
 @contextmanager
 def leaking(model, method):
     """Leaves an attribute behind."""
@@ -183,10 +194,44 @@ def leaking(model, method):
             model.model.layers[0].self_attn.left_behind = True
 
 
+class Outside(InterpolatedPositions):
+    """Its places are not in the table."""
+
+    def places(self, window):
+        return super().places(window) + window
+
+
+@contextmanager
+def leaking_from_a_table(model, method):
+    """Leaves an attribute behind."""
+    with apply(model, method):
+        try:
+            yield model
+        finally:
+            model.left_behind = True
+
+
+def by_size(model, ids, sizes, mask=None):
+    return cached_logits(model, ids, sizes, mask) + len(list(sizes))
+
+
+def by_row(model, ids, **inputs):
+    return torch.arange(len(ids)).float()[:, None, None] + ids[..., None] + len(ids)
+
+
+def by_call(model, ids, **inputs):
+    return ids[..., None] + float(next(ByMood.calls))
+
+
+def of_the_last_token(model, ids, **inputs):
+    return ids[:, -1:, None].expand(*ids.shape, 1).float()
+
+
 def sees_the_last_token(model, ids, mask=None):
     return model(ids, attention_mask=mask, use_cache=False).logits.detach() + ids[:, -1:, None]
 
 
+LONGER = InterpolatedPositions(factor=2)
 SETTING = SelfExtend(neighbours=16, group=4)
 APPLIES_NOTHING = {"apply": lambda model, method: nullcontext(model)}
 # check -> (the setting it is run on, {what is replaced in the check's own module: by what})
@@ -219,6 +264,20 @@ BROKEN = {
     "export_is_refused": (Linear(factor=2), {}),
     "scaled_models_are_refused": (Linear(factor=2), APPLIES_NOTHING),
     "other_positions_are_refused": (Linear(factor=2), APPLIES_NOTHING),
+    "places": (Outside(factor=2), {}),
+    "neutral_table": (LONGER, {}),
+    "table_is_read": (LONGER, APPLIES_NOTHING),
+    "table_is_undone": (LONGER, {"apply": leaking_from_a_table}),
+    "table_and_padding": (LONGER, {"outputs": by_row}),
+    "table_and_causality": (LONGER, {"outputs": of_the_last_token}),
+    "table_and_chunks": (LONGER, {"cached_logits": by_size}),
+    "table_export": (LONGER, {"outputs": by_call}),
+    "rotary_models_are_refused": (LONGER, {"tiny_model": tiny_learned}),
+    "lengths_are_kept": (Stuck(), {}),
+    "positions_ascend": (Stuck(), {}),
+    "text_is_read_forwards": (Stuck(), {}),
+    "target_is_covered": (Stuck(), {}),
+    "same_rng_same_positions": (Stuck(), {}),
 }
 # check -> what of the engine's cache layer is broken
 BROKEN_LAYER = {

@@ -11,9 +11,12 @@ import typer
 import longreach
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
+from longreach.core.spec import check_spec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from longreach.core.method import Method
 
 _NEW_TOKENS = 256  # without a method that bounds memory
 
@@ -24,7 +27,11 @@ def generate(
     prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="The prompt.")] = None,
     file: Annotated[Path | None, typer.Option(metavar="FILE", help="The prompt as a file, UTF-8.")] = None,
     method: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="Write under a method, as yarn:factor=8, instead of the checkpoint's own.")
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Write under a method, as yarn:factor=8, instead of the checkpoint's own. factor=auto: as prompt and answer need it.",
+        ),
     ] = None,
     max_new_tokens: Annotated[
         str | None,
@@ -51,16 +58,20 @@ def generate(
     from longreach.models.record import stack_of
 
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
-    stack = stack_of(method)
+    if method:
+        check_spec(method)
     loaded = longreach.load(
         model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, apply_method=method is None
     )
     record = vars(loaded.model).get("longreach_record")
+    ids = prompt_ids(loaded.tokenizer, words, chat=chat)
+    stack = _stack(method, loaded.model, ids.shape[1], most)
     active = stack_of(record.method) if method is None and record is not None and not record.exported else stack
     bounded = any(each.info.bounded_memory for each in active)
+    if most is None and bounded and method and _is_auto(method):
+        raise InputError("--method with factor=auto has to know where the text ends; give --max-new-tokens, or the factor as a number")
     if most is None and not bounded:
         most = _NEW_TOKENS
-    ids = prompt_ids(loaded.tokenizer, words, chat=chat)
     _check_length(loaded.model, model, ids.shape[1], most, quiet=bool(stack) or bounded)
     with longreach.apply(loaded.model, stack):
         with BarProgress() as progress:
@@ -68,6 +79,20 @@ def generate(
             pieces = stream(*loaded, ids, max_new_tokens=most, sampling=sampling, chunk_size=size, progress=progress)
             first = next(pieces, "")
         _print(chain([first], pieces))
+
+
+def _is_auto(method: str) -> bool:
+    return "=auto" in method.replace(" ", "")
+
+
+def _stack(method: str | None, model: "PreTrainedModel", read: int, most: int | None) -> "tuple[Method, ...]":
+    """The methods to write under; `factor=auto` reaches the end of what is read and written."""
+    from longreach.models.record import stack_of
+    from longreach.models.window import trained_window
+
+    if method is None or not _is_auto(method):
+        return stack_of(method)
+    return stack_of(method, trained_window=trained_window(model.config), target=read + (_NEW_TOKENS if most is None else most))
 
 
 def _read_prompt(source: str | None, prompt: str | None, file: Path | None) -> str:

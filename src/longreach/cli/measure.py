@@ -12,7 +12,7 @@ import typer
 import longreach
 from longreach.cli._options import model_name, open_rows, parse_depths
 from longreach.core.lengths import format_length, parse_length
-from longreach.core.spec import parse
+from longreach.core.spec import check_spec
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from longreach.evaluation.usable import UsableLength
 
 _METRICS = ("likelihood", "generation")
-_BEYOND = 4  # trained windows to measure to, where no length is given
+_BEYOND = 4  # trained windows to measure to, where no length is given and its positions do not end before
 
 
 def measure(
@@ -33,7 +33,7 @@ def measure(
         list[Path] | None,
         typer.Option(metavar="FILE", help="Real text, UTF-8; may be repeated. [default: this Python's documentation and held-out source]"),
     ] = None,
-    method: Annotated[str, typer.Option(metavar="SPEC", help="Measure under a method, as yarn:factor=8.")] = "",
+    method: Annotated[str, typer.Option(metavar="SPEC", help="Measure under a method, as yarn:factor=8; factor=auto reaches --to.")] = "",
     tasks: Annotated[str, typer.Option(metavar="SPEC", help="What to measure, joined by +.")] = "loss+passkey+needle",
     windows: Annotated[int | None, typer.Option(help="Windows of text. [default: 16, or fewer where the text is short]")] = None,
     samples: Annotated[int | None, typer.Option(help="Prompts of each depth and length. [default: 4]")] = None,
@@ -64,15 +64,20 @@ def measure(
     options |= {} if chunk_size is None else {"chunk_size": chunk_size}
     check(**options)
     if method:
-        parse(method)
+        check_spec(method)
     name = model_name(model)
     store = open_rows(rows, name)
     loaded = longreach.load(model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
-    trained = trained or window.trained_window(loaded.model.config)
-    common: dict[str, Any] = {"name": name, "to": length or _BEYOND * trained, "method": method, "trained_window": trained, "rows": store}
+    trained = trained or window.window_of(loaded.model)
+    with longreach.apply(loaded.model, method):
+        limit = window.position_limit(loaded.model)
+    reach = min(_BEYOND * trained, limit or _BEYOND * trained)
+    common: dict[str, Any] = {"name": name, "to": length or reach, "method": method, "trained_window": trained, "rows": store}
     with BarProgress() as progress:
         found = run(loaded.model, loaded.tokenizer, **common, **options, progress=progress)
     _report(found, trained, as_json, str(store.path))
+    if limit is not None and not as_json:
+        typer.echo(f"{name} {window.cannot_read(limit)}.")
 
 
 def _options(tasks: str, text: list[Path] | None, **settings: Any) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """`longreach methods`: what there is to choose from."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from longreach.core.catalogue import Entry, catalogue
+from longreach.core.catalogue import Entry, Setting, catalogue
 from longreach.core.errors import InputError
 from longreach.core.method import format_value
 from longreach.core.registry import KINDS
@@ -49,13 +50,18 @@ def table(kind: str, entries: list[Entry]) -> "Table":
     listing.add_column("what it does, its limits and settings", ratio=3)
     listing.add_column("paper", ratio=1, overflow="fold")
     for entry in entries:
-        lines = [entry.summary, f"Limits: {entry.limits}" if entry.limits else "", _settings(entry)]
+        lines = [
+            entry.summary,
+            f"Limits: {entry.limits}" if entry.limits else "",
+            _settings("Settings", entry.settings),
+            _settings("Settings of its fit", entry.fit),
+        ]
         listing.add_row(entry.name, Text("\n".join(line for line in lines if line)), Text(entry.paper))
     return listing
 
 
-def _settings(entry: Entry) -> str:
-    if not entry.settings:
+def _settings(label: str, settings: Sequence[Setting]) -> str:
+    if not settings:
         return ""
-    shown = (setting.name if setting.required else f"{setting.name}={format_value(setting.default)}" for setting in entry.settings)
-    return f"Settings: {', '.join(shown)}"
+    shown = (setting.name if setting.required else f"{setting.name}={format_value(setting.default)}" for setting in settings)
+    return f"{label}: {', '.join(shown)}"

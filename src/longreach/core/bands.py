@@ -6,7 +6,7 @@ Two coordinates are kept apart. The *slot* is the true index of a token in the s
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -16,23 +16,33 @@ if TYPE_CHECKING:
 class PositionMap:
     """index -> position. Hashable: keys are stored rotated, one copy for each map in use.
 
-    position = min(t // group + shift, maximum), or `constant` where that is given. A float `group` divides without rounding.
+    position = min((t % modulo) // group + shift, maximum), or `constant` where that is given. A float `group` divides without rounding.
+    With `blend`, a vector at a broken position is the blend of itself at the two whole positions around: its logits are interpolated,
+    where a broken position interpolates angles.
     """
 
     group: float = 1
     shift: float = 0
     maximum: int | None = None
     constant: int | None = None
+    modulo: int | None = None
+    blend: bool = False
 
     def __call__(self, t: "Tensor") -> "Tensor":
         """Positions of the indices `t` (any shape)."""
         if self.constant is not None:
             return t * 0 + self.constant
+        if self.modulo is not None:
+            t = t % self.modulo
         if self.group != 1:
             t = t // self.group if isinstance(self.group, int) else t / self.group
         if self.shift:
             t = t + self.shift
         return t if self.maximum is None else t.clamp(max=self.maximum)
+
+    def around(self, t: "Tensor") -> tuple["Tensor", "Tensor"]:
+        """Of a blend: the whole position at or below that of the indices `t`, and how far on the way to the next it is [0, 1)."""
+        return t // self.group + self.shift, t % self.group / self.group
 
 
 TRUE = PositionMap()
@@ -48,9 +58,19 @@ def scaled(divisor: float, shift: float = 0) -> PositionMap:
     return PositionMap(group=float(divisor), shift=shift)
 
 
+def blended(group: int) -> PositionMap:
+    """t / group, at broken positions blended of the whole ones around."""
+    return PositionMap(group=float(group), blend=True)
+
+
 def clamped(maximum: int) -> PositionMap:
     """min(t, maximum)."""
     return PositionMap(maximum=maximum)
+
+
+def within(chunk: int, shift: int = 0, maximum: int | None = None) -> PositionMap:
+    """min(t % chunk + shift, maximum): places inside chunks."""
+    return PositionMap(modulo=chunk, shift=shift, maximum=maximum)
 
 
 def constant(value: int) -> PositionMap:
@@ -60,10 +80,11 @@ def constant(value: int) -> PositionMap:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """Query i and key j meet when lo <= i - j <= hi (slots), and, with `sinks`, only the row's first `sinks` tokens as keys
-    (with `after`, only the tokens after the first `after`).
+    """Query i and key j <= i meet when lo <= i - j <= hi (slots), and, with `sinks`, only the row's first `sinks` tokens as keys
+    (with `after`, only the tokens after the first `after`; with `before`, only the first `before`, wherever they are kept).
 
-    The bands of a method are disjoint: every pair is in one band at most, and all bands share one softmax.
+    With `chunk`, lo and hi count chunks: lo <= i // chunk - j // chunk <= hi (indices). The bands of a method are disjoint: every pair
+    is in one band at most, and all bands share one softmax.
     """
 
     queries: PositionMap = TRUE
@@ -72,6 +93,43 @@ class Band:
     hi: int | None = None
     sinks: int | None = None
     after: int = 0
+    before: int | None = None
+    chunk: int = 1
+
+    @property
+    def reach(self) -> int | None:
+        """The largest i - j that can meet; None: any."""
+        return None if self.hi is None else (self.hi + 1) * self.chunk - 1
+
+
+class Chooser(Protocol):
+    """Chooses chunks for every query and head; implementations are hashable."""
+
+    def summarize(self, q: "Tensor", k: "Tensor", v: "Tensor", scale: float) -> "Tensor":
+        """What is kept of full chunks to choose by, [B, H, n, E]; q [B, H, n, C, D], k and v [B, K, n, C, D], turned by `keys`."""
+        ...
+
+    def select(self, q: "Tensor", summaries: "Tensor", count: "Tensor") -> "Tensor":
+        """Chunks [B, H, T, P] in the order of their places, -1 for none; q [B, H, T, D] unrotated, summaries [B, H, n, E].
+
+        count [T]: each query may choose from the first so many chunks only.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Chunks of `chunk` keys that each query of each head chooses for itself, all tokens of them seen.
+
+    lo: chunks between a query's own and the nearest it may choose (>= 1). queries: how it is rotated for the chunk at each place of its
+    choice; the last map stands for all further places. Shares one softmax with the bands, which must not hold the same pairs.
+    """
+
+    chooser: Chooser
+    chunk: int
+    queries: tuple[PositionMap, ...] = (TRUE,)
+    keys: PositionMap = TRUE
+    lo: int = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,3 +145,4 @@ class LayerContext:
 
 
 FULL = (Band(),)
+View = Band | Selection

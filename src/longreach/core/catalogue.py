@@ -6,7 +6,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from longreach.core import registry
-from longreach.core.method import Method, MethodInfo
+from longreach.core.method import Method, MethodInfo, Settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +21,9 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """A method. Args: arguments: what its settings mean. flags: the names of what its `info` declares as true."""
+    """A method. Args: arguments: what its settings mean. flags: the names of what its `info` declares as true. fit, fit_arguments: the
+    settings of its fit, and what they mean, where it has to be fitted.
+    """
 
     kind: str
     name: str
@@ -34,6 +36,8 @@ class Entry:
     arguments: str
     settings: tuple[Setting, ...]
     flags: tuple[str, ...]
+    fit: tuple[Setting, ...]
+    fit_arguments: str
 
 
 def catalogue(kind: str | None = None) -> list[Entry]:
@@ -44,6 +48,7 @@ def catalogue(kind: str | None = None) -> list[Entry]:
 def describe(method: type[Method]) -> Entry:
     """A method as its file describes it."""
     document = method.document()
+    fit: type[Settings] | None = getattr(registry.module(method.name()), "FIT", None)
     return Entry(
         kind=method.kind,
         name=method.name(),
@@ -53,13 +58,19 @@ def describe(method: type[Method]) -> Entry:
         cost=document["Cost"],
         limits=document["Limits"],
         differs=document["Differs from the paper"],
-        arguments=" ".join((method.__doc__ or "").split()).removeprefix("Args: "),
+        arguments=_arguments(method),
         settings=_settings(method),
         flags=tuple(field.name for field in fields(MethodInfo) if getattr(method.info, field.name) is True),
+        fit=() if fit is None else _settings(fit),
+        fit_arguments="" if fit is None else _arguments(fit),
     )
 
 
-def _settings(method: type[Method]) -> tuple[Setting, ...]:
+def _arguments(settings: type[Settings]) -> str:
+    return " ".join((settings.__doc__ or "").split()).removeprefix("Args: ")
+
+
+def _settings(method: type[Settings]) -> tuple[Setting, ...]:
     hints = typing.get_type_hints(method)
     return tuple(
         Setting(

@@ -2,7 +2,7 @@
 
 import math
 import sys
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any, ClassVar
 
 from longreach.core.errors import SpecError
@@ -29,11 +29,13 @@ class Claim:
 class MethodInfo:
     """What a method declares of itself; the core reads it and never asks which method it is.
 
-    Args: title: the paper's full title. paper: its identifier (`arXiv:2401.01325`), or where it was published.
-    training_free: works on a checkpoint as it is. exportable: transformers can run it from a plain config.
-    bounded_memory: keeps a fixed number of tokens however many were seen. forgets: text beyond that number is lost.
-    length_dependent: its frequencies change with the number of tokens seen. changes_positions: works by positions alone, and so
-    has no effect where a layer uses none. claims: what the evidence table holds it to.
+        Args: title: the paper's full title. paper: its identifier (`arXiv:2401.01325`), or where it was published.
+        training_free: works on a checkpoint as it is. exportable: transformers can run it from a plain config.
+        bounded_memory: keeps a fixed number of tokens however many were seen. forgets: text beyond that number is lost.
+        length_dependent: its frequencies or bands change with the number of tokens seen. plain_inside: up to the trained window they are
+    the model's own, and the engine then leaves attention to the model, bit for bit. per_head: each key-value head has its frequencies.
+    changes_positions: works by positions alone, and so has no effect where a layer uses none. fitted: has settings that have to be found
+    for each model; its file says how, as `FIT` (core/fitting.py). claims: what the evidence table holds it to.
     """
 
     title: str
@@ -43,16 +45,16 @@ class MethodInfo:
     bounded_memory: bool = False
     forgets: bool = False
     length_dependent: bool = False
+    plain_inside: bool = False
+    per_head: bool = False
     changes_positions: bool = False
+    fitted: bool = False
     claims: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
-    """Base of every method. Subclasses are frozen keyword-only dataclasses with `info`; kinds set `kind`."""
-
-    kind: ClassVar[str]
-    info: ClassVar[MethodInfo]
+class Settings:
+    """What a spec string can name: a frozen keyword-only dataclass in the file of a method."""
 
     @classmethod
     def name(cls) -> str:
@@ -61,7 +63,7 @@ class Method:
 
     @property
     def spec(self) -> str:
-        """The spec string that makes this very method: `yarn:factor=8`. Settings at their default are left out."""
+        """The spec string that makes this very object: `yarn:factor=8`. Settings at their default are left out."""
         settings = [
             f"{field.name}={format_value(value)}" for field in fields(self) if (value := getattr(self, field.name)) != _default(field)
         ]
@@ -70,6 +72,21 @@ class Method:
     def __str__(self) -> str:
         """The spec."""
         return self.spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(Settings):
+    """Base of every method. Subclasses have `info`; kinds set `kind`.
+
+    Where what a method declares depends on its settings, an instance may have an `info` of its own (`declare`).
+    """
+
+    kind: ClassVar[str]
+    info: ClassVar[MethodInfo]
+
+    def declare(self, **changes: Any) -> None:
+        """Give this very method an `info` with other flags than its class has; for `__post_init__`."""
+        object.__setattr__(self, "info", replace(self.info, **changes))
 
     @classmethod
     def suggest(cls, trained_window: int, target: int) -> "tuple[Method, ...]":
@@ -83,6 +100,20 @@ class Method:
     def suggest_on(cls, other: "Method") -> "tuple[Method, ...]":
         """For methods that improve on another one: the settings worth stacking on `other` (`self_extend:... + log_n`)."""
         return ()
+
+    @classmethod
+    def auto_factor(cls, trained_window: int, target: int) -> float:
+        """What `factor=auto` means: the factor of the first suggestion, and 1 where the target is inside the window.
+
+        Raises: SpecError for a method that suggests no factor for this target.
+        """
+        if target <= trained_window:
+            return 1.0
+        for method in cls.suggest(trained_window, target):
+            factor: float | None = getattr(method, "factor", None)
+            if factor is not None:
+                return factor
+        raise SpecError(f"{cls.name()}: factor=auto is not known for {target} tokens; write a number")
 
     @classmethod
     def document(cls) -> dict[str, str]:
@@ -118,7 +149,7 @@ def format_value(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 
-def at_least(method: Method, minimum: float, *names: str) -> None:
+def at_least(method: Settings, minimum: float, *names: str) -> None:
     """Raise SpecError for each named setting that is below `minimum` or not finite; None (not given) passes."""
     for name in names:
         value = getattr(method, name)

@@ -16,6 +16,7 @@ KINDS = {
     "positions": "longreach.positions",
     "attention": "longreach.attention",
     "cache": "longreach.cache",
+    "sampler": "longreach.training.samplers",
     "task": "longreach.evaluation.tasks",
 }
 

@@ -7,17 +7,26 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from longreach.core import registry
-from longreach.core.errors import SpecError
+from longreach.core.errors import LongreachError, SpecError
 from longreach.core.lengths import parse_length
-from longreach.core.method import Method
+from longreach.core.method import Method, Settings
+
+S = typing.TypeVar("S", bound=Settings)
+
+AUTO_FACTOR = "auto"
 
 
-def parse(spec: str) -> tuple[Method, ...]:
-    """The methods that a spec names, in its order.
+def parse(spec: str, *, trained_window: int | None = None, target: int | None = None) -> tuple[Method, ...]:
+    """The methods that a spec names, in its order. `factor=auto` is the factor that stretches `trained_window` tokens to `target`.
 
-    Raises: SpecError for an unknown name or key, a missing or malformed value, or a value out of range.
+    Raises: SpecError for an unknown name or key, a missing or malformed value, a value out of range, or `factor=auto` without lengths.
     """
-    return tuple(_parse_one(part.strip()) for part in spec.split("+"))
+    return tuple(_parse_one(part.strip(), trained_window, target) for part in spec.split("+"))
+
+
+def check_spec(spec: str) -> None:
+    """Raise what `parse` would raise once the lengths are known that `factor=auto` waits for."""
+    parse(spec, trained_window=1, target=2)
 
 
 def unparse(methods: typing.Iterable[Method]) -> str:
@@ -25,7 +34,11 @@ def unparse(methods: typing.Iterable[Method]) -> str:
     return "+".join(method.spec for method in methods)
 
 
-def _parse_one(text: str) -> Method:
+def parse_settings(text: str) -> tuple[str, dict[str, str]]:
+    """The name of one spec (`name:key=value,key=value`) and its settings as text.
+
+    Raises: SpecError where it does not parse.
+    """
     name, colon, rest = text.partition(":")
     if not name:
         raise SpecError(f"empty method in spec {text!r}; write name:key=value,key=value")
@@ -37,7 +50,17 @@ def _parse_one(text: str) -> Method:
         if key in settings:
             raise SpecError(f"{name}: {key} is given twice, as {settings[key]} and as {value}")
         settings[key] = value
-    return make(registry.get(name), settings)
+    return name, settings
+
+
+def _parse_one(text: str, trained_window: int | None, target: int | None) -> Method:
+    name, settings = parse_settings(text)
+    method = registry.get(name)
+    if settings.get("factor") == AUTO_FACTOR and any(field.name == "factor" for field in fields(method)):
+        if trained_window is None or target is None:
+            raise SpecError(f"{name}: factor=auto needs to know the length to reach; give a target, or write the factor as a number")
+        return make(method, {**settings, "factor": method.auto_factor(trained_window, target)})
+    return make(method, settings)
 
 
 def _setting(name: str, item: str) -> tuple[str, str]:
@@ -47,8 +70,8 @@ def _setting(name: str, item: str) -> tuple[str, str]:
     return key.strip(), value.strip()
 
 
-def make(method: type[Method], settings: dict[str, Any]) -> Method:
-    """A method from settings given as text (from a spec) or as values (from a program)."""
+def make(method: type[S], settings: dict[str, Any]) -> S:
+    """A method (or what else has settings) from settings given as text (from a spec) or as values (from a program)."""
     known = {field.name: field for field in fields(method)}
     hints = typing.get_type_hints(method)
     values = {}
@@ -75,6 +98,8 @@ def _convert(name: str, key: str, text: str, hint: Any) -> Any:
         if wanted is int:
             return parse_length(text) if text[-1] in "kKmM" else int(text)
         return wanted(text)
-    except (ValueError, KeyError):
+    except (ValueError, KeyError) as error:
+        if isinstance(error, LongreachError) and wanted is not int:  # as of a file that is not what it should be
+            raise SpecError(f"{name}: {key}={text}: {error}") from None
         kind = {bool: "true or false", int: "a whole number", float: "a number"}.get(wanted, wanted.__name__)
         raise SpecError(f"{name}: {key}={text} is not {kind}") from None

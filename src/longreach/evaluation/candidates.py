@@ -84,7 +84,7 @@ def _meant(text: str, trained_window: int, target: int) -> list[Candidate]:
     suggested = [method for name in names for method in registry.get(name).suggest(trained_window, target)]
     if suggested:
         return [Candidate(stack=(method,), named=text != AUTO) for method in suggested]
-    stack = parse(text)
+    stack = parse(text, trained_window=trained_window, target=target)
     if task := next((method for method in stack if method.kind == "task"), None):
         raise InputError(f"{task.name()} is something to measure, not a method to try; see longreach methods")
     return [Candidate(stack=stack, named=True)]

@@ -45,9 +45,11 @@ def measure(
     windows: int | None = None,
     samples: int | None = None,
     depths: Sequence[float] | None = None,
+    lengths: Sequence[int] | None = None,
     seed: int | None = None,
     chunk_size: int = CHUNK,
     batch_size: int | None = None,
+    within_reach: bool = False,
     rows: Rows | None = None,
     progress: Progress = SILENT,
 ) -> list[Row]:
@@ -56,8 +58,9 @@ def measure(
     Args: name: of the model, as rows are to call it. to: longest length (tokens, at least the trained window).
     text: real text; only for tasks that read some. method: a spec to measure under. tasks: default loss, passkey and needle.
     trained_window: tokens, where the config does not say or is wrong. windows: of text (default: 16, or 8, 4, 2 where the text has less
-    room). samples: prompts of each length and depth. chunk_size: tokens a forward.
-    batch_size: inputs a forward (default: up to 8 for a small model, else 1).
+    room). samples: prompts of each length and depth. lengths: only these of the octaves (default: all). chunk_size: tokens a forward.
+    batch_size: inputs a forward (default: up to 8 for a small model, else 1). within_reach: leave out the lengths that a table of
+    positions does not hold, where they would be refused.
 
     Raises: InputError for what does not fit; LongreachError where memory runs out or the model returns no finite numbers. What was
     measured until then stays in `rows`.
@@ -67,15 +70,15 @@ def measure(
         raise InputError("the model is in training mode, where dropout makes results random; call model.eval() first")
     numbers = {"chunk_size": chunk_size, "batch_size": batch_size, "trained_window": trained_window}
     check(tasks, text=text, windows=windows, samples=samples, depths=depths, seed=seed, **numbers)
-    trained = trained_window or window.trained_window(model.config)
+    trained = trained_window or window.window_of(model)
     if to < trained:
         raise InputError(f"nothing to compare: the length to measure to ({to}) is below the trained window of {trained} tokens")
-    batch_size = batch_size or _batch_size(model, chunk_size)
-    spec = unparse(parse(method)) if method else ""
+    batch_size = batch_size or usual_batch_size(model, chunk_size)
+    spec = unparse(parse(method, trained_window=trained, target=to)) if method else ""
     encoder = Encoder(tokenizer)
     plan = Plan(
         encoder=encoder,
-        edges=octaves(trained, to),
+        edges=tuple(edge for edge in octaves(trained, to) if lengths is None or edge in lengths),
         windows=_windows(tasks, encoder, text, to, windows),
         depths=DEPTHS if depths is None else tuple(sorted(depths)),
         samples=SAMPLES if samples is None else samples,
@@ -84,8 +87,12 @@ def measure(
     )
     rows = Rows() if rows is None else rows
     with apply(model, spec):
-        if (limit := window.position_limit(model)) is not None and to > limit:
-            raise InputError(f"the model has positions for {limit} tokens only (a table of absolute positions); measure to {limit} at most")
+        limit = window.position_limit(model)
+        if limit is not None and to > limit and not all(task.in_pieces for task in tasks):
+            edges = tuple(edge for edge in plan.edges if edge <= limit)
+            if not (within_reach and edges):
+                raise InputError(f"the model {window.cannot_read(limit)}; measure to {limit} at most, or under a method that lengthens it")
+            plan = replace(plan, edges=edges)
         return [row for task in tasks for row in _measure_task(model, task, plan, rows, chunk_size, batch_size, progress)]
 
 
@@ -230,7 +237,8 @@ def _common(model: PreTrainedModel, name: str, spec: str, chunk_size: int, batch
     return Row(task="", model=name, method=spec, length=0, version=longreach.__version__, settings=settings)
 
 
-def _batch_size(model: PreTrainedModel, chunk_size: int) -> int:
+def usual_batch_size(model: PreTrainedModel, chunk_size: int) -> int:
+    """Inputs a forward where the user does not say: up to 8 for a small model, else 1."""
     if sum(parameter.numel() for parameter in model.parameters()) >= _SMALL:
         return 1
     return max(1, min(8, _LOGITS // (chunk_size * model.config.get_text_config().vocab_size)))

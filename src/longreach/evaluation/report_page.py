@@ -36,13 +36,14 @@ def _head(data: dict[str, Any]) -> str:
         f'<p class="soft">Trained on {data["trained_window"]} tokens; stretched {times:.3g} times, for {purpose}.</p></header>'
         f'<section class="verdict{" good" if good else ""}" aria-label="Result"><strong>{said}</strong>'
         f"<p>{escape(data['reason'])}</p></section>"
-        f"{_facts(data, data['methods'][0], best) if best else ''}"
+        f"{_facts(data, best) if best else ''}"
     )
 
 
-def _facts(data: dict[str, Any], stock: dict[str, Any], best: dict[str, Any]) -> str:
-    """The chosen method's numbers beside those of the model as it is."""
-    changed = best["method"] != ""
+def _facts(data: dict[str, Any], best: dict[str, Any]) -> str:
+    """The chosen method's numbers beside those of the model as it is, where that can read so far."""
+    stock = next((one for one in data["methods"] if one["method"] == ""), best)
+    changed = best is not stock
     rows = [
         ("Loss beyond the window, above inside", f"{best['rise']['mean']:+.3f} nats", f"{stock['rise']['mean']:+.3f}"),
         (f"Speed at {data['target']}", f"{best['tokens_per_s']:,.0f} tokens/s", f"{stock['tokens_per_s']:,.0f}"),
@@ -61,6 +62,8 @@ def _curves(data: dict[str, Any]) -> str:
     weights: dict[str, Weight] = {
         one["method"]: "faint" if one["screened"] else "bold" if one["method"] == data["best"] else "plain" for one in data["methods"]
     }
+    if "" not in weights:  # it cannot read to the target; its curve ends before
+        weights = {"": "plain", **weights}
     numbers = {method: number for number, method in enumerate(weights)}
 
     def series(cells: Iterable[dict[str, Any]], value: str) -> list[Series]:

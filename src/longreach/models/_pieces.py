@@ -5,7 +5,7 @@ triangles. The lower triangle (causal edge) is what `is_causal` computes; the up
 reversing queries and keys.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,6 +35,36 @@ def cut(q0: int, q1: int, lo: int, hi: int | None, first: int, ragged: int = 0) 
     for begin in range(q0, q1, width):
         for piece in _tile(begin, min(begin + width, q1), lo, hi, first):
             yield from _without_ragged(piece, ragged)
+
+
+def cut_chunks(q0: int, q1: int, lo: int, hi: int | None, chunk: int, start: int, first: int) -> Iterator[Piece]:
+    """Pieces of the pairs lo <= n(i) - n(j) <= hi, j <= i, with q0 <= i < q1 and j >= first; n(x) = (x - start) // chunk."""
+    begin = max(q0, start)
+    while begin < q1:
+        own = (begin - start) // chunk
+        end = min(q1, start + (own + 1) * chunk)
+        low = first if hi is None else max(first, start + (own - hi) * chunk)
+        high = min(begin, start + (own - lo + 1) * chunk)
+        if low < high:
+            yield Piece(begin, end, low, high, "rectangle")
+        if lo == 0:
+            yield from _tile(max(begin, low), end, 0, None, max(begin, low))
+        begin = end
+
+
+def cut_before(q0: int, q1: int, last: int, first: int) -> Iterator[Piece]:
+    """Pieces of the pairs first <= j < last, j <= i, with q0 <= i < q1."""
+    begin = max(q0, last)
+    if q0 < last:
+        yield from cut(q0, min(q1, last), 0, None, first)
+    if begin < q1 and first < last:
+        yield Piece(begin, q1, first, last, "rectangle")
+
+
+def ragged_apart(pieces: Iterable[Piece], ragged: int) -> Iterator[Piece]:
+    """Those that touch keys before the slot `ragged` as `masked` ones."""
+    for piece in pieces:
+        yield from _without_ragged(piece, ragged)
 
 
 def _tile(q0: int, q1: int, lo: int, hi: int | None, first: int) -> Iterator[Piece]:

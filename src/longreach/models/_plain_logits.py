@@ -2,30 +2,51 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import transformers
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, PreTrainedModel
 
 TOKENS = 64
-REACH = 2048  # positions are spread over so many tokens at most: beyond, float32 angles alone differ by more than the tolerance
+_WHOLE = 512
 
 
-def plain_logits(model: PreTrainedModel, target: int) -> Tensor:
-    """[64, V] logits of fixed ids, whose positions are spread evenly up to `target`."""
+def plain_logits(model: PreTrainedModel, reach: int) -> Tensor:
+    """[64, V] logits of fixed ids, whose positions are spread evenly below `reach`; hidden states where there are no logits.
+
+    Encoder-decoders, which take no positions, read as many ids as they have positions, at most 512.
+    """
     text = model.config.get_text_config()
-    ids = torch.randint(text.vocab_size, (1, TOKENS), generator=torch.Generator().manual_seed(0))
-    positions = torch.linspace(0, min(target, REACH) - 1, TOKENS).long()[None]
-    with torch.no_grad():  # with a mask, gaps between positions are not taken for packed sequences
-        out = model(input_ids=ids, position_ids=positions, attention_mask=torch.ones_like(ids), use_cache=False)
-    return out.logits[0].float()
+    count = min(reach, _WHOLE) if model.config.is_encoder_decoder else TOKENS
+    ids = torch.randint(text.vocab_size, (1, count), generator=torch.Generator().manual_seed(0))
+    # With a mask, gaps between positions are not taken for packed sequences.
+    inputs: dict[str, Any] = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if model.config.is_encoder_decoder:
+        inputs["decoder_input_ids"] = ids
+    else:
+        inputs["position_ids"] = torch.linspace(0, reach - 1, TOKENS).long()[None]
+    with torch.no_grad():
+        read: Any = getattr(model, "get_text_features", model)  # where a text tower stands beside others
+        out = read(**inputs)
+    found: Tensor = out.logits if "logits" in out else out.last_hidden_state
+    return found[0].float()
 
 
-def main(folder: str, target: str, out: str) -> None:
-    """Write the logits of the checkpoint in `folder`, loaded in float32, to the file `out` (.npy)."""
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    np.save(Path(out), plain_logits(model, int(target)).numpy())
+def load(folder: str | Path, **options: Any) -> PreTrainedModel:
+    """The checkpoint as the class that its config names, in float32."""
+    config = options.pop("config", None) or AutoConfig.from_pretrained(folder)
+    kind = getattr(transformers, (config.architectures or ["AutoModelForCausalLM"])[0])
+    loaded: PreTrainedModel = kind.from_pretrained(folder, config=config, dtype=torch.float32, **options).eval()
+    return loaded
+
+
+def main(folder: str, out: str, *reaches: str) -> None:
+    """Write the logits of the checkpoint in `folder`, loaded in float32, to the file `out` (.npy): [reaches, 64, V]."""
+    model = load(folder)
+    np.save(Path(out), torch.stack([plain_logits(model, int(reach)) for reach in reaches]).numpy())
     if "longreach" in sys.modules:
         sys.exit("longreach was imported, so this proves nothing")
 

@@ -1,5 +1,6 @@
 """What the engine keeps of the past: a transformers cache layer with growing buffers and keys rotated once, when written."""
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from longreach.core.bands import Band, PositionMap
+from longreach.core.bands import Band, PositionMap, Selection, View
 from longreach.core.errors import LongreachError
 
 _FIRST_CAPACITY = 64
@@ -19,7 +20,8 @@ class Plan:
     """What a layer keeps, derived from its bands.
 
     num_sinks: first tokens of every row. window: last tokens (None: all). maps, sink_maps: position maps with a rotated copy each.
-    raw: also the unrotated keys (the frequencies will change).
+    raw: also the unrotated keys (the frequencies, or where keys are placed, will change). chunk: tokens of the chunks that queries
+    choose from, whose queries are kept until the chunk is full.
     """
 
     num_sinks: int
@@ -27,20 +29,24 @@ class Plan:
     maps: tuple[PositionMap, ...]
     sink_maps: tuple[PositionMap, ...]
     raw: bool = False
+    chunk: int | None = None
 
     @classmethod
-    def of(cls, bands: Iterable[Band], *, keep_all: bool = False, raw: bool = False) -> "Plan":
-        """The least that these bands need."""
+    def of(cls, views: Iterable[View], *, keep_all: bool = False, raw: bool = False) -> "Plan":
+        """The least that these bands and selections need."""
+        bands = [view for view in views if isinstance(view, Band)]
+        chosen = [view for view in views if isinstance(view, Selection)]
         recent = [band for band in bands if band.sinks is None]
         first = [band for band in bands if band.sinks is not None]
-        reach = [band.hi for band in recent]
-        bounded = not keep_all and None not in reach
+        reach = [band.reach for band in recent]
+        bounded = not keep_all and None not in reach and not chosen
         return cls(
             num_sinks=max((band.sinks or 0 for band in first), default=0),
             window=max((hi + 1 for hi in reach if hi is not None), default=0) if bounded else None,
-            maps=tuple(dict.fromkeys(band.keys for band in recent)),
+            maps=tuple(dict.fromkeys([*(band.keys for band in recent), *(each.keys for each in chosen)])),
             sink_maps=tuple(dict.fromkeys(band.keys for band in first)),
             raw=raw,
+            chunk=chosen[0].chunk if chosen else None,
         )
 
 
@@ -103,6 +109,13 @@ class Channels:
     def view(self, name: object) -> Tensor:
         """The live part of a channel."""
         return self.data[name][:, :, self.begin : self.end]
+
+    def row(self, index: int) -> "Channels":
+        """These channels of one row of the batch, without a copy."""
+        channels = Channels()
+        channels.data = {name: tensor[index : index + 1] for name, tensor in self.data.items()}
+        channels.begin, channels.end = self.begin, self.end
+        return channels
 
     def keep_last(self, count: int) -> None:
         """Forget all but the last `count` tokens."""
@@ -167,11 +180,25 @@ class BandLayer(CacheLayerMixin):
         self.pending: tuple[Tensor, Tensor] | None = None
         self.tokens = 0
         self.epoch: tuple[int, ...] | None = None
+        # Of chunks that queries choose from: the unrotated queries of the last tokens, and the summaries [B, H, n, E] of full chunks.
+        self.queries = Channels()
+        self.summaries: Tensor | None = None
+        # Copies of the keys made when they are needed: of a row (-1: of all rows), under which map, how many tokens, [B, K, n, D].
+        self.placed: dict[int, tuple[PositionMap, int, Tensor]] = {}
+        self.index = -1
 
     @property
     def is_croppable(self) -> bool:  # type: ignore[override]
         """Whether any number of tokens can be taken back: only where nothing is ever forgotten."""
-        return self.plan.window is None
+        return self.plan.window is None and self.plan.chunk is None
+
+    def row(self, index: int) -> "BandLayer":
+        """The layer of one row of the batch: views of its tensors, and what is made of them."""
+        row = copy.copy(self)
+        row.index, row.recent, row.queries = index, self.recent.row(index), self.queries.row(index)
+        row.first = {name: tensor[index : index + 1] for name, tensor in self.first.items()}
+        row.summaries = None if self.summaries is None else self.summaries[index : index + 1]
+        return row
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Nothing to prepare: buffers are made at the first write."""
@@ -200,6 +227,8 @@ class BandLayer(CacheLayerMixin):
         """Drop what no later query can reach. Comes before the next tokens, not after the last, so that those can still be taken back."""
         if self.plan.window is not None:
             self.recent.keep_last(max(0, self.plan.window - 1))
+        if self.plan.chunk is not None:  # as many again, so that some tokens can be taken back
+            self.queries.keep_last(2 * self.plan.chunk)
 
     @property
     def oldest(self) -> int:
@@ -236,6 +265,7 @@ class BandLayer(CacheLayerMixin):
     def reset(self) -> None:
         """Empty the layer."""
         self.recent, self.first, self.first_filled, self.pending, self.tokens, self.epoch = Channels(), {}, False, None, 0, None
+        self.queries, self.summaries, self.placed = Channels(), None, {}
         if self.leads:
             fresh = Stream(closed=self.stream.closed)
             self.stream.__dict__.update(fresh.__dict__)
@@ -251,8 +281,13 @@ class BandLayer(CacheLayerMixin):
         needed = self.tokens - count if self.plan.window is None else min(self.tokens - count, max(0, self.plan.window - 1))
         if len(self.recent) - count < needed:
             raise LongreachError(f"a cache that forgets cannot take back {count} tokens, only those of the last forward pass")
+        if self.plan.chunk is not None:
+            if len(self.queries) - count < min(self.tokens - count, self.plan.chunk - 1):
+                raise LongreachError(f"a cache of chosen chunks cannot take back {count} tokens, only those of the last forward pass")
+            self.queries.end -= count
         self.tokens -= count
         self.recent.end -= count
+        self.placed = {}
         self.first_filled = self.first_filled and max(self.stream.start or [0]) + self.plan.num_sinks <= self.tokens
         if self.leads:
             self.stream.step = None
@@ -274,6 +309,9 @@ class BandLayer(CacheLayerMixin):
 
     def _change(self, change: Change) -> None:
         self.recent.apply(change)
+        self.queries.apply(change)
+        self.summaries = None if self.summaries is None else change(self.summaries)
+        self.placed = {}
         self.first = {name: change(tensor) for name, tensor in self.first.items()}
         if self.leads:
             self.stream.apply(change)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from longreach.core.errors import LongreachError
 from longreach.models._store import Stream
@@ -14,13 +15,21 @@ from longreach.models._store import Stream
 class MaskSpec:
     """What transformers' mask code passes along in place of a mask: the padding, and whether someone asked for a mask of their own.
 
-    stream: of a forward pass without a cache.
+    arguments: with which the model's own mask would be made. stream: of a forward pass without a cache.
     """
 
     padding: Tensor | None
     custom: bool
+    arguments: dict[str, Any] = field(default_factory=dict)
     stream: Stream = field(default_factory=Stream)
+    own: dict[str, Any] = field(default_factory=dict)
     ndim = 4  # transformers hands masks of four dimensions through unchanged
+
+    def own_mask(self, implementation: str) -> Any:
+        """The mask that transformers makes for one of its own attention implementations."""
+        if implementation not in self.own:
+            self.own[implementation] = ALL_MASK_ATTENTION_FUNCTIONS[implementation](**self.arguments)
+        return self.own[implementation]
 
     def contiguous(self) -> "MaskSpec":
         """Itself: `generate` calls this on masks."""
@@ -32,10 +41,12 @@ class MaskSpec:
 
 
 def mask_spec(*args: Any, attention_mask: Any = None, use_vmap: bool = False, **kwargs: Any) -> MaskSpec:
-    """The mask function registered with transformers."""
+    """The mask function registered with transformers, which calls it with named arguments."""
     if isinstance(attention_mask, MaskSpec):
         return attention_mask
-    return MaskSpec(attention_mask, use_vmap)
+    if isinstance(kwargs.get("q_offset"), Tensor):  # a static cache changes its own count in place
+        kwargs["q_offset"] = kwargs["q_offset"].clone()
+    return MaskSpec(attention_mask, use_vmap, {**kwargs, "attention_mask": attention_mask, "use_vmap": use_vmap})
 
 
 @dataclass(eq=False)
@@ -43,7 +54,8 @@ class Step:
     """The new tokens of one forward pass.
 
     first: slot of the first one. count: how many. t: index of each [B | 1, count]. start: left padding of each row, [B]. valid:
-    [B, first + count], only where padding on the left does not tell it all. memo: what layers share (rotary tables).
+    [B, first + count], only where padding on the left does not tell it all. offset: position id of each row's first real token [B | 1, 1].
+    memo: what layers share (rotary tables).
     """
 
     first: int
@@ -53,12 +65,30 @@ class Step:
     start_min: int
     start_max: int
     valid: Tensor | None
+    offset: Tensor
     memo: dict[Any, Any] = field(default_factory=dict)
 
     @property
     def end(self) -> int:
         """Slot after the last new token."""
         return self.first + self.count
+
+    @property
+    def places(self) -> Tensor:
+        """Slots from each row's first real token on, [B | 1, count]; not `t` where padding stands inside a row."""
+        start = self.start[:1] if self.start_min == self.start_max else self.start
+        return (torch.arange(self.first, self.end, device=start.device)[None] - start[:, None]).clamp(min=0)
+
+    def row(self, index: int) -> "Step":
+        """The step of one row of the batch."""
+        key = ("row", index)
+        if key not in self.memo:
+            one, start = slice(index, index + 1), int(self.start[index])
+            t, offset = (tensor[one] if tensor.shape[0] > 1 else tensor for tensor in (self.t, self.offset))
+            valid = None if self.valid is None or bool(self.valid[index, start:].all()) else self.valid[one]
+            self.memo[key] = Step(self.first, self.count, t, self.start[one], start, start, valid, offset)
+        row: Step = self.memo[key]
+        return row
 
 
 def make_step(stream: Stream, first: int, x: Tensor, spec: Any, position_ids: Tensor | None, *, cached: bool, keep_indices: bool) -> Step:
@@ -102,7 +132,7 @@ def make_step(stream: Stream, first: int, x: Tensor, spec: Any, position_ids: Te
         old = stream.indices
         stream.indices = t if old is None else torch.cat([old.expand(t.shape[0], -1), t.expand(old.shape[0], -1)], 1)
     start = torch.tensor(stream.start, device=device)
-    return Step(first, count, t, start, min(stream.start), max(stream.start), valid)
+    return Step(first, count, t, start, min(stream.start), max(stream.start), valid, stream.offset)
 
 
 def _pad(stream: Stream, first: int, new: Tensor) -> tuple[list[int], list[bool], Tensor | None]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,16 +11,18 @@ from transformers import PreTrainedModel
 
 from longreach.attention.base import AttentionPolicy
 from longreach.cache.base import CachePolicy
-from longreach.core.bands import FULL, Band, LayerContext
+from longreach.core.bands import FULL, LayerContext, View
 from longreach.core.errors import UnsupportedError
 from longreach.core.method import Method
-from longreach.core.spec import parse, unparse
+from longreach.core.spec import unparse
 from longreach.models import engine
 from longreach.models.examine import examine
+from longreach.models.record import stack_of
 from longreach.models.rope_config import rope_of, with_rope
-from longreach.models.rotation import Attention, rotary_modules
+from longreach.models.rotation import Attention, rotary_modules, unscaled_tokens
+from longreach.models.tables import lengthened
 from longreach.models.window import trained_window
-from longreach.positions.base import PositionsMethod, Rope
+from longreach.positions.base import PositionsMethod, Rope, TableMethod, positions_of
 
 _APPLIED = "_longreach_applied"
 
@@ -30,15 +33,19 @@ def applied(model: PreTrainedModel) -> str:
 
 
 @contextmanager
-def apply(model: PreTrainedModel, methods: str | Method | Sequence[Method] | None) -> Iterator[PreTrainedModel]:
+def apply(
+    model: PreTrainedModel, methods: str | Method | Sequence[Method] | None, *, target: int | None = None
+) -> Iterator[PreTrainedModel]:
     """Inside the context, `model` works under `methods`: a spec (`self_extend:neighbours=128,group=8+log_n`), or methods.
 
-    An empty spec or None changes nothing. One positions method, one attention policy and one cache policy can stand together, with any
-    number of policies that only scale logits.
+    An empty spec or None changes nothing. One positions method with any wrappers behind it, one attention policy and one cache policy can
+    stand together, with any number of policies that only scale logits.
+    Args: target: tokens to reach, for `factor=auto` in a spec.
     Raises: SpecError; UnsupportedError for a model or a pair that cannot work.
     """
-    stack = _methods(methods)
-    with _applied(_unwrapped(model), stack) if stack else nullcontext():
+    inner = _unwrapped(model)
+    stack = stack_of(methods, trained_window=None if target is None else trained_window(inner.config), target=target)
+    with _applied(inner, stack) if stack else nullcontext():
         yield model
 
 
@@ -47,18 +54,25 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method]) -> Iterator[None]:
     name = unparse(stack)
     if inside := applied(model):
         raise UnsupportedError(name, type(model).__name__, f"{inside} is applied to it", "leave that first, or stack methods with +")
+    for method in stack:
+        if not isinstance(method, PositionsMethod | TableMethod | AttentionPolicy | CachePolicy):
+            why = f"it is a method of the kind {method.kind!r}, which changes no model"
+            raise UnsupportedError(method.spec, type(model).__name__, why, "see longreach methods --kind positions for one that does")
     with ExitStack() as undo:
         model.__dict__[_APPLIED] = name
         undo.callback(model.__dict__.pop, _APPLIED, None)
-        positions = _only(name, [method for method in stack if isinstance(method, PositionsMethod)], "positions methods")
-        if positions is not None and not positions.info.length_dependent:
+        tables, positions = [method for method in stack if isinstance(method, TableMethod)], positions_of(stack)
+        _only(name, tables if positions is None else [*tables, positions], "positions methods")
+        for table in tables:
+            undo.enter_context(lengthened(model, table))
+        if positions is not None and not positions.needs_engine:
             _check_full_layers(name, model, positions)
             undo.enter_context(_frequencies(model, positions))
         policies = [method for method in stack if isinstance(method, AttentionPolicy | CachePolicy)]
-        if policies or (positions is not None and positions.info.length_dependent):
+        if policies or (positions is not None and positions.needs_engine):
             window = trained_window(model.config.get_text_config())
             attentions = _examined(name, model, window)
-            setup = _setup(name, model, policies, positions)
+            setup = _setup(name, model, policies, positions, attentions)
             _check_effect(name, model, stack, attentions)
             undo.enter_context(engine.installed(model, attentions, setup, window))
         yield
@@ -101,14 +115,6 @@ def _examined(name: str, model: PreTrainedModel, window: int) -> list[Attention]
         raise UnsupportedError(name, error.model, error.why, error.try_instead) from None
 
 
-def _methods(methods: str | Method | Sequence[Method] | None) -> tuple[Method, ...]:
-    if not methods:
-        return ()
-    if isinstance(methods, str):
-        return parse(methods)
-    return (methods,) if isinstance(methods, Method) else tuple(methods)
-
-
 def _only(name: str, found: list[Any], what: str) -> Any:
     if len(found) > 1:
         raise UnsupportedError(found[1].spec, found[0].spec, f"{name} has two {what}", "keep one of them")
@@ -116,14 +122,18 @@ def _only(name: str, found: list[Any], what: str) -> Any:
 
 
 def _setup(
-    name: str, model: PreTrainedModel, policies: Sequence[AttentionPolicy | CachePolicy], positions: PositionsMethod | None
+    name: str,
+    model: PreTrainedModel,
+    policies: Sequence[AttentionPolicy | CachePolicy],
+    positions: PositionsMethod | None,
+    attentions: Sequence[Attention],
 ) -> engine.Setup:
     probe = LayerContext(layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=2, trained_window=2)
     seeing = _only(name, [policy for policy in policies if policy.bands(probe) is not None], "methods that decide what a query sees")
     _only(name, [policy for policy in policies if isinstance(policy, CachePolicy)], "cache policies")
     scalers = [policy for policy in policies if isinstance(policy, AttentionPolicy)]
 
-    def bands(layer: LayerContext) -> tuple[Band, ...]:
+    def bands(layer: LayerContext) -> tuple[View, ...]:
         return (seeing.bands(layer) if seeing is not None else None) or FULL
 
     def temperature(t: Tensor, layer: LayerContext) -> Tensor | None:
@@ -131,16 +141,35 @@ def _setup(
         return torch.stack(factors).prod(0) if factors else None
 
     keep_all = any(policy.keep_all for policy in policies if isinstance(policy, CachePolicy))
-    if positions is None or not positions.info.length_dependent:
-        return engine.Setup(bands=bands, temperature=temperature, keep_all=keep_all)
+    placing = seeing if isinstance(seeing, AttentionPolicy) and seeing.info.length_dependent else None
+    if positions is None or not positions.needs_engine:
+        return engine.Setup(
+            bands=bands, temperature=temperature, keep_all=keep_all,
+            text_length=None if placing is None else placing.text_length, bands_at=None if placing is None else placing.bands_at,
+        )  # fmt: skip
+    if placing is not None:
+        why = "both change with the length of the text, or the head"
+        raise UnsupportedError(placing.spec, positions.spec, why, "leave one of them out")
     rope = rope_of(model.config.get_text_config(), _full_layer_type(model), method=positions.spec)
-    step, window = positions.length_step(rope) or 1, rope.trained_window
+    heads = {attention.num_kv_heads for attention in attentions if attention.window is None and attention.rotation is not None}
+    if positions.info.per_head and len(heads) > 1:
+        raise UnsupportedError(positions.spec, type(model).__name__, "its layers differ in their heads", "choose another positions method")
+    rope = replace(rope, num_heads=max(heads, default=1))
+    fixed, step, window = not positions.info.length_dependent, positions.length_step(rope) or 1, rope.trained_window
 
     def lengths(t: Tensor) -> Tensor:
+        if fixed:
+            return torch.full_like(t, window)
         return torch.where(t < window, window, (t // step + 1) * step)  # inside the window the length is not rounded up
 
     return engine.Setup(
-        bands=bands, temperature=temperature, keep_all=keep_all, lengths=lengths, inv_freq=lambda length: positions.inv_freq(rope, length)
+        bands=bands,
+        temperature=temperature,
+        keep_all=keep_all,
+        lengths=lengths,
+        inv_freq=lambda length: positions.inv_freq(rope, length),
+        fixed_length=fixed,
+        plain_inside=window if positions.info.plain_inside and not policies else None,
     )
 
 
@@ -168,6 +197,9 @@ def _frequencies(model: PreTrainedModel, method: PositionsMethod) -> Iterator[No
                 if hasattr(rotary, buffer):
                     _set(rotary, buffer, inv_freq.to(getattr(rotary, buffer).device), undo)
             _set(rotary, f"{prefix}attention_scaling", factor, undo)
+            if tokens := method.unscaled_tokens():
+                own = rope.inv_freq().to(getattr(rotary, f"{prefix}inv_freq").device)
+                undo.enter_context(unscaled_tokens(rotary, tokens, f"{prefix}inv_freq", own))
         if method.info.exportable:
             _set(config, "rope_parameters", with_rope(config, method), undo)
         yield

@@ -30,12 +30,12 @@ from longreach.core.spec import unparse
 from longreach.models import _safety
 from longreach.models._folder import heal, replacing
 from longreach.models.apply import apply
-from longreach.models.export import edited, verify_export
+from longreach.models.export import edited, table_record, verify_export
 from longreach.models.lasting import as_loaded, keep
-from longreach.models.record import MARKER, Record, read_record, stack_of
-from longreach.models.rope_config import SCALED_BY, rope_of, with_rope
-from longreach.models.window import trained_window
-from longreach.positions.base import PositionsMethod
+from longreach.models.record import MARKER, Record, fitted_in, read_record, stack_of
+from longreach.models.rope_config import FULL, SCALED_BY, rope_of, with_rope
+from longreach.models.window import trained_window, window_of
+from longreach.positions.base import TableMethod, positions_of
 
 __all__ = ["Checkpoint", "load", "save", "verify_export"]
 
@@ -71,14 +71,14 @@ def load(
     apply_method: apply the method that the checkpoint was saved with, for good (`model.longreach_undo.close()` takes it off).
     Raises: CheckpointError for whatever is missing, broken, unsafe or too large; InputError for an unknown dtype or device.
     """
-    place = _device(device)
-    folder = _folder(str(name), allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+    place = find_device(device)
+    folder = find_folder(str(name), allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
     label = str(name)
     record = read_record(folder)
     config = _config(folder, label, trust_remote_code=trust_remote_code)
     weights = _safety.find_weights(folder, label, allow_pickle=allow_pickle)
     quantized = getattr(config, "quantization_config", None) is not None
-    target = _dtype(dtype, weights, place, quantized=quantized)
+    target = find_dtype(dtype, weights, place, quantized=quantized)
     _safety.check_memory(label, weights, None if quantized else target, place)
     tokenizer = _tokenizer(folder, label, trust_remote_code=trust_remote_code)
     with _one_line(label):
@@ -113,12 +113,13 @@ def save(
 ) -> Path:
     """Save a checkpoint as a whole: whatever happens meanwhile, `folder` holds all of the old one or all of the new one.
 
-    A single exportable method is written into the config, and the folder loads anywhere without longreach; `verify_export` proves it.
+    Exportable positions methods are written into the config, and the folder loads anywhere without longreach; `verify_export` proves it.
     Other methods, and rope types that this family's config does not take, are named in `longreach.json`, and `load` applies them:
     `read_record(folder).exported` says which it was. The weights are the same either way, and stand in the dtype in which they were
     stored before wherever that loses nothing.
     Args: method: None keeps the one that the model was loaded with, an empty spec drops it. target: tokens the checkpoint is meant for;
-    needed with a method. Without one, it states how far the model itself was trained.
+    needed with a method, unless that lengthens a table of positions, which says it. Without a method, it states how far the model was
+    trained.
     Returns: the folder. A folder that longreach did not write is never replaced.
     Raises: InputError; UnsupportedError for a method that does not work on this model; CheckpointError where it cannot be written.
     """
@@ -132,7 +133,8 @@ def save(
             with replacing(place) as new:
                 if shutil.disk_usage(new).free < needed:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                _write(model, tokenizer, new, record, changes)
+                with _lengthened(model, record):
+                    _write(model, tokenizer, new, record, changes)
         except (OSError, ValueError, SafetensorError) as error:
             why = f"the disk is full (it takes {_safety.amount(needed)})" if _disk_full(error) else _first_line(error)
             raise CheckpointError(f"cannot save to {folder}: {why}; nothing was changed there") from error
@@ -150,8 +152,12 @@ def place_of(folder: str | Path) -> Path:
     return place
 
 
-def _folder(name: str, *, allow_pickle: bool, trust_remote_code: bool) -> Path:
-    """The folder that holds the checkpoint, fetched from the hub where it has to be."""
+def find_folder(name: str, *, allow_pickle: bool = False, trust_remote_code: bool = False, weights: bool = True) -> Path:
+    """The folder that holds the checkpoint, fetched from the hub where it has to be.
+
+    Args: name: a folder, a hub id, or `nano`. weights: fetch them, too, where the checkpoint is one that can be loaded.
+    Raises: CheckpointError where there is none.
+    """
     if name == "nano":
         bundled = Path(str(files("longreach.models") / "nano"))
         if not (bundled / "config.json").is_file():
@@ -165,16 +171,18 @@ def _folder(name: str, *, allow_pickle: bool, trust_remote_code: bool) -> Path:
         raise CheckpointError(f"{name} is a file; give the folder of the checkpoint")
     if not _HUB_ID.fullmatch(name) or "--" in name or ".." in name:
         raise CheckpointError(f"no such folder: {name}")
-    return _fetch(name, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+    return _fetch(name, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, weights=weights)
 
 
-def _fetch(name: str, *, allow_pickle: bool, trust_remote_code: bool) -> Path:
+def _fetch(name: str, *, allow_pickle: bool, trust_remote_code: bool, weights: bool) -> Path:
     """The snapshot of a hub model: first what describes it, then, once that is accepted, its weights."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # its own base, of whichever client it uses
 
     try:
         folder = Path(snapshot_download(name, allow_patterns=[*_HUB_TEXT, *(["*.py"] if trust_remote_code else [])]))
+        if not weights:
+            return folder
         _config(folder, name, trust_remote_code=trust_remote_code)
         snapshot_download(name, allow_patterns=_safety.weight_files(folder, _safety.INDEX, _safety.SINGLE))
         if allow_pickle and not any((folder / file).is_file() for file in (_safety.INDEX, _safety.SINGLE)):
@@ -217,7 +225,8 @@ def _tokenizer(folder: Path, label: str, *, trust_remote_code: bool) -> PreTrain
     return tokenizer
 
 
-def _device(device: str | torch.device | None) -> torch.device:
+def find_device(device: str | torch.device | None) -> torch.device:
+    """The device that is meant; None: cuda where there is one. Raises: InputError for one that is not there."""
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -230,8 +239,8 @@ def _device(device: str | torch.device | None) -> torch.device:
     return place
 
 
-def _dtype(dtype: str | torch.dtype | None, weights: _safety.Weights, place: torch.device, *, quantized: bool) -> torch.dtype | None:
-    """The dtype to load in; None means as stored."""
+def find_dtype(dtype: str | torch.dtype | None, weights: _safety.Weights, place: torch.device, *, quantized: bool) -> torch.dtype | None:
+    """The dtype to load in; None means as stored. Raises: InputError for an unknown one."""
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype is None:
@@ -252,13 +261,16 @@ def _plan(
         if target in (None, carried.target):
             return carried, None
         method = carried.method if not carried.exported else None
-    stack, text = stack_of(method), model.config.get_text_config()
+    text = model.config.get_text_config()
+    stack = stack_of(method, trained_window=None if target is None else trained_window(text), target=target)
     if not stack and (target is None or target == trained_window(text)):
         return Record(target=target, trained_window=target), None
     spec = unparse(stack) or f"target={target}"
+    if len(stack) == 1 and isinstance(stack[0], TableMethod):
+        return table_record(model, stack[0], target), None
     if target is None:
         raise InputError(f"{spec} is to be saved without a target; give the tokens that the checkpoint is meant for")
-    window = trained_window(text)
+    window = window_of(model)
     if target < window:
         raise InputError(f"target={target} is below the {window} tokens that the model was trained on")
     if not stack:
@@ -267,17 +279,28 @@ def _plan(
     changes = _exported(model, stack, target)
     if changes is None:
         with apply(model, stack):  # refuses now what `load` could not apply later
-            return Record(method=spec, exported=False, trained_window=window, target=target), None
+            return Record(method=spec, exported=False, trained_window=window, target=target, fitted=fitted_in(stack)), None
     original = {name: copy.deepcopy(getattr(text, name, None)) for name in changes}
-    return Record(method=spec, exported=True, trained_window=window, target=target, original=original), changes
+    record = Record(method=spec, exported=True, trained_window=window, target=target, original=original, fitted=fitted_in(stack))
+    return record, changes
+
+
+@contextmanager
+def _lengthened(model: PreTrainedModel, record: Record) -> Iterator[None]:
+    """Inside, the model has the table that is to be exported; a model that was loaded with one has it already."""
+    method = stack_of(record.method) if record.exported and record is not vars(model).get("longreach_record") else ()
+    with apply(model, method if any(isinstance(each, TableMethod) for each in method) else None):
+        yield
 
 
 def _exported(model: PreTrainedModel, stack: tuple[Method, ...], target: int) -> dict[str, Any] | None:
     """The values by which the model's config expresses the method, or None where it cannot."""
-    method, text = stack[0], model.config.get_text_config()
-    if len(stack) > 1 or not method.info.exportable or not isinstance(method, PositionsMethod):
+    method, text = positions_of(stack), model.config.get_text_config()
+    if method is None or not method.info.exportable or any(each.kind != method.kind for each in stack):
         return None
-    changes = {"rope_parameters": with_rope(text, method), "max_position_embeddings": target, SCALED_BY: method.spec}
+    changes: dict[str, Any] = {"rope_parameters": with_rope(text, method), "max_position_embeddings": target, SCALED_BY: method.spec}
+    if changes["rope_parameters"].get(FULL, {}).get("rope_type") == "longrope":
+        return None  # transformers before 5.23 fails beyond the window where longrope is one of several embeddings
     if hasattr(text, "original_max_position_embeddings"):  # where it is there (Phi-3), transformers prefers it
         changes["original_max_position_embeddings"] = trained_window(text)
     try:

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
 
-from longreach.core.bands import FULL, Band, LayerContext, PositionMap
+from longreach.core.bands import FULL, TRUE, Band, LayerContext, PositionMap, Selection, View
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.models import rotation
-from longreach.models._fused import Merge, attend
-from longreach.models._pieces import Piece, cut
+from longreach.models._attend import recent_pieces, sink_pieces
+from longreach.models._choice import chosen_pieces, extend_summaries
+from longreach.models._fused import Merge
+from longreach.models._own import OwnAttention, own_attention, own_mask, rows_inside
 from longreach.models._store import BandLayer, Channels, Plan, Stream
 from longreach.models._stream import MaskSpec, Step, make_step
 from longreach.models.interface import interface
@@ -29,20 +31,26 @@ from longreach.models.rotation import Attention
 NAME = "longreach"
 # In float32 the product of position and frequency loses the angle little by little (6e-8 of the position): streams without end need better.
 _EXACT_FROM = 1 << 16
-Epoch = tuple[int, ...] | None  # the context length that each row's frequencies are for; None: the model's own frequencies
+Epoch = tuple[int, ...] | None  # the text length that each row's frequencies, or bands, are for; None: they depend on none
 
 
 @dataclass(frozen=True, kw_only=True)
 class Setup:
-    """What the engine runs. bands, temperature: of a layer with full attention. keep_all: forget nothing. frequencies: (length that the
-    frequencies at index t are for [B | 1, T] -> same shape; that length -> inv_freq [R/2] and factor), for length-dependent positions.
+    """What the engine runs. bands, temperature: of a layer with full attention. keep_all: forget nothing. lengths, inv_freq: (length
+    that the frequencies at index t are for [B | 1, T] -> same shape; that length -> inv_freq [R/2 or K, R/2] and factor), for positions
+    that depend on the length or the head; fixed_length: there is but one length. text_length, bands_at: the same for bands that depend on
+    the length. plain_inside: tokens up to which a row is left to the model's own attention function, for full bands only.
     """
 
-    bands: Callable[[LayerContext], tuple[Band, ...]]
+    bands: Callable[[LayerContext], tuple[View, ...]]
     temperature: Callable[[Tensor, LayerContext], Tensor | None]
     keep_all: bool = False
     lengths: Callable[[Tensor], Tensor] | None = None
     inv_freq: Callable[[int], tuple[Tensor, float]] | None = None
+    fixed_length: bool = False
+    text_length: Callable[[Tensor, LayerContext], Tensor] | None = None
+    bands_at: Callable[[LayerContext, int], tuple[View, ...]] | None = None
+    plain_inside: int | None = None
 
 
 FULL_SETUP = Setup(bands=lambda layer: FULL, temperature=lambda t, layer: None)
@@ -54,6 +62,7 @@ class Engine:
     def __init__(self, model: PreTrainedModel, attentions: list[Attention], setup: Setup, trained_window: int) -> None:
         self.setup = setup
         self.config = model.config.get_text_config()
+        self.implementation = self.config._attn_implementation
         self.rotaries = [module for _, _, module in rotation.rotary_modules(model)]
         self.streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self.cache: Cache | None = None
@@ -101,7 +110,7 @@ class Engine:
     def step(self, stream: Stream, first: int, x: Tensor, spec: Any, position_ids: Tensor | None, *, cached: bool) -> Step:
         """The forward pass under way; made by its first layer."""
         if not (isinstance(stream.step, Step) and stream.step.first == first and stream.step.count == x.shape[2]):
-            keep = self.setup.lengths is not None
+            keep = self.setup.lengths is not None and not self.setup.fixed_length
             stream.step = make_step(stream, first, x, spec, position_ids, cached=cached, keep_indices=keep)
         return stream.step
 
@@ -119,10 +128,18 @@ class LayerEngine:
         self.rotation, self.native_window = attention.rotation, attention.window
         setup = engine.setup
         # A layer with a sliding window of its own never sees beyond it: there is nothing to extend.
-        self.bands = setup.bands(context) if self.native_window is None else (Band(hi=self.native_window - 1),)
+        self.views: tuple[View, ...] = setup.bands(context) if self.native_window is None else (Band(hi=self.native_window - 1),)
+        self.chooser = next((view for view in self.views if isinstance(view, Selection)), None)
         self.dynamic = setup.lengths is not None and self.rotation is not None and self.native_window is None
-        self.plan = Plan.of(self.bands, keep_all=setup.keep_all and self.native_window is None, raw=self.dynamic)
-        if self.dynamic and (self.plan.num_sinks or self.plan.window is not None):
+        self.grows = self.dynamic and not setup.fixed_length  # its frequencies change with the length
+        placed = setup.text_length is not None and self.native_window is None
+        # What is counted from the beginning of the text is not the same for rows that begin elsewhere.
+        self.by_row = placed or any(view.chunk > 1 for view in self.views)
+        if self.dynamic and self.by_row:
+            what = "positions that depend on the length or the head"
+            raise UnsupportedError(what, "a method that places tokens itself", "both would move them", "leave one of them out")
+        self.plan = Plan.of(self.views, keep_all=setup.keep_all and self.native_window is None, raw=self.grows or placed)
+        if self.grows and (self.plan.num_sinks or self.plan.window is not None):
             raise UnsupportedError("length-dependent positions", "a method that forgets", "its window never grows", "leave one of them out")
 
     def attend(
@@ -135,8 +152,12 @@ class LayerEngine:
         scale: float,
         softcap: float | None,
         sinks: Tensor | None,
+        own: OwnAttention,
     ) -> Tensor:
-        """Attention output [B, T, H, D] of unrotated q [B, H, T, D] and k, v [B, K, T, D]; what came before is in the cache."""
+        """Attention output [B, T, H, D] of unrotated q [B, H, T, D] and k, v [B, K, T, D]; what came before is in the cache.
+
+        own: the model's attention function, of rotated queries and keys, values and its mask.
+        """
         kept = self.engine.cache.layers[self.cache_index] if self.engine.cache is not None else None
         if cached := isinstance(kept, BandLayer) and kept.pending is not None:
             layer: BandLayer = kept
@@ -149,33 +170,58 @@ class LayerEngine:
             layer = BandLayer(self.plan, spec.stream if isinstance(spec, MaskSpec) else Stream(), leads=False)
             layer.tokens = q.shape[2]
         step = self.engine.step(layer.stream, layer.tokens - q.shape[2], q, spec, position_ids, cached=cached)
-        segments = self._segments(step)
-        self._write(layer, step, k, v, segments[0][2], cached)
+        self._write(layer, step, q, k, v, cached)
+        inside, plain = rows_inside(step, spec, self.engine.setup.plain_inside), None
+        if inside is not False:  # rows inside the window stay under the frequencies of the first segment
+            epoch = self._segments(step)[0][2]
+            if self.grows and layer.epoch != epoch:
+                self._rerotate(layer, step, epoch, like=q)
+            mask = own_mask(spec, self.engine.implementation, layer)
+            plain = own(self._rotate(q, step, TRUE, epoch), layer.recent.view(TRUE), layer.recent.view("v"), mask)
+            if inside is True:
+                return plain
+        options = _Options(scale, softcap, sinks)
+        if self.chooser is not None:
+            extend_summaries(layer, step, self.chooser, self._turn, scale)
+        if not self.by_row or step.start_min == step.start_max:
+            out = self._run(layer, step, q, options)
+        else:
+            out = torch.cat([self._run(layer.row(row), step.row(row), q[row : row + 1], options) for row in range(q.shape[0])])
+        out = out.transpose(1, 2)
+        return out if plain is None or isinstance(inside, bool) else torch.where(inside[:, None, None, None], plain, out)
+
+    def _run(self, layer: BandLayer, step: Step, q: Tensor, options: "_Options") -> Tensor:
+        """Attention output [B, H, T, D] of the new tokens, of rows that are laid out alike."""
         outs = []
-        for begin, end, epoch in segments:
-            if self.dynamic and layer.epoch != epoch:
-                self._rerotate(layer, step, epoch, like=k)
-            outs.append(self._segment(layer, step, q[:, :, begin:end], begin, end, epoch, scale, softcap, sinks))
-        return (outs[0] if len(outs) == 1 else torch.cat(outs, 2)).transpose(1, 2)
+        for begin, end, epoch in self._segments(step):
+            if self.grows and layer.epoch != epoch:
+                self._rerotate(layer, step, epoch, like=q)
+            outs.append(self._segment(layer, step, q[:, :, begin:end], begin, end, epoch, options))
+        return outs[0] if len(outs) == 1 else torch.cat(outs, 2)
 
     def _segments(self, step: Step) -> list[tuple[int, int, Epoch]]:
-        """Runs of queries under the same frequencies: (begin, end, epoch), counted in the new tokens."""
-        lengths = self.engine.setup.lengths
-        if not self.dynamic or lengths is None:
+        """Runs of queries for one length of the text: (begin, end, epoch), counted in the new tokens."""
+        setup = self.engine.setup
+        if self.native_window is not None or (setup.text_length is None and not self.dynamic):
             return [(0, step.count, None)]
         if "segments" not in step.memo:
-            length = lengths(step.t)
+            if setup.text_length is not None:
+                length = setup.text_length(step.places, self.context)
+            else:
+                assert setup.lengths is not None  # noqa: S101 - dynamic layers have it
+                length = setup.lengths(step.t)
             cuts = [0, *((length.diff() != 0).any(0).nonzero()[:, 0] + 1).tolist(), step.count]
             step.memo["segments"] = [(a, b, tuple(length[:, a].tolist())) for a, b in pairwise(cuts)]
         segments: list[tuple[int, int, Epoch]] = step.memo["segments"]
         return segments
 
-    def _write(self, layer: BandLayer, step: Step, k: Tensor, v: Tensor, epoch: Epoch, cached: bool) -> None:
+    def _write(self, layer: BandLayer, step: Step, q: Tensor, k: Tensor, v: Tensor, cached: bool) -> None:
         channels: dict[object, Tensor] = {"v": v}
+        epoch = None
         if self.plan.raw:
             channels["raw"] = k
-            epoch = epoch if layer.epoch is None else layer.epoch
-            layer.epoch = epoch
+        if self.dynamic:
+            epoch = layer.epoch = self._segments(step)[0][2] if layer.epoch is None else layer.epoch
         sinks: dict[object, Tensor] = {"v": v}
         for maps, into in ((self.plan.maps, channels), (self.plan.sink_maps, sinks)):
             for position in maps:
@@ -188,29 +234,55 @@ class LayerEngine:
             layer.recent = Channels.holding(channels)
             if self.plan.num_sinks:
                 layer.write_sinks(sinks, 0)
+        if self.plan.chunk is not None:
+            layer.queries.append({"q": q})
 
     def _rotate(self, x: Tensor, step: Step, position: PositionMap, epoch: Epoch, begin: int = 0) -> Tensor:
         """x [B, H, n, D], the new tokens from `begin` on, rotated to their positions."""
         if self.rotation is None:
             return x
-        key = (self.rotation.layer_type, position, epoch, begin, x.shape[2])
+        key = (self.rotation.layer_type, position, epoch if self.dynamic else None, begin, x.shape[2])
         if key not in step.memo:
-            step.memo[key] = self._tables(position(step.t[:, begin : begin + x.shape[2]]), epoch, x, step.end)
+            # Where a method counts in chunks, so do its positions: the two may not drift apart at padding inside a row.
+            t = step.places if self.by_row else step.t
+            step.memo[key] = self._tables(position, t[:, begin : begin + x.shape[2]], epoch, x, step)
         return self.rotation(x, *step.memo[key])
 
-    def _tables(self, positions: Tensor, epoch: Epoch, like: Tensor, step_end: int) -> tuple[Tensor, Tensor]:
-        """cos and sin [B | 1, T, R/2] at positions [B | 1, T]."""
+    def _turn(self, x: Tensor, position: PositionMap, first: int, step: Step) -> Tensor:
+        """x [B, H, n, D], tokens at the indices from `first` on (padding before index 0), rotated to their positions."""
+        if self.rotation is None:
+            return x
+        key = ("turn", self.rotation.layer_type, position, first, x.shape[2])
+        if key not in step.memo:
+            t = torch.arange(first, first + x.shape[2], device=x.device).clamp(min=0)
+            step.memo[key] = self._tables(position, t[None], None, x, step)
+        return self.rotation(x, *step.memo[key])
+
+    def _tables(self, position: PositionMap, t: Tensor, epoch: Epoch, like: Tensor, step: Step) -> tuple[Tensor, Tensor]:
+        """cos and sin for tokens at the indices `t` [B | 1, T]: [B | 1, T, R/2], or [B | 1, K, T, R/2] where each head has its own."""
+        if not position.blend:
+            positions = position(t)
+            if self.engine.setup.plain_inside is not None:  # counted as the model counts: the same distances, and the same last bit
+                positions = positions + step.offset
+            return self._angles(positions, epoch, like, step.end)
+        # A rotation is linear in its cos and sin: blended tables blend the rotated vectors.
+        below, share = position.around(t)
+        (cos, sin), (next_cos, next_sin) = (self._angles(below + n, epoch, like, step.end) for n in (0, 1))
+        share = share[..., None].to(cos)
+        return torch.lerp(cos, next_cos, share), torch.lerp(sin, next_sin, share)
+
+    def _angles(self, positions: Tensor, epoch: Epoch, like: Tensor, step_end: int) -> tuple[Tensor, Tensor]:
         assert self.rotation is not None  # noqa: S101 - callers checked
-        if epoch is None or self.engine.setup.inv_freq is None:
+        if not self.dynamic or epoch is None or self.engine.setup.inv_freq is None:
             rotary = self.engine.rotaries[self.rotation.rotary]
             if self.plan.window is not None and step_end > _EXACT_FROM:
                 return rotation.exact_angles(rotary, like, positions, self.rotation.layer_type)
             cos, sin = rotation.table(rotary, like, positions, self.rotation.layer_type)
             return self.rotation.angles(cos), self.rotation.angles(sin)
         found = [self.engine.setup.inv_freq(length) for length in epoch]
-        frequencies = torch.stack([f for f, _ in found]).to(like.device)[:, None]
-        factors = torch.tensor([factor for _, factor in found], device=like.device)[:, None, None]
-        angles = positions[..., None].float() * frequencies
+        frequencies = torch.stack([f for f, _ in found]).to(like.device)[..., None, :]
+        factors = torch.tensor([factor for _, factor in found], device=like.device).view(-1, *[1] * (frequencies.ndim - 1))
+        angles = positions.view(positions.shape[0], *[1] * (frequencies.ndim - 3), -1, 1).float() * frequencies
         return (angles.cos() * factors).to(like.dtype), (angles.sin() * factors).to(like.dtype)
 
     def _rerotate(self, layer: BandLayer, step: Step, epoch: Epoch, like: Tensor) -> None:
@@ -219,35 +291,60 @@ class LayerEngine:
         for position in self.plan.maps:
             key = ("all", position, epoch)
             if key not in step.memo:
-                step.memo[key] = self._tables(position(layer.stream.indices), epoch, like, step.end)
+                step.memo[key] = self._tables(position, layer.stream.indices, epoch, like, step)
             layer.recent.replace(position, self.rotation(layer.recent.view("raw"), *step.memo[key]))
         layer.epoch = epoch
 
-    def _segment(
-        self,
-        layer: BandLayer,
-        step: Step,
-        q: Tensor,
-        begin: int,
-        end: int,
-        epoch: Epoch,
-        scale: float,
-        softcap: float | None,
-        sinks: Tensor | None,
-    ) -> Tensor:
+    def _segment(self, layer: BandLayer, step: Step, q: Tensor, begin: int, end: int, epoch: Epoch, options: "_Options") -> Tensor:
         """Attention output [B, H, end - begin, D] of the queries [begin, end) of the step."""
         factor = self._temperature(step, begin, end)
         rotated: dict[PositionMap, Tensor] = {}
-        merge = Merge()
-        for band in self.bands:
-            if band.queries not in rotated:
-                turned = self._rotate(q, step, band.queries, epoch, begin)
-                rotated[band.queries] = turned if factor is None else turned * factor.to(q.dtype)
-            queries = rotated[band.queries]
-            compute = self._sink_pieces if band.sinks is not None else self._recent_pieces
-            for rows, out, lse in compute(layer, step, band, queries, step.first + begin, scale, softcap):
+
+        def turned(position: PositionMap, rows: slice) -> Tensor:
+            found = self._rotate(q[:, :, rows], step, position, epoch, begin + rows.start)
+            return found if factor is None else found * factor[:, :, rows].to(q.dtype)
+
+        def whole(position: PositionMap) -> Tensor:
+            if position not in rotated:
+                rotated[position] = turned(position, slice(0, end - begin))
+            return rotated[position]
+
+        merge, slot, views = Merge(), step.first + begin, self.views
+        if epoch is not None and not self.dynamic and self.engine.setup.bands_at is not None:
+            views = self.engine.setup.bands_at(self.context, epoch[0])
+        for view in views:
+            if isinstance(view, Selection):
+                pieces = chosen_pieces(layer, step, view, q, turned, slot, options.scale, options.softcap)
+            elif view.sinks is not None:
+                pieces = sink_pieces(layer, step, view, whole(view.queries), slot, options.scale, options.softcap)
+            else:
+                keys = self._keys(layer, step, view)
+                pieces = recent_pieces(layer, step, view, whole(view.queries), keys, slot, options.scale, options.softcap)
+            for rows, out, lse in pieces:
                 merge.add(out, lse, rows, end - begin)
-        return merge.result(sinks, q)
+        return merge.result(options.sinks, q)
+
+    def _keys(self, layer: BandLayer, step: Step, band: Band) -> Tensor:
+        """The kept keys under the band's map [B, K, n, D]: written so, or, where that changes with the text, made of the unrotated ones."""
+        if band.keys in self.plan.maps:
+            return layer.recent.view(band.keys)
+        count = min(step.end, step.start_min + (step.end if band.before is None else band.before))
+        raw = layer.recent.view("raw")
+        position, done, copy = layer.placed.get(layer.index, (None, 0, raw[:, :, :0]))
+        needs_grad = torch.is_grad_enabled() and raw.requires_grad  # writing in place would break gradients
+        if position != band.keys or needs_grad:
+            done = 0
+        if done < count:
+            new = self._turn(raw[:, :, done:count], band.keys, done - step.start_min, step).to(layer.recent.view("v").dtype)
+            if needs_grad:
+                return new
+            if done == 0 or count > copy.shape[2]:
+                grown = new.new_empty(*raw.shape[:2], int(count * 1.5), raw.shape[3])
+                grown[:, :, :done] = copy[:, :, :done]
+                copy = grown
+            copy[:, :, done:count] = new
+            layer.placed[layer.index] = (band.keys, count, copy)
+        return copy[:, :, :count]
 
     def _temperature(self, step: Step, begin: int, end: int) -> Tensor | None:
         if self.native_window is not None:
@@ -258,65 +355,12 @@ class LayerEngine:
         factor: Tensor | None = step.memo[key]
         return None if factor is None else factor[:, None, begin:end, None]
 
-    def _recent_pieces(
-        self, layer: BandLayer, step: Step, band: Band, q: Tensor, slot: int, scale: float, softcap: float | None
-    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        keys, values, oldest = layer.recent.view(band.keys), layer.recent.view("v"), layer.oldest
-        first = max(oldest, step.start_min + band.after)
-        ragged = step.start_max + band.after if step.start_max != step.start_min else 0
-        if step.valid is not None:
-            ragged = step.end
-        for piece in cut(slot, slot + q.shape[2], band.lo, band.hi, first, ragged):
-            rows = slice(piece.q0 - slot, piece.q1 - slot)
-            part = slice(piece.k0 - oldest, piece.k1 - oldest)
-            out, lse = _piece(piece, q[:, :, rows], keys[:, :, part], values[:, :, part], self._mask(piece, band, step), scale, softcap)
-            yield rows, out, lse
 
-    def _mask(self, piece: Piece, band: Band, step: Step) -> Tensor | None:
-        if piece.shape != "masked":
-            return None
-        i = torch.arange(piece.q0, piece.q1, device=step.t.device)[:, None]
-        j = torch.arange(piece.k0, piece.k1, device=step.t.device)
-        seen = (i - j >= band.lo) & (j >= (step.start + band.after)[:, None, None])
-        if band.hi is not None:
-            seen = seen & (i - j <= band.hi)
-        if step.valid is not None:
-            seen = seen & step.valid[:, None, piece.k0 : piece.k1]
-        return seen[:, None]
-
-    def _sink_pieces(
-        self, layer: BandLayer, step: Step, band: Band, q: Tensor, slot: int, scale: float, softcap: float | None
-    ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        count = min(band.sinks or 0, step.end - step.start_min)
-        if count <= 0:
-            return
-        keys, values = layer.first[band.keys][:, :, :count], layer.first["v"][:, :, :count]
-        last = slot + q.shape[2] - 1
-        mask = None
-        settled = slot - (step.start_max + count - 1) >= band.lo and (band.hi is None or last - step.start_min <= band.hi)
-        if not settled or step.valid is not None:
-            j = step.start[:, None, None] + torch.arange(count, device=q.device)
-            distance = torch.arange(slot, last + 1, device=q.device)[:, None] - j
-            seen = distance >= band.lo
-            if band.hi is not None:
-                seen = seen & (distance <= band.hi)
-            if step.valid is not None:
-                there = step.valid.gather(1, j[:, 0].clamp(max=step.end - 1))
-                seen = seen & there[:, None]
-            if not bool(seen.any()):
-                return
-            mask = seen[:, None].expand(q.shape[0], -1, -1, -1)
-        yield (slice(0, q.shape[2]), *attend(q, keys, values, scale=scale, mask=mask, softcap=softcap))
-
-
-def _piece(
-    piece: Piece, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None
-) -> tuple[Tensor, Tensor]:
-    if piece.shape == "upper":  # reversed, the window's far edge is a causal edge
-        out, lse = attend(q.flip(2), k.flip(2), v.flip(2), scale=scale, causal=True, softcap=softcap)
-        return out.flip(2), lse.flip(2)
-    mask = None if mask is None else mask.expand(q.shape[0], -1, -1, -1)
-    return attend(q, k, v, scale=scale, causal=piece.shape == "lower", mask=mask, softcap=softcap)
+@dataclass(frozen=True, slots=True)
+class _Options:
+    scale: float
+    softcap: float | None
+    sinks: Tensor | None
 
 
 def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any) -> tuple[Tensor, None]:
@@ -331,6 +375,7 @@ def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, att
         layer.attend(
             query, key, value, attention_mask, options.get("position_ids"),
             query.shape[-1] ** -0.5 if scale is None else scale, options.get("softcap"), options.get("s_aux"),
+            own_attention(module, layer.engine.implementation, options),
         ),
         None,
     )  # fmt: skip

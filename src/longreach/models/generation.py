@@ -1,5 +1,6 @@
 """Writes text one token at a time, without end where the method allows it: nothing here grows with what was written."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from longreach.core.progress import SILENT, Progress
 from longreach.models.reading import CHUNK, new_cache, prefill
 from longreach.models.record import Record
 from longreach.models.rope_config import FULL
+from longreach.models.whole_length import whole_length
 
 _CONTEXT = 8  # tokens kept for decoding the next: a character takes 4 at most, and some tokenizers look at the token before
 _PENDING = 64
@@ -85,10 +87,12 @@ def tokens(
 
     Memory is that of the model's cache: bounded under a method that bounds it.
     """
+    total = math.inf if max_new_tokens is None else ids.shape[1] + max_new_tokens
     ends, cache, produced = end_tokens(model), new_cache(model), 0
     choose = _chooser(sampling, model.device)
     progress.start("reading", ids.shape[1])
-    logits = prefill(model, ids.to(model.device), cache=cache, chunk_size=chunk_size, progress=progress)
+    with whole_length(model, total):
+        logits = prefill(model, ids.to(model.device), cache=cache, chunk_size=chunk_size, progress=progress)
     while max_new_tokens is None or produced < max_new_tokens:
         token = choose(logits)
         if (number := int(token)) in ends:
@@ -96,7 +100,7 @@ def tokens(
         yield number
         produced += 1
         if produced != max_new_tokens:
-            with torch.no_grad():
+            with torch.no_grad(), whole_length(model, total):
                 logits = model(token, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
 
 

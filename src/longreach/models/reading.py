@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from longreach.core.progress import SILENT, Progress
+from longreach.models.whole_length import whole_length
 
 CHUNK = 512
 
@@ -34,10 +35,11 @@ def read(
     """
     cache = new_cache(model) if cache is None else cache
     total = ids.shape[1]
+    whole = cache.get_seq_length() + total
     for start in range(0, total, chunk_size):
         part = ids[:, start : start + chunk_size]
         last = start + part.shape[1] == total
-        with torch.no_grad():
+        with torch.no_grad(), whole_length(model, whole):
             out = model(part, past_key_values=cache, use_cache=True, logits_to_keep=0 if logits == "all" else 1, **inputs)
         progress.advance(part.numel())
         if logits == "all" or last:

@@ -8,6 +8,7 @@ from typing import Any
 
 import longreach
 from longreach.core.errors import CheckpointError, SpecError
+from longreach.core.fitting import fitted_by, remember
 from longreach.core.method import Method
 from longreach.core.spec import parse
 from longreach.models._safety import read_json
@@ -21,7 +22,8 @@ class Record:
     """What was done to a checkpoint.
 
     Args: method: spec, or None. exported: the config says it all, nothing is applied when it is loaded. trained_window: tokens before any
-    method. target: tokens it was saved for. original: the config's values before an export, by which it can be taken back.
+    method. target: tokens it was saved for. original: the config's values before an export, by which it can be taken back. fitted: by
+    digest, the contents of the fitted files that the method names, so that the checkpoint does not need them.
     """
 
     method: str | None = None
@@ -29,6 +31,7 @@ class Record:
     trained_window: int | None = None
     target: int | None = None
     original: dict[str, Any] | None = None
+    fitted: dict[str, Any] | None = None
 
     def write(self, folder: Path) -> None:
         """Write the record into a checkpoint folder."""
@@ -51,11 +54,15 @@ def read_record(folder: Path) -> Record | None:
             f"{longreach.__version__}, which reads format {FORMAT}; install the longreach that wrote it, or a newer one"
         )
     fields: dict[str, Any] = {key: data.get(key) for key in Record.__dataclass_fields__}
-    wanted = {"method": str | None, "exported": bool, "trained_window": int | None, "target": int | None, "original": dict | None}
+    wanted = {
+        "method": str | None, "exported": bool, "trained_window": int | None, "target": int | None, "original": dict | None,
+        "fitted": dict | None,
+    }  # fmt: skip
     wrong = [key for key, kind in wanted.items() if not isinstance(fields[key], kind)]
     if wrong or (not fields["exported"] and None in (fields["method"], fields["trained_window"], fields["target"])):
         raise CheckpointError(f"{file} is damaged: {', '.join(f'{key}={fields[key]!r}' for key in wrong or wanted)}")
     record = Record(**fields)
+    _remember_fitted(record, file)
     if record.method and not record.exported:
         try:
             parse(record.method)
@@ -65,13 +72,31 @@ def read_record(folder: Path) -> Record | None:
     return record
 
 
-def stack_of(method: str | Method | Iterable[Method] | None) -> tuple[Method, ...]:
-    """The methods meant by a spec, a method, several of them, or None.
+def _remember_fitted(record: Record, file: Path) -> None:
+    """What the record's method was fitted to is found from now on without its files."""
+    for digest, contents in (record.fitted or {}).items():
+        try:
+            whole = remember(contents) == digest
+        except SpecError:
+            whole = False
+        if not whole:
+            raise CheckpointError(f"{file} is damaged: what {record.method} was fitted to is not what it was when it was saved")
+
+
+def fitted_in(stack: Iterable[Method]) -> dict[str, Any] | None:
+    """What a record keeps of the fitted files among the settings of some methods."""
+    return {digest: contents for method in stack for digest, contents in fitted_by(method).items()} or None
+
+
+def stack_of(
+    method: str | Method | Iterable[Method] | None, *, trained_window: int | None = None, target: int | None = None
+) -> tuple[Method, ...]:
+    """The methods meant by a spec, a method, several of them, or None. The lengths are for `factor=auto`.
 
     Raises: SpecError for a spec that does not parse.
     """
     if not method:
         return ()
     if isinstance(method, str):
-        return parse(method)
+        return parse(method, trained_window=trained_window, target=target)
     return (method,) if isinstance(method, Method) else tuple(method)

@@ -9,6 +9,7 @@ from longreach.models.window import trained_window
 from longreach.positions.base import PositionsMethod, Rope
 
 SCALED_BY = "longreach_method"  # in an exported config; some scalings only change the base, which nobody could tell from an original one
+_WITHOUT = "choose a model that has one, or for learned positions a method that lengthens their table"
 FULL = "full_attention"  # the layer type whose frequencies limit the length; sliding layers never look that far
 
 
@@ -32,7 +33,8 @@ def rope_of(config: PreTrainedConfig, layer_type: str | None = None, *, method: 
         )
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     dim = int(head_dim * (parameters.get("partial_rotary_factor") or 1.0))
-    return Rope(theta=float(parameters["rope_theta"]), dim=dim, trained_window=trained_window(config))
+    sections = tuple(parameters.get("mrope_section") or ()) or None
+    return Rope(theta=float(parameters["rope_theta"]), dim=dim, trained_window=trained_window(config), sections=sections)
 
 
 def with_rope(config: PreTrainedConfig, method: PositionsMethod) -> dict[str, Any]:
@@ -63,7 +65,7 @@ def _parameters(text: PreTrainedConfig, layer_type: str | None, method: str) -> 
     # Falcon's config and model have a rotary embedding also where linear biases are used in its place.
     if not parameters or parameters.get("rope_theta") is None or getattr(text, "alibi", False):
         which = f" in its {layer_type or FULL} layers" if whole else ""
-        raise UnsupportedError(method, text.model_type, f"it has no rotary position embedding{which}", "choose a model that has one")
+        raise UnsupportedError(method, text.model_type, f"it has no rotary position embedding{which}", _WITHOUT)
     return dict(parameters)
 
 

@@ -5,6 +5,7 @@ rotation): once as it is, once with cos = 1 and sin = 0. The rotation that turns
 layer's own.
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,11 +41,14 @@ class Rotation:
         return table[..., : table.shape[-1] // 2] if self.table == "cat" else table[..., ::2]
 
     def __call__(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Rotate x [B, H, T, D]; cos, sin [B | 1, T, R/2]. Dimensions from R on pass unrotated."""
+        """Rotate x [B, H, T, D]; cos, sin [B | 1, T, R/2], or [B | 1, K, T, R/2] (K divides H). Dimensions from R on pass unrotated."""
         dtype = x.dtype
         if self.upcast:
             x, cos, sin = x.float(), cos.float(), sin.float()
-        cos, sin = cos[:, None], sin[:, None]
+        if cos.ndim == 3:
+            cos, sin = cos[:, None], sin[:, None]
+        elif cos.shape[1] != x.shape[1]:  # queries: those of a group share their key-value head's
+            cos, sin = (table.repeat_interleave(x.shape[1] // table.shape[1], 1) for table in (cos, sin))
         half = cos.shape[-1]
         if self.layout == "half":
             first, second = slice(0, half), slice(half, 2 * half)
@@ -106,15 +110,56 @@ def exact_angles(rotary: nn.Module, x: Tensor, positions: Tensor, layer_type: st
     """cos and sin [B, T, R/2] of the angles computed in float64, for positions where float32 blurs them; x gives dtype and device."""
     prefix = f"{layer_type}_" if layer_type is not None else ""
     inv_freq: Tensor = getattr(rotary, f"{prefix}inv_freq")
-    angles = positions.cpu().double()[..., None] * inv_freq.cpu().double()  # some devices have no float64
+    positions = positions.cpu().double()[..., None]  # some devices have no float64
+    angles = positions * inv_freq.cpu().double()
+    if (kept := vars(rotary).get(UNSCALED)) and kept.buffer == f"{prefix}inv_freq":
+        angles = torch.where(positions < kept.tokens, positions * kept.inv_freq.cpu().double(), angles)
     factor = getattr(rotary, f"{prefix}attention_scaling", 1.0)
     return (angles.cos() * factor).to(x), (angles.sin() * factor).to(x)
 
 
+UNSCALED = "longreach_unscaled"
+
+
+@dataclass(frozen=True, slots=True)
+class Unscaled:
+    """First tokens that a rotary module leaves unscaled. Args: tokens: how many. buffer: what they do not use. inv_freq: theirs."""
+
+    tokens: int
+    buffer: str
+    inv_freq: Tensor
+
+
+@contextmanager
+def unscaled_tokens(rotary: nn.Module, tokens: int, buffer: str, inv_freq: Tensor) -> Iterator[None]:
+    """Inside, the first `tokens` positions of a rotary module have the frequencies `inv_freq` and not those of its `buffer`.
+
+    Source: equation 3 of arXiv:2402.13753. A token is rotated by its own position, so cached keys stay true.
+    """
+    plain, before = copy.copy(rotary), rotary.forward
+    plain._buffers = {**rotary._buffers, buffer: inv_freq}
+
+    def forward(x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> tuple[Tensor, Tensor]:
+        which = () if layer_type is None else (layer_type,)
+        scaled = before(x, position_ids, *which)
+        if layer_type is not None and not buffer.startswith(layer_type):
+            return scaled
+        first = (position_ids < tokens)[..., None]
+        cos, sin = (torch.where(first, own, other) for own, other in zip(plain(x, position_ids, *which), scaled, strict=True))
+        return cos, sin
+
+    rotary.forward = forward
+    vars(rotary)[UNSCALED] = Unscaled(tokens, buffer, inv_freq)
+    try:
+        yield
+    finally:
+        del rotary.forward, vars(rotary)[UNSCALED]
+
+
 def rotary_modules(model: PreTrainedModel) -> list[tuple[nn.Module, str, nn.Module]]:
-    """(owner, attribute, module) of every rotary embedding of the decoder."""
+    """(owner, attribute, module) of every rotary embedding of the decoder; what sees or hears for it has others."""
     found = []
-    for owner in model.modules():
+    for owner in (model.get_decoder() or model).modules():
         for name, child in owner.named_children():
             child = child.original if isinstance(child, IdentityRotary) else child
             if "rotary" in name and any(key.endswith("inv_freq") for key, _ in child.named_buffers(recurse=False)):

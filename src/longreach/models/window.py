@@ -6,9 +6,10 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from longreach.core.errors import InputError
+from longreach.models.tables import position_tables
 
 _NAMES = ("max_position_embeddings", "max_seq_len")
-_TABLES = ("wpe", "embed_positions", "position_embeddings")  # learned or precomputed for a fixed number of positions
+_TABLES = ("wpe", "embed_positions", "position_embeddings")  # precomputed for a fixed number of positions
 
 
 def trained_window(config: PretrainedConfig) -> int:
@@ -32,12 +33,25 @@ def trained_window(config: PretrainedConfig) -> int:
     raise InputError(f"the config ({text.model_type}) states no window (max_position_embeddings); give the trained window yourself")
 
 
+def window_of(model: PreTrainedModel) -> int:
+    """The trained window of a loaded model: what its config says, or its table of positions where that ends before."""
+    window, limit = trained_window(model.config), position_limit(model)
+    return window if limit is None else min(window, limit)
+
+
 def position_limit(model: PreTrainedModel) -> int | None:
     """The most tokens that the model's table of absolute positions holds; None for models without one (rotary, linear biases)."""
+    if tables := position_tables(model):
+        return min(table.positions for table in tables)
     named = [*model.named_modules(), *model.named_buffers()]
     if not any(name.rpartition(".")[2] in _TABLES and _is_table(value) for name, value in named):
         return None
-    return trained_window(model.config)  # some tables are longer: their first rows stand for padding
+    return trained_window(model.config)
+
+
+def cannot_read(limit: int) -> str:
+    """What is said of a model with a table of `limit` positions."""
+    return f"cannot read beyond {limit} tokens: its table of positions ends there"
 
 
 def _is_table(value: Any) -> bool:

@@ -1,1 +1,1 @@
-"""Where tokens sit: scalings of the rotary frequencies. One file a method."""
+"""Where tokens sit: scalings of the rotary frequencies, and longer tables of learned positions. One file a method."""

@@ -1,22 +1,32 @@
-"""The contract of position methods that change the rotary frequencies."""
+"""The contracts of position methods: those that change rotary frequencies, and those that lengthen tables of learned positions."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from longreach.core.method import Method
+from longreach.core.errors import UnsupportedError
+from longreach.core.method import Method, MethodInfo
+
+_STANDSTILL = 1e20  # stands for an infinite factor, which JSON cannot hold: nothing turns measurably within any text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rope:
-    """The rotary embedding of a checkpoint. Args: theta: base. dim: rotated dimensions of a head. trained_window: tokens."""
+    """The rotary embedding of a checkpoint.
+
+    Args: theta: base. dim: rotated dimensions of a head. trained_window: tokens. num_heads: key-value heads, for `per_head` methods.
+    sections: how many pairs of dimensions turn with the time, height and width of what is seen, in models that see (else None).
+    """
 
     theta: float
     dim: int
     trained_window: int
+    num_heads: int = 1
+    sections: tuple[int, ...] | None = None
 
     def inv_freq(self, theta: float | None = None) -> Tensor:
         """[dim / 2] radians a token, float32: theta ** (-2i / dim)."""
@@ -34,14 +44,148 @@ class PositionsMethod(Method):
 
     kind: ClassVar[str] = "positions"
 
+    @property
+    def needs_engine(self) -> bool:
+        """Whether more than the numbers in the model's rotary embedding has to change."""
+        return self.info.length_dependent or self.info.per_head
+
     @abstractmethod
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
-        """([dim / 2] radians a token, factor on cos and sin) for a context of `seq_len` tokens."""
+        """([dim / 2] radians a token, factor on cos and sin) for a context of `seq_len` tokens; [num_heads, dim / 2] if `per_head`."""
 
     def rope_parameters(self, rope: Rope) -> dict[str, Any] | None:
-        """The same as transformers' `rope_parameters`, where it can express it; exportable methods return it."""
-        return None
+        """The same as transformers' `rope_parameters`, where it can express it; exportable methods return it.
+
+        By default `longrope`, which divides every frequency by a factor of its own and so expresses all fixed frequencies.
+        """
+        return as_longrope(rope, *self.inv_freq(rope, rope.trained_window)) if self.info.exportable else None
+
+    def unscaled_tokens(self) -> int:
+        """The first tokens of a text that keep the model's own frequencies; the others have those of `inv_freq` at their full position."""
+        return 0
+
+    def at_length(self, rope: Rope, seq_len: int) -> "PositionsMethod":
+        """What readers of an exported config make of the method for a text of `seq_len` tokens, where that hangs on its whole length."""
+        return self
 
     def length_step(self, rope: Rope) -> int | None:
         """For length-dependent methods: tokens between changes of the frequencies."""
         return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositionsWrapper(PositionsMethod):
+    """Changes the frequencies of the positions method before it in the stack (`yarn:factor=8+resonance`); by itself, the model's own."""
+
+    @abstractmethod
+    def wrap(self, inner: PositionsMethod, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
+        """`inv_freq` on top of that of `inner`."""
+
+    def wrapped_info(self, inner: MethodInfo) -> MethodInfo:
+        """What holds for the two together."""
+        return replace(
+            self.info,
+            exportable=self.info.exportable and inner.exportable and not inner.length_dependent,
+            length_dependent=self.info.length_dependent or inner.length_dependent,
+            changes_positions=self.info.changes_positions or inner.changes_positions,
+            per_head=inner.per_head,
+        )
+
+    def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
+        """On top of the model's own frequencies."""
+        return self.wrap(Unscaled(), rope, seq_len)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unscaled(PositionsMethod):
+    """The model's own frequencies: what a wrapper by itself wraps."""
+
+    info: ClassVar = MethodInfo(title="", paper="", exportable=True)
+
+    def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
+        """theta_i."""
+        return rope.inv_freq(), 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wrapped(PositionsMethod):
+    """A positions method and the wrapper on it, as one method."""
+
+    inner: PositionsMethod
+    outer: PositionsWrapper
+
+    def __post_init__(self) -> None:
+        if self.inner.info.length_dependent and self.outer.info.length_dependent:
+            raise UnsupportedError(self.outer.spec, self.inner.spec, "both change with the length", "keep one of them")
+        if self.inner.unscaled_tokens():
+            raise UnsupportedError(self.outer.spec, self.inner.spec, "that leaves first tokens unscaled", "keep one of them")
+
+    @property
+    def info(self) -> MethodInfo:  # type: ignore[override]
+        """What holds for the two together."""
+        return self.outer.wrapped_info(self.inner.info)
+
+    @property
+    def spec(self) -> str:
+        """`inner+outer`."""
+        return f"{self.inner.spec}+{self.outer.spec}"
+
+    def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
+        """The wrapper's, on top of those of the method inside."""
+        return self.outer.wrap(self.inner, rope, seq_len)
+
+    def length_step(self, rope: Rope) -> int | None:
+        """That of whichever depends on the length."""
+        return (self.outer if self.outer.info.length_dependent else self.inner).length_step(rope)
+
+
+def positions_of(stack: Iterable[Method]) -> PositionsMethod | None:
+    """The positions methods of a stack as one: a wrapper takes in what stands before it. None where there is none.
+
+    Raises: UnsupportedError for a second method that is no wrapper.
+    """
+    found: PositionsMethod | None = None
+    for method in stack:
+        if not isinstance(method, PositionsMethod):
+            continue
+        if found is None:
+            found = method
+        elif isinstance(method, PositionsWrapper):
+            found = Wrapped(inner=found, outer=method)
+        else:
+            why = "they are two positions methods that say what the frequencies are"
+            instead = f"put {found.spec} behind it" if isinstance(found, PositionsWrapper) else "keep one of them"
+            raise UnsupportedError(method.spec, found.spec, why, instead)
+    return found
+
+
+def as_longrope(rope: Rope, inv_freq: Tensor, factor: float) -> dict[str, Any]:
+    """Any frequencies [dim / 2] and factor on cos and sin as transformers' `longrope`; short texts get the same as long ones."""
+    factors = (rope.inv_freq().double() / inv_freq.double()).clamp(max=_STANDSTILL).tolist()
+    return {
+        "rope_type": "longrope",
+        "rope_theta": rope.theta,
+        "short_factor": factors,
+        "long_factor": list(factors),
+        "original_max_position_embeddings": rope.trained_window,
+        "attention_factor": float(factor),
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableMethod(Method):
+    """Lengthens a table of learned absolute positions: says where in the trained table each position of the longer one stands.
+
+    The core finds the model's tables and their first position (some begin with rows for padding), reads them at these places, and
+    lengthens what families keep beside them.
+    """
+
+    kind: ClassVar[str] = "positions"
+
+    @abstractmethod
+    def places(self, window: int) -> Tensor:
+        """[new window] float64: for each new position one in the trained table of `window` positions.
+
+        At a whole number the row is copied, between two it is interpolated linearly, beyond the last one it continues the line of the
+        last two. Raises: SpecError for settings that do not fit the window.
+        """

@@ -23,6 +23,7 @@ class DynamicNtk(PositionsMethod):
         title="Dynamically Scaled RoPE further increases performance of long context LLaMA with zero fine-tuning",
         paper="emozilla, 2023 (published online; analysed in arXiv:2309.00071, section 3.3)",
         length_dependent=True,
+        plain_inside=True,
         changes_positions=True,
         claims=(
             Claim(

@@ -61,7 +61,11 @@ class Yarn(PositionsMethod):
         return rope.inv_freq() * (keep + (1 - keep) / self.factor), self._attention_factor()
 
     def rope_parameters(self, rope: Rope) -> dict[str, Any]:
-        """Transformers' own `yarn`, with every value written out so that no reader has to guess one."""
+        """Transformers' own `yarn`, with values written out so that no reader has to guess one.
+
+        The usual attention factor is left to the reader: GGUF converters take a stated one as coming on top of it.
+        """
+        stated = {} if self.attention_factor is None else {"attention_factor": self.attention_factor}
         return {
             "rope_type": "yarn",
             "rope_theta": rope.theta,
@@ -69,7 +73,7 @@ class Yarn(PositionsMethod):
             "original_max_position_embeddings": rope.trained_window,
             "beta_fast": self.beta_fast,
             "beta_slow": self.beta_slow,
-            "attention_factor": self._attention_factor(),
+            **stated,
         }
 
     def _attention_factor(self) -> float:

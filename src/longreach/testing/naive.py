@@ -4,13 +4,14 @@ It can be differentiated, so gradients are compared with it, too.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from longreach.attention.base import AttentionPolicy
+from longreach.attention.base import AttentionPolicy, Vectors
 from longreach.cache.base import CachePolicy
 from longreach.core.bands import LayerContext
 from longreach.core.method import Method
@@ -53,15 +54,25 @@ def _row(
     q, k, v = q.double(), k.double(), v.double()
     k, v = k.repeat_interleave(q.shape[0] // k.shape[0], 0), v.repeat_interleave(q.shape[0] // v.shape[0], 0)
     i, j = torch.arange(q.shape[1])[:, None] - start, torch.arange(q.shape[1])[None] - start
-    relative, visible = (i - j).expand(q.shape[1], -1), (j <= i) & (j >= 0)
+    relative, visible, between = (i - j).expand(q.shape[1], -1), (j <= i) & (j >= 0), False
+    scale = options.get("scaling", q.shape[-1] ** -0.5)
     if learned.window is not None:
         visible = visible & (i - j < learned.window)
     else:
         for method in methods:
             if isinstance(method, AttentionPolicy | CachePolicy) and method.bands(context) is not None:
-                relative, seen = method.reference(i, j)
+                if isinstance(method, AttentionPolicy):
+                    between = method.interpolates_logits
+                    relative, seen = method.reference_of(i, j, _vectors(model, learned, q, k, v, scale))
+                else:
+                    relative, seen = method.reference(i, j)
                 visible = visible & seen
-    logits = _pair_logits(model, learned, methods, relative, q, k, i) * options.get("scaling", q.shape[-1] ** -0.5)
+    if between:
+        below = relative.floor()
+        near, far = (_pair_logits(model, learned, methods, place, q, k, i) for place in (below, below + 1))
+        logits = (near + (far - near) * (relative - below)) * scale
+    else:
+        logits = _pair_logits(model, learned, methods, relative, q, k, i) * scale
     if learned.window is None:
         for method in methods:
             factor = method.temperature(i[:, 0], context) if isinstance(method, AttentionPolicy) else None
@@ -79,37 +90,57 @@ def _row(
 def _pair_logits(
     model: PreTrainedModel, learned: rotation.Attention, methods: Sequence[Method], relative: Tensor, q: Tensor, k: Tensor, i: Tensor
 ) -> Tensor:
-    """<R(relative) q_i, k_j> for every pair, [H, T, T]."""
+    """<R(relative) q_i, k_j> for every pair, [H, T, T]; relative [T, T] or [H, T, T]."""
     if learned.rotation is None:
         return q @ k.mT
     angles, scale = _angles(model, learned, methods, relative, i)
+    angles = angles.repeat_interleave(q.shape[0] // angles.shape[0], 0)
     half = angles.shape[-1]
-    if learned.rotation.layout == "half":
-        first, second = slice(0, half), slice(half, 2 * half)
-    else:
-        first, second = slice(0, 2 * half, 2), slice(1, 2 * half, 2)
+    first, second = _pair(learned.rotation, half)
     q1, q2, k1, k2 = q[..., first], q[..., second], k[..., first], k[..., second]
     cos, sin = angles.cos() * scale**2, angles.sin() * scale**2
-    same = torch.einsum("hif,hjf,ijf->hij", q1, k1, cos) + torch.einsum("hif,hjf,ijf->hij", q2, k2, cos)
-    cross = torch.einsum("hif,hjf,ijf->hij", q1, k2, sin) - torch.einsum("hif,hjf,ijf->hij", q2, k1, sin)
+    same = torch.einsum("hif,hjf,hijf->hij", q1, k1, cos) + torch.einsum("hif,hjf,hijf->hij", q2, k2, cos)
+    cross = torch.einsum("hif,hjf,hijf->hij", q1, k2, sin) - torch.einsum("hif,hjf,hijf->hij", q2, k1, sin)
     return same + cross + q[..., 2 * half :] @ k[..., 2 * half :].mT
+
+
+def _pair(learned: rotation.Rotation, half: int) -> tuple[slice, slice]:
+    """The dimensions that turn together."""
+    if learned.layout == "half":
+        return slice(0, half), slice(half, 2 * half)
+    return slice(0, 2 * half, 2), slice(1, 2 * half, 2)
+
+
+def _vectors(model: PreTrainedModel, learned: rotation.Attention, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Vectors:
+    def rotated(x: Tensor, positions: Tensor) -> Tensor:
+        if learned.rotation is None:
+            return x
+        angles, factor = _angles(model, learned, (), positions, positions)
+        first, second = _pair(learned.rotation, angles.shape[-1])
+        cos, sin, out = angles.cos() * factor, angles.sin() * factor, x.clone()
+        out[..., first] = x[..., first] * cos - x[..., second] * sin
+        out[..., second] = x[..., second] * cos + x[..., first] * sin
+        return out
+
+    return Vectors(q=q, k=k, v=v, scale=scale, rotated=rotated)
 
 
 def _angles(
     model: PreTrainedModel, learned: rotation.Attention, methods: Sequence[Method], relative: Tensor, i: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(relative position times frequency [T, T, R / 2], factor on cos and sin [1 | T, 1, 1]), in float64."""
+    """(relative position times frequency [1 | K | H, T, T, R / 2], factor on cos and sin [1 | T, 1, 1]), in float64."""
     assert learned.rotation is not None  # noqa: S101 - the caller checked
+    relative = relative[None] if relative.ndim == 2 else relative
     rotary = rotation.rotary_modules(model)[learned.rotation.rotary][2]
     prefix = f"{learned.rotation.layer_type}_" if learned.rotation.layer_type else ""
     frequencies, scale = getattr(rotary, f"{prefix}inv_freq").double(), getattr(rotary, f"{prefix}attention_scaling")
-    dynamic = [method for method in methods if isinstance(method, PositionsMethod) and method.info.length_dependent]
+    dynamic = [method for method in methods if isinstance(method, PositionsMethod) and method.needs_engine]
     if not dynamic or learned.window is not None:
         return relative[..., None].double() * frequencies, torch.tensor(scale, dtype=torch.float64)
-    rope = rope_of(model.config)
+    rope = replace(rope_of(model.config), num_heads=learned.num_kv_heads)
     step, window = dynamic[0].length_step(rope) or 1, rope.trained_window
     lengths = [window if query < window else (query // step + 1) * step for query in i[:, 0].tolist()]
     found = {length: dynamic[0].inv_freq(rope, length) for length in lengths}
-    rows = torch.stack([found[length][0].double() for length in lengths])
+    rows = torch.stack([found[length][0].double() for length in lengths], -2)  # [T, R / 2] or [K, T, R / 2]
     factors = torch.tensor([found[length][1] for length in lengths], dtype=torch.float64)
-    return relative[..., None].double() * rows[:, None], factors[:, None, None]
+    return relative[..., None].double() * rows.view(-1, rows.shape[-2], 1, rows.shape[-1]), factors[:, None, None]

@@ -45,7 +45,7 @@ class Loss(Task):
                 for start, end in pairwise((0, *plan.edges))
                 if end > unpredicted
             )
-            cases.append(Case(ids=ids, rows=rows))
+            cases.append(Case(ids=ids[: plan.edges[-1]], rows=rows))  # the rest, where the model cannot read to the end of the window
         return cases
 
     def score(

@@ -15,9 +15,12 @@ import pkgutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from types import ModuleType
 
 from longreach.core import registry
 from longreach.core.method import Method
+from longreach.core.spec import parse
+from longreach.positions.base import positions_of
 from longreach.testing.conformance.base import Check, require
 
 
@@ -72,6 +75,12 @@ def cases(kind: str | None = None) -> Iterator[Case]:
     for name in registry.names(kind):
         module = registry.module(name)
         for check in checks():
-            for example in getattr(module, check.settings, module.EXAMPLES):
+            for example in (*getattr(module, check.settings, module.EXAMPLES), *(stacks(module) if check.settings == "EXAMPLES" else ())):
                 if check.applies(example):
                     yield Case(kind=example.kind, name=name, example=example, check=check)
+
+
+def stacks(module: ModuleType) -> list[Method]:
+    """The stacks that a wrapper of positions methods is checked in: its file's STACKS, specs, each as one method."""
+    found = [positions_of(parse(spec)) for spec in getattr(module, "STACKS", ())]
+    return [method for method in found if method is not None]

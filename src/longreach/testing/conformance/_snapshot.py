@@ -35,7 +35,7 @@ def _entries(model: PreTrainedModel) -> Iterator[tuple[str, Any]]:
         yield f"content of {name}", tensor.detach().clone()
     yield "config", repr(model.config.to_dict())
     yield "attention implementation", model.config.get_text_config()._attn_implementation
-    yield "generation config", repr(model.generation_config)
+    yield "generation config", repr(getattr(model, "generation_config", None))
     for path, module in model.named_modules():
         yield f"{path} is", module
         for attribute, value in vars(module).items():

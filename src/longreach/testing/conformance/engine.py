@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
-from longreach.core.bands import Band, LayerContext
+from longreach.core.bands import Band, LayerContext, View
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.core.method import Method
 from longreach.models.apply import apply
+from longreach.positions.base import PositionsMethod
 from longreach.testing.conformance._snapshot import snapshot, unchanged
 from longreach.testing.conformance.base import (
     LENGTH,
@@ -169,12 +170,16 @@ def check_lengths(method: Method) -> int:
 def _edges(method: Method) -> set[int]:
     """Distances and indices at which the method changes its behaviour: of its bands, and its whole-number settings."""
     layer = LayerContext(layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=2, trained_window=WINDOW)
-    bands: tuple[Band, ...] = getattr(method, "bands", lambda _: None)(layer) or ()
+    views: tuple[View, ...] = getattr(method, "bands", lambda _: None)(layer) or ()
     found = [
         edge
-        for band in bands
-        for edge in (band.lo, None if band.hi is None else band.hi + 1, band.sinks, band.after, band.queries.maximum, band.keys.maximum)
-    ]
+        for band in views
+        if isinstance(band, Band)
+        for edge in (
+            band.lo * band.chunk, None if band.reach is None else band.reach + 1, band.sinks, band.after, band.queries.maximum,
+            band.keys.maximum,
+        )
+    ]  # fmt: skip
     found += [value for setting in fields(method) if isinstance(value := getattr(method, setting.name), int)]
     return {edge for edge in found if edge} or {WINDOW}
 
@@ -345,7 +350,7 @@ def _refused(model: PreTrainedModel, ids: Tensor, past: DynamicCache) -> int:
 
 
 def _runs(method: Method) -> bool:
-    return method.kind in ("attention", "cache") or (method.kind == "positions" and method.info.length_dependent)
+    return method.kind in ("attention", "cache") or (isinstance(method, PositionsMethod) and method.needs_engine)
 
 
 CHECKS = (

@@ -1,0 +1,37 @@
+"""Interpolation by parts: a ramp over how often a dimension turns within the trained window."""
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from longreach.core.errors import SpecError
+from longreach.core.method import Method, format_value
+from longreach.positions.base import Rope
+
+
+def check_ramp(method: Method, low: str, high: str) -> None:
+    """Raise SpecError unless 0 < low < high, two settings of `method`."""
+    begin, end = getattr(method, low), getattr(method, high)
+    if not 0 < begin < end < math.inf:
+        raise SpecError(f"{method.name()}: {high}={format_value(end)} must be above {low}={format_value(begin)}, and both above 0")
+
+
+def by_parts(rope: Rope, factor: float, low: float, high: float) -> Tensor:
+    """[dim / 2] frequencies: kept from `high` turns within the trained window on, divided by `factor` up to `low`, a mixture between."""
+    plain = rope.inv_freq()
+    turns = rope.trained_window * plain / (2 * math.pi)
+    keep = ((turns - low) / (high - low)).clamp(0, 1)
+    return plain * (keep + (1 - keep) / factor)
+
+
+def as_llama3(rope: Rope, factor: float, low: float, high: float) -> dict[str, Any]:
+    """The same as transformers' `llama3`, whose ramp is over the same turns."""
+    return {
+        "rope_type": "llama3",
+        "rope_theta": rope.theta,
+        "factor": float(factor),
+        "low_freq_factor": float(low),
+        "high_freq_factor": float(high),
+        "original_max_position_embeddings": rope.trained_window,
+    }
