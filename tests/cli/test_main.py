@@ -105,6 +105,11 @@ def test_the_script_is_installed():
     assert result.stdout == f"longreach {longreach.__version__}\n"
 
 
+def test_the_package_is_the_script():
+    done = subprocess.run([sys.executable, "-m", "longreach", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"longreach {longreach.__version__}"
+
+
 def test_a_reader_that_has_seen_enough_is_no_error():
     program = [sys.executable, "-c", "from longreach.cli.main import main; main()", "--version"]
     reads, writes = os.pipe()
