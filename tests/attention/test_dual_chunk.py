@@ -1,4 +1,4 @@
-"""Dual chunk attention a second time, chunk by chunk from section 3 of arXiv:2402.17463: three attentions with their own positions."""
+"""Dual chunk attention a second time, chunk by chunk as arXiv:2402.17463 describes it: three attentions with their own positions."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from tests.attention.one_head import assert_same, attention, random_head, rotate
 def chunk_by_chunk(size, window, q, k, v):
     """size: s of the paper. window: w. The trained window is c = s + w."""
     longest = size + window - 1  # c - 1
-    succ = [*range(size, size + window), *[longest] * (size - window)]  # P_q of successive chunks, equation 7
+    succ = [*range(size, size + window), *[longest] * (size - window)]  # P_q of successive chunks
     outs = []
     for begin in range(0, len(q), size):
         queries = q[begin : begin + size]
@@ -36,7 +36,7 @@ def test_it_is_the_three_attentions(size, window):
 
 
 def test_the_example_of_the_paper():
-    # Section 3: 12 tokens, a window of 10, chunks of 6 and so a local window of 4.
+    # The paper's example: 12 tokens, a window of 10, chunks of 6 and so a local window of 4.
     relative, _ = DualChunk(chunk_size=6, local_window=4).reference(torch.arange(12)[:, None], torch.arange(12)[None])
     assert relative[6].tolist()[:7] == [6, 5, 4, 3, 2, 1, 0]
     assert relative[9].tolist()[:10] == [9, 8, 7, 6, 5, 4, 3, 2, 1, 0]

@@ -1,4 +1,4 @@
-"""LongHeads a second time, from section 2 of arXiv:2402.10685: chosen chunks put side by side, at positions from 0 on."""
+"""LongHeads a second time, as arXiv:2402.10685 describes it: chosen chunks put side by side, at positions from 0 on."""
 
 import pytest
 import torch

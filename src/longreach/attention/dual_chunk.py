@@ -67,7 +67,7 @@ class DualChunk(AttentionPolicy):
         )
 
     def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
-        """Equations 4 to 8 of the paper."""
+        """The paper's three: inside a chunk, to the chunk before, and to all before that."""
         size = self.chunk_size
         chunks = i // size - j // size
         succ = (i % size + size).clamp(max=self.ceiling)

@@ -89,7 +89,7 @@ class Gali(AttentionPolicy):
         return (Band(after=shared), Band(queries=query, keys=blended(group), before=shared))
 
     def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
-        """Algorithm 1 of the paper, for every query by itself: ceil(position of the query) - position of the key."""
+        """The greedy placement, for every query by itself: ceil(position of the query) - position of the key."""
         i, j = torch.broadcast_tensors(i, j)
         relative = (i - j).double()
         lengths = self._lengths(i)

@@ -57,7 +57,7 @@ class LongHeads(AttentionPolicy):
         )
 
     def summarize(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        """Section 2.2: the mean output of attention inside a chunk, as a query on its keys, gives the mean key that stands for it.
+        """The paper's chunk representation: the mean output of attention inside a chunk, as a query, gives the mean key for it.
 
         q [B, H, n, C, D], k and v [B, K, n, C, D], at their places in the chunk -> [B, H, n, D].
         """
@@ -81,7 +81,7 @@ class LongHeads(AttentionPolicy):
         return place * self.chunk_size + i % self.chunk_size - j % self.chunk_size, j <= i
 
     def reference_of(self, i: Tensor, j: Tensor, vectors: Vectors) -> tuple[Tensor, Tensor]:
-        """Section 2, query by query."""
+        """The paper's choice, query by query."""
         size, begin, total = self.chunk_size, int((j < 0).sum()), j.shape[-1]
         relative, visible = (i - j).repeat(len(vectors.q), 1, 1), ((j <= i) & (j >= 0)).repeat(len(vectors.q), 1, 1)
         chunks = [slice(a, a + size) for a in range(begin, total - size + 1, size)]

@@ -3,7 +3,8 @@
 Paper: E^2-LLM: Efficient and Extreme Length Extension of Large Language Models, 2024, arXiv:2401.06951
 Cost: that of training at the sequence length, whatever the target.
 Limits: needs a method that divides all positions alike (linear); a sequence shows short distances only, at every interpolation.
-Differs from the paper: offsets go no further than the window of the drawn scale, so that no angle leaves its trained range.
+Differs from the paper: offsets go no further than the window of the drawn scale, so that no angle leaves its trained range; that four
+first tokens stay follows accounts of the method.
 """
 
 from dataclasses import dataclass
