@@ -11,7 +11,7 @@ from longreach.models.doctor.base import CONFIG, Edit, Severity
 from longreach.models.doctor.diagnose import admit, check_names, corrections, diagnose
 from longreach.models.doctor.fix import edited_files, write_copy
 from longreach.models.doctor.plan import loaded_frequencies, make_plan
-from tests.models.doctor.threads import HEALTHY
+from tests.models.doctor.healthy import HEALTHY
 from tests.models.folders import edit, tiny, write_folder
 
 CPU = torch.device("cpu")

@@ -6,7 +6,8 @@ import pytest
 from longreach.models.doctor import checks
 from longreach.models.doctor.base import CONFIG, GENERATION, TOKENIZER
 from longreach.models.doctor.diagnose import admit, check_names, corrections, diagnose
-from tests.models.doctor.threads import BROKEN, HEALTHY
+from tests.models.doctor.healthy import HEALTHY
+from tests.models.doctor.threads import BROKEN
 
 ALL = {**BROKEN, **HEALTHY}
 

@@ -13,7 +13,8 @@ from longreach.models.doctor.diagnose import admit, diagnose
 from longreach.models.doctor.expected import frequencies
 from longreach.models.doctor.used import read_used
 from longreach.testing.models import FAMILIES
-from tests.models.doctor.threads import HEALTHY, LLAMA
+from tests.models.doctor.healthy import HEALTHY
+from tests.models.doctor.threads import LLAMA
 from tests.models.folders import tiny
 
 

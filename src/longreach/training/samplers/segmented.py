@@ -3,7 +3,7 @@
 Paper: Extending Input Contexts of Language Models through Training on Segmented Sequences, 2023, arXiv:2310.14633
 Cost: that of training at the sequence length, whatever the target.
 Limits: needs texts as long as the target; a sequence never shows more keys than its length.
-Differs from the paper: nothing (its `chunk` variant; `prefix` was worse in its own tables).
+Differs from the paper: its `chunk` variant alone, written from accounts of it.
 """
 
 from dataclasses import dataclass
