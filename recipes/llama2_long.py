@@ -10,15 +10,16 @@ steps of 64 sequences in place of 400B tokens.
 """
 
 from longreach.positions.base import Rope
+from longreach.positions.ntk import factor_for
 from longreach.training.plan import TuneConfig
 
 
 def recipe(rope: Rope, target: int) -> TuneConfig:
     """The settings to stretch a model with this rotary embedding to `target` tokens."""
-    base = max(1.0, 50 * target / rope.trained_window / 8)
+    growth = max(1.0, 50 * target / rope.trained_window / 8)
     return TuneConfig(
         target=target,
-        method=f"ntk:factor={base ** ((rope.dim - 2) / rope.dim):.6g}",  # the factor by which the base grows by `base`
+        method=f"ntk:factor={factor_for(rope, growth):.6g}",
         sampler="full_length",
         mixture={"long": 1.0},
         steps=100,

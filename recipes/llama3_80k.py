@@ -11,15 +11,16 @@ for adapters merge into those with loss; a model that is stretched less gets a b
 """
 
 from longreach.positions.base import Rope
+from longreach.positions.ntk import factor_for
 from longreach.training.plan import TuneConfig
 
 
 def recipe(rope: Rope, target: int) -> TuneConfig:
     """The settings to stretch a model with this rotary embedding to `target` tokens."""
-    base = max(1.0, 400 * target / rope.trained_window / 10)
+    growth = max(1.0, 400 * target / rope.trained_window / 10)
     return TuneConfig(
         target=target,
-        method=f"ntk:factor={base ** ((rope.dim - 2) / rope.dim):.6g}",  # the factor by which the base grows by `base`
+        method=f"ntk:factor={factor_for(rope, growth):.6g}",
         sampler="full_length",
         mixture={"questions": 0.75, "long": 0.25},
         steps=2500,

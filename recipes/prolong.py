@@ -11,6 +11,7 @@ of 64 sequences in place of 20B tokens.
 """
 
 from longreach.positions.base import Rope
+from longreach.positions.ntk import factor_for
 from longreach.training.plan import TuneConfig
 
 LONGER = 2  # the length trained at, over the length meant
@@ -19,11 +20,11 @@ LONGER = 2  # the length trained at, over the length meant
 def recipe(rope: Rope, target: int) -> TuneConfig:
     """The settings to stretch a model with this rotary embedding to `target` tokens."""
     reach = LONGER * target
-    base = 2 * reach / rope.trained_window
+    growth = 2 * reach / rope.trained_window
     return TuneConfig(
         target=target,
         train_to=reach,
-        method=f"ntk:factor={base ** ((rope.dim - 2) / rope.dim):.6g}",  # the factor by which the base grows by `base`
+        method=f"ntk:factor={factor_for(rope, growth):.6g}",
         sampler="full_length",
         mixture={"long": 0.6, "short": 0.4},
         steps=100,

@@ -2,7 +2,6 @@ import json
 import shutil
 
 import pytest
-from transformers.utils import logging
 
 from longreach.cli.main import run
 from longreach.evaluation import fit as fitting
@@ -13,15 +12,7 @@ from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 QUICK = ("--to", "64", "--text", "book.txt", "--windows", "1")
 SEARCH = "longrope:population=4,iterations=1,mutations=1,crossovers=1"
 
-
-@pytest.fixture(autouse=True)
-def _no_bars():
-    """As where the command itself is what imports transformers."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    yield
-    if shown:
-        logging.enable_progress_bar()
+pytestmark = pytest.mark.usefixtures("no_bars")
 
 
 @pytest.fixture(scope="module")

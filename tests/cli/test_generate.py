@@ -6,7 +6,6 @@ import sys
 
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
-from transformers.utils import logging
 
 from longreach.cli.main import run
 from longreach.models import generation
@@ -17,15 +16,7 @@ from tests.models.folders import TEMPLATE, byte_tokenizer, write_folder
 
 PROMPT = "once upon a time"
 
-
-@pytest.fixture(autouse=True)
-def _no_bars():
-    """As where the command itself is what imports transformers."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    yield
-    if shown:
-        logging.enable_progress_bar()
+pytestmark = pytest.mark.usefixtures("no_bars")
 
 
 @pytest.fixture(scope="module")

@@ -50,6 +50,11 @@ def scaled_theta(rope: Rope, factor: float) -> float:
     return float(rope.theta * factor ** (rope.dim / (rope.dim - 2)))
 
 
+def factor_for(rope: Rope, growth: float) -> float:
+    """The factor under which the base grows by `growth`: the inverse of `scaled_theta`."""
+    return float(growth ** ((rope.dim - 2) / rope.dim))
+
+
 METHOD = Ntk
 EXAMPLES = (Ntk(factor=4), Ntk(factor=1.5))
 NEUTRAL = (Ntk(factor=1),)
