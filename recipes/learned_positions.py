@@ -56,8 +56,14 @@ def encode(tokenizer: Any, texts: Iterable[str], count: int) -> Ids:
     return np.array(parts[:count])
 
 
-def train(model: PreTrainedModel, ids: Ids, config: PretrainConfig, folder: Path, held_out: torch.Tensor, tokenizer: Any) -> None:
-    """Train on random pieces of the ids; each begins with the beginning of text, as pieces that are measured do."""
+def train(
+    model: PreTrainedModel, ids: Ids, config: PretrainConfig, folder: Path, held_out: torch.Tensor, tokenizer: Any, *,
+    positions: Callable[[int], torch.Tensor] | None = None,
+) -> None:  # fmt: skip
+    """Train on random pieces of the ids; each begins with the beginning of text, as pieces that are measured do.
+
+    Args: positions: step -> [B, seq_len] (default: from 0 on).
+    """
     bos = model.config.bos_token_id
 
     def batch(step: int) -> torch.Tensor:
@@ -72,7 +78,7 @@ def train(model: PreTrainedModel, ids: Ids, config: PretrainConfig, folder: Path
         return nats / math.log(2) / sum(len(tokenizer.decode(row.tolist()).encode()) for row in rows[:, 1:])
 
     folder.mkdir(parents=True, exist_ok=True)
-    pretrain(model, batch, config, folder, evaluate=bits_per_byte)
+    pretrain(model, batch, config, folder, evaluate=bits_per_byte, positions=positions)
 
 
 def specs() -> dict[str, str]:

@@ -9,17 +9,19 @@ if TYPE_CHECKING:
     from longreach.core.spec import parse
     from longreach.models.apply import apply
     from longreach.models.checkpoint import load, save
+    from longreach.models.weights import equip
 
 _HOMES = {
     "LongreachError": "longreach.core.errors",
     "UnsupportedError": "longreach.core.errors",
     "parse": "longreach.core.spec",
     "apply": "longreach.models.apply",
+    "equip": "longreach.models.weights",
     "load": "longreach.models.checkpoint",
     "save": "longreach.models.checkpoint",
 }
 
-__all__ = ["LongreachError", "UnsupportedError", "apply", "load", "parse", "save"]
+__all__ = ["LongreachError", "UnsupportedError", "apply", "equip", "load", "parse", "save"]
 
 
 def __getattr__(name: str) -> Any:

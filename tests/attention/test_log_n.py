@@ -10,7 +10,7 @@ from longreach.core.bands import LayerContext
 from longreach.models.apply import apply
 from longreach.testing.models import random_ids, tiny_model
 
-LAYER = LayerContext(layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=8, trained_window=32)
+LAYER = LayerContext(layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=8, hidden_size=8, trained_window=32)
 
 
 @pytest.mark.parametrize("window", [None, 2, 16, 100])

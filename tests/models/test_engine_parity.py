@@ -10,6 +10,7 @@ from transformers import DynamicCache
 from longreach.models import engine
 from longreach.models.apply import apply
 from longreach.models.examine import examine
+from longreach.models.setup import FULL_SETUP
 from longreach.testing.models import FAMILIES, random_ids, tiny_model
 
 LENGTH, PADDING, NEW = 40, 7, 6
@@ -20,7 +21,7 @@ TOLERANCE = 1e-4  # of logits with a standard deviation of 1 to 2
 def full_attention(model):
     """The engine in place; `apply` refuses models in which it would have nothing to do."""
     attentions = examine(model, 128)
-    with engine.installed(model, attentions, engine.FULL_SETUP, 128):
+    with engine.installed(model, attentions, FULL_SETUP, 128):
         yield
 
 

@@ -1,4 +1,4 @@
-"""The contract of attention policies: bands, chosen chunks, and a factor on each query's logits."""
+"""The contract of attention policies: bands, chosen chunks, a factor on each query's logits, and what is added to logits."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -47,7 +47,35 @@ class AttentionPolicy(Method):
         raise NotImplementedError
 
     def temperature(self, t: Tensor, layer: LayerContext) -> Tensor | None:
-        """Factor on the logits of queries at the indices `t` (same shape as `t`, float32); None means 1."""
+        """Factor on the logits of queries at the indices `t` [B, T], float32: [B, T], or [B, H, T] where heads differ; None means 1."""
+        return None
+
+    def bias(self, distance: Tensor, layer: LayerContext) -> Tensor | None:
+        """Added to the logits of pairs that are `distance` >= 0 apart (any shape, float or int): [H, *distance.shape]; None means 0.
+
+        The distance is the one that the bands give the rotary embedding. A soft cap on logits acts before it.
+        """
+        return None
+
+    def aging(self, hidden: Tensor, layer: LayerContext) -> Tensor | None:
+        """By how much each token ages those before it, [B, H, T] float32, of the layer's input [B, T, hidden_size]; None: not at all.
+
+        The sum over the tokens after a key, up to and with the query, is subtracted from their logit.
+        """
+        return None
+
+    def prefix(self, q: Tensor, layer: LayerContext) -> tuple[Tensor, Tensor] | None:
+        """What queries q [B, H, T, D] (as the bands first rotate them) see besides the text; None: nothing.
+
+        Its (sum of values, each times the exponential of its logit, [B, H, T, D]; sum of these exponentials [B, H, T]), float32.
+        """
+        return None
+
+    def decay(self, pairs: int, layer: LayerContext) -> Tensor | None:
+        """What each of the `pairs` of rotated dimensions loses a token of distance: a factor up to 1, [pairs] float32; None means 1.
+
+        Positions have to stay small under it: keys are divided by what queries are multiplied by.
+        """
         return None
 
     def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:

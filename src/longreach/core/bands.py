@@ -5,7 +5,8 @@ Two coordinates are kept apart. The *slot* is the true index of a token in the s
 *position* that rotates the vector.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -134,14 +135,21 @@ class Selection:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LayerContext:
-    """What a method may know of a layer. Args: trained_window: tokens the checkpoint was trained on."""
+    """What a method may know of a layer.
+
+    Args: trained_window: tokens the checkpoint was trained on. first: the first layer with full attention. weights: those that methods
+    have in this layer, as `t5_bias.table` (models/weights.py); what only the first has, all share.
+    """
 
     layer_idx: int
     num_layers: int
     num_heads: int
     num_kv_heads: int
     head_dim: int
+    hidden_size: int
     trained_window: int
+    first: bool = False
+    weights: "Mapping[str, Tensor]" = field(default_factory=dict, compare=False, repr=False)
 
 
 FULL = (Band(),)

@@ -3,9 +3,14 @@
 import math
 import sys
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from longreach.core.errors import SpecError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from longreach.core.bands import LayerContext
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +92,13 @@ class Method(Settings):
     def declare(self, **changes: Any) -> None:
         """Give this very method an `info` with other flags than its class has; for `__post_init__`."""
         object.__setattr__(self, "info", replace(self.info, **changes))
+
+    def weights(self, layer: "LayerContext") -> "dict[str, Tensor]":
+        """Weights of its own that the method needs in a layer, by name, as they are before training.
+
+        What it returns for the first layer only, all layers share. They arrive in `layer.weights`, as `t5_bias.table` (models/weights.py).
+        """
+        return {}
 
     @classmethod
     def suggest(cls, trained_window: int, target: int) -> "tuple[Method, ...]":

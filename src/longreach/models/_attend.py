@@ -1,33 +1,62 @@
 """Computes bands on what a layer keeps: piece by piece, each with its log-sum-exp."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from longreach.core.bands import Band
+from longreach.models._added import Added
 from longreach.models._fused import attend
-from longreach.models._pieces import Piece, cut, cut_before, cut_chunks, ragged_apart
-from longreach.models._store import BandLayer
+from longreach.models._pieces import Piece, cut, cut_before, cut_chunks, ragged_apart, tiles
+from longreach.models._store import AGES, BandLayer
 from longreach.models._stream import Step
 
 Pieces = Iterator[tuple[slice, Tensor, Tensor]]  # rows of the queries, their output [B, H, n, D] and log-sum-exp [B, H, n]
 
 
-def recent_pieces(
-    layer: BandLayer, step: Step, band: Band, q: Tensor, keys: Tensor, slot: int, scale: float, softcap: float | None
-) -> Pieces:
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Of a layer's softmax. Args: sinks: learned logits [H] that take weight and give nothing. added: what gives logits a bias, if any."""
+
+    scale: float
+    softcap: float | None
+    sinks: Tensor | None
+    added: Added | None
+
+
+def recent_pieces(layer: BandLayer, step: Step, band: Band, q: Tensor, keys: Tensor, slot: int, options: Options) -> Pieces:
     """The band of rotated queries q [B, H, T, D], the first of which has the slot `slot`, and rotated keys [B, K, n, D]."""
     values, oldest = layer.recent.view("v"), layer.oldest
     first = max(oldest, step.start_min + band.after)
     ragged = step.start_max + band.after if step.start_max != step.start_min else 0
     if step.valid is not None:
         ragged = step.end
-    for piece in _cut(band, slot, slot + q.shape[2], first, ragged, step):
+    pieces = _cut(band, slot, slot + q.shape[2], first, ragged, step)
+    for piece in pieces if options.added is None else tiles(pieces):
         rows = slice(piece.q0 - slot, piece.q1 - slot)
         part = slice(piece.k0 - oldest, piece.k1 - oldest)
-        out, lse = _piece(piece, q[:, :, rows], keys[:, :, part], values[:, :, part], _mask(piece, band, step), scale, softcap)
+        bias = None
+        if options.added is not None:
+            queries, indices = (_indices(step, *ends) for ends in ((piece.q0, piece.q1), (piece.k0, piece.k1)))
+            bias = options.added.bias(band, queries, indices, _ages(layer, slice(piece.q0 - oldest, piece.q1 - oldest), part))
+        out, lse = _piece(piece, q[:, :, rows], keys[:, :, part], values[:, :, part], _mask(piece, band, step), bias, options)
         yield rows, out, lse
+
+
+def _indices(step: Step, begin: int, end: int) -> Tensor:
+    """Of the slots [begin, end): how many of the row's tokens come before, [B | 1, n]."""
+    start = step.start[:1] if step.start_min == step.start_max else step.start
+    return torch.arange(begin, end, device=start.device) - start[:, None]
+
+
+def _ages(layer: BandLayer, queries: slice, keys: slice) -> tuple[Tensor, Tensor] | None:
+    ages = layer.recent.data.get(AGES)
+    if ages is None:
+        return None
+    live = layer.recent.view(AGES)
+    return live[:, :, queries], live[:, :, keys]
 
 
 def _cut(band: Band, q0: int, q1: int, first: int, ragged: int, step: Step) -> Iterator[Piece]:
@@ -55,14 +84,14 @@ def _mask(piece: Piece, band: Band, step: Step) -> Tensor | None:
     return seen[:, None]
 
 
-def sink_pieces(layer: BandLayer, step: Step, band: Band, q: Tensor, slot: int, scale: float, softcap: float | None) -> Pieces:
+def sink_pieces(layer: BandLayer, step: Step, band: Band, q: Tensor, slot: int, options: Options) -> Pieces:
     """The band of rotated queries q [B, H, T, D], the first of which has the slot `slot`, and each row's first tokens."""
     count = min(band.sinks or 0, step.end - step.start_min)
     if count <= 0:
         return
     keys, values = layer.first[band.keys][:, :, :count], layer.first["v"][:, :, :count]
     last = slot + q.shape[2] - 1
-    mask = None
+    mask = bias = None
     settled = slot - (step.start_max + count - 1) >= band.lo and (band.hi is None or last - step.start_min <= band.hi)
     if not settled or step.valid is not None:
         j = step.start[:, None, None] + torch.arange(count, device=q.device)
@@ -76,14 +105,21 @@ def sink_pieces(layer: BandLayer, step: Step, band: Band, q: Tensor, slot: int, 
         if not bool(seen.any()):
             return
         mask = seen[:, None].expand(q.shape[0], -1, -1, -1)
-    yield (slice(0, q.shape[2]), *attend(q, keys, values, scale=scale, mask=mask, softcap=softcap))
+    if options.added is not None:
+        ages = None
+        if AGES in layer.first:
+            mine = layer.recent.view(AGES)[:, :, slot - layer.oldest : last + 1 - layer.oldest]
+            ages = mine, layer.first[AGES][:, :, :count]
+        bias = options.added.bias(band, _indices(step, slot, last + 1), torch.arange(count, device=q.device)[None], ages)
+    yield (slice(0, q.shape[2]), *attend(q, keys, values, scale=options.scale, mask=mask, bias=bias, softcap=options.softcap))
 
 
 def _piece(
-    piece: Piece, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None
+    piece: Piece, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, options: Options
 ) -> tuple[Tensor, Tensor]:
+    scale, softcap = options.scale, options.softcap
     if piece.shape == "upper":  # reversed, the window's far edge is a causal edge
         out, lse = attend(q.flip(2), k.flip(2), v.flip(2), scale=scale, causal=True, softcap=softcap)
         return out.flip(2), lse.flip(2)
     mask = None if mask is None else mask.expand(q.shape[0], -1, -1, -1)
-    return attend(q, k, v, scale=scale, causal=piece.shape == "lower", mask=mask, softcap=softcap)
+    return attend(q, k, v, scale=scale, causal=piece.shape == "lower", mask=mask, bias=bias, softcap=softcap)

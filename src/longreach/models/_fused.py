@@ -7,42 +7,46 @@ _EAGER_ROWS = 256  # bounds the logits alive at once where no fused kernel gives
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, *, scale: float, causal: bool = False, mask: Tensor | None = None, softcap: float | None = None
-) -> tuple[Tensor, Tensor]:
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, causal: bool = False, mask: Tensor | None = None, bias: Tensor | None = None,
+    softcap: float | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Softmax attention of q [B, H, T, D] over k, v [B, K, S, D] (K divides H).
 
-    causal: square, query x sees keys y <= x. mask: bool [B, 1, T, S], True = sees. Returns (out [B, H, T, D], lse [B, H, T] float32);
-    a query that sees nothing has out 0 and lse -inf.
+    causal: square, query x sees keys y <= x. mask: bool [B, 1, T, S], True = sees. bias: [B | 1, H | 1, T, S] float32, added to the
+    logits. Returns (out [B, H, T, D], lse [B, H, T] float32); a query that sees nothing has out 0 and lse -inf.
     """
     q = q.to(v.dtype)  # under autocast it was rotated in float32
-    if softcap is None and k.shape[-1] == v.shape[-1] and not _needs_grad(q, k, v):
+    if softcap is None and k.shape[-1] == v.shape[-1] and not _needs_grad(q, k, v, bias):
         if q.device.type == "cpu":
-            return _flash_cpu(q, k, v, scale, causal, mask)
-        if q.device.type == "cuda" and mask is None and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256:
+            return _flash_cpu(q, k, v, scale, causal, mask, bias)
+        if q.device.type == "cuda" and mask is None and bias is None and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256:
             return _fused_cuda(q, k, v, scale, causal)
-    if _needs_grad(q, k, v) or q.shape[2] <= _EAGER_ROWS:
-        return _eager(q, k, v, scale, causal, mask, softcap, 0)
+    if _needs_grad(q, k, v, bias) or q.shape[2] <= _EAGER_ROWS:
+        return _eager(q, k, v, scale, causal, mask, bias, softcap, 0)
     parts = []
     for row in range(0, q.shape[2], _EAGER_ROWS):
         rows = slice(row, row + _EAGER_ROWS)
-        parts.append(_eager(q[:, :, rows], k, v, scale, causal, None if mask is None else mask[:, :, rows], softcap, row))
+        seen, added = (None if tensor is None else tensor[:, :, rows] for tensor in (mask, bias))
+        parts.append(_eager(q[:, :, rows], k, v, scale, causal, seen, added, softcap, row))
     return torch.cat([out for out, _ in parts], 2), torch.cat([lse for _, lse in parts], 2)
 
 
-def _needs_grad(*tensors: Tensor) -> bool:
+def _needs_grad(*tensors: Tensor | None) -> bool:
     # The kernel has no gradient through the log-sum-exp.
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
-def _flash_cpu(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+def _flash_cpu(
+    q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, mask: Tensor | None, bias: Tensor | None
+) -> tuple[Tensor, Tensor]:
     b, h, t, d = q.shape
     groups = k.shape[1]
-    fold = t == 1 and groups != h and mask is None
+    fold = t == 1 and groups != h and mask is None and bias is None
     if fold:  # one query: the heads of a group become its rows, several times faster in bfloat16
         q = q.reshape(b, groups, h // groups, d)
-    bias = None
     if mask is not None:
-        bias = torch.zeros(mask.shape, dtype=q.dtype, device=q.device).masked_fill_(~mask, float("-inf"))
+        added = torch.zeros(mask.shape, dtype=q.dtype, device=q.device) if bias is None else bias
+        bias = added.masked_fill(~mask, float("-inf"))
     out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, attn_mask=bias, scale=scale)
     if mask is not None:  # the kernel reports lse 0 for a row that sees nothing
         lse = lse.masked_fill(~mask.any(-1), float("-inf"))
@@ -60,13 +64,15 @@ def _fused_cuda(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) -> 
 
 
 def _eager(
-    q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, mask: Tensor | None, softcap: float | None, row: int
+    q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool, mask: Tensor | None, bias: Tensor | None, softcap: float | None, row: int
 ) -> tuple[Tensor, Tensor]:
     b, h, t, d = q.shape
     groups, s = k.shape[1], k.shape[2]
     logits = (q.reshape(b, groups, h // groups * t, d) @ k.mT).view(b, h, t, s).float() * scale
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
+    if bias is not None:
+        logits = logits + bias
     if causal:
         seen = torch.ones(t, s, dtype=torch.bool, device=q.device).tril(row)
         mask = seen if mask is None else mask & seen

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 MASKED_ROWS = 256  # queries of a tile that needs a mask: bounds the mask's memory
+_TILE_KEYS = 2048  # keys of a tile that needs a bias, which is one number for each head
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,21 @@ def ragged_apart(pieces: Iterable[Piece], ragged: int) -> Iterator[Piece]:
     """Those that touch keys before the slot `ragged` as `masked` ones."""
     for piece in pieces:
         yield from _without_ragged(piece, ragged)
+
+
+def tiles(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Cut into tiles of bounded size, `rectangle` or `masked`."""
+    for piece in pieces:
+        shape: Literal["rectangle", "masked"] = "rectangle" if piece.shape == "rectangle" else "masked"
+        for q0 in range(piece.q0, piece.q1, MASKED_ROWS):
+            q1 = min(q0 + MASKED_ROWS, piece.q1)
+            first, last = piece.k0, piece.k1
+            if piece.shape == "lower":
+                last = min(last, piece.k0 + q1 - piece.q0)
+            elif piece.shape == "upper":
+                first = piece.k0 + q0 - piece.q0
+            for k0 in range(first, last, _TILE_KEYS):
+                yield Piece(q0, q1, k0, min(k0 + _TILE_KEYS, last), shape)
 
 
 def _tile(q0: int, q1: int, lo: int, hi: int | None, first: int) -> Iterator[Piece]:

@@ -11,6 +11,7 @@ from transformers.cache_utils import CacheLayerMixin
 from longreach.core.bands import Band, PositionMap, Selection, View
 from longreach.core.errors import LongreachError
 
+AGES = "ages"  # the channel of what tokens age each other by, [B, H, n, 1]
 _FIRST_CAPACITY = 64
 _GROWTH = 1.5
 
@@ -51,7 +52,10 @@ class Plan:
 
 
 class Channels:
-    """Tensors [B, K, n, D] that grow at the end and shrink at the front together; views of them stay contiguous along D."""
+    """Tensors [B, K, n, D] that grow at the end and shrink at the front together; views of them stay contiguous along D.
+
+    K and D may differ from channel to channel.
+    """
 
     def __init__(self) -> None:
         self.data: dict[object, Tensor] = {}

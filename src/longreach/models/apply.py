@@ -1,5 +1,6 @@
 """Applies methods to a loaded model, and undoes it completely."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -20,7 +21,9 @@ from longreach.models.examine import examine
 from longreach.models.record import stack_of
 from longreach.models.rope_config import rope_of, with_rope
 from longreach.models.rotation import Attention, rotary_modules, unscaled_tokens
+from longreach.models.setup import Setup
 from longreach.models.tables import lengthened
+from longreach.models.weights import check_weights
 from longreach.models.window import trained_window
 from longreach.positions.base import PositionsMethod, Rope, TableMethod, positions_of
 
@@ -61,6 +64,9 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method]) -> Iterator[None]:
     with ExitStack() as undo:
         model.__dict__[_APPLIED] = name
         undo.callback(model.__dict__.pop, _APPLIED, None)
+        policies = [method for method in stack if isinstance(method, AttentionPolicy | CachePolicy)]
+        if policies:  # before frequencies change: without any (nope), what the model does with them could not be seen
+            _examined(name, model, trained_window(model.config.get_text_config()))
         tables, positions = [method for method in stack if isinstance(method, TableMethod)], positions_of(stack)
         _only(name, tables if positions is None else [*tables, positions], "positions methods")
         for table in tables:
@@ -68,10 +74,10 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method]) -> Iterator[None]:
         if positions is not None and not positions.needs_engine:
             _check_full_layers(name, model, positions)
             undo.enter_context(_frequencies(model, positions))
-        policies = [method for method in stack if isinstance(method, AttentionPolicy | CachePolicy)]
         if policies or (positions is not None and positions.needs_engine):
             window = trained_window(model.config.get_text_config())
             attentions = _examined(name, model, window)
+            check_weights(stack, model, attentions)
             setup = _setup(name, model, policies, positions, attentions)
             _check_effect(name, model, stack, attentions)
             undo.enter_context(engine.installed(model, attentions, setup, window))
@@ -127,8 +133,8 @@ def _setup(
     policies: Sequence[AttentionPolicy | CachePolicy],
     positions: PositionsMethod | None,
     attentions: Sequence[Attention],
-) -> engine.Setup:
-    probe = LayerContext(layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=2, trained_window=2)
+) -> Setup:
+    probe = LayerContext(layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=2, hidden_size=2, trained_window=2)
     seeing = _only(name, [policy for policy in policies if policy.bands(probe) is not None], "methods that decide what a query sees")
     _only(name, [policy for policy in policies if isinstance(policy, CachePolicy)], "cache policies")
     scalers = [policy for policy in policies if isinstance(policy, AttentionPolicy)]
@@ -138,13 +144,16 @@ def _setup(
 
     def temperature(t: Tensor, layer: LayerContext) -> Tensor | None:
         factors = [factor for policy in scalers if (factor := policy.temperature(t, layer)) is not None]
-        return torch.stack(factors).prod(0) if factors else None
+        if not factors:
+            return None
+        by_head = any(factor.ndim == 3 for factor in factors)
+        return math.prod(factor[:, None] if by_head and factor.ndim == 2 else factor for factor in factors)  # type: ignore[return-value]
 
     keep_all = any(policy.keep_all for policy in policies if isinstance(policy, CachePolicy))
     placing = seeing if isinstance(seeing, AttentionPolicy) and seeing.info.length_dependent else None
     if positions is None or not positions.needs_engine:
-        return engine.Setup(
-            bands=bands, temperature=temperature, keep_all=keep_all,
+        return Setup(
+            bands=bands, temperature=temperature, policies=tuple(scalers), keep_all=keep_all,
             text_length=None if placing is None else placing.text_length, bands_at=None if placing is None else placing.bands_at,
         )  # fmt: skip
     if placing is not None:
@@ -162,13 +171,15 @@ def _setup(
             return torch.full_like(t, window)
         return torch.where(t < window, window, (t // step + 1) * step)  # inside the window the length is not rounded up
 
-    return engine.Setup(
+    return Setup(
         bands=bands,
         temperature=temperature,
+        policies=tuple(scalers),
         keep_all=keep_all,
         lengths=lengths,
         inv_freq=lambda length: positions.inv_freq(rope, length),
         fixed_length=fixed,
+        mixture=positions.mixture(rope),
         plain_inside=window if positions.info.plain_inside and not policies else None,
     )
 

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
+from safetensors.torch import save_file
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
@@ -34,6 +35,7 @@ from longreach.models.export import edited, table_record, verify_export
 from longreach.models.lasting import as_loaded, keep
 from longreach.models.record import MARKER, Record, fitted_in, read_record, stack_of
 from longreach.models.rope_config import FULL, SCALED_BY, rope_of, with_rope
+from longreach.models.weights import OWN_WEIGHTS, equip, load_weights, own_weights
 from longreach.models.window import trained_window, window_of
 from longreach.positions.base import TableMethod, positions_of
 
@@ -97,6 +99,9 @@ def load(
         raise CheckpointError(f"{label} lacks {len(missing)} of its model's weights (the first: {missing[0]}); it is not whole")
     model.eval()
     vars(model).update(longreach_record=record, longreach_stored=None if weights.pickled or quantized else weights.stored)
+    if record is not None and record.method:
+        with _one_line(label):
+            load_weights(equip(model, record.method), folder / OWN_WEIGHTS)
     if record is not None and record.method and not record.exported and apply_method:
         keep(model, record)
         tokenizer.model_max_length = record.target
@@ -314,7 +319,11 @@ def _write(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, record: Record, changes: dict[str, Any] | None
 ) -> None:
     dtype = _lossless_dtype(model)
-    model.save_pretrained(folder, state_dict=_cast(model, dtype))
+    own = own_weights(model)
+    state = _cast(model, dtype) or (model.state_dict() if own else None)
+    model.save_pretrained(folder, state_dict={name: value for name, value in state.items() if name not in own} if state and own else state)
+    if own:  # in a file of their own: other readers of the checkpoint do not know them
+        save_file({name: value.detach().contiguous() for name, value in own.items()}, folder / OWN_WEIGHTS)
     if changes is not None or dtype != model.dtype:
         config = edited(model.config, changes or {})
         config.dtype = dtype

@@ -6,9 +6,9 @@ queries as each band wants them, computes the bands piece by piece with fused at
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -16,44 +16,23 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
 
-from longreach.core.bands import FULL, TRUE, Band, LayerContext, PositionMap, Selection, View
+from longreach.core.bands import TRUE, Band, LayerContext, PositionMap, Selection, View
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.models import rotation
-from longreach.models._attend import recent_pieces, sink_pieces
+from longreach.models._added import Added
+from longreach.models._angles import Angles, Epoch, Side
+from longreach.models._attend import Options, recent_pieces, sink_pieces
 from longreach.models._choice import chosen_pieces, extend_summaries
 from longreach.models._fused import Merge
 from longreach.models._own import OwnAttention, own_attention, own_mask, rows_inside
-from longreach.models._store import BandLayer, Channels, Plan, Stream
+from longreach.models._store import AGES, BandLayer, Channels, Plan, Stream
 from longreach.models._stream import MaskSpec, Step, make_step
 from longreach.models.interface import interface
-from longreach.models.rotation import Attention
+from longreach.models.rotation import Attention, Rotation
+from longreach.models.setup import Setup
+from longreach.models.weights import contexts
 
 NAME = "longreach"
-# In float32 the product of position and frequency loses the angle little by little (6e-8 of the position): streams without end need better.
-_EXACT_FROM = 1 << 16
-Epoch = tuple[int, ...] | None  # the text length that each row's frequencies, or bands, are for; None: they depend on none
-
-
-@dataclass(frozen=True, kw_only=True)
-class Setup:
-    """What the engine runs. bands, temperature: of a layer with full attention. keep_all: forget nothing. lengths, inv_freq: (length
-    that the frequencies at index t are for [B | 1, T] -> same shape; that length -> inv_freq [R/2 or K, R/2] and factor), for positions
-    that depend on the length or the head; fixed_length: there is but one length. text_length, bands_at: the same for bands that depend on
-    the length. plain_inside: tokens up to which a row is left to the model's own attention function, for full bands only.
-    """
-
-    bands: Callable[[LayerContext], tuple[View, ...]]
-    temperature: Callable[[Tensor, LayerContext], Tensor | None]
-    keep_all: bool = False
-    lengths: Callable[[Tensor], Tensor] | None = None
-    inv_freq: Callable[[int], tuple[Tensor, float]] | None = None
-    fixed_length: bool = False
-    text_length: Callable[[Tensor, LayerContext], Tensor] | None = None
-    bands_at: Callable[[LayerContext, int], tuple[View, ...]] | None = None
-    plain_inside: int | None = None
-
-
-FULL_SETUP = Setup(bands=lambda layer: FULL, temperature=lambda t, layer: None)
 
 
 class Engine:
@@ -67,11 +46,8 @@ class Engine:
         self.streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self.cache: Cache | None = None
         self.layers: dict[int, LayerEngine] = {}
-        for index, attention in enumerate(attentions):
-            context = LayerContext(
-                layer_idx=index, num_layers=len(attentions), num_heads=attention.num_heads, num_kv_heads=attention.num_kv_heads,
-                head_dim=attention.head_dim, trained_window=trained_window,
-            )  # fmt: skip
+        for index, (attention, context) in enumerate(zip(attentions, contexts(model, attentions), strict=True)):
+            context = replace(context, trained_window=trained_window)
             slot = getattr(attention.module, "layer_idx", index)
             self.layers[slot] = LayerEngine(self, attention, context, slot)
 
@@ -139,8 +115,26 @@ class LayerEngine:
             what = "positions that depend on the length or the head"
             raise UnsupportedError(what, "a method that places tokens itself", "both would move them", "leave one of them out")
         self.plan = Plan.of(self.views, keep_all=setup.keep_all and self.native_window is None, raw=self.grows or placed)
+        self.added = Added.of(setup.policies if self.native_window is None else (), context)
+        self.hidden: Tensor | None = None
+        self.angles = None if self.rotation is None else self._angles(self.rotation)
+        self.decays = self.angles is not None and self.angles.decay is not None
         if self.grows and (self.plan.num_sinks or self.plan.window is not None):
             raise UnsupportedError("length-dependent positions", "a method that forgets", "its window never grows", "leave one of them out")
+
+    def _angles(self, rotation: Rotation) -> Angles:
+        setup, rotary = self.engine.setup, self.engine.rotaries[rotation.rotary]
+        pairs = getattr(rotary, f"{rotation.layer_type}_inv_freq" if rotation.layer_type else "inv_freq").shape[-1]
+        decays = [decay for policy in self.added.decays if (decay := policy.decay(pairs, self.context)) is not None]
+        return Angles(
+            rotation=rotation, rotary=rotary, inv_freq=setup.inv_freq if self.dynamic else None,
+            mixture=setup.mixture if self.dynamic else None, decay=torch.stack(decays).prod(0) if decays else None,
+            endless=self.plan.window is not None,
+        )  # fmt: skip
+
+    def see(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note the layer's input, [B, T, hidden_size] (a hook before its forward pass)."""
+        self.hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
 
     def attend(
         self,
@@ -177,10 +171,10 @@ class LayerEngine:
             if self.grows and layer.epoch != epoch:
                 self._rerotate(layer, step, epoch, like=q)
             mask = own_mask(spec, self.engine.implementation, layer)
-            plain = own(self._rotate(q, step, TRUE, epoch), layer.recent.view(TRUE), layer.recent.view("v"), mask)
+            plain = own(self._rotate(q, step, TRUE, epoch, "queries"), layer.recent.view(TRUE), layer.recent.view("v"), mask)
             if inside is True:
                 return plain
-        options = _Options(scale, softcap, sinks)
+        options = Options(scale, softcap, sinks, self.added if self.added.biased else None)
         if self.chooser is not None:
             extend_summaries(layer, step, self.chooser, self._turn, scale)
         if not self.by_row or step.start_min == step.start_max:
@@ -190,7 +184,7 @@ class LayerEngine:
         out = out.transpose(1, 2)
         return out if plain is None or isinstance(inside, bool) else torch.where(inside[:, None, None, None], plain, out)
 
-    def _run(self, layer: BandLayer, step: Step, q: Tensor, options: "_Options") -> Tensor:
+    def _run(self, layer: BandLayer, step: Step, q: Tensor, options: Options) -> Tensor:
         """Attention output [B, H, T, D] of the new tokens, of rows that are laid out alike."""
         outs = []
         for begin, end, epoch in self._segments(step):
@@ -218,15 +212,17 @@ class LayerEngine:
     def _write(self, layer: BandLayer, step: Step, q: Tensor, k: Tensor, v: Tensor, cached: bool) -> None:
         channels: dict[object, Tensor] = {"v": v}
         epoch = None
+        if self.added.agings:
+            channels[AGES] = self._ages(layer, step)
         if self.plan.raw:
             channels["raw"] = k
         if self.dynamic:
             epoch = layer.epoch = self._segments(step)[0][2] if layer.epoch is None else layer.epoch
-        sinks: dict[object, Tensor] = {"v": v}
+        sinks: dict[object, Tensor] = {name: channels[name] for name in ("v", AGES) if name in channels}
         for maps, into in ((self.plan.maps, channels), (self.plan.sink_maps, sinks)):
             for position in maps:
                 # Under autocast rotation is in float32 and attention is not.
-                into[position] = self._rotate(k, step, position, epoch).to(v.dtype)
+                into[position] = self._rotate(k, step, position, epoch, "keys").to(v.dtype)
         if cached:
             layer.forget()
             layer.write(channels, sinks)
@@ -237,15 +233,22 @@ class LayerEngine:
         if self.plan.chunk is not None:
             layer.queries.append({"q": q})
 
-    def _rotate(self, x: Tensor, step: Step, position: PositionMap, epoch: Epoch, begin: int = 0) -> Tensor:
+    def _ages(self, layer: BandLayer, step: Step) -> Tensor:
+        """[B, H, T, 1]: how much all that was read so far has aged what came before, as each new token finds it."""
+        assert self.hidden is not None  # noqa: S101 - the hook sets it
+        hidden, self.hidden = self.hidden, None
+        ages = self.added.ages(hidden)
+        return ages if len(layer.recent) == 0 else ages + layer.recent.view(AGES)[:, :, -1:]
+
+    def _rotate(self, x: Tensor, step: Step, position: PositionMap, epoch: Epoch, side: Side, begin: int = 0) -> Tensor:
         """x [B, H, n, D], the new tokens from `begin` on, rotated to their positions."""
         if self.rotation is None:
             return x
-        key = (self.rotation.layer_type, position, epoch if self.dynamic else None, begin, x.shape[2])
+        key = (self.rotation.layer_type, position, epoch if self.dynamic else None, side if self.decays else None, begin, x.shape[2])
         if key not in step.memo:
             # Where a method counts in chunks, so do its positions: the two may not drift apart at padding inside a row.
             t = step.places if self.by_row else step.t
-            step.memo[key] = self._tables(position, t[:, begin : begin + x.shape[2]], epoch, x, step)
+            step.memo[key] = self._tables(position, t[:, begin : begin + x.shape[2]], epoch, x, step, side)
         return self.rotation(x, *step.memo[key])
 
     def _turn(self, x: Tensor, position: PositionMap, first: int, step: Step) -> Tensor:
@@ -255,35 +258,14 @@ class LayerEngine:
         key = ("turn", self.rotation.layer_type, position, first, x.shape[2])
         if key not in step.memo:
             t = torch.arange(first, first + x.shape[2], device=x.device).clamp(min=0)
-            step.memo[key] = self._tables(position, t[None], None, x, step)
+            step.memo[key] = self._tables(position, t[None], None, x, step, "keys")
         return self.rotation(x, *step.memo[key])
 
-    def _tables(self, position: PositionMap, t: Tensor, epoch: Epoch, like: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-        """cos and sin for tokens at the indices `t` [B | 1, T]: [B | 1, T, R/2], or [B | 1, K, T, R/2] where each head has its own."""
-        if not position.blend:
-            positions = position(t)
-            if self.engine.setup.plain_inside is not None:  # counted as the model counts: the same distances, and the same last bit
-                positions = positions + step.offset
-            return self._angles(positions, epoch, like, step.end)
-        # A rotation is linear in its cos and sin: blended tables blend the rotated vectors.
-        below, share = position.around(t)
-        (cos, sin), (next_cos, next_sin) = (self._angles(below + n, epoch, like, step.end) for n in (0, 1))
-        share = share[..., None].to(cos)
-        return torch.lerp(cos, next_cos, share), torch.lerp(sin, next_sin, share)
-
-    def _angles(self, positions: Tensor, epoch: Epoch, like: Tensor, step_end: int) -> tuple[Tensor, Tensor]:
-        assert self.rotation is not None  # noqa: S101 - callers checked
-        if not self.dynamic or epoch is None or self.engine.setup.inv_freq is None:
-            rotary = self.engine.rotaries[self.rotation.rotary]
-            if self.plan.window is not None and step_end > _EXACT_FROM:
-                return rotation.exact_angles(rotary, like, positions, self.rotation.layer_type)
-            cos, sin = rotation.table(rotary, like, positions, self.rotation.layer_type)
-            return self.rotation.angles(cos), self.rotation.angles(sin)
-        found = [self.engine.setup.inv_freq(length) for length in epoch]
-        frequencies = torch.stack([f for f, _ in found]).to(like.device)[..., None, :]
-        factors = torch.tensor([factor for _, factor in found], device=like.device).view(-1, *[1] * (frequencies.ndim - 1))
-        angles = positions.view(positions.shape[0], *[1] * (frequencies.ndim - 3), -1, 1).float() * frequencies
-        return (angles.cos() * factors).to(like.dtype), (angles.sin() * factors).to(like.dtype)
+    def _tables(self, position: PositionMap, t: Tensor, epoch: Epoch, like: Tensor, step: Step, side: Side) -> tuple[Tensor, Tensor]:
+        assert self.angles is not None  # noqa: S101 - callers checked
+        # Where short texts have to come out as they were, it is counted as the model counts: the same distances, and the same last bit.
+        offset = step.offset if self.engine.setup.plain_inside is not None else None
+        return self.angles(position, t, epoch, like, step.end, offset, side)
 
     def _rerotate(self, layer: BandLayer, step: Step, epoch: Epoch, like: Tensor) -> None:
         """Bring all kept keys under the frequencies of `epoch`."""
@@ -291,17 +273,17 @@ class LayerEngine:
         for position in self.plan.maps:
             key = ("all", position, epoch)
             if key not in step.memo:
-                step.memo[key] = self._tables(position, layer.stream.indices, epoch, like, step)
+                step.memo[key] = self._tables(position, layer.stream.indices, epoch, like, step, "keys")
             layer.recent.replace(position, self.rotation(layer.recent.view("raw"), *step.memo[key]))
         layer.epoch = epoch
 
-    def _segment(self, layer: BandLayer, step: Step, q: Tensor, begin: int, end: int, epoch: Epoch, options: "_Options") -> Tensor:
+    def _segment(self, layer: BandLayer, step: Step, q: Tensor, begin: int, end: int, epoch: Epoch, options: Options) -> Tensor:
         """Attention output [B, H, end - begin, D] of the queries [begin, end) of the step."""
         factor = self._temperature(step, begin, end)
         rotated: dict[PositionMap, Tensor] = {}
 
         def turned(position: PositionMap, rows: slice) -> Tensor:
-            found = self._rotate(q[:, :, rows], step, position, epoch, begin + rows.start)
+            found = self._rotate(q[:, :, rows], step, position, epoch, "queries", begin + rows.start)
             return found if factor is None else found * factor[:, :, rows].to(q.dtype)
 
         def whole(position: PositionMap) -> Tensor:
@@ -310,16 +292,19 @@ class LayerEngine:
             return rotated[position]
 
         merge, slot, views = Merge(), step.first + begin, self.views
+        if self.added.prefixes:
+            for out, lse in self.added.prefix(self._rotate(q, step, TRUE, epoch, "queries", begin)):
+                merge.add(out, lse, slice(0, end - begin), end - begin)
         if epoch is not None and not self.dynamic and self.engine.setup.bands_at is not None:
             views = self.engine.setup.bands_at(self.context, epoch[0])
         for view in views:
             if isinstance(view, Selection):
                 pieces = chosen_pieces(layer, step, view, q, turned, slot, options.scale, options.softcap)
             elif view.sinks is not None:
-                pieces = sink_pieces(layer, step, view, whole(view.queries), slot, options.scale, options.softcap)
+                pieces = sink_pieces(layer, step, view, whole(view.queries), slot, options)
             else:
                 keys = self._keys(layer, step, view)
-                pieces = recent_pieces(layer, step, view, whole(view.queries), keys, slot, options.scale, options.softcap)
+                pieces = recent_pieces(layer, step, view, whole(view.queries), keys, slot, options)
             for rows, out, lse in pieces:
                 merge.add(out, lse, rows, end - begin)
         return merge.result(options.sinks, q)
@@ -353,14 +338,9 @@ class LayerEngine:
         if key not in step.memo:
             step.memo[key] = self.engine.setup.temperature(step.t, self.context)
         factor: Tensor | None = step.memo[key]
-        return None if factor is None else factor[:, None, begin:end, None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    scale: float
-    softcap: float | None
-    sinks: Tensor | None
+        if factor is None:
+            return None
+        return (factor if factor.ndim == 3 else factor[:, None])[:, :, begin:end, None]
 
 
 def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any) -> tuple[Tensor, None]:
@@ -390,6 +370,8 @@ def installed(model: PreTrainedModel, attentions: list[Attention], setup: Setup,
         for attention, layer in zip(attentions, engine.layers.values(), strict=True):
             attention.module.__dict__[NAME] = layer
             undo.callback(attention.module.__dict__.pop, NAME, None)
+            if layer.added.agings:
+                undo.callback(attention.module.register_forward_pre_hook(layer.see, with_kwargs=True).remove)
         undo.enter_context(rotation.identity_rotary(model))
         undo.enter_context(interface(model, NAME, _attention))
         hook = model.base_model.register_forward_pre_hook(engine.before_forward, with_kwargs=True)

@@ -8,9 +8,10 @@ from transformers import DynamicCache, PreTrainedModel
 
 from longreach.core.errors import UnsupportedError
 from longreach.models import rotation
-from longreach.models.engine import FULL_SETUP, installed
+from longreach.models.engine import installed
 from longreach.models.interface import interface
 from longreach.models.rotation import Attention
+from longreach.models.setup import FULL_SETUP
 
 _known: weakref.WeakKeyDictionary[PreTrainedModel, list[Attention]] = weakref.WeakKeyDictionary()
 

@@ -204,7 +204,7 @@ def probe(model: PreTrainedModel, run_with: Callable[[Capture, Tensor], None]) -
         # What is passed along counts, also None: some families keep the window on their full layers, too.
         window = options["sliding_window"] if "sliding_window" in options else getattr(module, "sliding_window", None)
         found.append(Attention(module, rotation, q.shape[1], k.shape[1], q.shape[-1], window))
-    if all(layer.rotation is None for layer in found):
+    if not rotaries:
         raise refusal(model, "it has no rotary embedding")
     return found
 

@@ -53,6 +53,13 @@ class PositionsMethod(Method):
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """([dim / 2] radians a token, factor on cos and sin) for a context of `seq_len` tokens; [num_heads, dim / 2] if `per_head`."""
 
+    def mixture(self, rope: Rope) -> tuple[Tensor, Tensor] | None:
+        """Coefficients of cos and of sin, [num_heads, dim / 2, dim / 2] each: every pair of dimensions is turned by a sum over frequencies.
+
+        For `per_head` methods. Then logits no longer depend on distances alone. None: each pair has its own frequency.
+        """
+        return None
+
     def rope_parameters(self, rope: Rope) -> dict[str, Any] | None:
         """The same as transformers' `rope_parameters`, where it can express it; exportable methods return it.
 
@@ -133,6 +140,10 @@ class Wrapped(PositionsMethod):
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """The wrapper's, on top of those of the method inside."""
         return self.outer.wrap(self.inner, rope, seq_len)
+
+    def mixture(self, rope: Rope) -> tuple[Tensor, Tensor] | None:
+        """That of the method inside."""
+        return self.inner.mixture(rope)
 
     def length_step(self, rope: Rope) -> int | None:
         """That of whichever depends on the length."""

@@ -4,6 +4,7 @@ It can be differentiated, so gradients are compared with it, too.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ from longreach.models import rotation
 from longreach.models.examine import examine
 from longreach.models.interface import interface
 from longreach.models.rope_config import rope_of
+from longreach.models.weights import contexts
 from longreach.models.window import trained_window
 from longreach.positions.base import PositionsMethod
 
@@ -32,24 +34,33 @@ def naive_logits(model: PreTrainedModel, methods: Sequence[Method], ids: Tensor,
     starts = torch.zeros(ids.shape[0], dtype=torch.long) if padding is None else padding.int().argmax(1)
     by_module = {id(attention.module): (index, attention) for index, attention in enumerate(attentions)}
 
+    layers, inputs = contexts(model, attentions), {}
+
+    def see(module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        inputs[id(module)] = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
+
     def attention(module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, **options: Any) -> tuple[Tensor, None]:
         index, learned = by_module[id(module)]
-        context = LayerContext(
-            layer_idx=index, num_layers=len(attentions), num_heads=q.shape[1], num_kv_heads=k.shape[1], head_dim=q.shape[-1],
-            trained_window=trained_window(model.config.get_text_config()),
-        )  # fmt: skip
-        outs = [_row(model, learned, context, methods, int(start), q[b], k[b], v[b], options) for b, start in enumerate(starts)]
+        hidden = inputs[id(module)]
+        outs = [
+            _row(model, learned, layers[index], methods, int(start), q[b], k[b], v[b], hidden[b : b + 1], options)
+            for b, start in enumerate(starts)
+        ]
         return torch.stack(outs).transpose(1, 2), None
 
-    with rotation.identity_rotary(model), interface(model, "longreach_naive", attention):
+    with ExitStack() as undo:
+        for each in attentions:
+            undo.callback(each.module.register_forward_pre_hook(see, with_kwargs=True).remove)
+        undo.enter_context(rotation.identity_rotary(model))
+        undo.enter_context(interface(model, "longreach_naive", attention))
         return model(ids, attention_mask=None if padding is None else padding.long(), use_cache=False).logits
 
 
 def _row(
     model: PreTrainedModel, learned: rotation.Attention, context: LayerContext, methods: Sequence[Method], start: int,
-    q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any],
+    q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, options: dict[str, Any],
 ) -> Tensor:  # fmt: skip
-    """Attention output [H, T, D] of one row; q [H, T, D], k and v [K, T, D], all unrotated."""
+    """Attention output [H, T, D] of one row; q [H, T, D], k and v [K, T, D], all unrotated; hidden [1, T, hidden_size]."""
     dtype = q.dtype
     q, k, v = q.double(), k.double(), v.double()
     k, v = k.repeat_interleave(q.shape[0] // k.shape[0], 0), v.repeat_interleave(q.shape[0] // v.shape[0], 0)
@@ -67,41 +78,89 @@ def _row(
                 else:
                     relative, seen = method.reference(i, j)
                 visible = visible & seen
+    policies = [method for method in methods if isinstance(method, AttentionPolicy) and learned.window is None]
     if between:
         below = relative.floor()
-        near, far = (_pair_logits(model, learned, methods, place, q, k, i) for place in (below, below + 1))
+        near, far = (_pair_logits(model, learned, context, methods, place, q, k, i) for place in (below, below + 1))
         logits = (near + (far - near) * (relative - below)) * scale
     else:
-        logits = _pair_logits(model, learned, methods, relative, q, k, i) * scale
-    if learned.window is None:
-        for method in methods:
-            factor = method.temperature(i[:, 0], context) if isinstance(method, AttentionPolicy) else None
-            logits = logits if factor is None else logits * factor.double()[:, None]
+        logits = _pair_logits(model, learned, context, methods, relative, q, k, i) * scale
+    for policy in policies:
+        factor = policy.temperature(i.T, context)
+        if factor is not None:
+            logits = logits * factor.double().reshape(-1, q.shape[1], 1)
     if (cap := options.get("softcap")) is not None:
         logits = cap * torch.tanh(logits / cap)
+    real = (i >= 0)[:, 0]
+    for policy in policies:
+        bias = policy.bias(relative.clamp(min=0), context)
+        logits = logits if bias is None else logits + bias.double()
+        aging = policy.aging(hidden, context)
+        if aging is not None:
+            ages = (aging[0].double() * real).cumsum(-1)
+            logits = logits - (ages[:, :, None] - ages[:, None])
     sees = visible.any(-1, keepdim=True)  # a row that sees nothing (padding) gives 0; it may not reach softmax, whose gradient is nan there
     logits = logits.masked_fill(~visible & sees, float("-inf"))
     if (sinks := options.get("s_aux")) is not None:
         logits = torch.cat([logits, sinks.double()[:, None, None].expand(-1, q.shape[1], 1)], -1)
         v = torch.cat([v, torch.zeros_like(v[:, :1])], 1)
-    return (logits.softmax(-1) * sees @ v).to(dtype)
+    out, mass = logits.softmax(-1) * sees @ v, logits.logsumexp(-1)
+    for policy in policies:
+        turned = _vectors(model, learned, q, k, v, scale).rotated(q, i[:, 0])
+        found = policy.prefix(turned[None].to(dtype), context)
+        if found is not None:
+            share = torch.sigmoid(found[1][0].double().log() - mass)[..., None]
+            out = out * (1 - share) + found[0][0].double() / found[1][0].double()[..., None] * share
+    return out.to(dtype)
 
 
 def _pair_logits(
-    model: PreTrainedModel, learned: rotation.Attention, methods: Sequence[Method], relative: Tensor, q: Tensor, k: Tensor, i: Tensor
-) -> Tensor:
+    model: PreTrainedModel, learned: rotation.Attention, context: LayerContext, methods: Sequence[Method], relative: Tensor,
+    q: Tensor, k: Tensor, i: Tensor,
+) -> Tensor:  # fmt: skip
     """<R(relative) q_i, k_j> for every pair, [H, T, T]; relative [T, T] or [H, T, T]."""
     if learned.rotation is None:
         return q @ k.mT
+    if learned.window is None and (mixed := _mixed(model, learned, methods, q, k, i)) is not None:
+        return mixed
     angles, scale = _angles(model, learned, methods, relative, i)
     angles = angles.repeat_interleave(q.shape[0] // angles.shape[0], 0)
     half = angles.shape[-1]
     first, second = _pair(learned.rotation, half)
     q1, q2, k1, k2 = q[..., first], q[..., second], k[..., first], k[..., second]
     cos, sin = angles.cos() * scale**2, angles.sin() * scale**2
+    for method in methods:
+        decay = method.decay(half, context) if isinstance(method, AttentionPolicy) and learned.window is None else None
+        if decay is not None:
+            lost = decay.double() ** relative.clamp(min=0)[..., None]
+            cos, sin = cos * lost, sin * lost
     same = torch.einsum("hif,hjf,hijf->hij", q1, k1, cos) + torch.einsum("hif,hjf,hijf->hij", q2, k2, cos)
     cross = torch.einsum("hif,hjf,hijf->hij", q1, k2, sin) - torch.einsum("hif,hjf,hijf->hij", q2, k1, sin)
     return same + cross + q[..., 2 * half :] @ k[..., 2 * half :].mT
+
+
+def _mixed(
+    model: PreTrainedModel, learned: rotation.Attention, methods: Sequence[Method], q: Tensor, k: Tensor, i: Tensor
+) -> Tensor | None:
+    """The logits [H, T, T] where every pair of dimensions is turned by a sum over frequencies, which no distance tells; else None."""
+    assert learned.rotation is not None  # noqa: S101 - the caller checked
+    rope = replace(rope_of(model.config), num_heads=learned.num_kv_heads)
+    mixtures = [mix for method in methods if isinstance(method, PositionsMethod) and (mix := method.mixture(rope)) is not None]
+    if not mixtures:
+        return None
+    angles, factor = _angles(model, learned, methods, i, i)  # [K, T, 1, R / 2]
+    cos, sin = (
+        torch.einsum("ktf,kfg->ktg", table[:, :, 0], mix.double()).repeat_interleave(q.shape[0] // mix.shape[0], 0) * factor[..., 0]
+        for table, mix in zip((angles.cos(), angles.sin()), mixtures[0], strict=True)
+    )
+    first, second = _pair(learned.rotation, cos.shape[-1])
+    turned = []
+    for x in (q, k):
+        out = x.clone()
+        out[..., first] = x[..., first] * cos - x[..., second] * sin
+        out[..., second] = x[..., second] * cos + x[..., first] * sin
+        turned.append(out)
+    return turned[0] @ turned[1].mT
 
 
 def _pair(learned: rotation.Rotation, half: int) -> tuple[slice, slice]:

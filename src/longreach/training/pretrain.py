@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from longreach.models.weights import HOLDER
 from longreach.training.checkpoint import load_checkpoint, save_checkpoint
 
 Batch = Callable[[int], Tensor]  # step -> ids [B, seq_len + 1]; the same step always gives the same batch
@@ -66,8 +67,14 @@ class PretrainConfig:
         return max(1, round(self.decay * steps))
 
 
-def pretrain(model: PreTrainedModel, batch: Batch, config: PretrainConfig, folder: Path, *, evaluate: Callable[[nn.Module], float]) -> None:
-    """Train `model` in place. State and `loss.jsonl` live in `folder`; called again after a kill, it goes on from there."""
+def pretrain(
+    model: PreTrainedModel, batch: Batch, config: PretrainConfig, folder: Path, *, evaluate: Callable[[nn.Module], float],
+    positions: Batch | None = None,
+) -> None:  # fmt: skip
+    """Train `model` in place. State and `loss.jsonl` live in `folder`; called again after a kill, it goes on from there.
+
+    Args: evaluate: bits per byte of held-out text. positions: step -> position ids [B, seq_len] (default: from 0 on).
+    """
     device = next(model.parameters()).device
     optimizers = _optimizers(model, config)
     latest, stable = folder / "latest.pt", folder / "stable.pt"
@@ -93,8 +100,7 @@ def pretrain(model: PreTrainedModel, batch: Batch, config: PretrainConfig, folde
         if step == config.decay_start:
             save(stable)
         rate = config.rate(step)
-        ids = batch(step).to(device)
-        loss = _loss(forward, ids)
+        loss = _loss(forward, batch(step).to(device), None if positions is None else positions(step).to(device))
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         for optimizer in optimizers:
@@ -126,7 +132,7 @@ def pretrain(model: PreTrainedModel, batch: Batch, config: PretrainConfig, folde
 
 def _optimizers(model: nn.Module, config: PretrainConfig) -> list[torch.optim.Optimizer]:
     layers = (".layers.", ".h.")  # GPT-2 calls them h
-    inside = [p for name, p in model.named_parameters() if p.ndim == 2 and any(part in name for part in layers)]
+    inside = [p for name, p in model.named_parameters() if p.ndim == 2 and any(part in name for part in layers) and HOLDER not in name]
     chosen = {id(p) for p in inside}
     rest = [p for p in model.parameters() if id(p) not in chosen]
     return [
@@ -135,9 +141,11 @@ def _optimizers(model: nn.Module, config: PretrainConfig) -> list[torch.optim.Op
     ]
 
 
-def _loss(forward: Callable[..., Any], ids: Tensor) -> Tensor:
+def _loss(forward: Callable[..., Any], ids: Tensor, positions: Tensor | None) -> Tensor:
+    # Without a mask transformers takes positions that skip for several sequences in one row, and parts them.
+    placed = {} if positions is None else {"position_ids": positions, "attention_mask": torch.ones_like(positions)}
     with torch.autocast(ids.device.type, torch.bfloat16):
-        logits = forward(input_ids=ids[:, :-1], use_cache=False).logits
+        logits = forward(input_ids=ids[:, :-1], use_cache=False, **placed).logits
         return nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from longreach.core.method import Method
+from longreach.models.weights import equip, needs_weights, own_weights
 from longreach.testing.models import tiny_model
 
 WINDOW = 32  # trained window of the models: shorter than LENGTH, so that methods which act beyond it are seen to act
@@ -72,6 +73,27 @@ def moves(method: Method, ours: Tensor, stock: Tensor) -> int:
 def shared_model(family: str = "llama", window: int = WINDOW) -> PreTrainedModel:
     """A tiny model that checks share; they leave it as it was (one of them proves it)."""
     return tiny_model(family, max_position_embeddings=window)
+
+
+def model_for(method: Method, family: str = "llama", window: int = WINDOW) -> PreTrainedModel:
+    """The shared model for a method: with random weights for those that it has of its own."""
+    if not needs_weights((method,)):
+        return shared_model(family, window)
+    return _equipped(method, family, window)
+
+
+@cache
+def _equipped(method: Method, family: str, window: int) -> PreTrainedModel:
+    return with_weights(tiny_model(family, max_position_embeddings=window), method)
+
+
+def with_weights(model: PreTrainedModel, method: Method) -> PreTrainedModel:
+    """The model with random weights for those that the method has of its own."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in own_weights(equip(model, method)).values():
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.5)
+    return model
 
 
 @torch.no_grad()

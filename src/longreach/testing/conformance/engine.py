@@ -23,10 +23,11 @@ from longreach.testing.conformance.base import (
     close,
     left_padding,
     logits,
+    model_for,
     moves,
     require,
     same,
-    shared_model,
+    with_weights,
     written,
 )
 from longreach.testing.models import VOCABULARY, random_ids, tiny_model
@@ -40,7 +41,7 @@ _NEUTRAL_WINDOW = 128  # of the models that neutral settings must not change: lo
 
 def check_changes_the_model(method: Method) -> int:
     """Every setting but the neutral ones changes the logits: what the other checks compare is the method, not the bare model."""
-    model, ids = shared_model(), random_ids(1, LENGTH)
+    model, ids = model_for(method), random_ids(1, LENGTH)
     stock = logits(model, ids)
     with apply(model, method):
         return moves(method, logits(model, ids), stock)
@@ -50,7 +51,7 @@ def check_neutral(method: Method) -> int:
     """A setting that changes nothing gives the model's own logits."""
     compared = 0
     for family in ("llama_mha", "llama", "qwen2_mixed"):
-        model, ids = shared_model(family, _NEUTRAL_WINDOW), random_ids(2, LENGTH)
+        model, ids = model_for(method, family, _NEUTRAL_WINDOW), random_ids(2, LENGTH)
         stock = logits(model, ids)
         with apply(model, method):
             compared += close(logits(model, ids), stock, f"{family}, at once")
@@ -64,7 +65,7 @@ def check_reference(method: Method) -> int:
     real = mask.bool()
     compared = 0
     for family in SHAPES:
-        model = shared_model(family)
+        model = model_for(method, family)
         with torch.no_grad():
             wanted, wanted_padded = naive_logits(model, (method,), ids), naive_logits(model, (method,), ids, real)[real]
         with apply(model, method):
@@ -81,7 +82,7 @@ def check_gradients(method: Method) -> int:
     compared = 0
     ids, mask = random_ids(2, LENGTH), left_padding((LENGTH - 11, LENGTH))
     for family in ("llama", "gemma2", "gpt_oss"):
-        model = shared_model(family)
+        model = model_for(method, family)
         with apply(model, method):
             ours = _gradients(model, model(ids, attention_mask=mask, use_cache=False).logits, mask)
         wanted = _gradients(model, naive_logits(model, (method,), ids, mask.bool()), mask)
@@ -100,7 +101,7 @@ def _gradients(model: PreTrainedModel, values: Tensor, mask: Tensor) -> dict[str
 
 def check_causality(method: Method) -> int:
     """Changing a token changes what comes after it and nothing before it."""
-    model, ids = shared_model(), random_ids(1, LENGTH)
+    model, ids = model_for(method), random_ids(1, LENGTH)
     compared = 0
     for place in (1, 17, LENGTH - 1):
         other = ids.clone()
@@ -117,7 +118,7 @@ def check_chunks(method: Method) -> int:
     ids = random_ids(2, 150)
     compared = 0
     for family in ("llama", "qwen2_mixed"):
-        model = shared_model(family)
+        model = model_for(method, family)
         with apply(model, method):
             wanted = logits(model, ids)
             for sizes in ((13, 9, 1, 17, 70, 40), (64, 64, 22), (149, 1)):
@@ -129,7 +130,7 @@ def check_decoding(method: Method) -> int:
     """Decoding token by token through the cache gives what one pass over the whole gives."""
     compared = 0
     for family in ("llama", "gpt_neox"):
-        model, ids = shared_model(family), random_ids(2, 90)
+        model, ids = model_for(method, family), random_ids(2, 90)
         with apply(model, method):
             compared += close(cached_logits(model, ids, [1] * 90), logits(model, ids), family)
     return compared
@@ -137,7 +138,7 @@ def check_decoding(method: Method) -> int:
 
 def check_left_padding(method: Method) -> int:
     """A left-padded batch gives what its rows give one by one: at once, in chunks, and written greedily."""
-    model, ids, mask = shared_model(), random_ids(len(_PADDED), LENGTH), left_padding(_PADDED)
+    model, ids, mask = model_for(method), random_ids(len(_PADDED), LENGTH), left_padding(_PADDED)
     compared = 0
     with apply(model, method):
         at_once, in_chunks = logits(model, ids, mask), cached_logits(model, ids, [16] * 4, mask)
@@ -154,7 +155,7 @@ def check_left_padding(method: Method) -> int:
 
 def check_lengths(method: Method) -> int:
     """Inputs of 1 token, of one less and one more than where the method changes its behaviour, and of twice that."""
-    model = shared_model()
+    model = model_for(method)
     compared = 0
     for length in sorted(set(_lengths(method))):
         ids = random_ids(1, length)
@@ -169,7 +170,7 @@ def check_lengths(method: Method) -> int:
 
 def _edges(method: Method) -> set[int]:
     """Distances and indices at which the method changes its behaviour: of its bands, and its whole-number settings."""
-    layer = LayerContext(layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=2, trained_window=WINDOW)
+    layer = LayerContext(layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=2, hidden_size=2, trained_window=WINDOW)
     views: tuple[View, ...] = getattr(method, "bands", lambda _: None)(layer) or ()
     found = [
         edge
@@ -193,7 +194,7 @@ def _lengths(method: Method) -> Iterator[int]:
 
 def check_undo(method: Method) -> int:
     """After the context, also one left by an exception in the middle of a forward pass, everything is as it was."""
-    model, ids = tiny_model(max_position_embeddings=WINDOW), random_ids(1, 40)
+    model, ids = with_weights(tiny_model(max_position_embeddings=WINDOW), method), random_ids(1, 40)
     stock, before = logits(model, ids), snapshot(model)
     with apply(model, method):
         logits(model, ids)
@@ -216,7 +217,7 @@ def _interrupt(module: nn.Module, args: Any, output: Any) -> None:
 
 def check_same_seed(method: Method) -> int:
     """Sampling twice with one seed writes the same; with another seed it does not."""
-    model, ids = shared_model(), random_ids(2, LENGTH)
+    model, ids = model_for(method), random_ids(2, LENGTH)
     tokens = []
     with apply(model, method):
         for seed in (7, 7, 8):
@@ -228,7 +229,7 @@ def check_same_seed(method: Method) -> int:
 
 def check_bounded_memory(method: Method) -> int:
     """After 40 windows the cache holds no more bytes than after 20, and knows how many tokens it has seen."""
-    model, window, step = shared_model(), max(_edges(method)), 8
+    model, window, step = model_for(method), max(_edges(method)), 8
     ids = random_ids(1, (40 * window + step - 1) // step * step)
     past = DynamicCache(config=model.config)
     held: dict[int, int] = {}
@@ -266,7 +267,7 @@ def _inside(thing: Any) -> Iterable[Any]:
 
 def check_beams(method: Method) -> int:
     """Beam search with several returned sequences and left padding writes what it writes without any cache."""
-    model, ids, mask = shared_model(), random_ids(2, LENGTH), left_padding((LENGTH, 31))
+    model, ids, mask = model_for(method), random_ids(2, LENGTH), left_padding((LENGTH, 31))
     with apply(model, method):
         search = {"num_beams": 3, "num_return_sequences": 2}
         return same(written(model, ids, mask, **search), written(model, ids, mask, use_cache=False, **search), "beams")
@@ -277,7 +278,7 @@ def check_prompt_lookup(method: Method) -> int:
     ids = random_ids(1, 12).repeat(1, 4)  # repeats, so that there is something to look up
     compared = 0
     for family in ("llama", "qwen2_mixed"):
-        model = shared_model(family)
+        model = model_for(method, family)
         with apply(model, method):
             compared += same(written(model, ids, tokens=12, prompt_lookup_num_tokens=4), written(model, ids, tokens=12), family)
     return compared
@@ -285,7 +286,7 @@ def check_prompt_lookup(method: Method) -> int:
 
 def check_lost_tokens_stay_lost(method: Method) -> int:
     """A cache that forgets takes back the tokens of the last pass; asked for more it says that it cannot, and gives no wrong answers."""
-    model, ids = shared_model(), random_ids(1, 3 * max(_edges(method)) + 2)
+    model, ids = model_for(method), random_ids(1, 3 * max(_edges(method)) + 2)
     past = DynamicCache(config=model.config)
     with apply(model, method), torch.no_grad():
         wanted = logits(model, ids)[:, -2:]
@@ -303,7 +304,7 @@ def check_lost_tokens_stay_lost(method: Method) -> int:
 
 def check_deepcopy(method: Method) -> int:
     """A copy of the model made inside the context works under the method, and shares nothing with the original."""
-    model, ids = tiny_model(max_position_embeddings=WINDOW), random_ids(2, LENGTH)
+    model, ids = with_weights(tiny_model(max_position_embeddings=WINDOW), method), random_ids(2, LENGTH)
     with apply(model, method):
         wanted = logits(model, ids)
         twin = copy.deepcopy(model)
@@ -317,7 +318,7 @@ def check_deepcopy(method: Method) -> int:
 
 def check_no_nesting(method: Method) -> int:
     """Applying inside an applied method is refused, and the outer one stays."""
-    model, ids = shared_model(), random_ids(1, 40)
+    model, ids = model_for(method), random_ids(1, 40)
     with apply(model, method):
         wanted = logits(model, ids)
         try:
@@ -331,7 +332,7 @@ def check_no_nesting(method: Method) -> int:
 
 def check_old_caches_are_refused(method: Method) -> int:
     """A cache filled under the method is refused after the context, and a cache filled before it inside; both by a clear error."""
-    model, ids = shared_model(), random_ids(1, 20)
+    model, ids = model_for(method), random_ids(1, 20)
     inside, outside = DynamicCache(config=model.config), DynamicCache(config=model.config)
     with torch.no_grad():
         model(ids, past_key_values=outside, use_cache=True)

@@ -1,0 +1,188 @@
+"""Trains a small Llama from scratch under each way to tell positions, on short texts, and compares how far each reads.
+
+    python recipes/scratch.py --data FOLDER [--methods SPEC ...] [--tokens 2M] [--work DIR] [--evidence FILE]
+
+FOLDER holds `train/*.txt` and `valid/*.txt` (books). Each model is kept in its folder in DIR, with its method; a run that was killed goes
+on when the same command is given again.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from learned_positions import Ids, encode, mean, show, train
+from nano import read_books
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, set_seed
+
+import longreach
+from longreach.core.spec import parse
+from longreach.evaluation.measure import measure, parse_tasks
+from longreach.evaluation.rows import Row, Rows
+from longreach.models.weights import own_weights
+from longreach.training.pretrain import PretrainConfig
+from longreach.training.samplers.base import Geometry
+from longreach.training.samplers.randomized import Randomized
+
+WINDOW, TARGET = 128, 1024
+NAME = "Llama, 1.6M parameters"
+TEXTS = 16  # windows of held-out text
+ROPE, RANDOMIZED, TUNED = "rope", "randomized", "nope+head_temperature"
+METHODS = (
+    ROPE, RANDOMIZED, "nope", "nope+alibi", "nope+t5_bias", "nope+cable", f"lex:block_size={WINDOW // 2}", "fope", "rope_alibi",
+)  # fmt: skip
+TUNE_STEPS, TUNE_BATCH, TUNE_RATE = 60, 2, 1e-2  # of the temperatures, on texts of the target length
+METRICS = {
+    "scratch_rise_8x": "loss at 4 to 8 times the training length above that of the same tokens read inside it, nats a token",
+    "scratch_rise_2x_below_rope": "that rise at 1 to 2 times the training length, above that of rotary positions",
+    "scratch_rise_8x_below_rope": "that rise at 4 to 8 times the training length, above that of rotary positions",
+    "scratch_tuned_gain_8x": "loss at 4 to 8 times the training length, below that of the same model without, nats a token",
+}
+
+
+def model_config(tokenizer: PreTrainedTokenizerBase) -> LlamaConfig:
+    """Llama with 4 layers of 160 and 5 heads of 32."""
+    return LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=160, intermediate_size=448, num_hidden_layers=4, num_attention_heads=5,
+        max_position_embeddings=WINDOW, tie_word_embeddings=True, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+
+
+def spec_of(name: str, model: PreTrainedModel | None = None) -> str:
+    """The spec that a model is trained under, and, given the saved model, what has to be applied to it: rotary positions need nothing,
+    and what a config can express (nope by itself) stands in its config.
+    """
+    spec = "" if name in (ROPE, RANDOMIZED) else name
+    if model is not None and spec and vars(model)["longreach_record"].exported:
+        return spec.removeprefix("nope").removeprefix("+")
+    return spec
+
+
+def trained(
+    name: str, tokenizer: PreTrainedTokenizerBase, ids: Ids, config: PretrainConfig, work: Path, held_out: torch.Tensor
+) -> PreTrainedModel:
+    """The model trained under a method; from its folder where it is there."""
+    folder, spec = work / name.replace(":", "-").replace("=", ""), spec_of(name)
+    if (folder / "longreach.json").is_file():
+        return longreach.load(folder, apply_method=False).model
+    set_seed(0)
+    model = longreach.equip(LlamaForCausalLM(model_config(tokenizer)), spec)
+    positions = randomized_positions(config) if name == RANDOMIZED else None
+    with longreach.apply(model, spec):
+        train(model, ids, config, work / f"{folder.name}-run", held_out, tokenizer, positions=positions)
+    longreach.save(model, tokenizer, folder, method=spec or None, target=TARGET if spec else None)
+    return longreach.load(folder, apply_method=False).model
+
+
+def randomized_positions(config: PretrainConfig) -> Any:
+    """step -> positions [B, T] drawn from the whole target and sorted, for each row anew."""
+    geometry = Geometry(seq_len=config.seq_len, target=TARGET, trained_window=WINDOW)
+
+    def positions(step: int) -> torch.Tensor:
+        rng = np.random.default_rng((1, step))
+        rows = [Randomized().sample(rng, geometry)[1] for _ in range(config.batch_size)]
+        return torch.from_numpy(np.stack(rows)).long()
+
+    return positions
+
+
+def tuned_temperatures(model: PreTrainedModel, ids: Ids) -> PreTrainedModel:
+    """The model with a temperature for each head, trained on texts of the target length; nothing else of it is."""
+    spec = spec_of(TUNED, model)
+    longreach.equip(model, spec)
+    temperatures = list(own_weights(model).values())
+    optimizer = torch.optim.AdamW(temperatures, lr=TUNE_RATE, weight_decay=0)
+    with longreach.apply(model, spec):
+        for step in range(TUNE_STEPS):
+            starts = np.random.default_rng((2, step)).integers(0, len(ids) - TARGET, size=TUNE_BATCH)
+            batch = torch.tensor(np.stack([ids[start : start + TARGET] for start in starts]))
+            loss = model(batch, labels=batch, use_cache=False).loss
+            for weight, gradient in zip(temperatures, torch.autograd.grad(loss, temperatures), strict=True):
+                weight.grad = gradient
+            optimizer.step()
+            if step % 20 == 0:
+                print(f"temperatures: step {step} loss {loss.item():.3f}", flush=True)
+    return model
+
+
+def losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, text: str, rows: Rows) -> dict[str, list[Row]]:
+    """Rows of the loss by position, and of the same tokens read inside a window."""
+    common: dict[str, Any] = {
+        "text": text, "windows": TEXTS, "to": TARGET, "trained_window": WINDOW, "rows": rows, "method": spec_of(name, model) or None,
+        "name": f"{NAME}, {name}",
+    }  # fmt: skip
+    inside = measure(model, tokenizer, tasks=parse_tasks(f"loss_inside:window_size={WINDOW}"), **common)
+    return {name: measure(model, tokenizer, tasks=parse_tasks("loss"), **common), f"{name}, inside a window": inside}
+
+
+def rise(found: dict[str, list[Row]], name: str, times: int) -> float:
+    """Nats a token between `times` / 2 and `times` windows, above the same tokens inside a window."""
+    far = [mean(found[each], lambda row: row.length == times * WINDOW) or 0.0 for each in (name, f"{name}, inside a window")]
+    return far[0] - far[1]
+
+
+def evidence(found: dict[str, list[Row]], names: Sequence[str], command: str) -> list[dict[str, object]]:
+    """A row of the evidence table for each claim that these models can show."""
+    rows: list[dict[str, object]] = []
+    for name in names:
+        method = type(parse(spec_of(name))[-1]) if spec_of(name) else None
+        for claim in method.info.claims if method is not None else ():
+            if claim.metric not in METRICS:
+                continue
+            number = {
+                "scratch_rise_8x": lambda name=name: rise(found, name, 8),
+                "scratch_rise_2x_below_rope": lambda name=name: rise(found, name, 2) - rise(found, ROPE, 2),
+                "scratch_rise_8x_below_rope": lambda name=name: rise(found, name, 8) - rise(found, ROPE, 8),
+                "scratch_tuned_gain_8x": lambda name=name: (
+                    -sum(sign * (mean(found[each], lambda row: row.length == TARGET) or 0.0) for sign, each in ((1, name), (-1, "nope")))
+                ),
+            }[claim.metric]()
+            rows.append(
+                {
+                    "method": parse(spec_of(name))[-1].name(), "model": NAME, "data": "held-out books",
+                    "setting": f"`{name}`, trained on {WINDOW}, read to {TARGET} tokens", "metric": METRICS[claim.metric],
+                    "number": number, "paper_claim": claim.text, "delivers": claim.holds(number), "command": command,
+                }
+            )  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    """Train each, measure each, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/*.txt and valid/*.txt")
+    parser.add_argument("--methods", nargs="+", default=METHODS, metavar="SPEC", help=f"{ROPE}, {RANDOMIZED}, or specs")
+    parser.add_argument("--tokens", default="2M", help="tokens to train each on, in millions (2M)")
+    parser.add_argument("--work", type=Path, default=Path("scratch-run"), help="folder for models and results")
+    parser.add_argument("--evidence", type=Path, help="file for the rows of the evidence table (.jsonl)")
+    args = parser.parse_args()
+    config = PretrainConfig(tokens=int(float(args.tokens.rstrip("M")) * 1e6), seq_len=WINDOW, compile=False)
+    args.work.mkdir(parents=True, exist_ok=True)
+    tokenizer = longreach.load("nano").tokenizer
+    ids = encode(tokenizer, read_books(args.data / "train"), 2 * config.tokens)
+    valid = "\n\n".join(read_books(args.data / "valid"))
+    held_out = torch.tensor(encode(tokenizer, [valid[:200_000]], 16 * TARGET).reshape(16, TARGET))
+    found: dict[str, list[Row]] = {}
+    rows = Rows(args.work / "rows.jsonl")
+    names = list(args.methods)
+    for name in names:
+        model = trained(name, tokenizer, ids, config, args.work, held_out)
+        found |= losses(model, tokenizer, name, valid, rows)
+        if name == "nope":
+            found |= losses(tuned_temperatures(model, ids), tokenizer, TUNED, valid, rows)
+    show(found)
+    if ROPE in names:
+        command = f"python recipes/scratch.py --data FOLDER --tokens {args.tokens}"
+        told = evidence(found, [*names, *([TUNED] if "nope" in names else [])], command)
+        for row in told:
+            print(f"{row['method']}: {row['metric']} {row['number']:.3g} ({'holds' if row['delivers'] else 'does not hold'})")
+        if args.evidence:
+            args.evidence.write_text("".join(json.dumps(row) + "\n" for row in told), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Weights of methods' own: parameters of the attention layers, so that they are trained, moved, saved and copied with the model."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from longreach.core.bands import LayerContext
+from longreach.core.errors import CheckpointError, UnsupportedError
+from longreach.core.method import Method
+from longreach.models.record import stack_of
+from longreach.models.rotation import Attention
+from longreach.models.window import trained_window
+
+HOLDER = "longreach_weights"  # attribute of an attention module, and part of the weights' names
+OWN_WEIGHTS = "longreach.safetensors"  # beside a checkpoint's weights
+
+
+def needs_weights(stack: Iterable[Method]) -> list[Method]:
+    """The methods of a stack that have weights of their own."""
+    return [method for method in stack if type(method).weights is not Method.weights]
+
+
+def weights_of(module: nn.Module, first: nn.Module) -> dict[str, Tensor]:
+    """`method.name` -> weight of an attention module; what it does not have itself is that of the first layer."""
+    return {
+        f"{method}.{name}": weight
+        for each in (first, module)
+        if isinstance(holder := getattr(each, HOLDER, None), nn.ModuleDict)
+        for method, weights in holder.items()
+        for name, weight in weights.named_parameters()
+    }
+
+
+def equip(model: PreTrainedModel, methods: str | Method | Iterable[Method]) -> PreTrainedModel:
+    """Give the model the weights that methods need of their own, as they are before training; what it has of them stays.
+
+    Then the methods can be applied to it, trained with it, and saved with it. Returns: the model.
+    Raises: UnsupportedError for a model that the engine cannot run.
+    """
+    from longreach.models.examine import examine  # it imports the engine, which imports this
+
+    stack = stack_of(methods)
+    if not (own := needs_weights(stack)):
+        return model
+    attentions = examine(model, trained_window(model.config.get_text_config()))
+    for attention, context in zip(attentions, contexts(model, attentions), strict=True):
+        for method in own:
+            if attention.window is None and (made := method.weights(context)):
+                holder = getattr(attention.module, HOLDER, None)
+                if not isinstance(holder, nn.ModuleDict):
+                    attention.module.add_module(HOLDER, holder := nn.ModuleDict())
+                if method.name() not in holder:
+                    like: dict[str, Any] = {"dtype": model.dtype, "device": model.device}
+                    holder[method.name()] = nn.ParameterDict({name: nn.Parameter(value.to(**like)) for name, value in made.items()})
+    return model
+
+
+def contexts(model: PreTrainedModel, attentions: Sequence[Attention]) -> list[LayerContext]:
+    """What methods may know of each layer."""
+    config = model.config.get_text_config()
+    first = next((attention.module for attention in attentions if attention.window is None), attentions[0].module)
+    return [
+        LayerContext(
+            layer_idx=index, num_layers=len(attentions), num_heads=attention.num_heads, num_kv_heads=attention.num_kv_heads,
+            head_dim=attention.head_dim, hidden_size=config.hidden_size, trained_window=trained_window(config),
+            first=attention.module is first, weights=weights_of(attention.module, first),
+        )
+        for index, attention in enumerate(attentions)
+    ]  # fmt: skip
+
+
+def check_weights(stack: Iterable[Method], model: PreTrainedModel, attentions: Sequence[Attention]) -> None:
+    """Raise UnsupportedError for a method whose weights the model lacks."""
+    for method in needs_weights(stack):
+        for attention, context in zip(attentions, contexts(model, attentions), strict=True):
+            missing = [name for name in method.weights(context) if f"{method.name()}.{name}" not in context.weights]
+            if attention.window is None and missing:
+                why = f"it has no weights for it ({', '.join(missing)})"
+                raise UnsupportedError(method.spec, type(model).__name__, why, "give it some (longreach.equip) and train them")
+
+
+def own_weights(model: PreTrainedModel) -> dict[str, Tensor]:
+    """The parameters that methods have in the model, by their names in it."""
+    return {name: value for name, value in model.named_parameters() if f".{HOLDER}." in name}
+
+
+def load_weights(model: PreTrainedModel, file: Path) -> None:
+    """Take the methods' weights from a file that a checkpoint was saved with.
+
+    Raises: CheckpointError where it lacks some.
+    """
+    if not (own := own_weights(model)):
+        return
+    stored = load_file(file) if file.is_file() else {}
+    if missing := own.keys() - stored.keys():
+        raise CheckpointError(f"{file} lacks {len(missing)} of the methods' weights (the first: {min(missing)}); it is not whole")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(stored[name])
