@@ -40,6 +40,11 @@ class Alibi(AttentionPolicy):
     def __post_init__(self) -> None:
         at_least(self, 1, "factor")
 
+    @classmethod
+    def auto_factor(cls, trained_window: int, target: int) -> float:
+        """target / trained_window: no distance exceeds the trained ones."""
+        return max(1.0, target / trained_window)
+
     def bias(self, distance: Tensor, layer: LayerContext) -> Tensor:
         """-slope * distance / factor."""
         slopes = torch.tensor(alibi_slopes(layer.num_heads), device=distance.device)

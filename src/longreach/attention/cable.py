@@ -50,4 +50,4 @@ class Cable(AttentionPolicy):
 METHOD = Cable
 EXAMPLES = (Cable(),)
 NEUTRAL = ()
-BAD = ({"slope": 1},)
+BAD = ()

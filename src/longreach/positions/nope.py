@@ -1,9 +1,9 @@
 """NoPE: no positions; rotary frequencies are 0, and a model learns order from causal attention alone.
 
-Paper: The Impact of Positional Encoding on Length Generalization in Transformers, 2023, arXiv:2305.19466; for language models Length
-Generalization of Causal Transformers without Position Encoding, 2024, arXiv:2404.12224
-Cost: none.   Limits: a model has to be trained under it; one that was trained with positions does not work without. It extrapolates to
-about twice its window, and attention spreads beyond (see head_temperature).
+Paper: Length Generalization of Causal Transformers without Position Encoding, 2024, arXiv:2404.12224
+Cost: none.   Limits: a model has to be trained under it; one that was trained with positions does not work without. It reads on to about
+twice its window, and attention spreads beyond (see head_temperature).
+Differs from the paper: nothing. (A model with rotary modules keeps them, at frequencies of 0, and needs no other code.)
 """
 
 from dataclasses import dataclass
@@ -43,4 +43,4 @@ class Nope(PositionsMethod):
 METHOD = Nope
 EXAMPLES = (Nope(),)
 NEUTRAL = ()
-BAD = ({"factor": 2},)
+BAD = ()
