@@ -19,7 +19,7 @@ TO = "256"
 def folder(tmp_path_factory):
     """A checkpoint with a trained window of 128 tokens, a text, and room for results."""
     place = tmp_path_factory.mktemp("evidence")
-    tiny_model(vocab_size=VOCABULARY, num_hidden_layers=2).save_pretrained(place / "tiny")
+    tiny_model(vocab_size=VOCABULARY, num_hidden_layers=1).save_pretrained(place / "tiny")
     tokenizer().save_pretrained(place / "tiny")
     (place / "tiny" / "README.md").write_text("# tiny\n\n- Data: random\n  numbers.\n- Training: none.\n", encoding="utf-8")
     (place / "book.txt").write_text(real_text(), encoding="utf-8")
@@ -106,7 +106,7 @@ def test_what_was_measured_is_not_measured_again(call, folder, monkeypatch):
         ("lengths", ("--name", "a/b"), "give another with --name"),
         ("lengths", ("--windows", "4000"), "the text is too short"),
         ("evidence", ("--fitted", "none.json"), "none.json"),
-        ("evidence", ("--model", "nowhere"), "evidence: no such folder: nowhere"),
+        ("evidence", ("--model", "./nowhere"), "evidence: no such folder: ./nowhere"),
     ],
 )
 def test_wrong_options_get_one_line(call, capsys, script, options, words):
