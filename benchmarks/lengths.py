@@ -1,16 +1,17 @@
 """Compares all methods on one model at 1, 2, 4 and 8 times its trained window, and writes the rows of the docs' table.
 
-    python benchmarks/lengths.py [--model FOLDER --name NAME] [--to 4096] [--also self_extend+log_n]...
+    python benchmarks/lengths.py [--model FOLDER --name NAME] [--to 4096] [--also self_extend+log_n]... [--only METHOD]...
 
 A method takes part by suggesting settings: at each length its first suggestion for that length, and at the trained window that for the
 longest one, which shows what it costs short texts. A method that improves others is stacked on the best one that it improves. Rows go to
 docs/evidence/lengths/NAME.jsonl; `make docs` draws the table. What was measured is kept in --rows, so that a run that was stopped goes on.
+A model that was tuned to a length needs no method: `--only stock`.
 """
 
-import math
 import sys
 from collections.abc import Sequence
-from statistics import harmonic_mean
+from itertools import pairwise
+from statistics import fmean, harmonic_mean
 
 from _subject import Given, given, parser
 
@@ -20,10 +21,14 @@ from longreach.core.errors import InputError, LongreachError
 from longreach.core.spec import check_spec, parse, unparse
 from longreach.evaluation.candidates import Candidate, applicable
 from longreach.evaluation.evidence import Subject, bounds, found_share, write
-from longreach.evaluation.intervals import Interval, mean_interval
+from longreach.evaluation.intervals import mean_interval
 
 SAMPLES = 4  # prompts of each depth and length
-STOCK = ""
+STOCK = "stock"  # the model as it is
+_NO_NUMBERS: dict[str, object] = {
+    "texts": 0, "prompts": 0, "forgets": False,
+    **dict.fromkeys(("loss", "rise", "rise_low", "rise_high", "found", "found_low", "found_high", "tokens_per_s", "peak_bytes")),
+}  # fmt: skip
 
 
 def methods() -> list[str]:
@@ -34,8 +39,10 @@ def methods() -> list[str]:
 def spec_for(method: str, window: int, target: int) -> str | None:
     """The spec of a method for a target: a bare name at its beginning is its first suggestion; None where it suggests none."""
     first, plus, rest = method.partition("+")
+    if method == STOCK:
+        return ""
     if first not in registry.names():
-        return unparse(parse(method, trained_window=window, target=target)) if method else STOCK
+        return unparse(parse(method, trained_window=window, target=target))
     suggested = registry.get(first).suggest(window, target)
     return f"{suggested[0].spec}{plus}{rest}" if suggested else None
 
@@ -49,29 +56,28 @@ def measure_method(method: str, subject: Subject, samples: int) -> list[dict[str
         _, refused = applicable(subject.model, [Candidate(stack=parse(longest))])
         if refused:
             raise LongreachError(refused[longest])
-    entries = []
-    before = {end: start for start, end in zip((0, *subject.edges), subject.edges, strict=False)}
-    for length in (edge for edge in subject.edges if edge >= subject.window):
-        spec = longest if length == subject.window else spec_for(method, subject.window, length)
-        rises = {} if spec is None else subject.rises(spec, start=before[length], end=length)
-        losses = {} if spec is None else subject.losses(spec, start=before[length], end=length)
-        answers = {} if spec is None else subject.answers(spec, length, samples)
-        speed = [row for row in subject.loss_rows(spec, length) if row.length == length] if losses and spec is not None else []
-        entries.append(
-            {
-                "method": method or "stock model", "setting": spec, "length": length, "texts": len(rises), "prompts": len(answers),
-                "loss": mean_interval(list(losses.values())).mean if losses else None,
-                **bounds(mean_interval(list(rises.values())) if rises else _NOTHING, "rise", "rise_low", "rise_high"),
-                **bounds(found_share(answers) if answers else _NOTHING, "found", "found_low", "found_high"),
-                "tokens_per_s": harmonic_mean([row.tokens_per_s or 0.0 for row in speed]) if speed else None,
-                "peak_bytes": max((row.peak_bytes or 0 for row in speed), default=None),
-                "forgets": bool(spec) and any(one.info.forgets for one in parse(spec)),
-            }
-        )  # fmt: skip
+    name, entries = "stock model" if method == STOCK else method, []
+    for start, length in pairwise((0, *subject.edges)):
+        if length >= subject.window:
+            spec = longest if length == subject.window else spec_for(method, subject.window, length)
+            numbers = _numbers(spec, subject, start, length, samples) if spec is not None else _NO_NUMBERS
+            entries.append({"method": name, "setting": spec, "length": length, **numbers})
     return entries
 
 
-_NOTHING = Interval(math.nan, math.nan, math.nan)
+def _numbers(spec: str, subject: Subject, start: int, length: int, samples: int) -> dict[str, object]:
+    """Of the last octave of texts of that length, and of prompts of that length; None where the model cannot read so far."""
+    losses, rises = subject.losses(spec, start=start, end=length), subject.rises(spec, start=start, end=length)
+    answers = subject.answers(spec, length, samples)
+    speed = [row for row in subject.loss_rows(spec, length) if row.length == length]
+    return _NO_NUMBERS | {
+        "forgets": bool(spec) and any(one.info.forgets for one in parse(spec)),
+        **({"prompts": len(answers), **bounds(found_share(answers), "found", "found_low", "found_high")} if answers else {}),
+        **({"texts": len(rises), **bounds(mean_interval(list(rises.values())), "rise", "rise_low", "rise_high")} if rises else {}),
+        **({"loss": fmean(losses.values())} if losses else {}),
+        **({"tokens_per_s": harmonic_mean([row.tokens_per_s or 0.0 for row in speed])} if speed else {}),
+        **({"peak_bytes": max(row.peak_bytes or 0 for row in speed)} if speed else {}),
+    }
 
 
 def stacks(measured: Sequence[Sequence[dict[str, object]]], subject: Subject) -> list[str]:
@@ -87,8 +93,8 @@ def stacks(measured: Sequence[Sequence[dict[str, object]]], subject: Subject) ->
     return found
 
 
-def compare(found: Given, also: Sequence[str], samples: int) -> list[dict[str, object]]:
-    """The rows of all methods."""
+def compare(found: Given, also: Sequence[str], only: Sequence[str], samples: int) -> list[dict[str, object]]:
+    """The rows of all methods, and of those in `also`; or of those in `only`."""
     subject = found.subject
     measured = []
 
@@ -98,29 +104,33 @@ def compare(found: Given, also: Sequence[str], samples: int) -> list[dict[str, o
         except InputError:
             raise  # what is wrong with the text or the lengths
         except LongreachError as error:
-            print(f"{method or 'stock model'}: {error}; it is left out")
+            print(f"{method}: {error}; it is left out")
             return
         measured.append(entries)
         for each in entries:
             loss, share = ("-" if each[part] is None else f"{each[part]:.3f}" for part in ("rise", "found"))
             print(f"{each['method']} at {each['length']}: loss {loss} above inside, found {share}  ({each['setting']})", flush=True)
 
-    for method in methods():
+    for method in only or methods():
         add(method)
-    for method in dict.fromkeys([*stacks(measured, subject), *also]):
+    for method in dict.fromkeys([*([] if only else stacks(measured, subject)), *also]):
         add(method)
+    if not any(measured):
+        raise LongreachError("no method could be measured on this model")
     facts = {"model": found.facts["model"], "window": subject.window, "data": found.data, "command": found.command}
     return [{**facts, **entry} for entries in measured for entry in entries]
 
 
-def check_also(method: str) -> None:
+def check_named(method: str) -> None:
     """Refuse, before anything is measured, a method that does not parse or that suggests no setting of its own."""
     first, plus, rest = method.partition("+")
+    if method == STOCK:
+        return
     if first not in registry.names():
         check_spec(method)
         return
     if not registry.get(first).suggest(512, 4096):
-        raise InputError(f"--also {method}: {first} suggests no setting of its own; write {first}:key=value, or stack it on another method")
+        raise InputError(f"{first} suggests no setting of its own; write {first}:key=value, or stack it on another method")
     if plus:
         check_spec(rest)
 
@@ -129,15 +139,18 @@ def main() -> None:
     """Measure, and write the rows."""
     options = parser(__doc__ or "")
     options.add_argument("--also", metavar="METHOD", action="append", default=[], help="another method or stack, by name or as a spec")
+    options.add_argument("--only", metavar="METHOD", action="append", default=[], help=f"only this one; {STOCK} is the model as it is")
     options.add_argument("--samples", type=int, default=SAMPLES, help=f"prompts of each depth and length [default: {SAMPLES}]")
     args = options.parse_args()
     try:
-        for method in args.also:
-            check_also(method)
-        few = "" if args.samples == SAMPLES else f" --samples {args.samples}"
+        for method in (*args.also, *args.only):
+            check_named(method)
+        extra = [f" --{option} {method}" for option in ("also", "only") for method in getattr(args, option)]
+        if args.samples != SAMPLES:
+            extra.append(f" --samples {args.samples}")
         with BarProgress() as progress:
-            found = given(args, "lengths.py", "".join(f" --also {method}" for method in args.also) + few, progress)
-            print(f"Rows: {write(args.out, found.facts, compare(found, args.also, args.samples), 'lengths')}")
+            found = given(args, "lengths.py", "".join(extra), progress)
+            print(f"Rows: {write(args.out, found.facts, compare(found, args.also, args.only, args.samples), 'lengths')}")
     except LongreachError as error:
         print(f"lengths: {error}", file=sys.stderr)
         sys.exit(2)

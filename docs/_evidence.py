@@ -132,7 +132,8 @@ def _lengths(rows: Sequence[Cells]) -> list[str]:
     """Two tables for each model: loss and retrieval."""
     parts = [
         "All methods that need no training, each with its first suggestion for the length; at the trained window (1x) with that for the "
-        "longest length, so that what it costs short texts shows. Speed depends on the machine: `benchmarks/speed.py` compares it."
+        "longest length, so that what it costs short texts shows. The tables name each by that setting. Speed depends on the machine: "
+        "`benchmarks/speed.py` compares it."
     ]
     for model in dict.fromkeys(row["model"] for row in rows):
         own = [row for row in rows if row["model"] == model]
@@ -179,7 +180,7 @@ def loss_cell(row: Cells | None) -> str:
     if row is None or row["rise"] is None:
         return _MISSING
     half = "" if row["rise_high"] is None else f" ± {row['rise_high'] - row['rise']:.3f}"
-    return f"{row['rise']:+.3f}{half}"
+    return f"{round(row['rise'], 3) + 0.0:+.3f}{half}"  # + 0.0: what rounds to nothing has no minus
 
 
 def found_cell(row: Cells | None) -> str:

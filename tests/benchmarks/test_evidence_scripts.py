@@ -69,6 +69,14 @@ def test_all_methods_are_compared_by_length(call, folder):
     assert model["trained_on"] == "random numbers."
 
 
+def test_a_tuned_model_can_be_shown_alone(call, folder):
+    call("lengths", "--samples", "1", "--only", "stock", "--name", "tuned", "--trained-on", "made, then books")
+    rows = lines(folder / "out" / "lengths" / "tuned.jsonl")
+    assert [(row["method"], row["setting"], row["length"]) for row in rows] == [("stock model", "", 128), ("stock model", "", 256)]
+    assert rows[0]["command"].endswith("--only stock --samples 1")
+    assert lines(folder / "out" / "models" / "tuned.json")[0]["trained_on"] == "made, then books"
+
+
 def test_every_claim_gets_an_interval_and_a_verdict_or_a_reason(call, folder):
     printed = call("evidence")
     rows = lines(folder / "out" / "made.jsonl")
