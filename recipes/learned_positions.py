@@ -7,7 +7,7 @@ FOLDER holds `train/*.txt` and `valid/*.txt` (books). A run that was killed goes
 
 import argparse
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -98,11 +98,10 @@ def compare(
     return found
 
 
-def difference(rows: Iterable[Row], others: Iterable[Row], *, beyond: bool) -> Finding:
-    """Loss of the first above that of the others, paired by text, for the tokens beyond the window or inside it."""
-    first, second = (by_text(row for row in each if (row.length > WINDOW) == beyond) for each in (rows, others))
-    differences = [loss - second[text] for text, loss in first.items()]
-    return Finding(spec="", interval=mean_interval(differences), of=counted(differences, "text"))
+def differences(rows: Iterable[Row], others: Iterable[Row], keep: Callable[[Row], bool]) -> dict[str, float]:
+    """By text: nats a token of the first above the others, over the octaves that are kept."""
+    first, second = (by_text(row for row in each if keep(row)) for each in (rows, others))
+    return {text: loss - second[text] for text, loss in first.items()}
 
 
 def evidence(found: dict[str, list[Row]], command: str) -> list[dict[str, Any]]:
@@ -110,15 +109,24 @@ def evidence(found: dict[str, list[Row]], command: str) -> list[dict[str, Any]]:
     rows = []
     for name, spec in specs().items():
         pairs = {
-            "rise": (found[spec], found["stock, inside its window"], True),
-            "inside_against_interpolated": (found[spec], found[specs()[TUNED]], False),
-            "tuned_rise": (found["tuned"], found["tuned, inside a window"], True),
+            "rise": (found[spec], found["stock, inside its window"], _beyond),
+            "inside_against_interpolated": (found[spec], found[specs()[TUNED]], _inside),
+            "tuned_rise": (found["tuned"], found["tuned, inside a window"], _beyond),
         }
         for claim in registry.get(name).info.claims:
-            one, other, beyond = pairs[claim.metric]
+            by = differences(*pairs[claim.metric])
+            finding = Finding(spec=spec, interval=mean_interval(list(by.values())), of=counted(by, "text"))
             facts = {"setting": f"`{spec}`, {WINDOW} to {TARGET} tokens", "metric": METRICS[claim.metric], "command": command}
-            rows.append(claim_row(name, claim, difference(one, other, beyond=beyond), model=MODEL, data="held-out books", **facts))
+            rows.append(claim_row(name, claim, finding, model=MODEL, data="held-out books", **facts))
     return rows
+
+
+def _beyond(row: Row) -> bool:
+    return row.length > WINDOW
+
+
+def _inside(row: Row) -> bool:
+    return row.length <= WINDOW
 
 
 def show(found: dict[str, list[Row]]) -> None:
