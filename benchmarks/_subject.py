@@ -7,6 +7,7 @@ from typing import Any
 
 import longreach
 from longreach.cli._progress import BarProgress
+from longreach.core.errors import LongreachError
 from longreach.core.lengths import parse_length
 from longreach.data.stdlib import stdlib_text
 from longreach.evaluation.evidence import WINDOWS, Subject, describe
@@ -35,12 +36,19 @@ def parser(description: str) -> argparse.ArgumentParser:
     options.add_argument("--model", default="nano", help="a checkpoint's folder, a hub id, or nano (default)")
     options.add_argument("--name", help="what the docs call it [default: the last part of --model]")
     options.add_argument("--trained-on", metavar="WORDS", help="training data in words [default: the line `- Data:` of its model card]")
-    options.add_argument("--to", type=parse_length, help=f"longest length in tokens [default: {_TIMES} times the trained window]")
+    options.add_argument("--to", type=_length, help=f"longest length in tokens [default: {_TIMES} times the trained window]")
     options.add_argument("--text", type=Path, action="append", help=f"real text, UTF-8; may be repeated [default: {HELD_OUT}]")
     options.add_argument("--windows", type=int, default=WINDOWS, help=f"texts of the longest length [default: {WINDOWS}]")
     options.add_argument("--rows", type=Path, help="file of what was measured already [default: longreach-rows/NAME.jsonl]")
     options.add_argument("--out", type=Path, default=FOLDER, help="folder for the rows of the docs [default: docs/evidence]")
     return options
+
+
+def _length(text: str) -> int:
+    try:
+        return parse_length(text)
+    except LongreachError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def given(args: argparse.Namespace, script: str, extra: str, progress: BarProgress) -> Given:
