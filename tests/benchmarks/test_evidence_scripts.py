@@ -77,7 +77,7 @@ def test_a_tuned_model_can_be_shown_alone(call, folder):
     assert lines(folder / "out" / "models" / "tuned.json")[0]["trained_on"] == "made, then books"
 
 
-def test_every_claim_gets_an_interval_and_a_verdict_or_a_reason(call, folder):
+def test_every_claim_gets_an_interval_and_a_verdict_or_a_reason(call, folder, monkeypatch):
     printed = call("evidence")
     rows = lines(folder / "out" / "made.jsonl")
     claims = [(name, claim.text) for name in registry.names() for claim in registry.get(name).info.claims]
@@ -96,11 +96,8 @@ def test_every_claim_gets_an_interval_and_a_verdict_or_a_reason(call, folder):
     needles = by_metric["share of needles found at the target length"]
     assert int(needles["of"].removesuffix(" prompts")) > 34
 
-
-def test_what_was_measured_is_not_measured_again(call, folder, monkeypatch):
     first = (folder / "out" / "made.jsonl").read_bytes()
-    module = importlib.import_module("longreach.evaluation.measure")
-    monkeypatch.setattr(module, "_score", lambda *args: pytest.fail("measured again"))
+    monkeypatch.setattr(importlib.import_module("longreach.evaluation.measure"), "_score", lambda *args: pytest.fail("measured again"))
     call("evidence")
     assert (folder / "out" / "made.jsonl").read_bytes() == first
 
