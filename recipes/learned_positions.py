@@ -1,12 +1,11 @@
 """Trains a small GPT-2 with 128 learned positions, and compares what lengthens its table to 512, without and with further training.
 
-    python recipes/learned_positions.py --data FOLDER [--tokens 3M] [--tune 1M] [--work DIR] [--evidence FILE]
+    python recipes/learned_positions.py --data FOLDER [--tokens 3M] [--tune 1M] [--work DIR] [--evidence FOLDER]
 
 FOLDER holds `train/*.txt` and `valid/*.txt` (books). A run that was killed goes on when the same command is given again.
 """
 
 import argparse
-import json
 import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,6 +19,9 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTraine
 
 import longreach
 from longreach.core import registry
+from longreach.evaluation.choice import by_text
+from longreach.evaluation.evidence import Finding, claim_row, counted, describe, write
+from longreach.evaluation.intervals import mean_interval
 from longreach.evaluation.measure import measure, parse_tasks
 from longreach.evaluation.rows import Row, Rows
 from longreach.models.tables import position_tables
@@ -27,7 +29,8 @@ from longreach.positions.base import TableMethod
 from longreach.training.pretrain import PretrainConfig, pretrain
 
 WINDOW, TARGET = 128, 512
-NAME = "GPT-2, 2.6M parameters"
+NAME = "GPT-2, 2.6M parameters"  # in the rows of what was measured
+MODEL = "gpt2-learned"  # in the docs
 TEXTS = 16  # windows of held-out text
 TUNED = "interpolated_positions"
 METRICS = {
@@ -101,33 +104,35 @@ def compare(
     return found
 
 
-def mean(rows: Iterable[Row], keep: Callable[[Row], bool]) -> float | None:
-    """Nats a token over the octaves that are kept; None where there are none."""
-    kept = [(row.score or 0.0, row.n) for row in rows if keep(row)]
-    return sum(score * n for score, n in kept) / sum(n for _, n in kept) if kept else None
+def differences(rows: Iterable[Row], others: Iterable[Row], keep: Callable[[Row], bool]) -> dict[str, float]:
+    """By text: nats a token of the first above the others, over the octaves that are kept."""
+    first, second = (by_text(row for row in each if keep(row)) for each in (rows, others))
+    return {text: loss - second[text] for text, loss in first.items()}
 
 
-def evidence(found: dict[str, list[Row]], command: str) -> list[dict[str, object]]:
+def evidence(found: dict[str, list[Row]], command: str) -> list[dict[str, Any]]:
     """A row of the evidence table for each claim of each method."""
-    beyond = {name: mean(rows, lambda row: row.length > WINDOW) or 0.0 for name, rows in found.items()}
-    inside = {name: mean(rows, lambda row: row.length <= WINDOW) for name, rows in found.items()}
     rows = []
     for name, spec in specs().items():
-        numbers = {
-            "rise": beyond[spec] - beyond["stock, inside its window"],
-            "inside_against_interpolated": (inside[spec] or 0.0) - (inside[specs()[TUNED]] or 0.0),
-            "tuned_rise": beyond["tuned"] - beyond["tuned, inside a window"],
+        pairs = {
+            "rise": (found[spec], found["stock, inside its window"], _beyond),
+            "inside_against_interpolated": (found[spec], found[specs()[TUNED]], _inside),
+            "tuned_rise": (found["tuned"], found["tuned, inside a window"], _beyond),
         }
         for claim in registry.get(name).info.claims:
-            number = numbers[claim.metric]
-            rows.append(
-                {
-                    "method": name, "model": NAME, "data": "held-out books", "setting": f"`{spec}`, {WINDOW} to {TARGET} tokens",
-                    "metric": METRICS[claim.metric], "number": number, "paper_claim": claim.text, "delivers": claim.holds(number),
-                    "command": command,
-                }
-            )  # fmt: skip
+            by = differences(*pairs[claim.metric])
+            finding = Finding(spec=spec, interval=mean_interval(list(by.values())), of=counted(by, "text"))
+            facts = {"setting": f"`{spec}`, {WINDOW} to {TARGET} tokens", "metric": METRICS[claim.metric], "command": command}
+            rows.append(claim_row(name, claim, finding, model=MODEL, data="held-out books", **facts))
     return rows
+
+
+def _beyond(row: Row) -> bool:
+    return row.length > WINDOW
+
+
+def _inside(row: Row) -> bool:
+    return row.length <= WINDOW
 
 
 def show(found: dict[str, list[Row]]) -> None:
@@ -146,7 +151,7 @@ def main() -> None:
     parser.add_argument("--tokens", default="3M", help="tokens to train on, in millions (3M)")
     parser.add_argument("--tune", default="1M", help="tokens to train the lengthened model on")
     parser.add_argument("--work", type=Path, default=Path("learned-positions-run"), help="folder for checkpoints and results")
-    parser.add_argument("--evidence", type=Path, help="file for the rows of the evidence table (.jsonl)")
+    parser.add_argument("--evidence", type=Path, help="folder for the rows of the evidence table (docs/evidence)")
     args = parser.parse_args()
     tokens, tune = (int(float(given.rstrip("M")) * 1e6) for given in (args.tokens, args.tune))
     args.work.mkdir(parents=True, exist_ok=True)
@@ -171,9 +176,9 @@ def main() -> None:
     command = f"python recipes/learned_positions.py --data FOLDER --tokens {args.tokens} --tune {args.tune}"
     rows = evidence(found, command)
     for row in rows:
-        print(f"{row['method']}: {row['metric']} {row['number']:.3g} ({'holds' if row['delivers'] else 'does not hold'})")
+        print(f"{row['method']}: {row['metric']} {row['number']:.3g} ({row['low']:.3g} to {row['high']:.3g}): {row['verdict']}")
     if args.evidence:
-        args.evidence.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        write(args.evidence, describe(base, name=MODEL, trained_on=f"{tokens / 1e6:g}M tokens of public-domain books"), rows)
 
 
 if __name__ == "__main__":

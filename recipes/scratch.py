@@ -1,25 +1,26 @@
 """Trains a small Llama from scratch under each way to tell positions, on short texts, and compares how far each reads.
 
-    python recipes/scratch.py --data FOLDER [--methods SPEC ...] [--tokens 2M] [--work DIR] [--evidence FILE]
+    python recipes/scratch.py --data FOLDER [--methods SPEC ...] [--tokens 2M] [--work DIR] [--evidence FOLDER]
 
 FOLDER holds `train/*.txt` and `valid/*.txt` (books). Each model is kept in its folder in DIR, with its method; a run that was killed goes
 on when the same command is given again.
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from learned_positions import Ids, encode, mean, show, train
+from learned_positions import Ids, differences, encode, show, train
 from nano import read_books
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, set_seed
 
 import longreach
 from longreach.core.spec import parse
+from longreach.evaluation.evidence import Finding, claim_row, counted, describe, write
+from longreach.evaluation.intervals import mean_interval
 from longreach.evaluation.measure import measure, parse_tasks
 from longreach.evaluation.rows import Row, Rows
 from longreach.models.weights import own_weights
@@ -28,7 +29,8 @@ from longreach.training.samplers.base import Geometry
 from longreach.training.samplers.randomized import Randomized
 
 WINDOW, TARGET = 128, 1024
-NAME = "Llama, 1.6M parameters"
+NAME = "Llama, 1.6M parameters"  # in the rows of what was measured
+MODEL = "llama-scratch"  # in the docs
 TEXTS = 16  # windows of held-out text
 ROPE, RANDOMIZED, TUNED = "rope", "randomized", "nope+head_temperature"
 METHODS = (
@@ -119,35 +121,35 @@ def losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str
     return {name: measure(model, tokenizer, tasks=parse_tasks("loss"), **common), f"{name}, inside a window": inside}
 
 
-def rise(found: dict[str, list[Row]], name: str, times: int) -> float:
-    """Nats a token between `times` / 2 and `times` windows, above the same tokens inside a window."""
-    far = [mean(found[each], lambda row: row.length == times * WINDOW) or 0.0 for each in (name, f"{name}, inside a window")]
-    return far[0] - far[1]
+def rise(found: dict[str, list[Row]], name: str, times: int) -> dict[str, float]:
+    """By text: nats a token between `times` / 2 and `times` windows, above the same tokens inside a window."""
+    return differences(found[name], found[f"{name}, inside a window"], lambda row: row.length == times * WINDOW)
 
 
-def evidence(found: dict[str, list[Row]], names: Sequence[str], command: str) -> list[dict[str, object]]:
+def above(found: dict[str, list[Row]], name: str, times: int) -> dict[str, float]:
+    """By text: that rise above that of rotary positions."""
+    rotary = rise(found, ROPE, times)
+    return {text: loss - rotary[text] for text, loss in rise(found, name, times).items()}
+
+
+def evidence(found: dict[str, list[Row]], names: Sequence[str], command: str) -> list[dict[str, Any]]:
     """A row of the evidence table for each claim that these models can show."""
-    rows: list[dict[str, object]] = []
+    rows = []
     for name in names:
         method = type(parse(spec_of(name))[-1]) if spec_of(name) else None
         for claim in method.info.claims if method is not None else ():
-            if claim.metric not in METRICS:
+            if method is None or claim.metric not in METRICS:
                 continue
-            number = {
+            by: dict[str, float] = {
                 "scratch_rise_8x": lambda name=name: rise(found, name, 8),
-                "scratch_rise_2x_below_rope": lambda name=name: rise(found, name, 2) - rise(found, ROPE, 2),
-                "scratch_rise_8x_below_rope": lambda name=name: rise(found, name, 8) - rise(found, ROPE, 8),
-                "scratch_tuned_gain_8x": lambda name=name: (
-                    -sum(sign * (mean(found[each], lambda row: row.length == TARGET) or 0.0) for sign, each in ((1, name), (-1, "nope")))
-                ),
+                "scratch_rise_2x_below_rope": lambda name=name: above(found, name, 2),
+                "scratch_rise_8x_below_rope": lambda name=name: above(found, name, 8),
+                "scratch_tuned_gain_8x": lambda name=name: differences(found["nope"], found[name], lambda row: row.length == TARGET),
             }[claim.metric]()
-            rows.append(
-                {
-                    "method": parse(spec_of(name))[-1].name(), "model": NAME, "data": "held-out books",
-                    "setting": f"`{name}`, trained on {WINDOW}, read to {TARGET} tokens", "metric": METRICS[claim.metric],
-                    "number": number, "paper_claim": claim.text, "delivers": claim.holds(number), "command": command,
-                }
-            )  # fmt: skip
+            finding = Finding(spec=name, interval=mean_interval(list(by.values())), of=counted(by, "text"))
+            setting = f"`{name}`, trained on {WINDOW}, read to {TARGET} tokens"
+            facts = {"model": MODEL, "data": "held-out books", "setting": setting, "metric": METRICS[claim.metric], "command": command}
+            rows.append(claim_row(method.name(), claim, finding, **facts))
     return rows
 
 
@@ -158,7 +160,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=METHODS, metavar="SPEC", help=f"{ROPE}, {RANDOMIZED}, or specs")
     parser.add_argument("--tokens", default="2M", help="tokens to train each on, in millions (2M)")
     parser.add_argument("--work", type=Path, default=Path("scratch-run"), help="folder for models and results")
-    parser.add_argument("--evidence", type=Path, help="file for the rows of the evidence table (.jsonl)")
+    parser.add_argument("--evidence", type=Path, help="folder for the rows of the evidence table (docs/evidence)")
     args = parser.parse_args()
     config = PretrainConfig(tokens=int(float(args.tokens.rstrip("M")) * 1e6), seq_len=WINDOW, compile=False)
     args.work.mkdir(parents=True, exist_ok=True)
@@ -179,9 +181,10 @@ def main() -> None:
         command = f"python recipes/scratch.py --data FOLDER --tokens {args.tokens}"
         told = evidence(found, [*names, *([TUNED] if "nope" in names else [])], command)
         for row in told:
-            print(f"{row['method']}: {row['metric']} {row['number']:.3g} ({'holds' if row['delivers'] else 'does not hold'})")
+            print(f"{row['method']}: {row['metric']} {row['number']:.3g} ({row['low']:.3g} to {row['high']:.3g}): {row['verdict']}")
         if args.evidence:
-            args.evidence.write_text("".join(json.dumps(row) + "\n" for row in told), encoding="utf-8")
+            words = f"{config.tokens / 1e6:g}M tokens of public-domain books, a model for each method"
+            write(args.evidence, describe(LlamaForCausalLM(model_config(tokenizer)), name=MODEL, trained_on=words), told)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import typing
 
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from longreach.core import registry
 from longreach.core.errors import SpecError
 from longreach.core.fitting import Fit, FittedFile
-from longreach.core.method import Method, MethodInfo, format_value, parse_document
+from longreach.core.method import Claim, Method, MethodInfo, format_value, parse_document
 from longreach.core.spec import make, parse
 
 METHODS = registry.names()
@@ -103,3 +104,20 @@ def test_methods_cannot_be_changed():
 def test_a_missing_setting_is_named():
     with pytest.raises(SpecError, match="self_extend: group is missing"):
         parse("self_extend:neighbours=16")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(0.9, 1.0, "holds"), (0.5, 0.89, "does not hold"), (0.8, 0.95, "undecided"), (-math.inf, math.inf, "undecided"), (0.9, 0.9, "holds")],
+)
+def test_a_claim_is_decided_only_by_the_whole_interval(low, high, verdict):
+    assert Claim(text="", metric="", at_least=0.9).verdict(low, high) == verdict
+    assert Claim(text="", metric="", at_most=-0.9).verdict(-high, -low) == verdict
+
+
+def test_a_claim_with_two_bounds():
+    claim = Claim(text="", metric="", at_least=0.1, at_most=0.5)
+    assert claim.bounds == "at least 0.1 and at most 0.5"
+    assert [claim.verdict(*ends) for ends in ((0.2, 0.3), (0.0, 0.2), (0.4, 0.6), (0.6, 0.7), (0.0, 0.05), (0.0, 1.0))] == [
+        "holds", "undecided", "undecided", "does not hold", "does not hold", "undecided",
+    ]  # fmt: skip

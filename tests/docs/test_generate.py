@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,21 +8,59 @@ import pytest
 from longreach.core.catalogue import catalogue
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.append(str(ROOT / "docs"))  # where a script finds the modules beside it
 SPEC = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
 generate = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(generate)
 
+import _evidence  # noqa: E402
+
 ROW = {
-    "method": "yarn:factor=8",
+    "method": "yarn",
     "model": "tiny",
     "data": "held-out books | prose",
     "setting": "4k tokens",
     "metric": "bits per byte",
     "number": 1.23456,
+    "low": 1.1,
+    "high": 1.4,
+    "of": "8 texts",
+    "bar": "at most 1",
     "paper_claim": "holds to 8 windows",
-    "delivers": False,
+    "verdict": "does not hold",
     "command": "longreach measure tiny",
 }
+OLD = {name: value for name, value in ROW.items() if name not in ("low", "high", "of", "bar", "verdict")} | {"delivers": False}
+MODEL = {
+    "model": "tiny", "family": "llama", "parameters": 182_208, "layers": 3, "heads": 4, "kv_heads": 2, "head_dim": 16, "window": 128,
+    "trained_on": "books",
+}  # fmt: skip
+
+
+def length(method, times, rise, found, **changes):
+    """A row of the table by length, with a window of 128."""
+    return {
+        "model": "tiny", "window": 128, "data": "books", "command": "python benchmarks/lengths.py", "method": method,
+        "setting": "" if method == "stock model" else f"{method}:factor={times}", "length": 128 * times, "texts": 8, "prompts": 20,
+        "loss": 3.0, "rise": rise, "rise_low": None if rise is None else rise - 0.01, "rise_high": None if rise is None else rise + 0.01,
+        "found": found, "found_low": found, "found_high": found, "tokens_per_s": 1.0, "peak_bytes": 1, "forgets": False, **changes,
+    }  # fmt: skip
+
+
+LENGTHS = [
+    *(length("stock model", times, *values) for times, values in ((1, (0.0, 1.0)), (2, (0.5, 0.5)), (4, (1.5, 0.0)))),
+    *(length("linear", times, *values) for times, values in ((1, (0.2, 1.0)), (2, (0.04, 0.95)), (4, (0.3, 0.9)))),
+    *(length("yarn", times, *values) for times, values in ((1, (0.1, 1.0)), (2, (0.01, 1.0)), (4, (0.02, 0.8)))),
+    *(length("sinks", times, *values, forgets=True) for times, values in ((1, (None, None)), (2, (0.01, 0.1)), (4, (0.0, 0.0)))),
+]  # fmt: skip
+
+
+def written(folder, claims=(), lengths=(), models=()):
+    """A folder of evidence."""
+    for name, rows in (("tiny.jsonl", claims), ("lengths/tiny.jsonl", lengths), ("models/tiny.json", models)):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+    return _evidence.read(folder)
 
 
 @pytest.mark.parametrize(("page", "text"), [pytest.param(*item, id=item[0].name) for item in generate.pages(ROOT).items()])
@@ -49,25 +88,89 @@ def test_a_readme_without_markers_is_refused():
         generate.with_table("no table here", [])
 
 
-def test_evidence_shows_rows_as_they_were_measured(tmp_path):
-    rows = [ROW, ROW | {"method": "linear:factor=8", "number": 3, "delivers": True}]
-    (tmp_path / "lengths.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    lines = generate.evidence_page(generate.read_evidence(tmp_path)).splitlines()
-    assert lines[-2].startswith("| `linear:factor=8` | tiny | held-out books \\| prose | 4k tokens | bits per byte: 3 |")
-    assert lines[-1] == (
-        "| `yarn:factor=8` | tiny | held-out books \\| prose | 4k tokens | bits per byte: 1.235 | holds to 8 windows | **no** "
-        "| `longreach measure tiny` |"
+def test_claims_stand_with_interval_and_verdict(tmp_path):
+    rows = [
+        ROW,
+        ROW | {"method": "linear", "number": 3, "low": 3, "high": 3, "verdict": "holds"},
+        ROW | {"method": "ntk", "high": None, "verdict": "undecided"},
+        OLD | {"method": "full"},
+    ]
+    *_, full, linear, ntk, yarn = _evidence.evidence_page(written(tmp_path, rows, models=[MODEL])).splitlines()
+    assert yarn == (
+        "| `yarn` | holds to 8 windows | tiny | 4k tokens | bits per byte | 1.235 | 1.1 to 1.4 | 8 texts, held-out books \\| prose "
+        "| at most 1 | **does not hold** | `longreach measure tiny` |"
     )
+    assert "| 3 | exact |" in linear
+    assert "| 1.1 to any |" in ntk
+    assert "| *undecided* |" in ntk
+    assert "| 1.235 | none | held-out books \\| prose |  | does not hold (no interval) |" in full
+
+
+def test_models_are_told_apart(tmp_path):
+    other = ROW | {"model": "wide", "number": 0.5}
+    (tmp_path / "wide.jsonl").write_text(json.dumps(other), encoding="utf-8")
+    page = _evidence.evidence_page(written(tmp_path, [ROW, ROW | {"metric": "zeros"}], models=[MODEL]))
+    assert "| tiny | llama | 0.2M | 3 | 4 (2) | 16 | 128 | books |" in page
+    lines = [line for line in page.splitlines() if line.startswith("| `yarn`")]
+    assert [(" tiny " in line, " zeros " in line) for line in lines] == [(True, False), (False, False), (True, True)]
+
+
+def test_methods_are_drawn_by_length_best_first(tmp_path):
+    page = _evidence.evidence_page(written(tmp_path, lengths=LENGTHS))
+    loss, found = (part.splitlines() for part in page.partition("Loss of the last octave")[2].split("Needles found:"))
+    lines = [line for line in loss if line.startswith("|")]
+    assert lines[0] == "| method | 1x (128) | 2x (256) | 4x (512) |"
+    assert [line.split(" | ")[0] for line in lines[2:]] == [
+        "| `sinks:factor=4` (forgets)", "| `yarn:factor=4`", "| `linear:factor=4`", "| stock model",
+    ]  # fmt: skip
+    assert lines[2] == "| `sinks:factor=4` (forgets) | not measured | +0.010 ± 0.010 | +0.000 ± 0.010 |"
+    assert next(line for line in found if "linear" in line).endswith("| 0.95 (0.95 to 0.95) | 0.90 (0.90 to 0.90) |")
+
+
+def test_numbers_are_written_between_their_markers(tmp_path):
+    evidence = written(tmp_path, [ROW], LENGTHS)
+    page = (
+        "a <!-- rise yarn 2x tiny -->old<!-- /rise --> b <!-- found stock 2x tiny --><!-- /found -->\n"
+        "- <!-- rise yarn 8x tiny --><!-- /rise -->\n"
+        "- <!-- claims yarn --><!-- /claims -->\n<!-- reach tiny -->\nold\n<!-- /reach -->\nafter"
+    )
+    new = _evidence.with_numbers(page, evidence)
+    assert "a <!-- rise yarn 2x tiny -->+0.010 ± 0.010<!-- /rise --> b " in new
+    assert "<!-- found stock 2x tiny -->0.50 (0.50 to 0.50)<!-- /found -->" in new
+    assert "<!-- rise yarn 8x tiny -->not measured<!-- /rise -->" in new
+    assert "bits per byte, on tiny: 1.235 (1.1 to 1.4), so the claim does not hold<" in new
+    reach = [line for line in new.splitlines() if line.startswith("| ")]
+    assert reach[2:] == [
+        "| `linear:factor=4` | 2x | 4x | +0.200 ± 0.010 |",
+        "| `yarn:factor=4` | 4x | 2x | +0.100 ± 0.010 |",
+        "| `sinks:factor=4` (forgets) | 4x | nowhere | not measured |",
+        "| stock model | nowhere | nowhere | +0.000 ± 0.010 |",
+    ]
+    assert new.endswith("after")
+    assert _evidence.with_numbers(new, evidence) == new
+
+
+def test_a_marker_that_names_no_method_is_refused():
+    with pytest.raises(ValueError, match="names no method: yran"):
+        _evidence.with_numbers("<!-- rise yran 8x nano --><!-- /rise -->", _evidence.Evidence())
+
+
+def test_the_bars_of_the_docs_are_those_of_stretch():
+    from longreach.evaluation.choice import RETRIEVAL_BAR, RISE_BAR
+
+    assert (_evidence.FOUND_BAR, _evidence.RISE_BAR) == (RETRIEVAL_BAR, RISE_BAR)
 
 
 @pytest.mark.parametrize("wrong", [{"paper claim": "typo"}, {"speed": 1}])
 def test_evidence_with_other_fields_is_refused(tmp_path, wrong):
-    (tmp_path / "rows.jsonl").write_text(f"{json.dumps(ROW)}\n{json.dumps(ROW | wrong)}\n", encoding="utf-8")
-    with pytest.raises(ValueError, match=rf"rows\.jsonl:2: missing or unknown fields: {next(iter(wrong))}"):
-        generate.read_evidence(tmp_path)
+    with pytest.raises(ValueError, match=rf"tiny\.jsonl:2: missing or unknown fields: {next(iter(wrong))}"):
+        written(tmp_path, [ROW, ROW | wrong])
 
 
 def test_evidence_that_lacks_a_field_is_refused(tmp_path):
-    (tmp_path / "rows.jsonl").write_text(json.dumps({key: value for key, value in ROW.items() if key != "command"}), encoding="utf-8")
-    with pytest.raises(ValueError, match=r"rows\.jsonl:1: missing or unknown fields: command"):
-        generate.read_evidence(tmp_path)
+    with pytest.raises(ValueError, match=r"tiny\.jsonl:1: missing or unknown fields: command"):
+        written(tmp_path, [{key: value for key, value in ROW.items() if key != "command"}])
+
+
+def test_no_evidence_is_said():
+    assert _evidence.evidence_page(_evidence.Evidence()) == "# Evidence\n\nNo rows are recorded.\n"

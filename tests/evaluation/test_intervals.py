@@ -1,8 +1,9 @@
+import itertools
 import math
 
 import pytest
 
-from longreach.evaluation.intervals import mean_interval, share_interval, t_quantile
+from longreach.evaluation.intervals import mean_interval, paired_share_interval, ratio_interval, share_interval, t_quantile
 
 
 # Student's t, 0.975 quantile, as printed in statistical tables.
@@ -41,3 +42,52 @@ def test_wilson_interval_stays_within_0_and_1():
     assert 0.4 < nothing.high < 0.5
     assert everything.high == 1
     assert everything.low == pytest.approx(1 - nothing.high)
+
+
+def pairs(both, first, second, neither):
+    return [(True, True)] * both + [(True, False)] * first + [(False, True)] * second + [(False, False)] * neither
+
+
+def test_paired_shares_by_hand():
+    # both shares 1 of 10: Wilson reaches down to 1 / (1 + z^2 / 10) = 0.722467, and nothing is known of their correlation
+    same = paired_share_interval(pairs(10, 0, 0, 0))
+    assert same == pytest.approx((0, -0.277533, 0.277533), abs=1e-6)
+    better = paired_share_interval(pairs(14, 5, 0, 22))
+    worse = paired_share_interval(pairs(14, 0, 5, 22))
+    assert better.mean == pytest.approx(5 / 41)
+    assert (-worse.high, -worse.low) == pytest.approx((better.low, better.high))
+    assert better.low > 0  # five of five that differ
+
+
+@pytest.mark.parametrize("chances", [(0.5, 0.1, 0.1, 0.3), (0.6, 0.3, 0.05, 0.05), (0.05, 0.4, 0.0, 0.55), (0.25, 0.25, 0.25, 0.25)])
+def test_intervals_of_paired_shares_hold_the_true_difference_as_often_as_they_say(chances):
+    n, covered = 20, 0.0
+    for both, first, second in itertools.product(range(n + 1), repeat=3):
+        if (neither := n - both - first - second) < 0:
+            continue
+        counts = (both, first, second, neither)
+        ways = math.factorial(n) / math.prod(map(math.factorial, counts))
+        interval = paired_share_interval(pairs(*counts))
+        if interval.low <= chances[1] - chances[2] <= interval.high:
+            covered += ways * math.prod(chance**count for chance, count in zip(chances, counts, strict=True))
+    assert 0.93 < covered <= 1
+
+
+def test_pairing_narrows_the_interval():
+    together, apart = paired_share_interval(pairs(10, 2, 0, 8)), paired_share_interval(pairs(5, 7, 5, 3))
+    assert together.mean == apart.mean
+    assert together.high - together.low < apart.high - apart.low
+
+
+def test_a_ratio_lies_where_the_t_test_cannot_tell():
+    values, others = [1.0, 2.2, 2.9, 4.3], [2.1, 3.9, 6.2, 8.0]
+    ratio = ratio_interval(values, others)
+    assert ratio.mean == pytest.approx(sum(values) / sum(others))
+    for end in (ratio.low, ratio.high):
+        difference = mean_interval([value - end * other for value, other in zip(values, others, strict=True)])
+        assert min(abs(difference.low), abs(difference.high)) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_ratio_to_what_may_be_nothing_has_no_interval():
+    assert ratio_interval([1.0, 2.0, 3.0], [-1.0, 0.1, 1.2])[1:] == (-math.inf, math.inf)
+    assert ratio_interval([1.0], [2.0]) == (0.5, -math.inf, math.inf)

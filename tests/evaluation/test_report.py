@@ -193,3 +193,62 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write a report to"):
         write(data, tmp_path / "file")
+
+
+def crowded(**changes):
+    """A report of thirty methods more, which were only screened: two settings of each, from good to bad."""
+    _, data = made(**changes)
+    screened = data["methods"][-1]
+    names = [f"method{number // 2}:size={number}" for number in range(30)]
+    data["methods"] += [{**screened, "method": name} for name in names]
+    data["rises"] += [{**one, "method": name} for name in names for one in data["rises"] if one["method"] == screened["method"]]
+    for kind in ("loss", "needle"):
+        data["rows"] += [
+            {**row, "method": name} for name in names for row in data["rows"] if (row["method"], row["task"]) == (screened["method"], kind)
+        ]
+    return data
+
+
+def drawn(data):
+    """What the first chart says in words, and the legend."""
+    from longreach.evaluation.report_page import page
+
+    text = page(data)
+    lines = re.search(r'<desc id="rise-d">(.*?)</desc>', text)[1]
+    legend = re.search(r'<ul class="legend">(.*?)</ul>', text)[1].replace("<wbr>", "")
+    return lines, legend, text
+
+
+def test_charts_show_the_stock_model_the_chosen_and_the_best():
+    lines, legend, text = drawn(crowded())
+    shown = [
+        "stock model",
+        "ntk:factor=8",
+        "yarn:factor=4",
+        "sinks:window_size=124",
+        *(f"method{each}:size={2 * each}" for each in range(5)),
+    ]
+    for method in shown:
+        assert f"{method}: " in lines
+        assert method in legend
+    assert lines.count(" up to 512.") == legend.count("<li>") == 9
+    assert "method5" not in lines
+    assert "method0:size=1:" not in lines  # another setting of what is drawn
+    assert "25 more are in the table below." in text
+    assert "method14" in text.replace("<wbr>", "").partition("<h2>Methods</h2>")[2]
+
+
+def test_the_chosen_is_drawn_wherever_it_stands():
+    data = crowded()
+    data["methods"].append(data["methods"].pop(next(i for i, one in enumerate(data["methods"]) if one["method"] == data["best"])))
+    lines, legend, _ = drawn(data)
+    assert "ntk:factor=8: " in lines
+    assert legend.count("<li>") == 9
+
+
+def test_few_methods_are_all_drawn():
+    _, data = made()
+    lines, _, text = drawn(data)
+    assert lines.count(" up to 512.") == len(data["methods"])
+    assert "more are in the table" not in text
+    assert "more is in the table" not in text

@@ -3,7 +3,7 @@
 import math
 import sys
 from dataclasses import MISSING, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from longreach.core.errors import SpecError
 
@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 
     from longreach.core.bands import LayerContext
 
+Verdict = Literal["holds", "does not hold", "undecided"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
     """What the paper reports, and the number of ours that shows whether it holds here.
 
-    Args: text: the paper's result. metric: a key of METRICS in benchmarks/evidence.py. at_least, at_most: where it counts as delivered.
+    Args: text: the paper's result. metric: a key of METRICS in benchmarks/evidence.py, or in the recipe that trains a model for it.
+    at_least, at_most: where it counts as delivered.
     """
 
     text: str
@@ -25,9 +28,19 @@ class Claim:
     at_least: float | None = None
     at_most: float | None = None
 
-    def holds(self, number: float) -> bool:
-        """Whether `number` is inside the bounds."""
-        return (self.at_least is None or number >= self.at_least) and (self.at_most is None or number <= self.at_most)
+    def verdict(self, low: float, high: float) -> Verdict:
+        """Whether a number that lies between `low` and `high` is inside the bounds; undecided where it may be either."""
+        at_least = -math.inf if self.at_least is None else self.at_least
+        at_most = math.inf if self.at_most is None else self.at_most
+        if at_least <= low and high <= at_most:
+            return "holds"
+        return "does not hold" if high < at_least or low > at_most else "undecided"
+
+    @property
+    def bounds(self) -> str:
+        """The bounds in words: `at least 0.9`."""
+        bounds = (("at least", self.at_least), ("at most", self.at_most))
+        return " and ".join(f"{words} {bound:g}" for words, bound in bounds if bound is not None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

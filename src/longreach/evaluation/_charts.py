@@ -21,7 +21,7 @@ _SHAPES = (  # drawn around 0, 0
     '<path d="M-5-2H-2V-5H2V-2H5V2H2V5H-2V2H-5Z"/>',
     '<path d="M0-6 1.8-1.9 6-1.6 2.8 1.2 3.8 5.4 0 3.1-3.8 5.4-2.8 1.2-6-1.6-1.8-1.9Z"/>',
 )
-_SPAN = 0.6  # nats that a chart shows above the best line's highest value
+_SPAN = 0.4  # nats that a chart shows above the best line's highest value
 Weight = Literal["faint", "plain", "bold"]
 COLOURS = 8  # that the style sheet has, --c0 to --c7; c0 is for the model as it is
 

@@ -85,8 +85,8 @@ def standing(
     target = max(row.length for row in rows)
     losses = [row for row in rows if row.settings["metric"] == "loss"]
     answers = [row for row in rows if row.settings["metric"] == METRIC]
-    beyond = _by_text(row for row in losses if row.length > trained_window)
-    same_tokens = _by_text(standard)
+    beyond = by_text(row for row in losses if row.length > trained_window)
+    same_tokens = by_text(standard)
     at_target = [row for row in answers or losses if row.length == target]
     far = [row.score or 0.0 for row in answers if row.length > trained_window]
     return Standing(
@@ -94,7 +94,7 @@ def standing(
         forgets=forgets,
         bounded_memory=bounded_memory,
         screened=screened,
-        inside=mean_interval(list(_by_text(row for row in losses if row.length <= trained_window).values())),
+        inside=mean_interval(list(by_text(row for row in losses if row.length <= trained_window).values())),
         beyond=mean_interval(list(beyond.values())),
         rise=mean_interval([loss - same_tokens[text] for text, loss in beyond.items()]),
         retrieval=_share(answers, target),
@@ -188,8 +188,8 @@ def _share(answers: Iterable[Row], length: int) -> Interval | None:
     return share_interval(sum(scores), len(scores)) if scores else None
 
 
-def _by_text(rows: Iterable[Row]) -> dict[str, float]:
-    """text -> mean loss over all its tokens."""
+def by_text(rows: Iterable[Row]) -> dict[str, float]:
+    """text -> mean loss over all its tokens, for pairing what was measured on the same texts."""
     sums: dict[str, tuple[float, int]] = {}
     for row in rows:
         total, n = sums.get(row.settings["input"], (0.0, 0))

@@ -1,8 +1,8 @@
-"""Confidence intervals: Student's t for means, Wilson's for shares."""
+"""Confidence intervals: Student's t for means, Wilson's for shares, Newcombe's for paired shares, Fieller's for ratios of means."""
 
 import math
 from collections.abc import Sequence
-from statistics import NormalDist, fmean, stdev
+from statistics import NormalDist, covariance, fmean, stdev, variance
 from typing import NamedTuple
 
 
@@ -30,6 +30,47 @@ def share_interval(hits: float, n: int) -> Interval:
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def paired_share_interval(pairs: Sequence[tuple[bool, bool]]) -> Interval:
+    """Share of the first of each pair less share of the second, for two answers to each of the same questions.
+
+    Newcombe's square-and-add interval: the Wilson intervals of both shares, joined by their correlation. Unlike Student's t it keeps a
+    width where all pairs agree. Source: Newcombe, Improved confidence intervals for the difference between binomial proportions based on
+    paired data, Statistics in Medicine 17, 1998, method 10.
+    """
+    both, first, second = (pairs.count(pair) for pair in ((True, True), (True, False), (False, True)))
+    n = len(pairs)
+    neither = n - both - first - second
+    one, other = share_interval(both + first, n), share_interval(both + second, n)
+    margins = (both + first) * (second + neither) * (both + second) * (first + neither)
+    excess = both * neither - first * second
+    correlation = (min(excess, 0) + max(excess - n / 2, 0)) / math.sqrt(margins) if margins else 0.0
+
+    def half(down: float, up: float) -> float:
+        return math.sqrt(max(0.0, down**2 - 2 * correlation * down * up + up**2))
+
+    mean = (first - second) / n
+    return Interval(
+        mean, mean - half(one.mean - one.low, other.high - other.mean), mean + half(other.mean - other.low, one.high - one.mean)
+    )
+
+
+def ratio_interval(values: Sequence[float], others: Sequence[float]) -> Interval:
+    """Mean of `values` over mean of `others`, paired, with Fieller's interval; infinite where `others` may have a mean of 0.
+
+    It holds the ratios r for which Student's t does not tell the mean of `values - r * others` from 0. Source: Fieller, Some problems in
+    interval estimation, Journal of the Royal Statistical Society B 16, 1954.
+    """
+    top, bottom, n = fmean(values), fmean(others), len(values)
+    if n < 2:
+        return Interval(top / bottom, -math.inf, math.inf)
+    t2 = t_quantile(n - 1) ** 2 / n
+    a, b, c = bottom**2 - t2 * variance(others), top * bottom - t2 * covariance(values, others), top**2 - t2 * variance(values)
+    if a <= 0:
+        return Interval(top / bottom, -math.inf, math.inf)
+    half = math.sqrt(max(0.0, b * b - a * c))
+    return Interval(top / bottom, (b - half) / a, (b + half) / a)
 
 
 def t_quantile(freedom: int) -> float:

@@ -9,6 +9,7 @@ from longreach.core.lengths import format_length
 from longreach.evaluation._charts import Point, Series, Weight, line_chart, swatch
 
 _STOCK = "stock model"
+_MOST_LINES = 8  # beside the stock model's: more cannot be told apart
 
 
 def page(data: dict[str, Any]) -> str:
@@ -59,8 +60,9 @@ def _facts(data: dict[str, Any], best: dict[str, Any]) -> str:
 
 
 def _curves(data: dict[str, Any]) -> str:
+    drawn = _drawn(data)
     weights: dict[str, Weight] = {
-        one["method"]: "faint" if one["screened"] else "bold" if one["method"] == data["best"] else "plain" for one in data["methods"]
+        one["method"]: "faint" if one["screened"] else "bold" if one["method"] == data["best"] else "plain" for one in drawn
     }
     if "" not in weights:  # it cannot read to the target; its curve ends before
         weights = {"": "plain", **weights}
@@ -69,14 +71,16 @@ def _curves(data: dict[str, Any]) -> str:
     def series(cells: Iterable[dict[str, Any]], value: str) -> list[Series]:
         points: dict[str, list[Point]] = {method: [] for method in weights}
         for cell in cells:
-            points[cell["method"]].append(Point(end=cell["length"], value=cell[value], low=cell["low"], high=cell["high"]))
+            if cell["method"] in points:
+                points[cell["method"]].append(Point(end=cell["length"], value=cell[value], low=cell["low"], high=cell["high"]))
         return [
             Series(label=_plain(method), number=numbers[method], points=found, weight=weights[method])
             for method, found in points.items()
             if found
         ]
 
-    losses = [row for row in data["rows"] if row["task"] == "loss" and weights[row["method"]] != "faint"]  # the others are of fewer texts
+    # What was only screened read fewer texts, so its loss itself does not compare.
+    losses = [row for row in data["rows"] if row["task"] == "loss" and weights.get(row["method"], "faint") != "faint"]
     rise = line_chart(
         series(data["rises"], "mean"), title="Above the stock model inside its window, nats a token",
         window=data["trained_window"], limit=data["bars"]["rise"], key="rise",
@@ -90,8 +94,32 @@ def _curves(data: dict[str, Any]) -> str:
         "<section><h2>Loss against position</h2>"
         "<p>First: how much worse each token is predicted than by the stock model that reads the same tokens inside its window; at 0 "
         "nothing is lost. Second: the loss itself, of the methods measured in full; it also rises and falls with the texts. Shaded: 95 % "
-        f'intervals over the texts.</p><div class="charts">{rise}{loss}</div><ul class="legend">{legend}</ul></section>'
+        f'intervals over the texts.{_undrawn_words(data, drawn)}</p><div class="charts">{rise}{loss}</div>'
+        f'<ul class="legend">{legend}</ul></section>'
     )
+
+
+def _drawn(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """The stock model, the best one, and as many of the others as can be told apart: from good to bad, one setting of what was screened."""
+    chosen = [one for one in data["methods"] if one["method"] in ("", data["best"])]
+    room = _MOST_LINES - sum(bool(one["method"]) for one in chosen)
+    names = {_names(one["method"]) for one in data["methods"] if not one["screened"]}
+    for one in data["methods"]:
+        if room and one not in chosen and not (one["screened"] and _names(one["method"]) in names):
+            names.add(_names(one["method"]))
+            chosen.append(one)
+            room -= 1
+    return [one for one in data["methods"] if one in chosen]
+
+
+def _names(method: str) -> tuple[str, ...]:
+    """Of a stack, without its settings."""
+    return tuple(part.partition(":")[0] for part in method.split("+"))
+
+
+def _undrawn_words(data: dict[str, Any], drawn: list[dict[str, Any]]) -> str:
+    more = len(data["methods"]) - len(drawn)
+    return f" Only the most promising methods are drawn; {more} more {'is' if more == 1 else 'are'} in the table below." if more else ""
 
 
 def _table(data: dict[str, Any]) -> str:

@@ -1,0 +1,160 @@
+"""Compares all methods on one model at 1, 2, 4 and 8 times its trained window, and writes the rows of the docs' table.
+
+    python benchmarks/lengths.py [--model FOLDER --name NAME] [--to 4096] [--also self_extend+log_n]... [--only METHOD]...
+
+A method takes part by suggesting settings: at each length its first suggestion for that length, and at the trained window that for the
+longest one, which shows what it costs short texts. A method that improves others is stacked on the best one that it improves. Rows go to
+docs/evidence/lengths/NAME.jsonl; `make docs` draws the table. What was measured is kept in --rows, so that a run that was stopped goes on.
+A model that was tuned to a length needs no method: `--only stock`.
+"""
+
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
+from statistics import fmean, harmonic_mean
+
+from _subject import Given, given, parser
+
+from longreach.cli._progress import BarProgress
+from longreach.core import registry
+from longreach.core.errors import InputError, LongreachError
+from longreach.core.spec import check_spec, parse, unparse
+from longreach.evaluation.candidates import Candidate, applicable
+from longreach.evaluation.evidence import Subject, bounds, found_share, write
+from longreach.evaluation.intervals import mean_interval
+
+SAMPLES = 4  # prompts of each depth and length
+STOCK = "stock"  # the model as it is
+_NO_NUMBERS: dict[str, object] = {
+    "texts": 0, "prompts": 0, "forgets": False,
+    **dict.fromkeys(("loss", "rise", "rise_low", "rise_high", "found", "found_low", "found_high", "tokens_per_s", "peak_bytes")),
+}  # fmt: skip
+
+
+def methods() -> list[str]:
+    """Every method that works without training and stretches a model by itself; the model as it is comes first."""
+    return [STOCK, *(name for name in registry.names() if registry.get(name).info.training_free and not registry.get(name).info.fitted)]
+
+
+def spec_for(method: str, window: int, target: int) -> str | None:
+    """The spec of a method for a target: a bare name at its beginning is its first suggestion; None where it suggests none."""
+    first, plus, rest = method.partition("+")
+    if method == STOCK:
+        return ""
+    if first not in registry.names():
+        return unparse(parse(method, trained_window=window, target=target))
+    suggested = registry.get(first).suggest(window, target)
+    return f"{suggested[0].spec}{plus}{rest}" if suggested else None
+
+
+def measure_method(method: str, subject: Subject, samples: int) -> list[dict[str, object]]:
+    """One entry for each length, the trained window first; none where the method has no part in this."""
+    longest = spec_for(method, subject.window, subject.to)
+    if longest is None:
+        return []
+    if longest:
+        _, refused = applicable(subject.model, [Candidate(stack=parse(longest))])
+        if refused:
+            raise LongreachError(refused[longest])
+    name, entries = "stock model" if method == STOCK else method, []
+    for start, length in pairwise((0, *subject.edges)):
+        if length >= subject.window:
+            spec = longest if length == subject.window else spec_for(method, subject.window, length)
+            numbers = _numbers(spec, subject, start, length, samples) if spec is not None else _NO_NUMBERS
+            entries.append({"method": name, "setting": spec, "length": length, **numbers})
+    return entries
+
+
+def _numbers(spec: str, subject: Subject, start: int, length: int, samples: int) -> dict[str, object]:
+    """Of the last octave of texts of that length, and of prompts of that length; None where the model cannot read so far."""
+    losses, rises = subject.losses(spec, start=start, end=length), subject.rises(spec, start=start, end=length)
+    answers = subject.answers(spec, length, samples)
+    speed = [row for row in subject.loss_rows(spec, length) if row.length == length]
+    return _NO_NUMBERS | {
+        "forgets": bool(spec) and any(one.info.forgets for one in parse(spec)),
+        **({"prompts": len(answers), **bounds(found_share(answers), "found", "found_low", "found_high")} if answers else {}),
+        **({"texts": len(rises), **bounds(mean_interval(list(rises.values())), "rise", "rise_low", "rise_high")} if rises else {}),
+        **({"loss": fmean(losses.values())} if losses else {}),
+        **({"tokens_per_s": harmonic_mean([row.tokens_per_s or 0.0 for row in speed])} if speed else {}),
+        **({"peak_bytes": max(row.peak_bytes or 0 for row in speed)} if speed else {}),
+    }
+
+
+def stacks(measured: Sequence[Sequence[dict[str, object]]], subject: Subject) -> list[str]:
+    """Every method that improves others, on the best one that it improves."""
+    able = [entries[-1] for entries in measured if entries and entries[-1]["setting"] and not entries[-1]["forgets"]]
+    able.sort(key=lambda last: (-(last["found"] or 0.0), last["rise"]))  # type: ignore[operator]
+    found = []
+    for name in registry.names():
+        for last in able:
+            if wrappers := registry.get(name).suggest_on(parse(str(last["setting"]))[0]):
+                found.append(f"{last['method']}+{unparse(wrappers[:1])}")
+                break
+    return found
+
+
+def compare(found: Given, also: Sequence[str], only: Sequence[str], samples: int) -> list[dict[str, object]]:
+    """The rows of all methods, and of those in `also`; or of those in `only`."""
+    subject = found.subject
+    measured = []
+
+    def add(method: str) -> None:
+        try:
+            entries = measure_method(method, subject, samples)
+        except InputError:
+            raise  # what is wrong with the text or the lengths
+        except LongreachError as error:
+            print(f"{method}: {error}; it is left out")
+            return
+        measured.append(entries)
+        for each in entries:
+            loss, share = ("-" if each[part] is None else f"{each[part]:.3f}" for part in ("rise", "found"))
+            print(f"{each['method']} at {each['length']}: loss {loss} above inside, found {share}  ({each['setting']})", flush=True)
+
+    for method in only or methods():
+        add(method)
+    for method in dict.fromkeys([*([] if only else stacks(measured, subject)), *also]):
+        add(method)
+    if not any(measured):
+        raise LongreachError("no method could be measured on this model")
+    facts = {"model": found.facts["model"], "window": subject.window, "data": found.data, "command": found.command}
+    return [{**facts, **entry} for entries in measured for entry in entries]
+
+
+def check_named(method: str) -> None:
+    """Refuse, before anything is measured, a method that does not parse or that suggests no setting of its own."""
+    first, plus, rest = method.partition("+")
+    if method == STOCK:
+        return
+    if first not in registry.names():
+        check_spec(method)
+        return
+    if not registry.get(first).suggest(512, 4096):
+        raise InputError(f"{first} suggests no setting of its own; write {first}:key=value, or stack it on another method")
+    if plus:
+        check_spec(rest)
+
+
+def main() -> None:
+    """Measure, and write the rows."""
+    options = parser(__doc__ or "")
+    options.add_argument("--also", metavar="METHOD", action="append", default=[], help="another method or stack, by name or as a spec")
+    options.add_argument("--only", metavar="METHOD", action="append", default=[], help=f"only this one; {STOCK} is the model as it is")
+    options.add_argument("--samples", type=int, default=SAMPLES, help=f"prompts of each depth and length [default: {SAMPLES}]")
+    args = options.parse_args()
+    try:
+        for method in (*args.also, *args.only):
+            check_named(method)
+        extra = [f" --{option} {method}" for option in ("also", "only") for method in getattr(args, option)]
+        if args.samples != SAMPLES:
+            extra.append(f" --samples {args.samples}")
+        with BarProgress() as progress:
+            found = given(args, "lengths.py", "".join(extra), progress)
+            print(f"Rows: {write(args.out, found.facts, compare(found, args.also, args.only, args.samples), 'lengths')}")
+    except LongreachError as error:
+        print(f"lengths: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

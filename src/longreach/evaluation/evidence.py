@@ -1,0 +1,172 @@
+"""Evidence for the docs: what was measured of methods on one model, paired by text and by prompt, with intervals and verdicts."""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from longreach.core.errors import InputError
+from longreach.core.method import Claim
+from longreach.core.progress import SILENT, Progress
+from longreach.evaluation.choice import by_text
+from longreach.evaluation.intervals import Interval, share_interval
+from longreach.evaluation.measure import measure, octaves, parse_tasks
+from longreach.evaluation.rows import Row, Rows
+from longreach.evaluation.usable import METRIC
+from longreach.models import window
+
+WINDOWS = 8  # texts; methods are compared text by text, which needs few
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # of a model, and so of its files
+_CARD_DATA = re.compile(r"^- Data: (.+?)(?=\n(?:- |\n|#)|\Z)", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """A number that was measured. Args: spec: of what. interval: of no width for what is no estimate. of: what it is the mean of."""
+
+    spec: str
+    interval: Interval
+    of: str
+
+
+class Subject:
+    """A model that methods are compared on. Everything is measured on the same texts and prompts, or found in `rows`.
+
+    Args: name: of the model, as rows are to call it. to: longest length in tokens, beyond the trained window. text: real text.
+    windows: texts of that length.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        name: str,
+        to: int,
+        text: str,
+        windows: int = WINDOWS,
+        rows: Rows | None = None,
+        progress: Progress = SILENT,
+    ) -> None:
+        self.model, self.to, self.window = model, to, window.window_of(model)
+        if to <= self.window:
+            raise InputError(f"nothing to compare: {to} tokens are within the trained window of {self.window}; give a greater length")
+        self.edges = octaves(self.window, to)
+        self._common: dict[str, Any] = {
+            "name": name, "to": to, "text": text, "windows": windows, "trained_window": self.window, "within_reach": True,
+            "rows": Rows() if rows is None else rows, "progress": progress,
+        }  # fmt: skip
+        self.tokenizer = tokenizer
+        self._known: dict[object, list[Row]] = {}
+
+    def loss_rows(self, spec: str, end: int | None = None) -> list[Row]:
+        """A row for each text and octave up to `end`, as far as the model can read."""
+        return self._measured("loss", method=spec, lengths=tuple(edge for edge in self.edges if edge <= (end or self.to)))
+
+    def losses(self, spec: str, *, start: int = 0, end: int | None = None) -> dict[str, float]:
+        """By text: nats a token after token number `start`, up to `end`; empty where the model cannot read so far."""
+        return self._between(self.loss_rows(spec, end), start, end or self.to)
+
+    def standard(self, *, start: int, end: int | None = None) -> dict[str, float]:
+        """By text: what the model as it is loses on the same tokens, never reading more than its window at once."""
+        inside = self._measured(f"loss_inside:window_size={self.window}")
+        return self._between([*self.loss_rows("", self.window), *inside], start, end or self.to)
+
+    def rises(self, spec: str, *, start: int | None = None, end: int | None = None) -> dict[str, float]:
+        """By text: the loss above the standard, from the trained window on where `start` is not given."""
+        start = self.window if start is None else start
+        standard = self.standard(start=start, end=end)
+        return {text: loss - standard[text] for text, loss in self.losses(spec, start=start, end=end).items()}
+
+    def answers(self, spec: str, length: int, samples: int) -> dict[str, bool]:
+        """By prompt of `length` tokens: whether the needle was found; empty where the model cannot read so far."""
+        limit = window.position_limit(self.model)
+        if not spec and limit is not None and length > limit:
+            return {}
+        rows = self._measured("needle", method=spec, lengths=(length,), samples=samples)
+        return {row.settings["input"]: bool(row.score) for row in rows if row.settings["metric"] == METRIC}
+
+    def _measured(self, task: str, **plan: Any) -> list[Row]:
+        """The rows of one task, which are looked up once."""
+        key = (task, *plan.items())
+        if key not in self._known:
+            self._known[key] = measure(self.model, self.tokenizer, tasks=parse_tasks(task), **self._common, **plan)
+        return self._known[key]
+
+    def _between(self, rows: Sequence[Row], start: int, end: int) -> dict[str, float]:
+        kept = [row for row in rows if row.settings["start"] >= start and row.length <= end]
+        return by_text(kept) if any(row.length == end for row in kept) else {}
+
+
+def found_share(answers: Mapping[str, bool]) -> Interval:
+    """Share of the prompts that were answered."""
+    return share_interval(sum(answers.values()), len(answers))
+
+
+def counted(values: Sequence[Any] | Mapping[str, Any], what: str) -> str:
+    """`8 texts`."""
+    return f"{len(values)} {what}{'' if len(values) == 1 else 's'}"
+
+
+def claim_row(method: str, claim: Claim, finding: Finding, **facts: str) -> dict[str, Any]:
+    """A row of the evidence table. Args: facts: model, data, setting, metric (in words), command."""
+    return {
+        "method": method,
+        **facts,
+        **bounds(finding.interval, "number", "low", "high"),
+        "of": finding.of,
+        "bar": claim.bounds,
+        "paper_claim": claim.text,
+        "verdict": claim.verdict(finding.interval.low, finding.interval.high),
+    }
+
+
+def bounds(interval: Interval, *names: str) -> dict[str, float | None]:
+    """An interval as plain JSON values: None for an end that is infinite."""
+    return {name: value if math.isfinite(value) else None for name, value in zip(names, interval, strict=True)}
+
+
+def describe(model: PreTrainedModel, *, name: str, card: Path | None = None, trained_on: str | None = None) -> dict[str, Any]:
+    """What a model is. Args: card: a model card whose line `- Data: ...` says what it was trained on. trained_on: says it instead.
+
+    Raises: InputError for a name that cannot be a file's.
+    """
+    if not _NAME.fullmatch(name):
+        raise InputError(f"the name {name!r} becomes a file's: use letters, digits, '.', '-' and '_'; give another with --name")
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    found = _CARD_DATA.search(card.read_text(encoding="utf-8")) if card is not None and card.is_file() else None
+    return {
+        "model": name,
+        "family": config.model_type,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "layers": config.num_hidden_layers,
+        "heads": heads,
+        "kv_heads": getattr(config, "num_key_value_heads", None) or heads,
+        "head_dim": getattr(config, "head_dim", None) or config.hidden_size // heads,
+        "window": window.window_of(model),
+        "trained_on": trained_on or (" ".join(found[1].split()) if found else "not stated"),
+    }
+
+
+def write(folder: Path, facts: dict[str, Any], rows: Sequence[dict[str, Any]], kind: str = "") -> Path:
+    """Write the rows of one model to FOLDER/KIND/MODEL.jsonl, and what the model is to FOLDER/models/MODEL.json; returns the former.
+
+    Raises: InputError where they cannot be written.
+    """
+    path = folder / kind / f"{facts['model']}.jsonl"
+    texts = {path: "".join(f"{json.dumps(row)}\n" for row in rows), folder / "models" / f"{facts['model']}.json": f"{json.dumps(facts)}\n"}
+    try:
+        for place, text in texts.items():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            partial = place.with_name(f".{place.name}.new")
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(place)
+    except OSError as error:
+        raise InputError(f"cannot write evidence to {folder}: {error.strerror}") from error
+    return path
