@@ -27,6 +27,7 @@ RULES: dict[Purpose, str] = {
     "the methods that are good enough, those with bounded memory come first, and of these the fastest is chosen. Where none is good "
     f"enough, those within {_SAME_LOSS} nats of the lowest loss stay, then those with bounded memory, then the fastest.",
 }
+TUNED_RULE = "A model that was tuned must also have kept its loss inside the window, within the bar that tuning has."
 
 
 def label(method: str, tuned: int = 0) -> str:

@@ -14,7 +14,7 @@ from longreach.core.progress import SILENT, Progress
 from longreach.core.spec import parse
 from longreach.evaluation import measure as measuring
 from longreach.evaluation.candidates import AUTO, Candidate, applicable, collect, improved
-from longreach.evaluation.choice import RULES, Choice, Purpose, Standing, choose, label, screening_order, standing
+from longreach.evaluation.choice import RULES, TUNED_RULE, Choice, Purpose, Standing, choose, label, screening_order, standing
 from longreach.evaluation.measure import DEPTHS, SAMPLES, measure, parse_tasks
 from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.text import Encoder, cut_windows
@@ -73,7 +73,8 @@ class Outcome:
     @property
     def rule(self) -> str:
         """How the choice was made."""
-        return RULES[self.purpose]
+        tuned = any(one.tuned for one in self.standings)
+        return f"{RULES[self.purpose]} {TUNED_RULE}" if tuned else RULES[self.purpose]
 
     @property
     def chosen(self) -> str | None:
