@@ -122,14 +122,15 @@ def test_auto_tries_everything_and_stacks_on_the_best():
     assert {"linear", "ntk", "dynamic_ntk", "yarn", "self_extend", "rerope", "lm_infinite", "sinks"} <= names
 
 
-def tuned_run(model, seen, rows=None, methods=("self_extend:neighbours=64,group=4+log_n", "linear:factor=2+log_n"), **changes):
+def tuned_run(model, seen, rows=None, methods=("sinks:window_size=124", "linear:factor=2+log_n"), **changes):
     def tune(specs, progress):
         seen.extend(specs)
         with torch.no_grad():
             model.lm_head.weight.mul_(1.05)
         return Trained(model=model, method="linear:factor=2", steps=7, **changes)
 
-    return stretch(model, tokenizer(), name="tiny", to=256, text=real_text(), rows=rows, methods=methods, tuner=tune, **QUICK)
+    return stretch(model, tokenizer(), name="tiny", to=256, text=real_text(), rows=rows, methods=methods, tuner=tune, windows=2, samples=1,
+                   depths=(0.5,))  # fmt: skip
 
 
 def test_the_tuned_model_is_measured_beside_the_untuned_ones():
@@ -137,7 +138,7 @@ def test_the_tuned_model_is_measured_beside_the_untuned_ones():
     outcome = tuned_run(tiny_model(vocab_size=VOCABULARY), seen, rows)
     assert seen == ["linear:factor=2"], "only positions methods are trained under, without what is stacked on them"
     assert {one.label for one in outcome.standings} == {
-        "stock", "self_extend:neighbours=64,group=4+log_n", "linear:factor=2+log_n", "linear:factor=2, tuned 7 steps",
+        "stock", "sinks:window_size=124", "linear:factor=2+log_n", "linear:factor=2, tuned 7 steps",
         "linear:factor=2+log_n, tuned 7 steps", "linear:factor=2+resonance, tuned 7 steps",
     }  # fmt: skip
     assert not any(one.screened for one in outcome.standings)
