@@ -7,6 +7,8 @@ from longreach.core.errors import InputError, SpecError, UnsupportedError
 from longreach.core.progress import Progress
 from longreach.models.apply import applied, apply
 from longreach.testing.models import random_ids
+from longreach.training import tune as tuning
+from longreach.training.gate import held_out_windows, short_loss
 from longreach.training.plan import plan, under_the_first
 from longreach.training.tune import check, method_of_run, tune
 from tests.evaluation.samples import tokenizer
@@ -85,6 +87,17 @@ def test_the_model_trains_at_skipping_positions_under_the_method(tmp_path):
     assert torch.equal(tuned.model.model.rotary_emb.inv_freq, stock)
     assert tuned.model.config.use_cache
     assert not tuned.model.training
+
+
+def test_mixed_precision_ends_with_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "_bf16_is_faster", lambda model: True)
+    tuned, twin, ids = run(tmp_path / "run", full=True, steps=1), model(), random_ids(1, 32)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["bf16"] is True
+    twin.load_state_dict(tuned.model.state_dict())
+    with torch.no_grad():
+        assert torch.equal(tuned.model(ids).logits, twin(ids).logits)
+    with apply(twin, tuned.plan.method):
+        assert short_loss(twin, held_out_windows(HELD_OUT, tokenizer(), WINDOW)) == pytest.approx(tuned.gate.after, abs=1e-6)
 
 
 def test_the_gate_trips_where_short_text_is_lost(tmp_path):

@@ -33,7 +33,7 @@ def tune(
         str | None,
         typer.Option(
             metavar="NAME=SHARE,...",
-            help="Sources: long, short, recall, interleaved, questions. [default: long=0.4,short=0.3,recall=0.3]",
+            help="Sources: long, short, recall, interleaved, questions, bootstrap. [default: long=0.4,short=0.3,recall=0.3]",
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps. [default: 1000]")] = None,

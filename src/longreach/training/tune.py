@@ -290,10 +290,14 @@ def _bf16_is_faster(model: PreTrainedModel) -> bool:
 
 @contextlib.contextmanager
 def _restored(model: PreTrainedModel) -> Iterator[None]:
-    """The Trainer switches the cache off in the config, and training mode on; both come back."""
-    cache = model.config.use_cache
+    """What the Trainer leaves behind comes back: no cache in the config, training mode, its mixed precision around `forward`."""
+    cache, forward = model.config.use_cache, vars(model).get("forward")
     try:
         yield
     finally:
         model.config.use_cache = cache
+        for name in ("forward", "_original_forward"):
+            vars(model).pop(name, None)
+        if forward is not None:
+            vars(model)["forward"] = forward
         model.eval()
