@@ -2,14 +2,13 @@
 
 Paper: Bootstrap Your Own Context Length, 2024, arXiv:2412.18860
 
-    longreach tune MODEL --to 16k --data FOLDER --out A --full --recipe recipes/bootstrap.py
-    longreach tune A --to 32k --data FOLDER --out B --full --recipe recipes/bootstrap.py
+    longreach tune MODEL --to 32k --data FOLDER --out DIR --full --recipe recipes/bootstrap.py
 
-From the paper: training in stages that each double the length and quadruple the base (256k, 512k, 1M from 128k), one command a stage; of
-8.3B tokens 4.6B are synthetic tasks over many documents, the rest are short instructions and long text; the loss counts every token of a
-long sample. Differs from the paper: the tasks are extracted from the documents (`longreach.data.bootstrap`), where the paper has GPT-4o
-write instructions, summaries of chunks and responses, and E5-mistral-7b retrieve; there are no tasks of long output; short running text
-stands for short instructions; rate, batch and steps are ours.
+From the paper: the base is quadrupled for each doubling of the length; of 8.3B tokens 4.6B are synthetic tasks over many documents, the
+rest are short instructions and long text; the loss counts every token of a long sample. Ours: the tasks are extracted from the documents
+(`longreach.data.bootstrap`), where the paper has GPT-4o write instructions, summaries of chunks and responses, and E5-mistral-7b retrieve;
+there are no tasks of long output; short running text stands for short instructions; one stage goes to the target at once, where the paper
+has one for each doubling (256k, 512k, 1M from 128k); rate, batch and steps.
 """
 
 from longreach.positions.base import Rope

@@ -4,6 +4,7 @@ import re
 import numpy as np
 import pytest
 
+from longreach.core.errors import InputError
 from longreach.data.bootstrap import BootstrapGenerator
 from longreach.data.documents import Documents
 
@@ -80,5 +81,8 @@ def test_the_texts_come_from_several_documents(generator):
 
 def test_where_nothing_can_be_asked_there_is_running_text(generator):
     assert parts(generator.sample(np.random.default_rng(0), 100)) is None
-    bare = BootstrapGenerator(encode=encode, decode=decode, documents=Documents(np.full(5000, 97), np.array([5000])), eos=EOS)
-    assert bare.sample(np.random.default_rng(0), 1000) == [97] * 1000
+
+
+def test_text_without_sentences_is_refused():
+    with pytest.raises(InputError, match="made of sentences of 4 to 60 words, parted by spaces"):
+        BootstrapGenerator(encode=encode, decode=decode, documents=Documents(np.full(5000, 97), np.array([5000])), eos=EOS)

@@ -101,7 +101,9 @@ def words(result: dict[str, Any]) -> list[str]:
     change = f"{loss['before']:.3f} nats a token before, {loss['after']:.3f} after ({loss['rise']:+.2%}; bar +1 %)"
     sentences.append(f"Loss inside the trained window: {change}.")
     if not result["extended"]:
-        sentences.append("The model lost too much at short lengths to be called extended; use a smaller --lr, or more of short in --mix.")
+        sentences.append(
+            "The model lost too much at short lengths to be called extended; use a smaller --lr, or more of short in tune's --mix."
+        )
     return sentences
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from longreach.core.errors import InputError
 from longreach.data.documents import Documents
 
 Tokens = list[int]
@@ -32,6 +33,7 @@ class BootstrapGenerator:
     """Makes texts of an exact length: an instruction, chunks of documents, what they say to it, and running text where there is room.
 
     Args: encode, decode: of the tokenizer, without special tokens. documents: real text. eos: id that ends a document.
+    Raises: InputError for text without sentences, as languages that do not part their words by spaces.
     """
 
     encode: Callable[[str], Tokens]
@@ -39,13 +41,20 @@ class BootstrapGenerator:
     documents: Documents
     eos: int
 
+    def __post_init__(self) -> None:
+        if not _about(self.decode(self.documents.ids[:_LOOK].tolist())):
+            raise InputError(
+                f"bootstrap tasks are made of sentences of {_FEWEST} to {_MOST} words, parted by spaces, and the text begins without one; "
+                "give other text, or leave bootstrap out of the mixture"
+            )
+
     def sample(self, rng: np.random.Generator, length: int) -> Tokens:
         """One text of `length` tokens; running text alone where there is room for no chunk with a whole sentence."""
         made = self._task(rng, length)
         return [*made, *self.documents.span(rng, max(1, length - len(made)))[0].tolist()][:length]
 
     def _task(self, rng: np.random.Generator, length: int) -> Tokens:
-        """An instruction, chunks, and a response that names a sentence of every chunk that holds the topic; empty where none fits."""
+        """An instruction, chunks, and a response that quotes a sentence of every chunk that holds the topic; empty where none fits."""
         chunks = self._chunks(rng, length)
         if (topic := _topic(rng, chunks)) is None:
             return []
@@ -83,7 +92,7 @@ def _chosen(rng: np.random.Generator, chunks: list[_Chunk], topic: str, count: i
 def _topic(rng: np.random.Generator, chunks: list[_Chunk]) -> str | None:
     """A word of the first chunk, rather one that few others hold, too; None where no sentence of it is whole."""
     counts = Counter(word for chunk in chunks for word in chunk.about)
-    words = sorted(chunks[0].about)
+    words = list(chunks[0].about)
     shared = [word for word in words if 2 <= counts[word] <= max(2, len(chunks) // 4)]
     return str(rng.choice(shared or words)) if words else None
 
@@ -94,7 +103,7 @@ def _about(text: str) -> dict[str, str]:
     for sentence in re.split(r"(?<=[.!?])\s+|\n\s*\n", text)[1:-1]:
         words = sentence.split()
         if _FEWEST <= len(words) <= _MOST:
-            for word in re.findall(r"[a-z]{5,}", sentence.lower()):
+            for word in re.findall(r"[^\W\d_]{5,}", sentence.lower()):
                 about.setdefault(word, " ".join(words))
     return about
 
@@ -103,6 +112,7 @@ _RESPONSE = 4  # at most a fourth of a text is the response
 _CHUNKS = 16  # that a text is made of
 _SHORTEST, _LONGEST = 96, 4096  # tokens of a chunk; the longest is the paper's
 _FEWEST, _MOST = 4, 60  # words of a sentence
+_LOOK = 20_000  # tokens that are looked at for a first sentence
 _WORDINGS = (
     ("Task: find every text below that speaks of “{topic}”, and say what it says.\n\n", "Answer:\n"),
     ("What do the following texts say about “{topic}”? Quote a sentence of each that does.\n\n", "What they say:\n"),
