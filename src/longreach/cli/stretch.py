@@ -87,9 +87,7 @@ def stretch(
     what that makes is measured beside the rest. Exits with 1 where --out is given and nothing is good enough to save. A stopped run goes on
     when run again.
     """
-    seconds = None if budget is None else parse_seconds(budget)
-    if budget is not None and seconds is None:
-        raise InputError(f"--budget {budget}: write a time, as 90s, 20m or 2h")
+    seconds = None if budget is None else _seconds(budget)
     target, trained = parse_length(to), None if trained_window is None else parse_length(trained_window)
     folder = report or (Path("longreach-report") if out is None else out.with_name(f"{out.name}-report"))
     name = model_name(model)
@@ -111,9 +109,8 @@ def stretch(
     make_tuner = None
     if tune is not None and data is not None:
         place = work or Path("longreach-runs", f"{name.replace('/', '--')}-{target}")
-        make_tuner = _tuner(
-            {"target": target, "steps": tune, "sampler": sampler, "lr": lr, "full": full}, data, place, out, options["text"]
-        )
+        settings = {"target": target, "steps": tune, "sampler": sampler, "lr": lr, "full": full}
+        make_tuner = _tuner(settings, data, place, out, options["text"])
     store = open_rows(rows, name)
     load = partial(  # a method that the checkpoint was saved with would stand in the way of others
         longreach.load, model, dtype=dtype or ("float32" if full else None), device=device, allow_pickle=allow_pickle,
@@ -143,6 +140,13 @@ def stretch(
         _show(made, saved, out, [*files, store.path])
     if out is not None and saved.folder is None:
         raise typer.Exit(1)
+
+
+def _seconds(budget: str) -> int:
+    seconds = parse_seconds(budget)
+    if seconds is None:
+        raise InputError(f"--budget {budget}: write a time, as 90s, 20m or 2h")
+    return seconds
 
 
 def _check_tuning(steps: int | None, data: Path | None, trained_window: int | None, options: dict[str, Any]) -> None:
