@@ -5,8 +5,8 @@ Paper: Effective Long-Context Scaling of Foundation Models, 2023, arXiv:2309.160
     longreach tune MODEL --to 32k --data FOLDER --out DIR --full --recipe recipes/llama2_long.py
 
 From the paper: base 500,000 in place of 10,000 for a stretch of 8 (4k to 32k), sequences of the target's length, rate 2e-5 with 2,000 of
-100,000 steps warming up and cosine decay, 4M tokens a batch. Ours: for other stretches the base grows in proportion, 50 for each 8; 100
-steps of 64 sequences in place of 400B tokens.
+100,000 steps warming up and cosine decay, 4M tokens a batch; weight decay 0.1 is Llama 2's. Ours: for other stretches the base grows in
+proportion, 50 for each 8; 100 steps of 64 sequences in place of 400B tokens.
 """
 
 from longreach.positions.base import Rope

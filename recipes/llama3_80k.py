@@ -6,8 +6,9 @@ Paper: Extending Llama-3's Context Ten-Fold Overnight, 2024, arXiv:2404.19553
 
 From the paper: LoRA of rank 32 and alpha 16 on the attention's four matrices, the embeddings trained too; rate 5e-5, 8 sequences a step; a
 base of 200M in place of 500k for a stretch of 10; 20,000 samples: 3,500 of long questions and answers, 5,000 of running text, the rest
-long instructions. Ours: the questions are made from the text itself, without GPT-4, and stand for the instructions, too; no 4-bit weights,
-for adapters merge into those with loss; a model that is stretched less gets a base that grows less, in proportion.
+long instructions. Ours: the questions are made from the text itself, without GPT-4, and stand for the instructions, too; an output head
+of its own is trained with the embeddings; no 4-bit weights, for adapters merge into those with loss; a model that is stretched less gets a
+base that grows less, in proportion.
 """
 
 from longreach.positions.base import Rope

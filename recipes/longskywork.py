@@ -4,9 +4,9 @@ Paper: LongSkywork: A Training Recipe for Efficiently Extending Context Length i
 
     longreach tune MODEL --to 32k --data FOLDER --out DIR --full --recipe recipes/longskywork.py
 
-From the paper: chunk-interleaved pretraining, then tuning on synthetic long tasks. Ours: both at once, in equal parts beside short text;
-records that are looked up later (the recall exercises) stand in for its synthetic tables, and no instructions are needed. The paper's
-rate and batch are for 13B parameters; these are for small models.
+From the paper: NTK-aware scaling, chunk-interleaved pretraining, then 200 iterations of tuning on synthetic long tasks. Ours: both at once,
+in equal parts beside short text; a factor of twice the stretch; records that are looked up later (the recall exercises) stand in for its
+synthetic tables, and no instructions are needed. The paper's rate and batch are for 13B parameters; these are for small models.
 """
 
 from longreach.positions.base import Rope

@@ -5,9 +5,9 @@ Paper: How to Train Long-Context Language Models (Effectively), 2024, arXiv:2410
     longreach tune MODEL --to 64k --data FOLDER --out DIR --full --recipe recipes/prolong.py
 
 From the paper: 60 % long sources and 40 % short ones; attention never crosses from one document to the next; a base frequency raised by
-twice the stretch (8k to 64k: from 5e5 to 8e6); rate 1e-5, a tenth of the steps warming up, cosine decay; batches of 4M tokens. Ours: the
-mixture draws whatever lies in the data folder (the paper: half code repositories, half books, and five kinds of short text), and 100 steps
-of 64 sequences in place of 20B tokens.
+twice the stretch (8k to 64k: from 5e5 to 8e6); rate 1e-5, a tenth of the steps warming up, cosine decay; weight decay 0.1; batches of 4M
+tokens (64 sequences of 64k). Ours: the mixture draws whatever lies in the data folder (the paper: half code repositories, half books, and
+eight sources of short text), the rate decays to 0 in place of a tenth of its peak, and 100 steps in place of 20B tokens.
 """
 
 from longreach.positions.base import Rope

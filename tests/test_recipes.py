@@ -22,7 +22,7 @@ def recipe(name):
     return module.recipe
 
 
-NAMES = ["prolong", "llama2_long", "longskywork", "llama3_80k"]
+NAMES = ["prolong", "llama2_long", "longskywork", "llama3_80k", "bootstrap"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -40,6 +40,8 @@ def test_every_recipe_fits_a_model(name, target):
         ("prolong", LLAMA3, 32 * 1024, 8e6),  # trained at 64k
         ("llama2_long", LLAMA2, 32 * 1024, 5e5),
         ("llama3_80k", LLAMA3, 80 * 1024, 2e8),
+        ("bootstrap", LLAMA3, 16 * 1024, 2e6),  # a doubling is four times the base
+        ("bootstrap", LLAMA3, 64 * 1024, 3.2e7),  # three doublings
     ],
 )
 def test_the_base_is_the_papers(name, rope, target, base):

@@ -4,9 +4,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from longreach.cli import stretch as verb
 from longreach.cli.main import run
+from longreach.core.progress import Progress
 from longreach.evaluation import stretch as stretching
 from longreach.models.record import read_record
 from longreach.testing.models import tiny_learned, tiny_model
@@ -64,6 +67,81 @@ def test_from_the_model_to_the_report(folder, capsys):
     again = json.loads(capsys.readouterr().out)
     assert again["rows"] == report["rows"]
     assert (folder / "longreach-rows" / "tiny.jsonl").read_text() == lines
+
+
+@pytest.fixture
+def books(folder):
+    """Text to train on."""
+    (folder / "books").mkdir()
+    (folder / "books" / "one.txt").write_text(real_text()[100_000:140_000], encoding="utf-8")
+    (folder / "books" / "cover.png").write_bytes(b"\x89PNG\xff\x00")
+
+
+TUNE = ("--tune", "2", "--data", "books", "--for", "streaming", "--text", "book.txt", "--windows", "2", "--to", "256")
+
+
+@pytest.mark.usefixtures("books")
+def test_tuning_is_chained_onto_the_tournament(folder, capsys):
+    command = [
+        "stretch",
+        "tiny",
+        *TUNE,
+        "--methods",
+        "linear:factor=2",
+        "--sampler",
+        "randomized",
+        "--lr",
+        "0.003",
+        "--full",
+        "--out",
+        "far",
+    ]
+    assert run([*command, "--force"]) == 0
+    out = capsys.readouterr().out
+    for words in (
+        "linear:factor=2, tuned 2 steps", "linear:factor=2+log_n, tuned 2 steps", "linear:factor=2+resonance, tuned 2 steps",
+        "Not read: 1 files that are no UTF-8 text, or empty (the first: cover.png).",
+        "under linear:factor=2, positions by randomized, in 2 steps of 128-token sequences.", "bar +1 %", "Saved: far",
+    ):  # fmt: skip
+        assert words in out
+    report = json.loads((folder / "far-report" / "report.json").read_text())
+    assert report["tuning"]["method"] == "linear:factor=2"
+    assert report["command"].startswith("longreach stretch tiny --to 256 --for streaming")
+    assert "--tune 2 --data books --sampler randomized --lr 0.003 --full" in report["command"]
+    assert (folder / "longreach-runs" / "tiny-256" / "run.json").is_file()
+    (best,) = [one for one in report["methods"] if one["best"]]
+    trained = {name for name, value in weights("far").items() if not torch.equal(value, weights("tiny")[name])}
+    assert bool(trained) == bool(best["tuned"]), "what is saved is what was chosen"
+    lines = (folder / "longreach-rows" / "tiny.jsonl").read_text()
+    assert run([*command, "--force", "--json"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["rows"], again["tuning"]["resumed_at"]) == (report["rows"], 2)
+    assert (folder / "longreach-rows" / "tiny.jsonl").read_text() == lines
+    assert run([*command, "--tune", "3"]) == 2
+    assert "longreach-runs/tiny-256 holds a run with other settings (steps=2); give those to go on" in capsys.readouterr().err
+
+
+def weights(folder):
+    return load_file(f"{folder}/model.safetensors")
+
+
+@pytest.mark.usefixtures("books")
+@pytest.mark.parametrize("tuned", [True, False])
+def test_the_winner_is_saved_tuned_or_as_it_was(tuned, folder, monkeypatch, capsys):
+    def ended(model, tokenizer, *, tuner, **settings):
+        trained = tuner(["self_extend:neighbours=64,group=2", "ntk:factor=8"], Progress())
+        assert (trained.method, trained.steps, trained.lost) == ("ntk:factor=8", 2, tuner.tuned.gate.shortfall)
+        return outcome(tuned=2 if tuned else 0)
+
+    monkeypatch.setattr(stretching, "stretch", ended)
+    assert run(["stretch", "tiny", *TUNE, "--to", "512", "--out", "far"]) == 0
+    out = capsys.readouterr().out
+    record = read_record(folder / "far")
+    assert (record.method, record.exported, record.target) == ("ntk:factor=8", True, 512)
+    assert "Saved: far (transformers loads it without longreach; checked in plain transformers, logits differ by at most" in out
+    same = all(torch.equal(value, weights("tiny")[name]) for name, value in weights("far").items())
+    assert same is not tuned
+    assert ("vllm serve MODEL" in out) is not tuned
 
 
 def test_learned_positions_are_stretched_and_their_export_proven(folder, capsys):
@@ -127,6 +205,18 @@ def test_a_stopped_run_says_where_its_rows_are(folder, monkeypatch, capsys):
         (["--to", "256", "--out", "book.txt/far"], "book.txt/far cannot be written to"),
         (["--to", "256", "--force"], "--force has no effect without --out"),
         (["--to", "256", "--text", "missing.txt"], "cannot read missing.txt"),
+        (["--to", "256", "--tune", "0", "--data", "tiny"], "--tune 0: give at least 1 step"),
+        (["--to", "256", "--tune", "many", "--data", "tiny"], "Invalid value for '--tune': Input should be a valid integer"),
+        (["--to", "256", "--tune", "2"], "--tune needs text to train on; give --data FOLDER"),
+        (["--to", "256", "--data", "tiny"], "--data has no effect without --tune STEPS"),
+        (["--to", "256", "--full"], "--full has no effect without --tune STEPS"),
+        (["--to", "256", "--lr", "0.1"], "--lr has no effect without --tune STEPS"),
+        (["--to", "256", "--tune", "2", "--data", "none"], "none is not a folder"),
+        (["--to", "256", "--tune", "2", "--data", "tiny", "--lr", "3"], "lr=3 must be above 0"),
+        (["--to", "256", "--tune", "2", "--data", "tiny", "--sampler", "posse"], "did you mean pose"),
+        (["--to", "256", "--tune", "2", "--data", "tiny", "--trained-window", "64"], "--trained-window has no effect on --tune"),
+        (["--to", "256", "--tune", "2", "--data", "tiny", "--out", "far", "--work", "far/run"], "must lie beside each other"),
+        (["--to", "256", "--tune", "2", "--data", "tiny", "--work", "book.txt"], "--work book.txt cannot be written to"),
     ],
 )
 @pytest.mark.usefixtures("folder")
@@ -139,6 +229,22 @@ def test_bad_input_is_one_line_and_measures_nothing(arguments, says, folder, cap
     assert last.startswith("error: ")
     assert says in last
     assert {file.name for file in folder.iterdir()} == {"tiny", "book.txt"}
+
+
+@pytest.mark.usefixtures("folder")
+def test_what_cannot_be_trained_is_refused_before_anything_is_measured(folder, capsys):
+    for name, text in (("blank", " "), ("few", "One day the cat sat on the mat.")):
+        (folder / name).mkdir()
+        (folder / name / "one.txt").write_text(text)
+    command = ("stretch", "tiny", "--to", "256", "--text", "book.txt", "--tune", "2")
+    for data, says in (("blank", "blank holds no text"), ("few", "too little text to train on: pose takes sequences from 257 tokens")):
+        assert run([*command, "--data", data]) == 2
+        assert says in capsys.readouterr().err
+    tiny_learned("gpt2", vocab_size=VOCABULARY).save_pretrained(folder / "tiny")
+    (folder / "few" / "one.txt").write_text(real_text()[:40_000])
+    assert run([*command, "--data", "few"]) == 2
+    assert "it has no rotary position embedding" in capsys.readouterr().err
+    assert not (folder / "longreach-rows").exists()
 
 
 def test_the_verb_is_light():

@@ -52,15 +52,19 @@ def answers(method="", right=10, of=10, *, at_window=10, **values):
 STANDARD = losses(task="loss_inside")
 
 
-def stand(rows, *, forgets=False, bounded_memory=False, screened=False):
+def stand(rows, *, forgets=False, bounded_memory=False, screened=False, **tuning):
     """The standing that the rows of one method give."""
     return standing(
-        rows, STANDARD, method=rows[0].method, trained_window=WINDOW, forgets=forgets, bounded_memory=bounded_memory, screened=screened
-    )
+        rows, STANDARD, method=rows[0].method, trained_window=WINDOW, forgets=forgets, bounded_memory=bounded_memory, screened=screened,
+        **tuning,
+    )  # fmt: skip
 
 
-def outcome(*, purpose="recall", target_right=10):
-    """A stretch of the model `made` by three methods, one of them screened, and one that could not be applied."""
+def outcome(*, purpose="recall", target_right=10, tuned=0):
+    """A stretch of the model `made` by three methods, one of them screened, and one that could not be applied.
+
+    With `tuned` steps, also of the model trained under the best of the methods, which is then the best of all.
+    """
     recall = purpose == "recall"
 
     def rows(method, rise, right, **values):
@@ -69,6 +73,8 @@ def outcome(*, purpose="recall", target_right=10):
     stock, best, worse = rows("", 0.7, 3), rows("ntk:factor=8", 0.01, target_right, inside=0.002), rows("yarn:factor=4", 0.123, 6)
     forgetting = rows("sinks:window_size=124", 0.0, 1)
     full = [stand(best), stand(worse)]
+    trained = [replace(one, model=f"made, tuned {tuned} steps") for one in rows("ntk:factor=8", -0.1, 10)] if tuned else []
+    full += [stand(trained, tuned=tuned)] if tuned else []
     standings = [stand(stock), *screening_order(full), stand(forgetting, forgets=True, bounded_memory=True, screened=True)]
     return Outcome(
         model="made",
@@ -78,7 +84,7 @@ def outcome(*, purpose="recall", target_right=10):
         choice=choose(standings, purpose, TARGET),
         standings=tuple(standings),
         refused={"linear:factor=4": "its rotary embedding is <scaled>; start anew"},
-        rows=(*STANDARD, *stock, *best, *worse, *forgetting),
+        rows=(*STANDARD, *stock, *best, *worse, *forgetting, *trained),
         budget=Budget(windows=2, samples=10, depths=DEPTHS),
         seed=7,
         text_sha256="ab" * 32,

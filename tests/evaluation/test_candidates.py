@@ -91,6 +91,17 @@ def test_wrappers_are_stacked_on_positions_methods():
     assert "yarn:factor=8+resonance+log_n" in {each.spec for each in improved(Candidate(stack=parse("yarn:factor=8+resonance")))}
 
 
+def test_what_is_stacked_on_a_tuned_model_is_tuned():
+    tuned = Candidate(stack=parse("yarn:factor=8"), tuned=20)
+    assert [one.label for one in (tuned, *improved(tuned))] == [
+        "yarn:factor=8, tuned 20 steps",
+        "yarn:factor=8+log_n, tuned 20 steps",
+        "yarn:factor=8+resonance, tuned 20 steps",
+    ]
+    assert Candidate(stack=parse("linear:factor=2"), tuned=1).label == "linear:factor=2, tuned 1 step"
+    assert Candidate().label == ""
+
+
 def test_what_the_model_does_not_take_is_listed_with_its_reason():
     model = tiny_model("llama_yarn")
     fitting, refused = applicable(model, collect(["auto"], 32, 128))

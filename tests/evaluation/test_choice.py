@@ -78,6 +78,18 @@ def test_retrieval_comes_first_then_loss_then_speed(better, worse, why):
         assert choice.reason.endswith(f"; {why}.")
 
 
+def test_a_tuned_model_wins_by_the_same_rule_if_it_kept_its_window():
+    untuned, tuned = method("a", 9, 0.03, speed=9), method("a", 10, 0.0, speed=1, tuned=300)
+    choice = choose([STOCK, untuned, tuned], "recall", TARGET)
+    assert choice.best == tuned
+    assert choice.reason.startswith("a, tuned 300 steps, retrieves 1.00 of 20 prompts")
+    lost = replace(tuned, lost="loss inside the window +2.0% > +1%")
+    assert choose([STOCK, untuned, lost], "recall", TARGET).best == untuned
+    alone = choose([STOCK, lost], "recall", TARGET)
+    assert (alone.best, alone.good_enough) == (lost, False)
+    assert verdict(lost, alone, "recall") == "best, but loss inside the window +2.0% > +1%"
+
+
 def test_the_model_as_it_is_can_win():
     able = method("", speed=9)
     choice = choose([able, method("a", speed=1)], "recall", TARGET)

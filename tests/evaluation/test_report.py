@@ -101,7 +101,41 @@ def test_rises_are_paired_by_text_and_octave():
     assert rises["ntk:factor=8", 64]["mean"] == pytest.approx(0.002)
     assert rises["ntk:factor=8", 512]["mean"] == pytest.approx(0.01)
     assert rises["", 128]["mean"] == 0
-    assert rises["", 256] == {"method": "", "length": 256, "n": 2, **dict.fromkeys(("mean", "low", "high"), pytest.approx(0.7))}
+    assert rises["", 256] == {
+        "model": "made",
+        "method": "",
+        "length": 256,
+        "n": 2,
+        **dict.fromkeys(("mean", "low", "high"), pytest.approx(0.7)),
+    }
+
+
+TUNING = {"steps": 300, "words": ["Trained 5 parameters.", "Loss inside the trained window: 3.000 before & 3.010 after."]}
+
+
+def test_a_tuned_model_stands_beside_the_untuned_one(tmp_path):
+    found = outcome(tuned=300)
+    data = report(found, command=COMMAND, text="a novel", saved=SAVED, tuning=TUNING)
+    assert (data["chosen"], data["chosen_tuned"], data["tuning"]["steps"]) == ("ntk:factor=8", 300, 300)
+    tuned, untuned = [one for one in data["methods"] if one["method"] == "ntk:factor=8"]
+    assert (tuned["label"], tuned["best"], untuned["label"], untuned["best"]) == (
+        "ntk:factor=8, tuned 300 steps",
+        True,
+        "ntk:factor=8",
+        False,
+    )
+    rises = {(one["model"], one["length"]): one["mean"] for one in data["rises"] if one["method"] == "ntk:factor=8"}
+    assert (rises["made", 512], rises["made, tuned 300 steps", 512]) == (pytest.approx(0.01), pytest.approx(-0.1))
+    page = write_and_read(data)
+    methods, *maps = page.tables
+    assert [line[0] for line in methods[1:3]] == ["stock model", "ntk:factor=8, tuned 300 steps"]
+    assert [line[3] for line in methods[1:4]] == ["+0.700", "-0.100", "+0.010"]
+    assert len(maps) == len(found.standings)
+    assert "ntk:factor=8, tuned 300 steps reaches 512 tokens" in page.text
+    assert "ntk:factor=8, tuned 300 steps: 0.000 up to 64, 0.000 up to 128, -0.100 up to 256, -0.100 up to 512." in page.text
+    for words in (*TUNING["words"], "A model that was tuned must also have kept its loss inside the window"):
+        assert words in page.text
+    assert "Tuning" not in write_and_read(made()[1]).text
 
 
 def test_the_sheet_has_every_row(tmp_path):
@@ -200,7 +234,7 @@ def crowded(**changes):
     _, data = made(**changes)
     screened = data["methods"][-1]
     names = [f"method{number // 2}:size={number}" for number in range(30)]
-    data["methods"] += [{**screened, "method": name} for name in names]
+    data["methods"] += [{**screened, "method": name, "label": name} for name in names]
     data["rises"] += [{**one, "method": name} for name in names for one in data["rises"] if one["method"] == screened["method"]]
     for kind in ("loss", "needle"):
         data["rows"] += [

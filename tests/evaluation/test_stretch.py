@@ -1,4 +1,7 @@
+import itertools
+
 import pytest
+import torch
 
 from longreach.core.errors import InputError, LongreachError, UnsupportedError
 from longreach.core.progress import Progress
@@ -6,7 +9,7 @@ from longreach.evaluation import stretch as stretching
 from longreach.evaluation.report import Saved, report
 from longreach.evaluation.report_page import page
 from longreach.evaluation.rows import Rows
-from longreach.evaluation.stretch import Budget, stretch
+from longreach.evaluation.stretch import Budget, Trained, stretch
 from longreach.testing.models import tiny_learned, tiny_model
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 
@@ -117,6 +120,60 @@ def test_auto_tries_everything_and_stacks_on_the_best():
     assert sum(method.endswith("+log_n") for method in methods) == 2  # on the best two, of which one is the finalist
     names = {method.partition(":")[0] for method in methods}
     assert {"linear", "ntk", "dynamic_ntk", "yarn", "self_extend", "rerope", "lm_infinite", "sinks"} <= names
+
+
+def tuned_run(model, seen, rows=None, methods=("sinks:window_size=124", "linear:factor=2+log_n"), **changes):
+    def tune(specs, progress):
+        seen.extend(specs)
+        with torch.no_grad():
+            model.lm_head.weight.mul_(1.05)
+        return Trained(model=model, method="linear:factor=2", steps=7, **changes)
+
+    return stretch(model, tokenizer(), name="tiny", to=256, text=real_text(), rows=rows, methods=methods, tuner=tune, windows=2, samples=1,
+                   depths=(0.5,))  # fmt: skip
+
+
+def test_the_tuned_model_is_measured_beside_the_untuned_ones():
+    seen, rows = [], Rows()
+    outcome = tuned_run(tiny_model(vocab_size=VOCABULARY), seen, rows)
+    assert seen == ["linear:factor=2"], "only positions methods are trained under, without what is stacked on them"
+    assert {one.label for one in outcome.standings} == {
+        "stock", "sinks:window_size=124", "linear:factor=2+log_n", "linear:factor=2, tuned 7 steps",
+        "linear:factor=2+log_n, tuned 7 steps", "linear:factor=2+resonance, tuned 7 steps",
+    }  # fmt: skip
+    assert not any(one.screened for one in outcome.standings)
+    others = outcome.standings[1:]
+    assert [one.rise.mean - one.reach for one in others] == sorted(one.rise.mean - one.reach for one in others)
+    by_label = {one.label: one for one in outcome.standings}
+    plain, tuned = by_label["linear:factor=2+log_n"], by_label["linear:factor=2+log_n, tuned 7 steps"]
+    assert tuned.beyond != plain.beyond
+    # Both are told from what the texts cost the model as it was before.
+    assert tuned.rise.mean - plain.rise.mean == pytest.approx(tuned.beyond.mean - plain.beyond.mean, abs=1e-6)
+    assert {row.model for row in outcome.rows} == {"tiny", "tiny, tuned 7 steps"}
+    assert {row.identity for row in outcome.rows} == {row.identity for row in rows}
+    count = len(rows)
+    assert tuned_run(tiny_model(vocab_size=VOCABULARY), seen, rows) == outcome
+    assert len(rows) == count, "nothing is measured twice"
+    page(report(outcome, command="", text="", saved=Saved()))
+
+
+def test_a_tuned_model_that_lost_its_window_is_not_good_enough():
+    outcome = tuned_run(tiny_model(vocab_size=VOCABULARY), [], methods=["linear"], lost="loss inside the window +9.0% > +1%")
+    tuned = [one for one in outcome.standings if one.tuned]
+    assert len(tuned) == 3
+    assert all(one.shortfalls[-1] == "loss inside the window +9.0% > +1%" for one in tuned)
+    assert not any(one.lost for one in outcome.standings if not one.tuned)
+    assert "must also have kept" in outcome.rule
+
+
+def test_training_takes_no_time_from_the_measuring(monkeypatch):
+    times = itertools.count(0.0, 100.0)
+    clock = stretching._Clock(1000.0)
+    monkeypatch.setattr(stretching.time, "monotonic", lambda: next(times))
+    clock.begun = 0.0
+    with clock.stopped():
+        pass
+    assert clock.begun == 100.0
 
 
 def test_streaming_is_judged_by_loss_alone():

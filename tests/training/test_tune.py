@@ -7,10 +7,18 @@ from longreach.core.errors import InputError, SpecError, UnsupportedError
 from longreach.core.progress import Progress
 from longreach.models.apply import applied, apply
 from longreach.testing.models import random_ids
-from longreach.training.plan import plan
-from longreach.training.tune import tune
+from longreach.training import tune as tuning
+from longreach.training.gate import held_out_windows, short_loss
+from longreach.training.plan import plan, under_the_first
+from longreach.training.tune import check, method_of_run, tune
 from tests.evaluation.samples import tokenizer
 from tests.training.tuning import HELD_OUT, TARGET, TEXTS, WINDOW, config, model, run
+
+
+@pytest.fixture(autouse=True)
+def _precision_is_no_race(monkeypatch):
+    """Which precision is faster is measured, and on a busy machine two runs may find otherwise."""
+    monkeypatch.setattr(tuning, "_bf16_is_faster", lambda model: False)
 
 
 class Kill(BaseException):
@@ -87,6 +95,17 @@ def test_the_model_trains_at_skipping_positions_under_the_method(tmp_path):
     assert not tuned.model.training
 
 
+def test_mixed_precision_ends_with_the_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(tuning, "_bf16_is_faster", lambda model: True)
+    tuned, twin, ids = run(tmp_path / "run", full=True, steps=1), model(), random_ids(1, 32)
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["bf16"] is True
+    twin.load_state_dict(tuned.model.state_dict())
+    with torch.no_grad():
+        assert torch.equal(tuned.model(ids).logits, twin(ids).logits)
+    with apply(twin, tuned.plan.method):
+        assert short_loss(twin, held_out_windows(HELD_OUT, tokenizer(), WINDOW)) == pytest.approx(tuned.gate.after, abs=1e-6)
+
+
 def test_the_gate_trips_where_short_text_is_lost(tmp_path):
     tuned = run(tmp_path / "run", full=True, lr=0.3, steps=2)
     assert not tuned.gate.passed
@@ -137,6 +156,33 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     with pytest.raises(InputError, match=r"is no tuning run \(it holds letters.txt\)"):
         run(tmp_path)
     assert (tmp_path / "letters.txt").read_text() == "mine"
+
+
+def test_what_tune_would_refuse_is_refused_before(tmp_path):
+    rest = {"held_out": HELD_OUT}
+    check(model(), tokenizer(), TEXTS, config(), tmp_path / "run", **rest)
+    assert method_of_run(tmp_path / "run") is None
+    run(tmp_path / "run", steps=1, method="linear:factor=4")
+    assert method_of_run(tmp_path / "run") == "linear:factor=4"
+    check(model(), tokenizer(), TEXTS, config(steps=1), tmp_path / "run", **rest)  # whatever the method
+    for changes in ({"steps": 2}, {"steps": 1, "method": "ntk:factor=4"}):
+        with pytest.raises(InputError, match="holds a run with other settings"):
+            check(model(), tokenizer(), TEXTS, config(**changes), tmp_path / "run", **rest)
+    with pytest.raises(InputError, match="too little held-out text"):
+        check(model(), tokenizer(), TEXTS, config(), tmp_path / "new", held_out="a few words")
+
+
+@pytest.mark.parametrize(
+    ("specs", "sampler", "method"),
+    [
+        (["log_n", "dynamic_ntk:factor=4", "ntk:factor=4", "linear:factor=4"], "pose", "ntk:factor=4"),
+        (["ntk:factor=4", "linear:factor=4"], "e2", "linear:factor=4"),
+        (["linear:factor=4+log_n", "sinks:window_size=8"], "pose", ""),
+        ([], "pose", ""),
+    ],
+)
+def test_the_first_method_that_can_be_trained_under_is_taken(specs, sampler, method):
+    assert under_the_first(model(), config(sampler=sampler), specs).method == method
 
 
 def test_positions_may_be_trained_beyond_the_target():

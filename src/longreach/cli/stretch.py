@@ -4,6 +4,7 @@ import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +13,7 @@ import typer
 import longreach
 from longreach.cli._options import model_name, open_rows, parse_depths, parse_seconds
 from longreach.cli._places import check_writable
+from longreach.cli._tuning import Tuner, check_places, save_proven
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
 
@@ -45,10 +47,21 @@ def stretch(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Save the stretched checkpoint here.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Save the best method even if it is not good enough.")] = False,
     report: Annotated[Path | None, typer.Option(metavar="DIR", help="For the report. [default: OUT-report, or longreach-report]")] = None,
+    tune: Annotated[
+        int | None,
+        typer.Option(metavar="STEPS", help="Then train the model under the best positions method, as longreach tune does, and compare."),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Text files to train on, UTF-8: books, code.")] = None,
+    sampler: Annotated[str | None, typer.Option(metavar="SPEC", help="How positions are drawn in training. [default: pose]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate. [default: 2e-4 for adapters, 2e-5 in full]")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Train every weight instead of adapters.")] = False,
+    work: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="For the training's checkpoints. [default: longreach-runs/MODEL-TOKENS]")
+    ] = None,
     finalists: Annotated[int, typer.Option(help="Methods measured in full, where there are more to try.")] = 3,
     budget: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Time to spend, more or less, as 5m; what is not tried then is named. [default: no limit]"),
+        typer.Option(metavar="TIME", help="Time for measuring, more or less, as 5m; what is not tried then is named. [default: no limit]"),
     ] = None,
     windows: Annotated[int | None, typer.Option(help="Windows of text. [default: 8, or fewer where the text is short]")] = None,
     samples: Annotated[int | None, typer.Option(help="Prompts of each depth and length. [default: 4]")] = None,
@@ -70,20 +83,19 @@ def stretch(
 ) -> None:
     """Find the method that lets a model reach a length, and save the model.
 
-    Measures what could work, chooses by a rule that the report states, and needs no training. Exits with 1 where --out is given and nothing
-    is good enough to save. A stopped run goes on when run again.
+    Measures what could work and chooses by a rule that the report states. No training is needed; with --tune the model is also trained, and
+    what that makes is measured beside the rest. Exits with 1 where --out is given and nothing is good enough to save. A stopped run goes on
+    when run again.
     """
-    seconds = None if budget is None else parse_seconds(budget)
-    if budget is not None and seconds is None:
-        raise InputError(f"--budget {budget}: write a time, as 90s, 20m or 2h")
+    seconds = None if budget is None else _seconds(budget)
     target, trained = parse_length(to), None if trained_window is None else parse_length(trained_window)
     folder = report or (Path("longreach-report") if out is None else out.with_name(f"{out.name}-report"))
+    name = model_name(model)
+    _check_tuning(tune, data, trained, {"--data": data, "--sampler": sampler, "--lr": lr, "--full": full or None, "--work": work})
     _check_places(out, folder, force)
 
     from longreach.cli._progress import BarProgress
     from longreach.data.stdlib import stdlib_text
-    from longreach.evaluation.report import Saved, write
-    from longreach.evaluation.report import report as make_report
     from longreach.evaluation.stretch import check
     from longreach.evaluation.stretch import stretch as run
     from longreach.evaluation.text import read_texts
@@ -94,32 +106,86 @@ def stretch(
         "samples": samples, "depths": parse_depths(depths), "seed": seed, "chunk_size": chunk_size, "batch_size": batch_size,
     }  # fmt: skip
     check(**options)
-    name = model_name(model)
+    make_tuner = None
+    if tune is not None and data is not None:
+        place = work or Path("longreach-runs", f"{name.replace('/', '--')}-{target}")
+        settings = {"target": target, "steps": tune, "sampler": sampler, "lr": lr, "full": full}
+        make_tuner = _tuner(settings, data, place, out, options["text"])
     store = open_rows(rows, name)
-    # A method that the checkpoint was saved with would stand in the way of others.
-    loaded = longreach.load(
-        model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, apply_method=False
-    )
+    load = partial(  # a method that the checkpoint was saved with would stand in the way of others
+        longreach.load, model, dtype=dtype or ("float32" if full else None), device=device, allow_pickle=allow_pickle,
+        trust_remote_code=trust_remote_code, apply_method=False,
+    )  # fmt: skip
+    loaded = load()
+    tuner = make_tuner(loaded) if make_tuner else None
     try:
         with BarProgress() as progress:
             outcome = run(
-                *loaded, name=name, to=target, methods=wanted, seconds=seconds, trained_window=trained, rows=store, progress=progress,
-                **options,
+                *loaded, name=name, to=target, methods=wanted, seconds=seconds, tuner=tuner, trained_window=trained, rows=store,
+                progress=progress, **options,
             )  # fmt: skip
     except KeyboardInterrupt:
-        typer.echo(f"What was measured is kept in {store.path}; the same command goes on from there.", err=True)
+        kept = f"What was measured is kept in {store.path}" + (f" and the training in {tuner.folder}" if tuner else "")
+        typer.echo(f"{kept}; the same command goes on from there.", err=True)
         raise
+    best = outcome.choice.best
+    if out is not None and tuner is not None and best is not None and not best.tuned:
+        loaded = load()  # the weights as they were before the training
     source = ", ".join(map(str, text or [])) or "this Python's documentation and held-out source"
-    data = make_report(outcome, command=_command(context), text=source, saved=Saved())
-    write(data, folder)  # before saving, which may fail
-    saved = _save(outcome, loaded, out, force)
-    files = write(data | {"saved": asdict(saved)}, folder)
+    told = {"command": _command(context), "text": source, "tuning": tuner.result if tuner else None}
+    made, saved, files = _write(outcome, loaded, told, folder, out, force)
     if as_json:
-        print(json.dumps(data | {"saved": asdict(saved)}, allow_nan=False))
+        print(json.dumps(made, allow_nan=False))
     else:
-        _show(data, saved, out, [*files, store.path])
+        _show(made, saved, out, [*files, store.path])
     if out is not None and saved.folder is None:
         raise typer.Exit(1)
+
+
+def _seconds(budget: str) -> int:
+    seconds = parse_seconds(budget)
+    if seconds is None:
+        raise InputError(f"--budget {budget}: write a time, as 90s, 20m or 2h")
+    return seconds
+
+
+def _check_tuning(steps: int | None, data: Path | None, trained_window: int | None, options: dict[str, Any]) -> None:
+    """An option without effect is an error."""
+    if steps is None:
+        if given := [option for option, value in options.items() if value is not None]:
+            raise InputError(f"{given[0]} has no effect without --tune STEPS")
+        return
+    if steps < 1:
+        raise InputError(f"--tune {steps}: give at least 1 step")
+    if data is None:
+        raise InputError("--tune needs text to train on; give --data FOLDER")
+    if trained_window is not None:
+        raise InputError("--trained-window has no effect on --tune, which goes by the checkpoint; correct its config (longreach doctor)")
+
+
+def _tuner(settings: dict[str, Any], data: Path, folder: Path, out: Path | None, held_out: str) -> "partial[Tuner]":
+    """What will train a checkpoint. Raises: InputError for settings, text or places that cannot be."""
+    from longreach.data.documents import read_folder
+    from longreach.training.plan import TuneConfig
+
+    check_writable(folder, "--work")
+    if out is not None:
+        check_places(out, folder)
+    config = TuneConfig(**{name: value for name, value in settings.items() if value is not None})
+    return partial(Tuner, texts=read_folder(data), config=config, folder=folder, held_out=held_out)
+
+
+def _write(
+    outcome: "Outcome", loaded: "Checkpoint", told: dict[str, Any], folder: Path, out: Path | None, force: bool
+) -> tuple[dict[str, Any], "Saved", list[Path]]:
+    """Write the report, save the model where that is asked for and allowed, and write down what became of it."""
+    from longreach.evaluation.report import Saved, report, write
+
+    made = report(outcome, saved=Saved(), **told)
+    write(made, folder)  # before saving, which may fail
+    saved = _save(outcome, loaded, out, force)
+    made |= {"saved": asdict(saved)}
+    return made, saved, write(made, folder)
 
 
 def _check_places(out: Path | None, report: Path, force: bool) -> None:
@@ -140,8 +206,6 @@ def _save(outcome: "Outcome", loaded: "Checkpoint", out: Path | None, force: boo
     """Save the best method where that was asked for and is allowed, prove an export, and say how servers run it."""
     from longreach.core.errors import UnsupportedError
     from longreach.evaluation.report import Saved
-    from longreach.models.export import verify_export
-    from longreach.models.record import read_record
     from longreach.models.rope_config import rope_of
     from longreach.models.servers import server_settings
 
@@ -150,18 +214,14 @@ def _save(outcome: "Outcome", loaded: "Checkpoint", out: Path | None, force: boo
         return Saved()
     servers = None
     config = loaded.model.config
-    if best.method:
+    if best.method and not best.tuned:  # servers are told how to run the model that is already there
         try:
             servers = server_settings(best.method, rope_of(config), outcome.target, config=config)
         except UnsupportedError:  # a rotary embedding that is scaled already: no server can be told of another scaling
             servers = None
     if out is None:
         return Saved(servers=servers)
-    place = longreach.save(*loaded, out, method=best.method, target=outcome.target)
-    record = read_record(place)
-    exported = record is not None and record.exported
-    difference = verify_export(place, loaded.model) if exported and best.method else None
-    return Saved(folder=str(out), exported=exported, difference=difference, servers=servers)
+    return Saved(servers=servers, **save_proven(loaded, out, method=best.method, target=outcome.target, original=loaded.model))
 
 
 def _command(context: typer.Context) -> str:
@@ -192,8 +252,8 @@ def _show(data: dict[str, Any], saved: "Saved", out: Path | None, files: Sequenc
         losses = [f"{one['loss_inside']['mean']:.3f}", f"{one['loss_beyond']['mean']:.3f}", f"{one['rise']['mean']:+.3f}"]
         retrieval = [f"{one['retrieval']['mean']:.2f}"] if recall else []
         spent = [f"{one['tokens_per_s']:.0f}", f"{one['peak_bytes'] / 1e6:.0f} MB"]
-        style = "bold" if one["method"] == data["best"] else None
-        table.add_row(one["method"] or "stock model", *losses, *retrieval, *spent, one["verdict"], style=style)
+        style = "bold" if one["best"] else None
+        table.add_row(one["label"] or "stock model", *losses, *retrieval, *spent, one["verdict"], style=style)
     console = Console(highlight=False)
     # Numbers are never cut: a table too wide for the terminal runs over its edge.
     console.width = max(console.width, console.measure(table, options=console.options.update(max_width=10_000)).maximum)
@@ -202,6 +262,8 @@ def _show(data: dict[str, Any], saved: "Saved", out: Path | None, files: Sequenc
         print("Methods that were only screened read fewer texts: their losses, speed and memory do not compare; above inside does.")
     for one in data["not_applicable"]:
         print(f"Not applicable: {one['method'] or 'stock model'}: {one['why']}")
+    for sentence in data["tuning"]["words"] if data["tuning"] else ():
+        print(sentence)
     print(data["reason"])
     if saved.folder:
         checked = "" if saved.difference is None else f"; checked in plain transformers, logits differ by at most {saved.difference:.1g}"

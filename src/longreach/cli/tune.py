@@ -2,21 +2,16 @@
 
 import dataclasses
 import json
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 import longreach
 from longreach.cli._places import check_writable
+from longreach.cli._tuning import check_places, result, save_proven, words
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
-
-if TYPE_CHECKING:
-    from longreach.data.documents import Texts
-    from longreach.training.plan import TuneConfig
-    from longreach.training.tune import Tuned
 
 
 def tune(
@@ -38,7 +33,7 @@ def tune(
         str | None,
         typer.Option(
             metavar="NAME=SHARE,...",
-            help="Sources: long, short, recall, interleaved, questions. [default: long=0.4,short=0.3,recall=0.3]",
+            help="Sources: long, short, recall, interleaved, questions, bootstrap. [default: long=0.4,short=0.3,recall=0.3]",
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps. [default: 1000]")] = None,
@@ -92,13 +87,13 @@ def tune(
     from longreach.data.documents import read_folder
     from longreach.data.stdlib import stdlib_text
     from longreach.evaluation.text import read_texts
-    from longreach.models.checkpoint import place_of
+    from longreach.models.checkpoint import Checkpoint, place_of
     from longreach.models.rope_config import rope_of
     from longreach.training.plan import TuneConfig
     from longreach.training.tune import tune as run
 
     folder = work or out.with_name(f"{out.name}-run")
-    _check_places(out, folder)
+    check_places(out, folder)
     check_writable(place_of(out), "--out")
     check_writable(folder, "--work")
     make = None if recipe is None else _recipe(recipe)
@@ -118,9 +113,11 @@ def tune(
     except KeyboardInterrupt:
         typer.echo(f"The run is kept in {folder}; the same command goes on from there.", err=True)
         raise
-    saved = _save(tuned, loaded.tokenizer, out, target, force)
-    result = _result(tuned, config, texts, saved, folder)
-    print(json.dumps(result, allow_nan=False) if as_json else _sentences(result, tuned, texts, out, folder))
+    saved = None
+    if tuned.gate.passed or force:
+        saved = save_proven(Checkpoint(tuned.model, loaded.tokenizer), out, method=tuned.plan.method, target=target)
+    found = {**result(tuned, config, texts, folder), "saved": saved}
+    print(json.dumps(found, allow_nan=False) if as_json else _sentences(found, out))
     if saved is None:
         raise typer.Exit(1)
 
@@ -149,11 +146,6 @@ def _check_adapters(given: dict[str, Any]) -> None:
         raise InputError(f"{wrong[0]} has no effect with --full, which trains every weight and no adapters")
 
 
-def _check_places(out: Path, folder: Path) -> None:
-    if folder.resolve().is_relative_to(out.resolve()) or out.resolve().is_relative_to(folder.resolve()):
-        raise InputError(f"--work {folder} and --out {out} must lie beside each other; choose another folder")
-
-
 def _recipe(file: Path) -> Any:
     """The function `recipe` of a Python file."""
     import importlib.util
@@ -172,53 +164,8 @@ def _recipe(file: Path) -> Any:
     return make
 
 
-def _save(tuned: "Tuned", tokenizer: Any, out: Path, target: int, force: bool) -> dict[str, Any] | None:
-    """Save the model where the gate allows it, and prove an export. None: nothing was saved."""
-    from longreach.models.export import verify_export
-    from longreach.models.record import read_record
-
-    if not (tuned.gate.passed or force):
-        return None
-    place = longreach.save(tuned.model, tokenizer, out, method=tuned.plan.method, target=target)
-    record = read_record(place)
-    exported = record is not None and record.exported
-    return {"folder": str(out), "exported": exported, "difference": verify_export(place) if exported else None}
-
-
-def _result(tuned: "Tuned", config: "TuneConfig", texts: "Texts", saved: dict[str, Any] | None, folder: Path) -> dict[str, Any]:
-    gate = tuned.gate
-    return {
-        "target": config.target,
-        "method": tuned.plan.method.spec,
-        "sampler": tuned.plan.sampler.spec,
-        "seq_len": tuned.plan.geometry.seq_len,
-        "steps": config.steps,
-        "tokens": config.steps * config.batch_size * tuned.plan.geometry.seq_len,
-        "resumed_at": tuned.resumed,
-        "trained_parameters": tuned.trained_parameters,
-        "mixture": dict(config.mixture),
-        "short_loss": {**asdict(gate), "rise": gate.rise},
-        "extended": gate.passed,
-        "saved": saved,
-        "skipped_files": list(texts.skipped),
-        "loss": str(folder / "loss.jsonl"),
-        "loss_curve": str(folder / "loss.png"),
-    }
-
-
-def _sentences(result: dict[str, Any], tuned: "Tuned", texts: "Texts", out: Path, folder: Path) -> str:
-    gate, lines = tuned.gate, []
-    if texts.skipped:
-        lines.append(f"Not read: {len(texts.skipped)} files that are no UTF-8 text, or empty (the first: {texts.skipped[0]}).")
-    going_on = f", going on from step {tuned.resumed}" if tuned.resumed else ""
-    lines.append(
-        f"Trained {result['trained_parameters']:,} parameters on {result['tokens']:,} tokens under {result['method']}, "
-        f"positions by {result['sampler']}, in {result['steps']} steps of {result['seq_len']}-token sequences{going_on}."
-    )
-    change = f"{gate.before:.3f} nats a token before, {gate.after:.3f} after ({gate.rise:+.2%}; bar +1 %)"
-    lines.append(f"Loss inside the trained window: {change}.")
-    if not gate.passed:
-        lines.append("The model lost too much at short lengths to be called extended; use a smaller --lr, or more of short in --mix.")
+def _sentences(result: dict[str, Any], out: Path) -> str:
+    lines = words(result)
     if (saved := result["saved"]) is None:
         lines.append(f"Nothing was saved to {out}; --force saves it all the same.")
     else:
@@ -226,4 +173,4 @@ def _sentences(result: dict[str, Any], tuned: "Tuned", texts: "Texts", out: Path
         if saved["exported"]:
             how = f"transformers loads it without longreach; checked, logits differ by at most {saved['difference']:.1g}"
         lines.append(f"Saved: {saved['folder']} ({how})")
-    return "\n".join([*lines, f"Loss curve: {folder / 'loss.png'}"])
+    return "\n".join([*lines, f"Loss curve: {result['loss_curve']}"])

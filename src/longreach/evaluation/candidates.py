@@ -4,7 +4,7 @@ Methods suggest their own settings (`Method.suggest`), so a new method takes par
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
 
@@ -12,6 +12,7 @@ from longreach.core import registry
 from longreach.core.errors import InputError, UnsupportedError
 from longreach.core.method import Method
 from longreach.core.spec import parse, unparse
+from longreach.evaluation.choice import label
 from longreach.models.apply import apply
 
 AUTO = "auto"
@@ -19,15 +20,24 @@ AUTO = "auto"
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A stack of methods to try; an empty one is the model as it is. Args: named: whether the user asked for exactly this one."""
+    """A stack of methods to try; an empty one is the model as it is.
+
+    Args: named: whether the user asked for exactly this one. tuned: steps that the model was trained before.
+    """
 
     stack: tuple[Method, ...] = ()
     named: bool = False
+    tuned: int = 0
 
     @property
     def spec(self) -> str:
         """The stack as a spec; "" for the model as it is."""
         return unparse(self.stack)
+
+    @property
+    def label(self) -> str:
+        """How people call it; "" for the model as it is."""
+        return label(self.spec, self.tuned)
 
     @property
     def forgets(self) -> bool:
@@ -59,11 +69,11 @@ def improved(candidate: Candidate) -> list[Candidate]:
     present = {method.name() for method in candidate.stack}
     first = candidate.stack[0]
     suggested = [method for name in registry.names() if name not in present for method in registry.get(name).suggest_on(first)]
-    return [Candidate(stack=(*candidate.stack, method)) for method in suggested]
+    return [replace(candidate, stack=(*candidate.stack, method), named=False) for method in suggested]
 
 
 def applicable(model: PreTrainedModel, candidates: Sequence[Candidate]) -> tuple[list[Candidate], dict[str, str]]:
-    """Those that the model takes, and for the others, by spec, why not.
+    """Those that the model takes, and for the others, by label, why not.
 
     Raises: UnsupportedError for a candidate that the user named.
     """
@@ -75,7 +85,7 @@ def applicable(model: PreTrainedModel, candidates: Sequence[Candidate]) -> tuple
         except UnsupportedError as error:
             if candidate.named:
                 raise
-            refused[candidate.spec] = f"{error.why}; {error.try_instead}"
+            refused[candidate.label] = f"{error.why}; {error.try_instead}"
     return fitting, refused
 
 

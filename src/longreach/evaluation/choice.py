@@ -27,19 +27,28 @@ RULES: dict[Purpose, str] = {
     "the methods that are good enough, those with bounded memory come first, and of these the fastest is chosen. Where none is good "
     f"enough, those within {_SAME_LOSS} nats of the lowest loss stay, then those with bounded memory, then the fastest.",
 }
+TUNED_RULE = "A model that was tuned must also have kept its loss inside the window, within the bar that tuning has."
+
+
+def label(method: str, tuned: int = 0) -> str:
+    """How people call a method, and a model that was tuned under it for some steps."""
+    return f"{method}, tuned {tuned} {'step' if tuned == 1 else 'steps'}" if tuned else method
 
 
 @dataclass(frozen=True, kw_only=True)
 class Standing:
     """What was measured of one method. Losses are nats a token.
 
-    Args: method: spec, "" for the model as it is. screened: measured on a small budget only. inside: its own loss up to the trained
-    window. beyond: from there to the target. rise: the latter less the unchanged model's loss on the same tokens inside its window.
-    retrieval: share of right answers at the target, None where it was not measured. prompts: how many those are. retrieval_inside: at
-    the trained window. reach: mean share at all lengths beyond the window. tokens_per_s, peak_bytes: at the target.
+    Args: method: spec, "" for the model as it is. tuned: steps that the model was trained before; 0: it is the unchanged one. lost: in
+    words, why the tuned model may not be called extended; empty where nothing says so. screened: measured on a small budget only. inside:
+    its own loss up to the trained window. beyond: from there to the target. rise: the latter less the unchanged model's loss on the same
+    tokens inside its window. retrieval: share of right answers at the target, None where it was not measured. prompts: how many those are.
+    retrieval_inside: at the trained window. reach: mean share at all lengths beyond the window. tokens_per_s, peak_bytes: at the target.
     """
 
     method: str
+    tuned: int = 0
+    lost: str = ""
     forgets: bool
     bounded_memory: bool
     screened: bool = False
@@ -56,7 +65,7 @@ class Standing:
     @property
     def label(self) -> str:
         """How people call it."""
-        return self.method or "stock"
+        return label(self.method, self.tuned) or "stock"
 
     @property
     def shortfalls(self) -> list[str]:
@@ -66,7 +75,7 @@ class Standing:
             misses.append(f"retrieval {self.retrieval.mean:.2f} < {RETRIEVAL_BAR:.2f}")
         if self.rise.mean > RISE_BAR:
             misses.append(f"loss {self.rise.mean:+.2f} > +{RISE_BAR}")
-        return misses
+        return [*misses, *([self.lost] if self.lost else [])]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +88,16 @@ class Choice:
 
 
 def standing(
-    rows: Sequence[Row], standard: Sequence[Row], *, method: str, trained_window: int, forgets: bool, bounded_memory: bool, screened: bool
+    rows: Sequence[Row],
+    standard: Sequence[Row],
+    *,
+    method: str,
+    tuned: int = 0,
+    lost: str = "",
+    trained_window: int,
+    forgets: bool,
+    bounded_memory: bool,
+    screened: bool,
 ) -> Standing:
     """What the rows of one method say. Args: standard: rows of `loss_inside` on at least the same texts."""
     target = max(row.length for row in rows)
@@ -91,6 +109,8 @@ def standing(
     far = [row.score or 0.0 for row in answers if row.length > trained_window]
     return Standing(
         method=method,
+        tuned=tuned,
+        lost=lost,
         forgets=forgets,
         bounded_memory=bounded_memory,
         screened=screened,
@@ -172,7 +192,7 @@ def _bounded(pool: list[Standing]) -> list[Standing]:
 
 
 def _name(one: Standing) -> str:
-    return one.method or "The model as it is"
+    return f"{one.label}," if one.tuned else one.method or "The model as it is"
 
 
 def _facts(one: Standing, target: int) -> str:

@@ -17,7 +17,7 @@ import transformers
 
 import longreach
 from longreach.core.errors import InputError
-from longreach.evaluation.choice import RETRIEVAL_BAR, RISE_BAR, Standing, verdict
+from longreach.evaluation.choice import RETRIEVAL_BAR, RISE_BAR, Standing, label, verdict
 from longreach.evaluation.intervals import Interval, mean_interval
 from longreach.evaluation.report_page import page
 from longreach.evaluation.rows import Row
@@ -40,10 +40,12 @@ class Saved:
     servers: dict[str, str] | None = None
 
 
-def report(outcome: Outcome, *, command: str, text: str, saved: Saved) -> dict[str, Any]:
-    """Everything that the files hold. Args: command: that repeats it. text: what the loss was measured on, in words.
+def report(outcome: Outcome, *, command: str, text: str, saved: Saved, tuning: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Everything that the files hold. Args: command: that repeats it. text: what the loss was measured on, in words. tuning: what was done
+    to the tuned model, where there is one; of it the page shows the sentences in `words`.
 
-    `chosen` is a spec, "" for the model as it is, None where nothing is good enough. `rows` has one row for each cell: mean, interval, n.
+    `chosen` is a spec, "" for the model as it is, None where nothing is good enough; `chosen_tuned` are the steps of tuning before it.
+    `rows` has one row for each cell: mean, interval, n. Rows and methods belong together where `model` and `method` are the same.
     """
     first = outcome.rows[0].settings
     best = outcome.choice.best
@@ -52,12 +54,14 @@ def report(outcome: Outcome, *, command: str, text: str, saved: Saved) -> dict[s
         "trained_window": outcome.trained_window,
         "target": outcome.target,
         "chosen": outcome.chosen,
+        "chosen_tuned": best.tuned if best is not None and outcome.choice.good_enough else 0,
         "good_enough": outcome.choice.good_enough,
         "reason": outcome.choice.reason,
         "rule": outcome.rule,
         "purpose": outcome.purpose,
         "best": None if best is None else best.method,
         "bars": {"retrieval": RETRIEVAL_BAR, "rise": RISE_BAR},
+        "tuning": tuning,
         "saved": asdict(saved),
         "command": command,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -109,7 +113,11 @@ def write(data: dict[str, Any], folder: Path) -> list[Path]:
 
 def _method(one: Standing, outcome: Outcome) -> dict[str, Any]:
     return {
+        "model": label(outcome.model, one.tuned),
         "method": one.method,
+        "tuned": one.tuned,
+        "label": label(one.method, one.tuned),
+        "best": one == outcome.choice.best,
         "verdict": verdict(one, outcome.choice, outcome.purpose),
         "screened": one.screened,
         "forgets": one.forgets,
@@ -129,13 +137,13 @@ def _rises(outcome: Outcome) -> list[dict[str, Any]]:
     inside = {
         _tokens(row): row.score or 0.0 for row in losses if not row.method and (row.task != "loss" or row.length <= outcome.trained_window)
     }
-    cells: dict[tuple[str, int], list[float]] = {}
+    cells: dict[tuple[str, str, int], list[float]] = {}
     for row in losses:
         if row.task == "loss":
-            cells.setdefault((row.method, row.length), []).append((row.score or 0.0) - inside[_tokens(row)])
+            cells.setdefault((row.model, row.method, row.length), []).append((row.score or 0.0) - inside[_tokens(row)])
     return [
-        {"method": method, "length": length, "n": len(values), **_interval(mean_interval(values))}
-        for (method, length), values in sorted(cells.items())
+        {"model": model, "method": method, "length": length, "n": len(values), **_interval(mean_interval(values))}
+        for (model, method, length), values in sorted(cells.items())
     ]
 
 

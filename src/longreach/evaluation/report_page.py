@@ -10,13 +10,14 @@ from longreach.evaluation._charts import Point, Series, Weight, line_chart, swat
 
 _STOCK = "stock model"
 _MOST_LINES = 8  # beside the stock model's: more cannot be told apart
+Key = tuple[str, str]  # the model and the method that something was measured of
 
 
 def page(data: dict[str, Any]) -> str:
     """HTML of a report (`report.report`)."""
     style = files("longreach.evaluation").joinpath("report.css").read_text(encoding="utf-8")
     title = f"{data['model']} at {data['target']} tokens"
-    body = [_head(data), _curves(data), _table(data), _maps(data), _refused(data), _how(data), _servers(data), _repeat(data)]
+    body = [_head(data), _curves(data), _table(data), _maps(data), _tuning(data), _refused(data), _how(data), _servers(data), _repeat(data)]
     content = "\n".join(part for part in body if part)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -27,9 +28,9 @@ def page(data: dict[str, Any]) -> str:
 
 
 def _head(data: dict[str, Any]) -> str:
-    best = next((one for one in data["methods"] if one["method"] == data["best"]), None)
+    best = next((one for one in data["methods"] if one["best"]), None)
     good = data["good_enough"]
-    said = f"{_name(best['method'])} reaches {data['target']} tokens" if good and best else f"No method reaches {data['target']} tokens"
+    said = f"{_name(best)} reaches {data['target']} tokens" if good and best else f"No method reaches {data['target']} tokens"
     times = data["target"] / data["trained_window"]
     purpose = "recall: any part of the text can be asked about" if data["purpose"] == "recall" else "streaming: the model reads on and on"
     return (
@@ -61,34 +62,31 @@ def _facts(data: dict[str, Any], best: dict[str, Any]) -> str:
 
 def _curves(data: dict[str, Any]) -> str:
     drawn = _drawn(data)
-    weights: dict[str, Weight] = {
-        one["method"]: "faint" if one["screened"] else "bold" if one["method"] == data["best"] else "plain" for one in drawn
-    }
-    if "" not in weights:  # it cannot read to the target; its curve ends before
-        weights = {"": "plain", **weights}
-    numbers = {method: number for number, method in enumerate(weights)}
+    weights: dict[Key, Weight] = {_key(one): "faint" if one["screened"] else "bold" if one["best"] else "plain" for one in drawn}
+    names = {_key(one): _name(one) for one in drawn}
+    plain = {_key(one): _plain(one) for one in drawn}
+    stock = (data["model"], "")
+    if stock not in weights:  # it cannot read to the target; its curve ends before
+        weights, names[stock], plain[stock] = {stock: "plain", **weights}, _STOCK, _STOCK
+    numbers = {key: number for number, key in enumerate(weights)}
 
     def series(cells: Iterable[dict[str, Any]], value: str) -> list[Series]:
-        points: dict[str, list[Point]] = {method: [] for method in weights}
+        points: dict[Key, list[Point]] = {key: [] for key in weights}
         for cell in cells:
-            if cell["method"] in points:
-                points[cell["method"]].append(Point(end=cell["length"], value=cell[value], low=cell["low"], high=cell["high"]))
-        return [
-            Series(label=_plain(method), number=numbers[method], points=found, weight=weights[method])
-            for method, found in points.items()
-            if found
-        ]
+            if _key(cell) in points:
+                points[_key(cell)].append(Point(end=cell["length"], value=cell[value], low=cell["low"], high=cell["high"]))
+        return [Series(label=plain[key], number=numbers[key], points=found, weight=weights[key]) for key, found in points.items() if found]
 
     # What was only screened read fewer texts, so its loss itself does not compare.
-    losses = [row for row in data["rows"] if row["task"] == "loss" and weights.get(row["method"], "faint") != "faint"]
+    losses = [row for row in data["rows"] if row["task"] == "loss" and weights.get(_key(row), "faint") != "faint"]
     rise = line_chart(
         series(data["rises"], "mean"), title="Above the stock model inside its window, nats a token",
         window=data["trained_window"], limit=data["bars"]["rise"], key="rise",
     )  # fmt: skip
     loss = line_chart(series(losses, "score"), title="Loss, nats a token", window=data["trained_window"], key="loss")
     legend = "".join(
-        f"<li>{swatch(numbers[method], weight)}<span>{_name(method)}{' <small>(screened)</small>' if weight == 'faint' else ''}</span></li>"
-        for method, weight in weights.items()
+        f"<li>{swatch(numbers[key], weight)}<span>{names[key]}{' <small>(screened)</small>' if weight == 'faint' else ''}</span></li>"
+        for key, weight in weights.items()
     )
     return (
         "<section><h2>Loss against position</h2>"
@@ -101,20 +99,21 @@ def _curves(data: dict[str, Any]) -> str:
 
 def _drawn(data: dict[str, Any]) -> list[dict[str, Any]]:
     """The stock model, the best one, and as many of the others as can be told apart: from good to bad, one setting of what was screened."""
-    chosen = [one for one in data["methods"] if one["method"] in ("", data["best"])]
-    room = _MOST_LINES - sum(bool(one["method"]) for one in chosen)
-    names = {_names(one["method"]) for one in data["methods"] if not one["screened"]}
+    stock = (data["model"], "")
+    chosen = [one for one in data["methods"] if one["best"] or _key(one) == stock]
+    room = _MOST_LINES - sum(_key(one) != stock for one in chosen)
+    stacks = {_stack(one) for one in data["methods"] if not one["screened"]}
     for one in data["methods"]:
-        if room and one not in chosen and not (one["screened"] and _names(one["method"]) in names):
-            names.add(_names(one["method"]))
+        if room and one not in chosen and not (one["screened"] and _stack(one) in stacks):
+            stacks.add(_stack(one))
             chosen.append(one)
             room -= 1
     return [one for one in data["methods"] if one in chosen]
 
 
-def _names(method: str) -> tuple[str, ...]:
-    """Of a stack, without its settings."""
-    return tuple(part.partition(":")[0] for part in method.split("+"))
+def _stack(one: dict[str, Any]) -> tuple[str, ...]:
+    """The model, and the names of the methods without their settings."""
+    return one["model"], *(part.partition(":")[0] for part in one["method"].split("+"))
 
 
 def _undrawn_words(data: dict[str, Any], drawn: list[dict[str, Any]]) -> str:
@@ -126,19 +125,19 @@ def _table(data: dict[str, Any]) -> str:
     batch = data["settings"]["batch_size"]
     recall = data["purpose"] == "recall"
     names = ["loss inside", "loss beyond", "above inside", *(["retrieval"] if recall else []), "tokens/s", "memory", "verdict"]
-    texts = {row["method"]: row["n"] for row in data["rows"] if row["task"] == "loss"}
+    texts = {_key(row): row["n"] for row in data["rows"] if row["task"] == "loss"}
     head = "".join(f'<th scope="col" role="columnheader">{name}</th>' for name in ["method", *names])
     body = []
     for one in data["methods"]:
-        few = f"<small>{texts[one['method']]} texts</small>" if one["screened"] else ""
+        few = f"<small>{texts[_key(one)]} texts</small>" if one["screened"] else ""
         cells = [f"{one[part]['mean']:.3f}{few}" for part in ("loss_inside", "loss_beyond")]
         cells.append(_signed(one["rise"]))
         if recall:
             cells.append(_share(one["retrieval"]))
         cells += [f"{one['tokens_per_s']:,.0f}", _megabytes(one["peak_bytes"]), escape(one["verdict"])]
         tags = "".join(f'<td role="cell" data-of="{name}">{cell}</td>' for name, cell in zip(names, cells, strict=True))
-        best = ' class="best"' if one["method"] == data["best"] else ""
-        body.append(f'<tr role="row"{best}><th scope="row" role="rowheader">{_name(one["method"])}</th>{tags}</tr>')
+        best = ' class="best"' if one["best"] else ""
+        body.append(f'<tr role="row"{best}><th scope="row" role="rowheader">{_name(one)}</th>{tags}</tr>')
     return (
         f"<section><h2>Methods</h2><p>Losses in nats a token: up to {data['trained_window']} tokens, from there to {data['target']}, and "
         f"above that of the stock model on the same tokens inside its window. {_retrieval_words(data)}Speed and peak memory beside the "
@@ -166,7 +165,7 @@ def _maps(data: dict[str, Any]) -> str:
     if not rows:
         return ""
     task = rows[0]["task"]
-    maps = [(one, _map(data, one["method"], [row for row in rows if row["method"] == one["method"]])) for one in data["methods"]]
+    maps = [(one, _map(data, one, [row for row in rows if _key(row) == _key(one)])) for one in data["methods"]]
     full = "".join(html for one, html in maps if not one["screened"])
     screened = "".join(html for one, html in maps if one["screened"])
     wide = f'<div class="maps" style="--lengths:{len({row["length"] for row in rows})}">'
@@ -178,7 +177,7 @@ def _maps(data: dict[str, Any]) -> str:
     )
 
 
-def _map(data: dict[str, Any], method: str, rows: list[dict[str, Any]]) -> str:
+def _map(data: dict[str, Any], method: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     lengths = sorted({row["length"] for row in rows})
     scores = {(row["depth"], row["length"]): row["score"] for row in rows}
     head = "".join(f'<th scope="col">{format_length(length)}</th>' for length in lengths)
@@ -199,10 +198,16 @@ def _heat(score: float, *, past: bool) -> str:
     return f'<td class="{kinds}" style="--v:{score:.3f}">{score:.2f}</td>'
 
 
+def _tuning(data: dict[str, Any]) -> str:
+    if data["tuning"] is None:
+        return ""
+    return f"<section><h2>Tuning</h2>{''.join(f'<p>{escape(sentence)}</p>' for sentence in data['tuning']['words'])}</section>"
+
+
 def _refused(data: dict[str, Any]) -> str:
     if not data["not_applicable"]:
         return ""
-    items = "".join(f"<dt>{_name(one['method'])}</dt><dd>{escape(one['why'])}</dd>" for one in data["not_applicable"])
+    items = "".join(f"<dt>{_code_name(one['method'])}</dt><dd>{escape(one['why'])}</dd>" for one in data["not_applicable"])
     return f'<section><h2>Not applicable to this model</h2><dl class="plain">{items}</dl></section>'
 
 
@@ -249,15 +254,24 @@ def _code(words: str) -> str:
     return f"<pre><code>{escape(words)}</code></pre>"
 
 
-def _plain(method: str) -> str:
-    return method or _STOCK
+def _key(cell: dict[str, Any]) -> Key:
+    return cell["model"], cell["method"]
 
 
-def _name(method: str) -> str:
-    """A method for people to read; long specs may break at their marks."""
-    if not method:
+def _plain(method: dict[str, Any]) -> str:
+    return method["label"] or _STOCK
+
+
+def _name(method: dict[str, Any]) -> str:
+    """A method for people to read."""
+    return _code_name(method["method"]) + escape(method["label"].removeprefix(method["method"]))
+
+
+def _code_name(spec: str) -> str:
+    """Long specs may break at their marks."""
+    if not spec:
         return _STOCK
-    text = escape(method)
+    text = escape(spec)
     for mark in ":,+":
         text = text.replace(mark, f"{mark}<wbr>")
     return f"<code>{text}</code>"

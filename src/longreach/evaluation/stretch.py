@@ -1,7 +1,8 @@
 """Finds the method that lets a model reach a length: candidates are screened, the best ones measured in full, and a rule chooses."""
 
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -10,9 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from longreach.core.errors import InputError, LongreachError, UnsupportedError
 from longreach.core.progress import SILENT, Progress
+from longreach.core.spec import parse
 from longreach.evaluation import measure as measuring
 from longreach.evaluation.candidates import AUTO, Candidate, applicable, collect, improved
-from longreach.evaluation.choice import RULES, Choice, Purpose, Standing, choose, screening_order, standing
+from longreach.evaluation.choice import RULES, TUNED_RULE, Choice, Purpose, Standing, choose, label, screening_order, standing
 from longreach.evaluation.measure import DEPTHS, SAMPLES, measure, parse_tasks
 from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.text import Encoder, cut_windows
@@ -53,7 +55,7 @@ class Outcome:
 
     Args: standings: the model as it is first, unless it cannot read so far, then what was measured in full, then what was only screened,
     each from good to bad.
-    refused: spec -> why it cannot be applied to this model. rows: everything measured that the standings are drawn from.
+    refused: label -> why it cannot be applied to this model. rows: everything measured that the standings are drawn from.
     """
 
     model: str
@@ -71,12 +73,29 @@ class Outcome:
     @property
     def rule(self) -> str:
         """How the choice was made."""
-        return RULES[self.purpose]
+        tuned = any(one.tuned for one in self.standings)
+        return f"{RULES[self.purpose]} {TUNED_RULE}" if tuned else RULES[self.purpose]
 
     @property
     def chosen(self) -> str | None:
         """The spec of the method that is good enough ("" for the model as it is), None where none is."""
         return self.choice.best.method if self.choice.good_enough and self.choice.best is not None else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A model that was trained under a positions method.
+
+    Args: method: its spec. steps: at least 1. lost: in words, why it may not be called extended; empty where nothing says so.
+    """
+
+    model: PreTrainedModel
+    method: str
+    steps: int
+    lost: str = ""
+
+
+Tuner = Callable[[Sequence[str], Progress], Trained]  # specs of positions methods, the most promising first -> trained under one of them
 
 
 def stretch(
@@ -90,6 +109,7 @@ def stretch(
     purpose: Purpose = "recall",
     finalists: int = FINALISTS,
     seconds: float | None = None,
+    tuner: Tuner | None = None,
     trained_window: int | None = None,
     windows: int | None = None,
     samples: int | None = None,
@@ -104,7 +124,8 @@ def stretch(
 
     Args: methods: what to try: `auto`, names or specs. purpose: recall (the whole text can be asked about) or streaming (it reads on and
     on). finalists: how many are measured in full where there are more. seconds: time to spend, more or less: with less than it takes, fewer
-    methods are tried, and at least one in full. windows: texts for the loss (default: 8, or 4 or 2 where the text
+    methods are tried, and at least one in full. tuner: trains the model, in place, once all else is measured; what it makes is measured,
+    too, alone and with what improves it, and its time does not count. windows: texts for the loss (default: 8, or 4 or 2 where the text
     is short). The others are those of `measure`.
 
     Raises: InputError for what does not fit; UnsupportedError for a method in `methods` that the model does not take. What was measured
@@ -132,6 +153,10 @@ def stretch(
     bench = _Bench(model, tokenizer, common, purpose, budget, seed or 0, progress, _Clock(seconds))
     stock = bench.stock(refused)
     standings = (*stock, *bench.tournament(fitting, refused, finalists, widen=AUTO in methods))
+    if tuner is not None:
+        others = [*bench.tuned(tuner, standings, refused), *standings[len(stock) :]]
+        full = [one for one in others if not one.screened]
+        standings = (*stock, *screening_order(full), *(one for one in others if one.screened))
     return Outcome(
         model=name,
         trained_window=trained,
@@ -172,6 +197,7 @@ class _Bench:
         self.model, self.tokenizer, self.common = model, tokenizer, common
         self.purpose, self.budget, self.seed = purpose, budget, seed
         self.progress, self.clock = progress, clock
+        self.trained: Trained | None = None
         self.found: dict[str, list[Row]] = {}
         self.standard: list[Row] = []
         self.inside: list[Row] = []
@@ -221,14 +247,26 @@ class _Bench:
         """The first length beyond the window, and the target."""
         return min(2 * self.common["trained_window"], self.common["to"]), self.common["to"]
 
+    def tuned(self, tuner: Tuner, standings: Sequence[Standing], refused: dict[str, str]) -> list[Standing]:
+        """Train the model under one of the positions methods that stand, and measure it alone and with what improves it on top."""
+        first = [parse(one.method)[0] for one in standings if one.method]
+        positions = [method.spec for method in first if method.kind == "positions"]
+        with self.clock.stopped():
+            self.trained = tuner(list(dict.fromkeys(positions)), self.progress)
+        self.model = self.trained.model
+        alone = Candidate(stack=parse(self.trained.method), tuned=self.trained.steps)
+        candidates = [alone, *self._stacks([alone], refused)]
+        self._expected += len(candidates)
+        return self._stand_all(candidates, self.budget, refused, 1)
+
     def stand(self, candidate: Candidate, budget: Budget) -> Standing:
         """Measure one candidate."""
         stage = "" if budget == self.budget else ", screening"
         told = _Labelled(
-            self.progress, f"{candidate.spec or 'stock'} ({self._measured} of {self._expected}{stage})" if self._measured else "stock"
+            self.progress, f"{candidate.label or 'stock'} ({self._measured} of {self._expected}{stage})" if self._measured else "stock"
         )
         self._measured += 1
-        common = {**self.common, "progress": told}
+        common = {**self.common, "name": label(self.common["name"], candidate.tuned), "progress": told}
         rows = []
         for task in TASKS[self.purpose]:
             # Prompts take their text from the same windows in screening as in full, so that none is answered twice.
@@ -244,15 +282,20 @@ class _Bench:
                 }
             )
             rows += measure(self.model, self.tokenizer, tasks=parse_tasks(task), method=candidate.spec, **plan, **common)
-        inside = parse_tasks(f"loss_inside:window_size={common['trained_window']}")
-        standard = measure(self.model, self.tokenizer, tasks=inside, windows=budget.windows, **common)
+        if candidate.tuned:
+            standard = self.standard  # of the model as it was
+        else:
+            inside = parse_tasks(f"loss_inside:window_size={common['trained_window']}")
+            standard = measure(self.model, self.tokenizer, tasks=inside, windows=budget.windows, **common)
         if budget == self.budget:
             self.standard = standard
-        self.found[candidate.spec] = rows
+        self.found[candidate.label] = rows
         return standing(
             rows,
             standard,
             method=candidate.spec,
+            tuned=candidate.tuned,
+            lost=self.trained.lost if candidate.tuned and self.trained is not None else "",
             trained_window=common["trained_window"],
             forgets=candidate.forgets,
             bounded_memory=candidate.bounded_memory,
@@ -271,14 +314,14 @@ class _Bench:
 
     def rows_of(self, standings: Sequence[Standing]) -> list[Row]:
         """Every row that the standings are drawn from."""
-        return [*self.standard, *self.inside, *(row for one in standings for row in self.found[one.method])]
+        return [*self.standard, *self.inside, *(row for one in standings for row in self.found[label(one.method, one.tuned)])]
 
     def _stand_all(self, candidates: Sequence[Candidate], budget: Budget, refused: dict[str, str], share: float) -> list[Standing]:
         """The first, and the others as long as that share of the time is not spent."""
         standings: list[Standing] = []
         for candidate in candidates:
             if standings and not self.clock.has_time(share):
-                refused[candidate.spec] = _NO_TIME
+                refused[candidate.label] = _NO_TIME
                 continue
             begun = time.monotonic()
             try:
@@ -286,7 +329,7 @@ class _Bench:
             except LongreachError as error:
                 if isinstance(error, InputError) or (isinstance(error, UnsupportedError) and candidate.named):
                     raise
-                refused[candidate.spec] = str(error)  # as logits that are not finite
+                refused[candidate.label] = str(error)  # as logits that are not finite
             self.clock.last = time.monotonic() - begun
         return standings
 
@@ -301,6 +344,13 @@ class _Clock:
     def has_time(self, share: float) -> bool:
         """Whether one more candidate fits into that share of the budget."""
         return self.seconds is None or time.monotonic() - self.begun + self.last <= share * self.seconds
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """What happens meanwhile does not count."""
+        paused = time.monotonic()
+        yield
+        self.begun += time.monotonic() - paused
 
 
 class _Labelled(Progress):

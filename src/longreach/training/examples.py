@@ -7,6 +7,7 @@ Every sequence has the same length, so nothing is padded. The sources are:
 - recall: exercises that need something said earlier (`data.recall`), at the sampler's positions
 - interleaved: chunks of several documents in turn (`data.interleave`), at the sampler's positions
 - questions: text that ends in questions about itself (`data.questions`), at the sampler's positions
+- bootstrap: an instruction, chunks of many documents, and what they say to it (`data.bootstrap`), at the sampler's positions
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +20,14 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from longreach.core.errors import InputError
+from longreach.data.bootstrap import BootstrapGenerator
 from longreach.data.documents import Documents, encode, plain_words, prefix
 from longreach.data.interleave import interleaved
 from longreach.data.questions import QuestionGenerator
 from longreach.data.recall import RecallGenerator
 from longreach.training.samplers.base import Array, Geometry, PositionSampler
 
-SOURCES = ("long", "short", "recall", "interleaved", "questions")
+SOURCES = ("long", "short", "recall", "interleaved", "questions", "bootstrap")
 
 _MIXED, _CHUNK_SHARE = 4, 8  # documents that are interleaved; chunks of each in a text
 _FEWEST_WORDS = 64
@@ -74,7 +76,7 @@ class Examples(Dataset[dict[str, Array]]):
             ids, documents, positions = self._short(rng)
         else:
             # Running text is as long as the sampler asks for; exercises have the length of the sequence, and none of it may be left out.
-            whole = name in ("recall", "questions")
+            whole = name in ("recall", "questions", "bootstrap")
             ids, documents = self._text(rng, name, self.geometry.seq_len if whole else self.sampler.span(self.geometry))
             indices, positions = self.sampler.sample(rng, self.geometry)
             if not whole:
@@ -119,11 +121,14 @@ def _sources(names: Sequence[str], documents: Documents, texts: Sequence[str], t
             )
         recall = RecallGenerator(encode=lambda text: encode(tokenizer, text), filler=documents.ids, words=np.array(words), eos=eos)
         found["recall"] = alone(recall.sample)
-    if "questions" in names:
-        questions = QuestionGenerator(
-            encode=lambda text: encode(tokenizer, text), decode=lambda ids: str(tokenizer.decode(ids)), documents=documents, eos=eos
-        )
-        found["questions"] = alone(questions.sample)
+    makers: dict[str, type[QuestionGenerator | BootstrapGenerator]] = {"questions": QuestionGenerator, "bootstrap": BootstrapGenerator}
+    for name, maker in makers.items():
+        if name in names:
+            made = maker(
+                encode=lambda text: encode(tokenizer, text), decode=lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True)),
+                documents=documents, eos=eos,
+            )  # fmt: skip
+            found[name] = alone(made.sample)
     found["interleaved"] = alone(
         lambda rng, length: interleaved(rng, documents, length, mixed=_MIXED, chunk=max(1, length // (_MIXED * _CHUNK_SHARE)))
     )

@@ -35,6 +35,11 @@ class Gate:
         """Whether it rose by no more than MOST_RISE (a loss that is no number has not passed)."""
         return self.after <= self.before * (1 + MOST_RISE)
 
+    @property
+    def shortfall(self) -> str:
+        """Where it misses the bar, in words; empty where it has passed."""
+        return "" if self.passed else f"loss inside the window {self.rise:+.1%} > +{MOST_RISE:.0%} by tuning"
+
 
 def held_out_windows(text: str, tokenizer: PreTrainedTokenizerBase, window: int) -> list[Ids]:
     """64 windows of `window` tokens (fewer, down to 4, where the text is short), each with the special tokens first, spread evenly.

@@ -1,12 +1,12 @@
 """What a tuning run is: every setting in one place, checked before anything is loaded, and what follows from them for one model."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from transformers import PreTrainedModel
 
-from longreach.core.errors import InputError
+from longreach.core.errors import InputError, UnsupportedError
 from longreach.core.method import Method
 from longreach.core.spec import parse
 from longreach.models.rope_config import rope_of
@@ -113,6 +113,18 @@ def plan(model: PreTrainedModel, config: TuneConfig) -> Plan:
     reach = config.train_to or config.target
     seq_len = sampler.seq_len(config.seq_len, window, reach)
     return Plan(method=method, sampler=sampler, geometry=Geometry(seq_len=seq_len, target=reach, trained_window=window))
+
+
+def under_the_first(model: PreTrainedModel, config: TuneConfig, specs: Iterable[str]) -> TuneConfig:
+    """The config with the first of these methods that the model can be tuned under; as it is where there is none."""
+    for spec in specs:
+        try:
+            tried = replace(config, method=spec)
+            plan(model, tried)
+        except (InputError, UnsupportedError):
+            continue
+        return tried
+    return config
 
 
 def position_sampler(spec: str) -> PositionSampler:

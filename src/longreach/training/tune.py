@@ -30,7 +30,7 @@ from transformers import (
 
 from longreach.core.errors import InputError, LongreachError
 from longreach.core.progress import SILENT, Progress
-from longreach.data.documents import Texts, tokenized
+from longreach.data.documents import Ids, Texts, tokenized
 from longreach.models.apply import apply
 from longreach.training.adapters import add_adapters, merged
 from longreach.training.examples import Examples, collate
@@ -72,17 +72,8 @@ def tune(
     Raises: InputError for what does not fit, and where `folder` holds another run; UnsupportedError; LongreachError where the loss is no
     number.
     """
-    chosen = plan(model, config)
-    _check_folder(folder)
-    windows = held_out_windows(held_out, tokenizer, chosen.geometry.trained_window)
-    documents = tokenized(texts, tokenizer, folder / "tokens.npz")
-    examples = Examples(
-        documents, texts.contents, tokenizer, mixture=config.mixture, sampler=chosen.sampler, geometry=chosen.geometry,
-        seed=config.seed, count=config.steps * config.batch_size,
-    )  # fmt: skip
-    facts = {**asdict(config), "method": chosen.method.spec, "weights": _digest(model), "data": documents.key,
-             "held_out": hashlib.sha256(held_out.encode()).hexdigest()[:16]}  # fmt: skip
-    run = _open_run(folder, json.loads(json.dumps(facts)), model)
+    chosen, windows, examples, facts = _prepared(model, tokenizer, texts, config, folder, held_out)
+    run = _open_run(folder, facts, model)
     if run.get("before") is None:
         run["before"] = short_loss(model, windows, progress, "short loss before")
         _write(folder / "run.json", run)
@@ -97,6 +88,42 @@ def tune(
     with apply(whole, chosen.method):
         after = short_loss(whole, windows, progress, "short loss after")
     return Tuned(model=whole, plan=chosen, gate=Gate(before=run["before"], after=after), resumed=resumed, trained_parameters=count)
+
+
+def check(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts, config: TuneConfig, folder: Path, *, held_out: str
+) -> None:
+    """Refuse, before anything is trained, what `tune` would refuse. Without a method in the config, a run under any method may go on.
+
+    Raises: as `tune`.
+    """
+    *_, facts = _prepared(model, tokenizer, texts, config, folder, held_out)
+    if not config.method:
+        del facts["method"]
+    _read_run(folder, facts)
+
+
+def method_of_run(folder: Path) -> str | None:
+    """The spec that the run in the folder trains under; None where there is no run."""
+    run = _read_run(folder, {})
+    return None if run is None else str(run["facts"]["method"])
+
+
+def _prepared(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts, config: TuneConfig, folder: Path, held_out: str
+) -> tuple[Plan, list[Ids], Examples, dict[str, Any]]:
+    """The plan, the held-out windows, the sequences, and what makes this run the one that it is, as JSON values."""
+    chosen = plan(model, config)
+    _check_folder(folder)
+    windows = held_out_windows(held_out, tokenizer, chosen.geometry.trained_window)
+    documents = tokenized(texts, tokenizer, folder / "tokens.npz")
+    examples = Examples(
+        documents, texts.contents, tokenizer, mixture=config.mixture, sampler=chosen.sampler, geometry=chosen.geometry,
+        seed=config.seed, count=config.steps * config.batch_size,
+    )  # fmt: skip
+    facts = {**asdict(config), "method": chosen.method.spec, "weights": _digest(model), "data": documents.key,
+             "held_out": hashlib.sha256(held_out.encode()).hexdigest()[:16]}  # fmt: skip
+    return chosen, windows, examples, json.loads(json.dumps(facts))
 
 
 def _train(model: Any, examples: Examples, config: TuneConfig, folder: Path, *, bf16: bool, save_every: float, progress: Progress) -> int:
@@ -205,15 +232,22 @@ def _open_run(folder: Path, facts: dict[str, Any], model: PreTrainedModel) -> di
 
     Raises: InputError where the folder holds a run of other settings.
     """
+    run = _read_run(folder, facts)
+    if run is None:
+        run = {"facts": facts, "bf16": _bf16_is_faster(model), "before": None}
+        _write(folder / "run.json", run)
+    return run
+
+
+def _read_run(folder: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
+    """The run in the folder, if there is one. Raises: InputError where it is a run of other facts."""
     file = folder / "run.json"
-    if file.is_file():
-        run: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if other := [key for key, value in facts.items() if run["facts"].get(key) != value]:
-            was = ", ".join(f"{key}={run['facts'].get(key)}" for key in other)
-            raise InputError(f"{folder} holds a run with other settings ({was}); give those to go on, delete it, or choose another folder")
-        return run
-    run = {"facts": facts, "bf16": _bf16_is_faster(model), "before": None}
-    _write(file, run)
+    if not file.is_file():
+        return None
+    run: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    if other := [key for key, value in facts.items() if run["facts"].get(key) != value]:
+        was = ", ".join(f"{key}={run['facts'].get(key)}" for key in other)
+        raise InputError(f"{folder} holds a run with other settings ({was}); give those to go on, delete it, or choose another folder")
     return run
 
 
@@ -256,10 +290,14 @@ def _bf16_is_faster(model: PreTrainedModel) -> bool:
 
 @contextlib.contextmanager
 def _restored(model: PreTrainedModel) -> Iterator[None]:
-    """The Trainer switches the cache off in the config, and training mode on; both come back."""
-    cache = model.config.use_cache
+    """What the Trainer leaves behind comes back: no cache in the config, training mode, its mixed precision around `forward`."""
+    cache, forward = model.config.use_cache, vars(model).get("forward")
     try:
         yield
     finally:
         model.config.use_cache = cache
+        for name in ("forward", "_original_forward"):
+            vars(model).pop(name, None)
+        if forward is not None:
+            vars(model)["forward"] = forward
         model.eval()

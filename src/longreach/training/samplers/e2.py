@@ -3,8 +3,7 @@
 Paper: E^2-LLM: Efficient and Extreme Length Extension of Large Language Models, 2024, arXiv:2401.06951
 Cost: that of training at the sequence length, whatever the target.
 Limits: needs a method that divides all positions alike (linear); a sequence shows short distances only, at every interpolation.
-Differs from the paper: offsets go no further than the window of the drawn scale, so that no angle leaves its trained range; that four
-first tokens stay follows accounts of the method.
+Differs from the paper: sequences are no longer than the trained window (the paper also has twice it), where scale 1 has no offsets.
 """
 
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from longreach.training.samplers.base import Array, Geometry, PositionSampler
 
 @dataclass(frozen=True, kw_only=True)
 class E2(PositionSampler):
-    """Args: sinks: first tokens that the offset does not move (paper: 4; at least 0)."""
+    """Args: sinks: first tokens that the offset does not move (paper: 4, equation 7; at least 0)."""
 
     info: ClassVar = MethodInfo(
         title="E^2-LLM: Efficient and Extreme Length Extension of Large Language Models", paper="arXiv:2401.06951", training_free=False
