@@ -45,7 +45,7 @@ def test_every_recipe_fits_a_model(name, target):
     ],
 )
 def test_the_base_is_the_papers(name, rope, target, base):
-    from longreach.training.plan import positions_method
+    from longreach.training.plan import trainable
 
-    method = positions_method(recipe(name)(rope, target).method)
+    (method,) = trainable(recipe(name)(rope, target).method)
     assert method.rope_parameters(rope)["rope_theta"] == pytest.approx(base, rel=1e-3)

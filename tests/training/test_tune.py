@@ -3,9 +3,11 @@ import json
 import pytest
 import torch
 
+import longreach
 from longreach.core.errors import InputError, SpecError, UnsupportedError
 from longreach.core.progress import Progress
 from longreach.models.apply import applied, apply
+from longreach.models.weights import own_weights
 from longreach.testing.models import random_ids
 from longreach.training import tune as tuning
 from longreach.training.gate import held_out_windows, short_loss
@@ -95,6 +97,36 @@ def test_the_model_trains_at_skipping_positions_under_the_method(tmp_path):
     assert not tuned.model.training
 
 
+@pytest.mark.parametrize("spec", ["head_temperature", "yarn:factor=4+ntk_attention", "nope+cable"])
+def test_weights_of_methods_are_trained_alone(tmp_path, spec):
+    plain = model()
+    before = weights(plain)
+    tuned = run(tmp_path / "run", of=plain, method=spec)
+    own = own_weights(tuned.model)
+    assert tuned.trained_parameters == sum(weight.numel() for weight in own.values()) > 0
+    fresh = own_weights(longreach.equip(model(), spec))
+    assert all(not torch.equal(weight, fresh[name]) for name, weight in own.items())
+    assert all(torch.equal(value, weights(tuned.model)[name]) for name, value in before.items())
+    assert all(parameter.requires_grad for parameter in tuned.model.parameters())
+    again = run(tmp_path / "run", method=spec)
+    assert again.resumed == 4
+    assert all(torch.equal(weight, own[name]) for name, weight in own_weights(again.model).items())
+    folder = longreach.save(tuned.model, tokenizer(), tmp_path / "saved", method=tuned.plan.methods, target=TARGET)
+    loaded, ids = longreach.load(folder).model, random_ids(1, 100)
+    with longreach.apply(tuned.model, spec), torch.no_grad():
+        wanted = tuned.model(ids).logits
+    with torch.no_grad():
+        assert torch.equal(loaded(ids).logits, wanted)
+
+
+def test_weights_of_methods_can_be_trained_with_all_others(tmp_path):
+    plain = longreach.equip(model(), "cable")
+    count = sum(parameter.numel() for parameter in plain.parameters())
+    assert run(tmp_path / "run", of=plain, method="nope+cable", full=True).trained_parameters == count
+    with pytest.raises(InputError, match="cable has weights of its own, and these are trained; adapters' targets and parts have no effect"):
+        run(tmp_path / "other", method="nope+cable", parts=("norms",))
+
+
 def test_mixed_precision_ends_with_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr(tuning, "_bf16_is_faster", lambda model: True)
     tuned, twin, ids = run(tmp_path / "run", full=True, steps=1), model(), random_ids(1, 32)
@@ -102,20 +134,20 @@ def test_mixed_precision_ends_with_the_training(tmp_path, monkeypatch):
     twin.load_state_dict(tuned.model.state_dict())
     with torch.no_grad():
         assert torch.equal(tuned.model(ids).logits, twin(ids).logits)
-    with apply(twin, tuned.plan.method):
+    with apply(twin, tuned.plan.methods):
         assert short_loss(twin, held_out_windows(HELD_OUT, tokenizer(), WINDOW)) == pytest.approx(tuned.gate.after, abs=1e-6)
 
 
 def test_the_gate_trips_where_short_text_is_lost(tmp_path):
     tuned = run(tmp_path / "run", full=True, lr=0.3, steps=2)
     assert not tuned.gate.passed
-    with torch.no_grad(), apply(tuned.model, tuned.plan.method):
+    with torch.no_grad(), apply(tuned.model, tuned.plan.methods):
         assert tuned.model(random_ids(1, 8)).logits.isfinite().all()
 
 
 def test_fractional_positions_train(tmp_path):
     tuned = run(tmp_path / "run", sampler="e2", steps=2)
-    assert (tuned.plan.method.spec, tuned.plan.geometry.seq_len) == ("linear:factor=4", WINDOW)
+    assert (tuned.plan.spec, tuned.plan.geometry.seq_len) == ("linear:factor=4", WINDOW)
 
 
 @pytest.mark.parametrize(
@@ -123,9 +155,11 @@ def test_fractional_positions_train(tmp_path):
     [
         ({"target": WINDOW}, InputError, "64 tokens are within the trained window of 64"),
         ({"method": "linear:factor=0.5"}, SpecError, "factor=0.5 must be at least 1"),
-        ({"method": "log_n"}, InputError, "log_n is a method of the kind 'attention'"),
+        ({"method": "log_n"}, InputError, "log_n leaves positions as they are; put a positions method before it"),
+        ({"method": "sinks:window_size=8"}, InputError, "a method of the kind 'cache'; a model is tuned under a positions method"),
         ({"method": "dynamic_ntk:factor=2"}, InputError, "changes with the tokens seen"),
-        ({"method": "linear:factor=2+log_n"}, InputError, "names 2 methods; give one"),
+        ({"method": "linear:factor=2+ntk:factor=2"}, UnsupportedError, "two positions methods"),
+        ({"method": "head_temperature", "sampler": "e2"}, InputError, "put linear before head_temperature"),
         ({"sampler": "yarn:factor=2"}, InputError, "no sampler but a method of the kind 'positions'"),
         ({"sampler": "pos"}, SpecError, "unknown method 'pos'; did you mean pose"),
         ({"sampler": "e2", "method": "yarn:factor=4"}, InputError, "e2 needs a method that divides all positions alike"),

@@ -50,7 +50,7 @@ class Tuner:
         begun = method_of_run(self.folder)  # with a time budget, the ranking may have changed since
         config = under_the_first(self.loaded.model, self.config, sorted(specs, key=lambda spec: spec != begun))
         self.tuned = tune(*self.loaded, self.texts, config, self.folder, held_out=self.held_out, progress=progress)
-        return Trained(model=self.tuned.model, method=self.tuned.plan.method.spec, steps=config.steps, lost=self.tuned.gate.shortfall)
+        return Trained(model=self.tuned.model, method=self.tuned.plan.spec, steps=config.steps, lost=self.tuned.gate.shortfall)
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -72,7 +72,7 @@ def result(tuned: "Tuned", config: "TuneConfig", texts: "Texts", folder: Path) -
     gate = tuned.gate
     return {
         "target": config.target,
-        "method": tuned.plan.method.spec,
+        "method": tuned.plan.spec,
         "sampler": tuned.plan.sampler.spec,
         "seq_len": tuned.plan.geometry.seq_len,
         "steps": config.steps,
@@ -108,7 +108,7 @@ def words(result: dict[str, Any]) -> list[str]:
 
 
 def save_proven(
-    loaded: "Checkpoint", out: Path, *, method: "str | Method", target: int, original: "PreTrainedModel | None" = None
+    loaded: "Checkpoint", out: Path, *, method: "str | Sequence[Method]", target: int, original: "PreTrainedModel | None" = None
 ) -> dict[str, Any]:
     """Save a checkpoint and prove it where it is an export with a method. Returns: folder, exported, difference of the logits.
 

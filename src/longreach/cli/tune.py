@@ -20,7 +20,11 @@ def tune(
     data: Annotated[Path, typer.Option(metavar="FOLDER", help="Text files to train on, UTF-8: books, code.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Save the tuned checkpoint here.")],
     method: Annotated[
-        str | None, typer.Option(metavar="SPEC", help="Positions method to train under. [default: yarn with the factor that it takes]")
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Positions method, and attention methods behind it, to train under. [default: yarn with the factor that it takes]",
+        ),
     ] = None,
     sampler: Annotated[
         str | None, typer.Option(metavar="SPEC", help="How positions are drawn: see longreach methods --kind sampler. [default: pose]")
@@ -115,7 +119,7 @@ def tune(
         raise
     saved = None
     if tuned.gate.passed or force:
-        saved = save_proven(Checkpoint(tuned.model, loaded.tokenizer), out, method=tuned.plan.method, target=target)
+        saved = save_proven(Checkpoint(tuned.model, loaded.tokenizer), out, method=tuned.plan.methods, target=target)
     found = {**result(tuned, config, texts, folder), "saved": saved}
     print(json.dumps(found, allow_nan=False) if as_json else _sentences(found, out))
     if saved is None:

@@ -35,6 +35,11 @@ def applied(model: PreTrainedModel) -> str:
     return str(model.__dict__.get(_APPLIED, ""))
 
 
+def runs_attention(model: PreTrainedModel) -> bool:
+    """Whether a method is applied that has attention computed by longreach; then no mask but padding can be given."""
+    return any(engine.NAME in vars(module) for module in model.modules())
+
+
 @contextmanager
 def apply(
     model: PreTrainedModel, methods: str | Method | Sequence[Method] | None, *, target: int | None = None

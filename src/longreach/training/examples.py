@@ -135,8 +135,11 @@ def _sources(names: Sequence[str], documents: Documents, texts: Sequence[str], t
     return found
 
 
-def collate(rows: Sequence[Mapping[str, Array]], model: PreTrainedModel) -> dict[str, Any]:
-    """A batch: `input_ids`, `position_ids`, `labels` [B, T] and `attention_mask`; only the first token of a document is not predicted."""
+def collate(rows: Sequence[Mapping[str, Array]], model: PreTrainedModel, *, apart: bool = True) -> dict[str, Any]:
+    """A batch: `input_ids`, `position_ids`, `labels` [B, T] and `attention_mask`; only the first token of a document is not predicted.
+
+    Args: apart: documents do not see each other.
+    """
     ids, documents = (torch.from_numpy(np.stack([row[key] for row in rows])).long() for key in ("input_ids", "documents"))
     positions = np.stack([row["position_ids"] for row in rows])
     labels = ids.clone()
@@ -145,7 +148,7 @@ def collate(rows: Sequence[Mapping[str, Array]], model: PreTrainedModel) -> dict
         "input_ids": ids,
         "position_ids": torch.from_numpy(positions.astype(np.int64 if positions.dtype.kind == "i" else np.float32)),
         "labels": labels,
-        "attention_mask": document_mask(documents, model),
+        "attention_mask": document_mask(documents, model) if apart else torch.ones_like(documents),
     }
 
 

@@ -6,12 +6,14 @@ from typing import Literal
 
 from transformers import PreTrainedModel
 
+from longreach.attention.base import AttentionPolicy
 from longreach.core.errors import InputError, UnsupportedError
 from longreach.core.method import Method
-from longreach.core.spec import parse
+from longreach.core.spec import parse, unparse
 from longreach.models.rope_config import rope_of
+from longreach.models.weights import needs_weights
 from longreach.models.window import trained_window
-from longreach.positions.base import PositionsMethod, Rope
+from longreach.positions.base import PositionsMethod, Rope, positions_of
 from longreach.training.adapters import PARTS, check_targets
 from longreach.training.examples import SOURCES
 from longreach.training.samplers.base import Geometry, PositionSampler
@@ -23,7 +25,8 @@ _ALIKE = 1e-4  # relative spread of the ratios of frequencies that all are scale
 class TuneConfig:
     """A tuning run. Recipes return one.
 
-    Args: target: tokens to reach. method: positions method (default: yarn, or linear where the sampler needs it, with target / window).
+    Args: target: tokens to reach. method: positions method (default: yarn, or linear where the sampler needs it, with target / window),
+    and attention policies, or these alone; where policies have weights of their own, these are trained, and nothing else unless `full`.
     sampler: spec. seq_len: tokens of a training sequence (default: the sampler's). train_to: positions to train at (default: target).
     mixture: source -> share, see training.examples. steps, batch_size: sequences a step, accumulate: forward passes that a step is made
     of. lr: peak rate (default: 2e-4 for adapters, 2e-5 in full). warmup: share of the steps. schedule: how the rate falls. full: train
@@ -74,8 +77,8 @@ class TuneConfig:
         if self.full and (self.targets or self.parts):
             raise InputError("adapters' targets and parts have no effect in full training, which trains every weight")
         position_sampler(self.sampler)
-        if self.method:
-            positions_method(self.method)
+        if self.method and needs_weights(stack := trainable(self.method)) and (self.targets or self.parts):
+            raise InputError(f"{unparse(stack)} has weights of its own, and these are trained; adapters' targets and parts have no effect")
 
     @property
     def rate(self) -> float:
@@ -85,11 +88,16 @@ class TuneConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a config means for one model."""
+    """What a config means for one model. Args: methods: it is trained under."""
 
-    method: PositionsMethod
+    methods: tuple[Method, ...]
     sampler: PositionSampler
     geometry: Geometry
+
+    @property
+    def spec(self) -> str:
+        """Of the methods."""
+        return unparse(self.methods)
 
 
 def plan(model: PreTrainedModel, config: TuneConfig) -> Plan:
@@ -105,19 +113,25 @@ def plan(model: PreTrainedModel, config: TuneConfig) -> Plan:
         raise InputError("the model is quantized, and adapters cannot be merged into it without loss; tune the checkpoint it was made from")
     sampler = position_sampler(config.sampler)
     usual = "linear" if sampler.uniform_scaling else "yarn"
-    method = positions_method(config.method or f"{usual}:factor={config.target / window:g}")
-    rope = rope_of(model.config, method=method.spec)
-    if sampler.uniform_scaling and not _uniform(method, rope, config.target):
-        raise InputError(f"{sampler} needs a method that divides all positions alike, and {method} does not; choose linear")
+    stack = trainable(config.method or f"{usual}:factor={config.target / window:g}")
+    method = positions_of(stack)
+    if method is not None:
+        rope = rope_of(model.config, method=method.spec)
+        if sampler.uniform_scaling and not _uniform(method, rope, config.target):
+            raise InputError(f"{sampler} needs a method that divides all positions alike, and {method} does not; choose linear")
+    elif sampler.uniform_scaling:
+        raise InputError(f"{sampler} needs a method that divides all positions alike; put linear before {config.method}")
     check_targets(model, config.targets)
     reach = config.train_to or config.target
     seq_len = sampler.seq_len(config.seq_len, window, reach)
-    return Plan(method=method, sampler=sampler, geometry=Geometry(seq_len=seq_len, target=reach, trained_window=window))
+    return Plan(methods=stack, sampler=sampler, geometry=Geometry(seq_len=seq_len, target=reach, trained_window=window))
 
 
 def under_the_first(model: PreTrainedModel, config: TuneConfig, specs: Iterable[str]) -> TuneConfig:
-    """The config with the first of these methods that the model can be tuned under; as it is where there is none."""
+    """The config with the first positions method among these that the model can be tuned under; as it is where there is none."""
     for spec in specs:
+        if not all(isinstance(method, PositionsMethod) for method in parse(spec)):
+            continue
         try:
             tried = replace(config, method=spec)
             plan(model, tried)
@@ -138,17 +152,21 @@ def position_sampler(spec: str) -> PositionSampler:
     return sampler
 
 
-def positions_method(spec: str) -> PositionsMethod:
-    """The positions method that a spec names, one that can be trained under.
+def trainable(spec: str) -> tuple[Method, ...]:
+    """The methods that a spec names, which a model can be trained under: one for positions, attention policies, or both.
 
-    Raises: SpecError; InputError for other kinds, several methods, or one whose frequencies change with the tokens seen.
+    Raises: SpecError; UnsupportedError for two positions methods; InputError for other kinds, and for what changes with the tokens seen.
     """
-    method = _only(spec)
-    if not isinstance(method, PositionsMethod):
-        raise InputError(f"{spec} is a method of the kind {method.kind!r}; a model is tuned under a positions method, as yarn:factor=8")
-    if method.info.length_dependent:
-        raise InputError(f"{spec} changes with the tokens seen, and a model is tuned at one setting; choose ntk, yarn or linear")
-    return method
+    stack = parse(spec)
+    for method in stack:
+        if not isinstance(method, PositionsMethod | AttentionPolicy):
+            raise InputError(f"{spec} is a method of the kind {method.kind!r}; a model is tuned under a positions method, as yarn:factor=8")
+    found = positions_of(stack)
+    if found is None and not needs_weights(stack):
+        raise InputError(f"{spec} leaves positions as they are; put a positions method before it to tune under, as yarn:factor=8+{spec}")
+    if found is not None and found.info.length_dependent:
+        raise InputError(f"{found.spec} changes with the tokens seen, and a model is tuned at one setting; choose ntk, yarn or linear")
+    return stack
 
 
 def _only(spec: str) -> Method:

@@ -31,7 +31,8 @@ from transformers import (
 from longreach.core.errors import InputError, LongreachError
 from longreach.core.progress import SILENT, Progress
 from longreach.data.documents import Ids, Texts, tokenized
-from longreach.models.apply import apply
+from longreach.models.apply import apply, runs_attention
+from longreach.models.weights import equip, own_weights
 from longreach.training.adapters import add_adapters, merged
 from longreach.training.examples import Examples, collate
 from longreach.training.gate import Gate, held_out_windows, short_loss
@@ -78,14 +79,19 @@ def tune(
         run["before"] = short_loss(model, windows, progress, "short loss before")
         _write(folder / "run.json", run)
     set_seed(config.seed)
-    trained = model
-    if not config.full:
-        trained = add_adapters(model, rank=config.rank, alpha=config.alpha, targets=config.targets, parts=config.parts)
-    with apply(model, chosen.method), _restored(model):
+    trained, adapted = model, False
+    equip(model, chosen.methods)
+    if not config.full and (own := own_weights(model)):
+        model.requires_grad_(False)
+        for weight in own.values():
+            weight.requires_grad_(True)
+    elif not config.full:
+        trained, adapted = add_adapters(model, rank=config.rank, alpha=config.alpha, targets=config.targets, parts=config.parts), True
+    with apply(model, chosen.methods), _restored(model):
         resumed = _train(trained, examples, config, folder, bf16=run["bf16"], save_every=save_every, progress=progress)
     count = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
-    whole = (trained if config.full else merged(trained)).eval()
-    with apply(whole, chosen.method):
+    whole = (merged(trained) if adapted else trained.requires_grad_(True)).eval()
+    with apply(whole, chosen.methods):
         after = short_loss(whole, windows, progress, "short loss after")
     return Tuned(model=whole, plan=chosen, gate=Gate(before=run["before"], after=after), resumed=resumed, trained_parameters=count)
 
@@ -121,7 +127,7 @@ def _prepared(
         documents, texts.contents, tokenizer, mixture=config.mixture, sampler=chosen.sampler, geometry=chosen.geometry,
         seed=config.seed, count=config.steps * config.batch_size,
     )  # fmt: skip
-    facts = {**asdict(config), "method": chosen.method.spec, "weights": _digest(model), "data": documents.key,
+    facts = {**asdict(config), "method": chosen.spec, "weights": _digest(model), "data": documents.key,
              "held_out": hashlib.sha256(held_out.encode()).hexdigest()[:16]}  # fmt: skip
     return chosen, windows, examples, json.loads(json.dumps(facts))
 
@@ -153,7 +159,13 @@ def _train(model: Any, examples: Examples, config: TuneConfig, folder: Path, *, 
     )
     tokens = config.batch_size * examples.geometry.seq_len
     watch = _Watch(LossLog(folder, done), tokens, config.steps - done, save_every, progress)
-    trainer = _Trainer(model=model, args=arguments, train_dataset=examples, data_collator=partial(collate, model=model), callbacks=[watch])
+    trainer = _Trainer(
+        model=model,
+        args=arguments,
+        train_dataset=examples,
+        data_collator=partial(collate, model=model, apart=not runs_attention(model)),
+        callbacks=[watch],
+    )
     trainer.remove_callback(PrinterCallback)
     if done < config.steps:
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
