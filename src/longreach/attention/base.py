@@ -50,6 +50,10 @@ class AttentionPolicy(Method):
         """Factor on the logits of queries at the indices `t` (same shape as `t`, float32); None means 1."""
         return None
 
+    def bias(self, distance: Tensor, layer: LayerContext) -> Tensor | None:
+        """Added to the logits of pairs that are `distance` >= 0 apart (any shape, float or int): [H, *distance.shape] float32; None means 0."""
+        return None
+
     def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
         """The definition: (relative position, visible) of queries `i` and keys `j` (indices, broadcast; causality is added)."""
         return i - j, j <= i

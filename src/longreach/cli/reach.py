@@ -1,0 +1,224 @@
+"""`longreach reach`: how far a bias lets a query look, by theory, and how far a model really looks."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import longreach
+from longreach.cli._options import model_name
+from longreach.core.errors import InputError
+from longreach.core.lengths import parse_length
+from longreach.core.spec import check_spec, parse, unparse
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from longreach.core.bands import LayerContext
+    from longreach.core.method import Method
+    from longreach.evaluation.reach import Reach
+    from longreach.evaluation.receptive_field import Measured
+    from longreach.evaluation.series import Field
+    from longreach.models.checkpoint import Checkpoint
+
+_HEADS = 8
+_SAMPLES = 8
+
+
+def reach(
+    of: Annotated[str | None, typer.Option(metavar="SPEC", help="A method with a bias or a window, as rpe_family:series=type1.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="MODEL", help="Measure a model, too, plain and under SPEC.")] = None,
+    epsilon: Annotated[float, typer.Option(help="The share that may lie beyond a receptive field, 0 to 1.")] = 0.01,
+    num_heads: Annotated[int | None, typer.Option(min=1, help="Heads of a layer, without a model. [default: 8]")] = None,
+    length: Annotated[str | None, typer.Option(metavar="LENGTH", help="Tokens the model reads. [default: the trained window]")] = None,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Real text, UTF-8; may be repeated. [default: this Python's documentation and held-out source]"),
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Texts the model reads. [default: 8]")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Load weights that exist only as pickle.")] = False,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+) -> None:
+    """Say whether the weights of a bias have a finite sum (then a model trained with it extrapolates) and within how many tokens they lie;
+    for a model, measure by the gradient how many of the last tokens its predictions hang on.
+    """
+    given = {"--length": length, "--text": text, "--samples": samples, "--dtype": dtype, "--device": device}
+    _check(of, model, epsilon, num_heads, [name for name, value in given.items() if value is not None])
+    tokens = None if length is None else parse_length(length)
+    if of:
+        check_spec(of)
+    if model is None:
+        stack = parse(of or "")
+        print(_theory(_need(stack, _context(None, num_heads or _HEADS), epsilon), as_json))
+        return
+    from longreach.evaluation.reach import reach_of
+    from longreach.evaluation.text import read_texts
+
+    words = read_texts(text) if text else None
+    loaded = longreach.load(model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+    context = _context(loaded.model, _HEADS)
+    tokens = tokens or context.trained_window
+    stack = parse(of, trained_window=context.trained_window, target=tokens) if of else ()
+    theory = reach_of(stack, context, epsilon) if stack else None
+    found = _measured(loaded, stack, tokens, words, samples or _SAMPLES, epsilon)
+    _report(theory, found, model_name(model), unparse(stack), epsilon, as_json)
+
+
+def _check(of: str | None, model: str | None, epsilon: float, num_heads: int | None, of_model: Sequence[str]) -> None:
+    """Refuse what has no effect or is out of range.
+
+    Raises: InputError.
+    """
+    if of is None and model is None:
+        raise InputError("nothing to look at; give a method with --of SPEC, a model with --model MODEL, or both")
+    if not 0 < epsilon < 1:
+        raise InputError(f"--epsilon {epsilon:g} must be between 0 and 1")
+    if model is None and of_model:
+        raise InputError(f"{of_model[0]} has no effect without --model")
+    if model is not None and num_heads is not None:
+        raise InputError("--num-heads has no effect with --model, which has its own")
+
+
+def _need(stack: "Sequence[Method]", context: "LayerContext", epsilon: float) -> "Reach":
+    """The reach of a stack.
+
+    Raises: InputError where it has none.
+    """
+    from longreach.evaluation.reach import reach_of
+
+    found = reach_of(stack, context, epsilon)
+    if found is None:
+        raise InputError(f"{_none(unparse(stack))}; give --model MODEL to measure how far a model looks under it")
+    return found
+
+
+def _none(spec: str) -> str:
+    return f"{spec} neither biases logits by the distance nor limits what is seen, so it has no theoretical receptive field"
+
+
+def _context(model: "PreTrainedModel | None", num_heads: int) -> "LayerContext":
+    """What a method is told of the first layer."""
+    from longreach.core.bands import LayerContext
+    from longreach.models.window import window_of
+
+    config: Any = None if model is None else model.config.get_text_config()
+    heads = getattr(config, "num_attention_heads", num_heads)
+    return LayerContext(
+        layer_idx=0,
+        num_layers=getattr(config, "num_hidden_layers", 1),
+        num_heads=heads,
+        num_kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_dim=getattr(config, "head_dim", None) or getattr(config, "hidden_size", 64 * heads) // heads,
+        trained_window=512 if model is None else window_of(model),
+    )
+
+
+def _measured(
+    loaded: "Checkpoint", stack: "Sequence[Method]", length: int, text: str | None, samples: int, epsilon: float
+) -> "dict[str, Measured]":
+    """The measured field of the plain model, and under a stack; by its spec, "" for the plain one."""
+    import numpy as np
+
+    from longreach.cli._progress import BarProgress
+    from longreach.data.stdlib import stdlib_text
+    from longreach.evaluation.receptive_field import measure_field
+    from longreach.evaluation.text import Encoder, cut_windows
+    from longreach.models.window import cannot_read, position_limit
+
+    encoder = Encoder(loaded.tokenizer)
+    prefix = np.array(encoder.prefix, dtype=np.int32)
+    if length < len(prefix) + 1:
+        raise InputError(f"--length {length}: too short to hold a token of text")
+    windows = cut_windows(encoder, text or stdlib_text("held-out"), length + 1 - len(prefix), samples)
+    texts = [np.concatenate([prefix, window]) for window in windows]
+    found = {}
+    with BarProgress() as progress:
+        for spec in dict.fromkeys(("", unparse(stack))):
+            with longreach.apply(loaded.model, spec):
+                if (limit := position_limit(loaded.model)) is not None and length > limit:
+                    raise InputError(f"the model {cannot_read(limit)}; give --length {limit} at most")
+                progress.start(f"gradients under {spec}" if spec else "gradients", length * samples)
+                found[spec] = measure_field(loaded.model, texts, epsilon, progress=progress)
+    return found
+
+
+def _theory(reach: "Reach", as_json: bool) -> str:
+    return json.dumps(_as_json(reach), allow_nan=False) if as_json else _sentences(reach)
+
+
+def _as_json(reach: "Reach | None") -> dict[str, Any] | None:
+    """Infinite fields are null: their heads do not converge."""
+    if reach is None:
+        return None
+    heads = [{**asdict(head), "tokens": None if head.tokens == math.inf else head.tokens} for head in reach.heads]
+    return {**asdict(reach), "heads": heads}
+
+
+def _sentences(reach: "Reach") -> str:
+    """The reach in words, and by head where heads differ."""
+    lines = [f"{reach.spec}, one layer"]
+    share = f"{100 * (1 - reach.epsilon):g} %"
+    if reach.window is not None:
+        sinks = f", and the first {reach.sinks} at any distance" if reach.sinks else ""
+        lines.append(f"Window: the nearest {reach.window} tokens are seen, the query's own included{sinks}; all others never.")
+    if reach.heads and len(set(reach.heads)) == 1:
+        lines += [f"{_verdict(reach.heads[0])}.", f"Theoretical receptive field: {_tokens(reach.heads[0])} for {share} of the weights."]
+    elif reach.heads:
+        lines += [f"  head {number:>3}  {_verdict(head)}: {_tokens(head)}" for number, head in enumerate(reach.heads)]
+        sizes = sorted(math.inf if head.tokens is None else head.tokens for head in reach.heads)
+        few, half, most = (_count(size) for size in (sizes[0], median(sizes), sizes[-1]))
+        lines.append(f"Theoretical receptive field for {share} of the weights: least {few}, median {half}, most {most} tokens.")
+    return "\n".join(lines)
+
+
+def _verdict(head: "Field") -> str:
+    if head.converges is None:
+        return "Undecided: the tests cannot tell whether the sum of all weights is finite"
+    if head.converges:
+        return "Converges: the sum of all weights is finite, which suffices for extrapolation"
+    return "Diverges: the sum of all weights grows without end"
+
+
+def _tokens(head: "Field") -> str:
+    if head.tokens == math.inf:
+        return "no number of tokens is enough"
+    if head.tokens is None:
+        return "not known" if head.converges is None else "more than 2^52 tokens"
+    return f"{'' if head.exact else 'about '}{_count(head.tokens)} tokens"
+
+
+def _count(tokens: float) -> str:
+    return "unlimited" if tokens == math.inf else f"{tokens:,.0f}"
+
+
+def _report(
+    theory: "Reach | None", found: "dict[str, Measured]", name: str, spec: str, epsilon: float, as_json: bool
+) -> None:
+    from longreach.evaluation.intervals import mean_interval
+
+    if as_json:
+        measured = [{"method": of, "tokens": each.tokens, "each": each.each} for of, each in found.items()]
+        length = found[""].length
+        print(json.dumps({"theory": _as_json(theory), "model": name, "epsilon": epsilon, "length": length, "measured": measured}))
+        return
+    if theory is not None:
+        print(f"{_sentences(theory)}\n")
+    elif spec:
+        print(f"{_none(spec)}.\n")
+    first = found[""]
+    print(f"{name}, {first.length} tokens read, {len(first.each)} texts")
+    for of, each in found.items():
+        interval = mean_interval(each.each)
+        half = interval.high - interval.mean
+        alone = f" (each text by itself: {interval.mean:.0f} ± {half:.0f})" if math.isfinite(half) else ""
+        under = f" under {of}" if of else ""
+        nearest = f"the nearest {each.tokens} tokens hold {100 * (1 - epsilon):g} % of its gradient"
+        print(f"Measured receptive field{under}: {nearest}{alone}.")
