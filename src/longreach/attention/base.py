@@ -51,7 +51,7 @@ class AttentionPolicy(Method):
         return None
 
     def bias(self, distance: Tensor, layer: LayerContext) -> Tensor | None:
-        """Added to the logits of pairs that are `distance` >= 0 apart (any shape, float or int): [H, *distance.shape] float32; None means 0."""
+        """Added to the logits of pairs `distance` >= 0 apart (any shape, float or int): [H, *distance.shape] float32; None means 0."""
         return None
 
     def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:

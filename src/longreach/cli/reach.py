@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from longreach.evaluation.reach import Reach
     from longreach.evaluation.receptive_field import Measured
     from longreach.evaluation.series import Field
+    from longreach.evaluation.text import Ids
     from longreach.models.checkpoint import Checkpoint
 
 _HEADS = 8
@@ -68,7 +69,8 @@ def reach(
     tokens = tokens or context.trained_window
     stack = parse(of, trained_window=context.trained_window, target=tokens) if of else ()
     theory = reach_of(stack, context, epsilon) if stack else None
-    found = _measured(loaded, stack, tokens, words, samples or _SAMPLES, epsilon)
+    texts = _texts(loaded, tokens, words, samples or _SAMPLES)
+    found = _measured(loaded.model, stack, texts, epsilon, max(1, theory.sinks if theory else 0))
     _report(theory, found, model_name(model), unparse(stack), epsilon, as_json)
 
 
@@ -121,32 +123,37 @@ def _context(model: "PreTrainedModel | None", num_heads: int) -> "LayerContext":
     )
 
 
-def _measured(
-    loaded: "Checkpoint", stack: "Sequence[Method]", length: int, text: str | None, samples: int, epsilon: float
-) -> "dict[str, Measured]":
-    """The measured field of the plain model, and under a stack; by its spec, "" for the plain one."""
+def _texts(loaded: "Checkpoint", length: int, text: str | None, samples: int) -> "list[Ids]":
+    """Texts of `length` tokens to read and one to predict."""
     import numpy as np
 
-    from longreach.cli._progress import BarProgress
     from longreach.data.stdlib import stdlib_text
-    from longreach.evaluation.receptive_field import measure_field
     from longreach.evaluation.text import Encoder, cut_windows
-    from longreach.models.window import cannot_read, position_limit
 
     encoder = Encoder(loaded.tokenizer)
     prefix = np.array(encoder.prefix, dtype=np.int32)
-    if length < len(prefix) + 1:
+    if length <= len(prefix):
         raise InputError(f"--length {length}: too short to hold a token of text")
     windows = cut_windows(encoder, text or stdlib_text("held-out"), length + 1 - len(prefix), samples)
-    texts = [np.concatenate([prefix, window]) for window in windows]
-    found = {}
+    return [np.concatenate([prefix, window]) for window in windows]
+
+
+def _measured(
+    model: "PreTrainedModel", stack: "Sequence[Method]", texts: "Sequence[Ids]", epsilon: float, left_out: int
+) -> "dict[str, Measured]":
+    """The measured field of the plain model, and under a stack; by its spec, "" for the plain one."""
+    from longreach.cli._progress import BarProgress
+    from longreach.evaluation.receptive_field import measure_field
+    from longreach.models.window import cannot_read, position_limit
+
+    found, length = {}, len(texts[0]) - 1
     with BarProgress() as progress:
         for spec in dict.fromkeys(("", unparse(stack))):
-            with longreach.apply(loaded.model, spec):
-                if (limit := position_limit(loaded.model)) is not None and length > limit:
+            with longreach.apply(model, spec):
+                if (limit := position_limit(model)) is not None and length > limit:
                     raise InputError(f"the model {cannot_read(limit)}; give --length {limit} at most")
-                progress.start(f"gradients under {spec}" if spec else "gradients", length * samples)
-                found[spec] = measure_field(loaded.model, texts, epsilon, progress=progress)
+                progress.start(f"gradients under {spec}" if spec else "gradients", length * len(texts))
+                found[spec] = measure_field(model, texts, epsilon, left_out=left_out, progress=progress)
     return found
 
 
@@ -199,26 +206,26 @@ def _count(tokens: float) -> str:
     return "unlimited" if tokens == math.inf else f"{tokens:,.0f}"
 
 
-def _report(
-    theory: "Reach | None", found: "dict[str, Measured]", name: str, spec: str, epsilon: float, as_json: bool
-) -> None:
+def _report(theory: "Reach | None", found: "dict[str, Measured]", name: str, spec: str, epsilon: float, as_json: bool) -> None:
     from longreach.evaluation.intervals import mean_interval
 
     if as_json:
-        measured = [{"method": of, "tokens": each.tokens, "each": each.each} for of, each in found.items()]
-        length = found[""].length
-        print(json.dumps({"theory": _as_json(theory), "model": name, "epsilon": epsilon, "length": length, "measured": measured}))
+        measured = [{"method": of, "tokens": each.tokens, "each": each.each, "first": each.first} for of, each in found.items()]
+        plain = found[""]
+        common = {"model": name, "epsilon": epsilon, "length": plain.length, "left_out": plain.left_out}
+        print(json.dumps({"theory": _as_json(theory), **common, "measured": measured}, allow_nan=False))
         return
     if theory is not None:
         print(f"{_sentences(theory)}\n")
     elif spec:
         print(f"{_none(spec)}.\n")
     first = found[""]
-    print(f"{name}, {first.length} tokens read, {len(first.each)} texts")
+    left_out = "the first token" if first.left_out == 1 else f"the first {first.left_out} tokens"
+    print(f"{name}, {first.length} tokens read, {len(first.each)} texts, {left_out} left out")
     for of, each in found.items():
         interval = mean_interval(each.each)
         half = interval.high - interval.mean
-        alone = f" (each text by itself: {interval.mean:.0f} ± {half:.0f})" if math.isfinite(half) else ""
+        alone = f"each text by itself: {interval.mean:.0f} ± {half:.0f}; " if math.isfinite(half) else ""
         under = f" under {of}" if of else ""
-        nearest = f"the nearest {each.tokens} tokens hold {100 * (1 - epsilon):g} % of its gradient"
-        print(f"Measured receptive field{under}: {nearest}{alone}.")
+        nearest = f"the nearest {each.tokens} tokens hold {100 * (1 - epsilon):g} % of the gradient"
+        print(f"Measured receptive field{under}: {nearest} ({alone}{left_out}: {100 * each.first:.0f} % of all).")

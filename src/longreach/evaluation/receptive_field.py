@@ -3,6 +3,9 @@
 Source: Dissecting Transformer Length Extrapolation via the Lens of Receptive Field Analysis, 2022, arXiv:2212.10356 (the cumulative
 normalized gradient): the norms of the gradients with respect to the input embeddings, divided by their sum, and added up from the last
 token to the first. The empirical receptive field is the least number of nearest tokens that hold all but a share epsilon.
+
+Differs from the paper: the first tokens are left out. Most models have learned to attend to the first one whatever it says (an attention
+sink, arXiv:2309.17453), and its gradient would make any field as long as the text.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,32 +28,42 @@ from longreach.models.whole_length import whole_length
 class Measured:
     """Args: tokens: the empirical receptive field, of the mean over all texts. each: that of every text by itself. length: tokens read.
 
-    shares: [length] of the gradient, by distance, nearest first; they add up to 1.
+    left_out: how many first tokens do not count. first: their share of the gradient. shares: [length - left_out] of the rest, by distance,
+    nearest first; they add up to 1.
     """
 
     tokens: int
     each: tuple[int, ...]
     length: int
+    left_out: int
+    first: float
     shares: Tensor
 
 
-def measure_field(model: PreTrainedModel, texts: Sequence[Ids], epsilon: float, *, progress: Progress = SILENT) -> Measured:
+def measure_field(
+    model: PreTrainedModel, texts: Sequence[Ids], epsilon: float, *, left_out: int = 1, progress: Progress = SILENT
+) -> Measured:
     """The empirical receptive field of a model: of its loss on the last token of each text, after having read the others.
 
-    Args: texts: ids, all of one length (at least 2). epsilon: the share of the gradient that may lie beyond the field (0 to 1; 0: none).
+    Args: texts: ids, all of one length. epsilon: the share of the gradient that may lie beyond the field (0 to 1; 0: none). left_out: how
+    many first tokens do not count.
     Raises: InputError for texts that do not fit; LongreachError where a gradient is not finite, or there is none.
     """
     length = len(texts[0]) - 1 if texts else 0
-    if length < 1 or any(len(text) != length + 1 for text in texts):
-        raise InputError("a receptive field is measured on texts of one length, of at least two tokens")
-    found = []
+    if length <= left_out or any(len(text) != length + 1 for text in texts):
+        raise InputError(f"a receptive field is measured on texts of one length, of at least {left_out + 2} tokens")
+    found, first = [], []
     for text in texts:
-        shares = _shares(model, torch.from_numpy(text)[None].long().to(model.device))
+        norms = _norms(model, torch.from_numpy(text)[None].long().to(model.device))
+        kept = norms[: length - left_out]
+        if not torch.isfinite(norms.sum()) or kept.sum() == 0:
+            raise LongreachError("the gradient of the last token's loss is not a finite number above 0; load the model as float32")
+        found.append(kept / kept.sum())
+        first.append(float(1 - kept.sum() / norms.sum()))
         progress.advance(length)
-        found.append(shares)
     mean = torch.stack(found).mean(0)
     each = tuple(_field(shares, epsilon) for shares in found)
-    return Measured(tokens=_field(mean, epsilon), each=each, length=length, shares=mean)
+    return Measured(tokens=_field(mean, epsilon), each=each, length=length, left_out=left_out, first=sum(first) / len(first), shares=mean)
 
 
 def _field(shares: Tensor, epsilon: float) -> int:
@@ -59,18 +72,13 @@ def _field(shares: Tensor, epsilon: float) -> int:
     return int((beyond > epsilon).sum())
 
 
-def _shares(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """[T] float64 of ids [1, T + 1], by distance from the last token read."""
+def _norms(model: PreTrainedModel, ids: Tensor) -> Tensor:
+    """[T] float64 of ids [1, T + 1]: the norm of the gradient for each token read, by distance from the last one."""
     seen: list[Tensor] = []
     with torch.enable_grad(), _embeddings(model, seen), whole_length(model, ids.shape[1] - 1):
         logits = model(ids[:, :-1], use_cache=False, logits_to_keep=1).logits[:, -1].float()
-    loss = cross_entropy(logits, ids[:, -1])
-    (gradient,) = torch.autograd.grad(loss, seen[:1])
-    norms = gradient[0].double().norm(dim=-1).cpu().flip(0)
-    total = norms.sum()
-    if not torch.isfinite(total) or total == 0:
-        raise LongreachError("the gradient of the last token's loss is not a finite number above 0; load the model with another dtype (float32)")
-    return norms / total
+        (gradient,) = torch.autograd.grad(cross_entropy(logits, ids[:, -1]), seen[:1])
+    return gradient[0].double().norm(dim=-1).cpu().flip(0)
 
 
 @contextmanager

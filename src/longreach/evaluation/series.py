@@ -8,6 +8,8 @@ where octaves shrink ever more slowly, to Raabe's. Sums are kept as logarithms.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -44,8 +46,12 @@ def fields_of(log_weights: LogWeights, epsilon: float) -> list[Field]:
     """
     near = log_weights(torch.arange(2**_EXACT, dtype=torch.float64))
     edges = _edges()
-    pieces = torch.stack([_mass(log_weights, float(a), float(b)) for a, b in zip(edges, edges[1:], strict=False)], -1)  # [H, P]
-    return [_Head(near[h], pieces[h], lambda a, b, h=h: _mass(log_weights, a, b)[h]).field(epsilon) for h in range(len(near))]
+    pieces = torch.stack([_mass(log_weights, float(a), float(b)) for a, b in pairwise(edges)], -1)  # [H, P]
+
+    def mass(head: int, begin: float, end: float) -> Tensor:
+        return _mass(log_weights, begin, end)[head]
+
+    return [_Head(near[head], pieces[head], partial(mass, head)).field(epsilon) for head in range(len(near))]
 
 
 def _edges() -> list[int]:
