@@ -25,6 +25,8 @@ from longreach.core.method import MethodInfo, at_least
 
 Logarithm = Callable[[Tensor, float, float], Tensor]  # (distance float64, rate, exponent) -> log of the weight
 
+_LARGEST = 2**1000  # near the end of float64
+
 _LOGARITHMS: dict[str, Logarithm] = {
     "exponential": lambda t, rate, _: -rate * t,
     "kerple_power": lambda t, rate, exponent: -rate * t**exponent,
@@ -90,7 +92,7 @@ class RpeFamily(AttentionPolicy):
 
     def receptive_field(self, epsilon: float) -> float | None:
         """The theoretical receptive field in closed form (tokens; 0 < epsilon < 1): infinite where the series diverges, None where no
-        closed form is known.
+        closed form is known, or no float64 holds the number.
 
         Of the geometric series the share beyond n is exp(-rate n); of (1 + rate t)^-p it is a quotient of Hurwitz zeta functions.
         """
@@ -107,7 +109,7 @@ class RpeFamily(AttentionPolicy):
         return None
 
 
-def _zeta_field(exponent: float, offset: float, epsilon: float) -> int:
+def _zeta_field(exponent: float, offset: float, epsilon: float) -> int | None:
     """Least n with zeta(exponent, offset + n) <= epsilon zeta(exponent, offset)."""
 
     def beyond(n: int) -> float:
@@ -116,6 +118,8 @@ def _zeta_field(exponent: float, offset: float, epsilon: float) -> int:
     low, high = 0, 1
     while beyond(high) > epsilon * beyond(0):
         low, high = high, 2 * high
+        if high > _LARGEST:
+            return None
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if beyond(middle) > epsilon * beyond(0) else (low, middle)

@@ -39,7 +39,7 @@ def heads(
     ] = None,
     method: Annotated[str, typer.Option(metavar="SPEC", help="Under a positions method, as yarn:factor=8; factor=auto reaches --to.")] = "",
     tasks: Annotated[str, typer.Option(metavar="SPEC", help="What the ablated model is measured by, joined by +.")] = "loss+needle",
-    windows: Annotated[int | None, typer.Option(help="Windows of text. [default: 16, or fewer where the text is short]")] = None,
+    windows: Annotated[int, typer.Option(help="Windows of text.")] = 8,
     samples: Annotated[int | None, typer.Option(help="Prompts of each depth. [default: 4]")] = None,
     depths: Annotated[str | None, typer.Option(metavar="D,D,...", help="Where facts stand. [default: 0,0.25,0.5,0.75,1]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first draw, and of the prompts.")] = 0,
@@ -95,9 +95,7 @@ def heads(
         print(f"Rows: {store.path}")
 
 
-def _scores(
-    loaded: "Checkpoint", text: str, windows: int | None, trained: int, to: int, method: str, progress: "Progress"
-) -> "list[HeadScore]":
+def _scores(loaded: "Checkpoint", text: str, windows: int, trained: int, to: int, method: str, progress: "Progress") -> "list[HeadScore]":
     """The scores on texts as long as the trained window or, under a method, the length that it is to reach."""
     import numpy as np
 
