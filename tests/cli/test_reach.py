@@ -1,8 +1,11 @@
 import json
+import math
 import re
 
 import pytest
+import torch
 
+from longreach.attention.rpe_family import RpeFamily
 from longreach.cli.main import run
 from longreach.testing.models import tiny_learned, tiny_model
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
@@ -35,9 +38,23 @@ def test_what_converges_and_what_does_not(capsys):
     )
     out = printed(capsys, "--of", "rpe_family:series=harmonic", "--epsilon", "0.2")
     assert "Diverges: " in out
-    assert "no number of tokens is enough for 80 % of the weights" in out
+    assert "Theoretical receptive field: without end for 80 % of the weights." in out
     assert "Undecided: " in printed(capsys, "--of", "rpe_family:series=bertrand,exponent=1")
     assert "about 4,605,171 tokens" in printed(capsys, "--of", "rpe_family:series=exponential,rate=0.000001")
+
+
+def test_heads_that_differ_are_told_one_by_one(capsys, monkeypatch):
+    def bias(self, distance, layer):
+        return -distance.float() / torch.tensor([2.0, 20.0, math.inf])[:, None]
+
+    monkeypatch.setattr(RpeFamily, "bias", bias)
+    assert printed(capsys, "--of", "rpe_family:series=type1").splitlines()[1:] == [
+        "Converges in 2 of 3 heads; there the sum of all weights is finite.",
+        "  head   0  converges: 10 tokens",
+        "  head   1  converges: 93 tokens",
+        "  head   2  diverges: without end",
+        "Theoretical receptive field for 99 % of the weights: least 10 tokens, median 93 tokens, most without end.",
+    ]
 
 
 def test_a_window_is_told_as_it_is(capsys):
@@ -80,6 +97,7 @@ def test_a_model_is_measured_plain_and_under_the_method(capsys):
         (["--of", "rpe_family:series=type1", "--epsilon", "1"], "--epsilon 1 must be between 0 and 1"),
         (["--of", "rpe_family:series=type1", "--length", "64"], "--length has no effect without --model"),
         (["--of", "rpe_family:series=type1", "--text", "book.txt"], "--text has no effect without --model"),
+        (["--of", "rpe_family:series=type1", "--allow-pickle"], "--allow-pickle has no effect without --model"),
         (["--model", "tiny", "--num-heads", "4"], "--num-heads has no effect with --model"),
         (["--model", "tiny", "--length", "1"], "--length 1: too short to hold a token of text"),
         (["--model", "tiny", "--text", "short.txt"], r"the text is too short: it has \d+ tokens"),

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from longreach.attention.rpe_family import RpeFamily
 from longreach.core.bands import LayerContext
 from longreach.core.errors import InputError
 from longreach.core.spec import parse
@@ -50,6 +51,12 @@ def test_a_window_ends_a_bias():
 def test_two_biases_add_up():
     both = reach("rpe_family:series=harmonic+rpe_family:series=harmonic")
     assert both.heads == reach("rpe_family:series=type1").heads
+
+
+def test_a_bias_that_is_learned_needs_its_weights(monkeypatch):
+    monkeypatch.setattr(RpeFamily, "bias", lambda self, distance, layer: {}["table"])
+    with pytest.raises(InputError, match="is learned, and 'table' is not here; give a model that has it"):
+        reach("rpe_family:series=type1")
 
 
 @pytest.mark.parametrize("epsilon", [0.0, 1.0, -1.0, math.nan])

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _SHARE = 10  # one head in so many is ablated
 _LISTED = 10
-_LONGEST = 2048  # tokens that heads are found on, where the trained window is longer
+_LONGEST = 2048  # tokens that heads are found on, read at once
 
 
 def heads(
@@ -96,13 +96,13 @@ def heads(
 
 
 def _scores(loaded: "Checkpoint", text: str, windows: int, trained: int, to: int, method: str, progress: "Progress") -> "list[HeadScore]":
-    """The scores on texts as long as the trained window or, under a method, the length that it is to reach."""
+    """The scores on texts as long as the trained window or, under a method, the length that it is to reach; 2048 tokens at most."""
     import numpy as np
 
     from longreach.evaluation.heads import head_scores
     from longreach.evaluation.text import Encoder, cut_windows
 
-    encoder, length = Encoder(loaded.tokenizer), min(to if method else trained, max(_LONGEST, trained))
+    encoder, length = Encoder(loaded.tokenizer), min(to if method else trained, _LONGEST)
     prefix = np.array(encoder.prefix, dtype=np.int32)
     texts = [np.concatenate([prefix, window]) for window in cut_windows(encoder, text, length - len(prefix), windows)]
     with longreach.apply(loaded.model, method, target=to):

@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
 _HEADS = 8
 _SAMPLES = 8
+_LONGEST = 4096  # tokens, where no length is given: all of them need gradients at once
 
 
 def reach(
@@ -36,7 +36,9 @@ def reach(
     model: Annotated[str | None, typer.Option(metavar="MODEL", help="Measure a model, too, plain and under SPEC.")] = None,
     epsilon: Annotated[float, typer.Option(help="The share that may lie beyond a receptive field, 0 to 1.")] = 0.01,
     num_heads: Annotated[int | None, typer.Option(min=1, help="Heads of a layer, without a model. [default: 8]")] = None,
-    length: Annotated[str | None, typer.Option(metavar="LENGTH", help="Tokens the model reads. [default: the trained window]")] = None,
+    length: Annotated[
+        str | None, typer.Option(metavar="LENGTH", help="Tokens the model reads. [default: the trained window, 4096 at most]")
+    ] = None,
     text: Annotated[
         list[Path] | None,
         typer.Option(metavar="FILE", help="Real text, UTF-8; may be repeated. [default: this Python's documentation and held-out source]"),
@@ -51,7 +53,10 @@ def reach(
     """Say whether the weights of a bias have a finite sum (then a model trained with it extrapolates) and within how many tokens they lie;
     for a model, measure by the gradient how many of the last tokens its predictions hang on.
     """
-    given = {"--length": length, "--text": text, "--samples": samples, "--dtype": dtype, "--device": device}
+    given = {
+        "--length": length, "--text": text, "--samples": samples, "--dtype": dtype, "--device": device,
+        "--allow-pickle": allow_pickle or None, "--trust-remote-code": trust_remote_code or None,
+    }  # fmt: skip
     _check(of, model, epsilon, num_heads, [name for name, value in given.items() if value is not None])
     tokens = None if length is None else parse_length(length)
     if of:
@@ -66,7 +71,7 @@ def reach(
     words = read_texts(text) if text else None
     loaded = longreach.load(model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
     context = _context(loaded.model, _HEADS)
-    tokens = tokens or context.trained_window
+    tokens = tokens or min(context.trained_window, _LONGEST)
     stack = parse(of, trained_window=context.trained_window, target=tokens) if of else ()
     theory = reach_of(stack, context, epsilon) if stack else None
     texts = _texts(loaded, tokens, words, samples or _SAMPLES)
@@ -179,11 +184,18 @@ def _sentences(reach: "Reach") -> str:
     if reach.heads and len(set(reach.heads)) == 1:
         lines += [f"{_verdict(reach.heads[0])}.", f"Theoretical receptive field: {_tokens(reach.heads[0])} for {share} of the weights."]
     elif reach.heads:
-        lines += [f"  head {number:>3}  {_verdict(head)}: {_tokens(head)}" for number, head in enumerate(reach.heads)]
-        sizes = sorted(math.inf if head.tokens is None else head.tokens for head in reach.heads)
-        few, half, most = (_count(size) for size in (sizes[0], median(sizes), sizes[-1]))
-        lines.append(f"Theoretical receptive field for {share} of the weights: least {few}, median {half}, most {most} tokens.")
+        count = sum(head.converges is True for head in reach.heads)
+        lines.append(f"Converges in {count} of {len(reach.heads)} heads; there the sum of all weights is finite.")
+        lines += [f"  head {number:>3}  {_words(head)}" for number, head in enumerate(reach.heads)]
+        ordered = sorted(reach.heads, key=lambda head: math.inf if head.tokens is None else head.tokens)
+        few, half, most = (_tokens(ordered[place]) for place in (0, (len(ordered) - 1) // 2, -1))
+        lines.append(f"Theoretical receptive field for {share} of the weights: least {few}, median {half}, most {most}.")
     return "\n".join(lines)
+
+
+def _words(head: "Field") -> str:
+    verdict = {True: "converges", False: "diverges", None: "undecided"}[head.converges]
+    return f"{verdict}: {_tokens(head)}"
 
 
 def _verdict(head: "Field") -> str:
@@ -196,14 +208,10 @@ def _verdict(head: "Field") -> str:
 
 def _tokens(head: "Field") -> str:
     if head.tokens == math.inf:
-        return "no number of tokens is enough"
+        return "without end"
     if head.tokens is None:
         return "not known" if head.converges is None else "more than 2^52 tokens"
-    return f"{'' if head.exact else 'about '}{_count(head.tokens)} tokens"
-
-
-def _count(tokens: float) -> str:
-    return "unlimited" if tokens == math.inf else f"{tokens:,.0f}"
+    return f"{'' if head.exact else 'about '}{head.tokens:,.0f} tokens"
 
 
 def _report(theory: "Reach | None", found: "dict[str, Measured]", name: str, spec: str, epsilon: float, as_json: bool) -> None:

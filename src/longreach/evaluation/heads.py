@@ -9,7 +9,8 @@ C_n = sum_i sum_j A_ij far_ij (g_n(i, j) - mean_j g_n(i, j)), where g_n(i, j) is
 query i and key j. A head's score is Spearman's correlation of n with C_n: 1 where the contribution grows dimension by dimension.
 
 Differs from the paper: it follows the paper's idea, not its formula to the letter; contributions are weighted by attention and centred,
-queries are spread evenly over the second half of a text, and the first tokens, attention sinks, are left out.
+queries are spread evenly over the second half of a text, and the first tokens, attention sinks, are left out. Soft caps and learned sinks
+of a model do not count.
 """
 
 import random

@@ -37,12 +37,16 @@ class Reach:
 def reach_of(methods: Sequence[Method], layer: LayerContext, epsilon: float) -> Reach | None:
     """The reach of a stack of methods in a layer; None where it neither biases logits by the distance nor limits what is seen.
 
-    Raises: InputError for an epsilon that is not between 0 and 1.
+    Raises: InputError for an epsilon that is not between 0 and 1, or a bias that is learned and not in the layer.
     """
     if not 0 < epsilon < 1:
         raise InputError(f"epsilon={epsilon:g} must be between 0 and 1")
     window, sinks = _window(methods, layer)
-    biased = [method for method in methods if isinstance(method, AttentionPolicy) and method.bias(_PROBE, layer) is not None]
+    policies = [method for method in methods if isinstance(method, AttentionPolicy)]
+    try:
+        biased = [method for method in policies if method.bias(_PROBE, layer) is not None]
+    except KeyError as missing:  # of the layer's own weights
+        raise InputError(f"the bias of {unparse(methods)} is learned, and {missing} is not here; give a model that has it") from None
     if not biased and window is None:
         return None
 
