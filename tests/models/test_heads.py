@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from longreach.core.errors import UnsupportedError
+from longreach.models._own import own_attention
 from longreach.models.examine import examine
 from longreach.models.heads import observed, without_heads
 from longreach.models.interface import interface
@@ -20,8 +21,6 @@ def zeroing(model, attentions, heads):
     own = model.config.get_text_config()._attn_implementation
 
     def attend(module, query, key, value, mask, **options):
-        from longreach.models._own import own_attention
-
         out = own_attention(module, own, options)(query, key, value, mask.own_mask(own)).clone()
         for layer, head in heads:
             if layer == layers[id(module)]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from longreach.core.errors import UnsupportedError
+from longreach.models._own import own_attention
 from longreach.models.interface import interface
 from longreach.models.rotation import Attention
 
@@ -22,8 +23,6 @@ _TOKENS = 4
 @contextmanager
 def observed(model: PreTrainedModel, attentions: Sequence[Attention], observer: Observer) -> Iterator[None]:
     """Inside, the observer sees the queries and keys of every layer, as the model compares them; the model works as always."""
-    from longreach.models._own import own_attention
-
     implementation = model.config.get_text_config()._attn_implementation
     layers = {id(attention.module): index for index, attention in enumerate(attentions)}
 
