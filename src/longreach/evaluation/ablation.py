@@ -18,6 +18,9 @@ from longreach.models.examine import examine
 from longreach.models.heads import Head, without_heads
 
 
+_OF_TASKS = ("windows", "samples", "depths", "seed")  # what only some tasks take
+
+
 @dataclass(frozen=True, kw_only=True)
 class Cell:
     """One thing that was measured. Args: task, metric, length: as in rows. start: of a loss, the tokens before its octave.
@@ -69,14 +72,13 @@ def ablate(
         raise InputError(f"draws={draws} must be at least 2: one gives no interval")
     drawn = {number: tuple(random_heads(others, len(chosen), number)) for number in range(seed, seed + draws)}
     rows = Rows() if rows is None else rows
-    attentions = examine(model, trained_window)
+    attentions, settings = examine(model, trained_window), {"text": None, **measuring, "seed": seed}
 
     def run(heads: Sequence[Head]) -> list[Row]:
         found = []
         for task in tasks:
-            used = {name: value for name, value in measuring.items() if name not in _OF_TASKS or name in task.options}
-            used |= {"text": measuring["text"] if task.fewest_windows else None, "lengths": None if task.name() == "loss" else (to,)}
-            used |= {"seed": seed} if "seed" in task.options else {}
+            used = {name: value for name, value in settings.items() if name not in _OF_TASKS or name in task.options}
+            used |= {"text": settings["text"] if task.fewest_windows else None, "lengths": (to,) if "depths" in task.options else None}
             found += measure(
                 model, tokenizer, to=to, tasks=[task], trained_window=trained_window, rows=rows, progress=progress,
                 settings={"ablated": " ".join(f"{layer}.{head}" for layer, head in sorted(heads))}, **used,
@@ -96,9 +98,6 @@ def ablate(
     )
 
 
-_OF_TASKS = ("windows", "samples", "depths")
-
-
 def _cells(plain: Sequence[Row], chosen: Sequence[Row], drawn: Sequence[Sequence[Row]]) -> list[Cell]:
     """One cell for each task, metric and length; rows of one input belong together."""
     cells: dict[tuple[str, str, int, int | None], list[Row]] = {}
@@ -107,7 +106,7 @@ def _cells(plain: Sequence[Row], chosen: Sequence[Row], drawn: Sequence[Sequence
     scores = [{_place(row): row.score or 0.0 for row in of} for of in (chosen, *drawn)]
     found = []
     for (task, metric, length, start), of in cells.items():
-        changes = [[found[_place(row)] - (row.score or 0.0) for row in of] for found in scores]
+        changes = [[left[_place(row)] - (row.score or 0.0) for row in of] for left in scores]
         found.append(
             Cell(
                 task=task, metric=metric, length=length, start=start, plain=fmean(row.score or 0.0 for row in of),
