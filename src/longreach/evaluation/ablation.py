@@ -17,7 +17,6 @@ from longreach.evaluation.tasks.base import Task
 from longreach.models.examine import examine
 from longreach.models.heads import Head, without_heads
 
-
 _OF_TASKS = ("windows", "samples", "depths", "seed")  # what only some tasks take
 
 
