@@ -1,7 +1,8 @@
 """RoPE x ALiBi: rotary positions, and logits that fall with the harmonic series of the distance, at ALiBi's slope for each head.
 
 Paper: The Nature of Mathematical Modeling and Probabilistic Optimization Engineering in Generative AI, 2024, arXiv:2410.18441
-Cost: a bias for each tile of logits.   Limits: a model has to be trained under it to gain from it.
+Cost: a bias for each tile of logits.   Limits: a model has to be trained under it to gain from it; weights fall
+so slowly that their sum has no bound (see longreach reach).
 Differs from the paper: its abstract says that RoPE and ALiBi are combined as factors with a harmonic series, and no more was at hand; so a
 weight is that of RoPE times exp(-slope * (1 + 1/2 + ... + 1/distance)), about distance^-slope.
 """

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -51,6 +52,7 @@ def measure(
     batch_size: int | None = None,
     within_reach: bool = False,
     rows: Rows | None = None,
+    settings: Mapping[str, Any] | None = None,
     progress: Progress = SILENT,
 ) -> list[Row]:
     """Every planned observation, measured now or found in `rows`: one row a window and octave (loss), two a prompt (retrieval).
@@ -59,6 +61,7 @@ def measure(
     text: real text; only for tasks that read some. method: a spec to measure under. tasks: default loss, passkey and needle.
     trained_window: tokens, where the config does not say or is wrong. windows: of text (default: 16, or 8, 4, 2 where the text has less
     room). samples: prompts of each length and depth. lengths: only these of the octaves (default: all). chunk_size: tokens a forward.
+    settings: what else was done to the model, for the rows to tell.
     batch_size: inputs a forward (default: up to 8 for a small model, else 1). within_reach: leave out the lengths that a table of
     positions does not hold, where they would be refused.
 
@@ -83,7 +86,7 @@ def measure(
         depths=DEPTHS if depths is None else tuple(sorted(depths)),
         samples=SAMPLES if samples is None else samples,
         seed=seed or 0,
-        row=_common(model, name, spec or applied(model), chunk_size, batch_size),
+        row=_common(model, name, spec or applied(model), chunk_size, batch_size, settings or {}),
     )
     rows = Rows() if rows is None else rows
     with apply(model, spec):
@@ -225,7 +228,7 @@ def _batches(cases: Sequence[Case], size: int) -> Iterator[list[Case]]:
         yield from (equal[start : start + size] for start in range(0, len(equal), size))
 
 
-def _common(model: PreTrainedModel, name: str, spec: str, chunk_size: int, batch_size: int) -> Row:
+def _common(model: PreTrainedModel, name: str, spec: str, chunk_size: int, batch_size: int, extra: Mapping[str, Any]) -> Row:
     settings = {
         "weights": fingerprint(model),
         "dtype": str(model.dtype).removeprefix("torch."),
@@ -233,6 +236,7 @@ def _common(model: PreTrainedModel, name: str, spec: str, chunk_size: int, batch
         "memory": memory.source(model.device),
         "chunk_size": chunk_size,
         "batch_size": batch_size,
+        **extra,
     }
     return Row(task="", model=name, method=spec, length=0, version=longreach.__version__, settings=settings)
 

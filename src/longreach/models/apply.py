@@ -23,7 +23,7 @@ from longreach.models.rope_config import rope_of, with_rope
 from longreach.models.rotation import Attention, rotary_modules, unscaled_tokens
 from longreach.models.setup import Setup
 from longreach.models.tables import lengthened
-from longreach.models.weights import check_weights
+from longreach.models.weights import check_weights, contexts
 from longreach.models.window import trained_window
 from longreach.positions.base import PositionsMethod, Rope, TableMethod, positions_of
 
@@ -82,7 +82,8 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method]) -> Iterator[None]:
         if policies or (positions is not None and positions.needs_engine):
             window = trained_window(model.config.get_text_config())
             attentions = _examined(name, model, window)
-            check_weights(stack, model, attentions)
+            full = [layer for each, layer in zip(attentions, contexts(model, attentions), strict=True) if each.window is None]
+            check_weights(stack, model, full)
             setup = _setup(name, model, policies, positions, attentions)
             _check_effect(name, model, stack, attentions)
             undo.enter_context(engine.installed(model, attentions, setup, window))

@@ -74,12 +74,12 @@ def contexts(model: PreTrainedModel, attentions: Sequence[Attention]) -> list[La
     ]  # fmt: skip
 
 
-def check_weights(stack: Iterable[Method], model: PreTrainedModel, attentions: Sequence[Attention]) -> None:
-    """Raise UnsupportedError for a method whose weights the model lacks."""
-    for method in needs_weights(stack):
-        for attention, context in zip(attentions, contexts(model, attentions), strict=True):
-            missing = [name for name in method.weights(context) if f"{method.name()}.{name}" not in context.weights]
-            if attention.window is None and missing:
+def check_weights(stack: Iterable[Method], model: PreTrainedModel, layers: Iterable[LayerContext]) -> None:
+    """Raise UnsupportedError for a method whose weights the layers lack."""
+    own = needs_weights(stack)
+    for layer in layers:
+        for method in own:
+            if missing := [name for name in method.weights(layer) if f"{method.name()}.{name}" not in layer.weights]:
                 why = f"it has no weights for it ({', '.join(missing)})"
                 raise UnsupportedError(method.spec, type(model).__name__, why, "give it some (longreach.equip) and train them")
 

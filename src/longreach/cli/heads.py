@@ -1,0 +1,173 @@
+"""`longreach heads`: the heads that look into the distance, and what a model loses without them."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import longreach
+from longreach.cli._options import model_name, open_rows, parse_depths
+from longreach.core.errors import InputError
+from longreach.core.lengths import parse_length
+from longreach.core.spec import check_spec
+
+if TYPE_CHECKING:
+    from longreach.core.progress import Progress
+    from longreach.evaluation.ablation import Ablation, Cell
+    from longreach.evaluation.heads import HeadScore
+    from longreach.evaluation.intervals import Interval
+    from longreach.models.checkpoint import Checkpoint
+
+_SHARE = 10  # one head in so many is ablated
+_LISTED = 10
+_LONGEST = 2048  # tokens that heads are found on, read at once
+
+
+def heads(
+    model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
+    top: Annotated[int | None, typer.Option(min=1, help="Positional heads to ablate. [default: a tenth of all]")] = None,
+    draws: Annotated[int, typer.Option(min=2, help="Draws of as many random heads.")] = 5,
+    same_layers: Annotated[bool, typer.Option("--same-layers", help="Draw random heads from the positional heads' layers only.")] = False,
+    to: Annotated[str | None, typer.Option(metavar="LENGTH", help="Length to measure at: 4096, 32k. [default: the trained window]")] = None,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Real text, UTF-8; may be repeated. [default: this Python's documentation and held-out source]"),
+    ] = None,
+    method: Annotated[str, typer.Option(metavar="SPEC", help="Under a positions method, as yarn:factor=8; factor=auto reaches --to.")] = "",
+    tasks: Annotated[str, typer.Option(metavar="SPEC", help="What the ablated model is measured by, joined by +.")] = "loss+needle",
+    windows: Annotated[int, typer.Option(help="Windows of text.")] = 8,
+    samples: Annotated[int | None, typer.Option(help="Prompts of each depth. [default: 4]")] = None,
+    depths: Annotated[str | None, typer.Option(metavar="D,D,...", help="Where facts stand. [default: 0,0.25,0.5,0.75,1]")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first draw, and of the prompts.")] = 0,
+    rows: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="JSON Lines with the results so far. [default: longreach-rows/MODEL-heads.jsonl]")
+    ] = None,
+    trained_window: Annotated[
+        str | None, typer.Option(metavar="LENGTH", help="Tokens trained on, where the checkpoint does not say or is wrong.")
+    ] = None,
+    chunk_size: Annotated[int | None, typer.Option(help="Tokens a forward. [default: 512]")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Inputs a forward. [default: up to 8 for small models]")] = None,
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
+    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Load weights that exist only as pickle.")] = False,
+    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+) -> None:
+    """Find the positional heads, whose slow rotary dimensions look into the distance, and measure what the model loses without them
+    against as many random heads. A stopped run goes on when run again.
+    """
+    from longreach.cli._progress import BarProgress
+    from longreach.data.stdlib import stdlib_text
+    from longreach.evaluation.ablation import ablate
+    from longreach.evaluation.measure import check, parse_tasks
+    from longreach.evaluation.text import read_texts
+    from longreach.models.window import window_of
+
+    length, trained = (None if given is None else parse_length(given) for given in (to, trained_window))
+    chosen_tasks, words = parse_tasks(tasks), read_texts(text) if text else stdlib_text("held-out")
+    measuring: dict[str, Any] = {"windows": windows, "samples": samples, "depths": parse_depths(depths), "batch_size": batch_size}
+    measuring |= {} if chunk_size is None else {"chunk_size": chunk_size}
+    check(chosen_tasks, text=words if any(task.fewest_windows for task in chosen_tasks) else None, **measuring)
+    if method:
+        check_spec(method)
+    name = model_name(model)
+    store = open_rows(rows, f"{name}-heads")
+    loaded = longreach.load(model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+    trained = trained or window_of(loaded.model)
+    length = length or trained
+    if length < trained:
+        raise InputError(f"--to {length} is below the trained window of {trained} tokens; heads are compared there and beyond")
+    with BarProgress() as progress:
+        scores = _scores(loaded, words, windows, trained, length, method, progress)
+        best, others = _divided(scores, top, same_layers)
+        found = ablate(
+            *loaded, best, others, name=name, to=length, text=words, method=method, tasks=chosen_tasks, trained_window=trained,
+            draws=draws, seed=seed, rows=store, progress=progress, **measuring,
+        )  # fmt: skip
+    if as_json:
+        print(json.dumps({"model": name, "method": method, "rows_file": str(store.path), **_as_json(scores, found)}, allow_nan=False))
+    else:
+        _show(name, scores, found, same_layers)
+        print(f"Rows: {store.path}")
+
+
+def _scores(loaded: "Checkpoint", text: str, windows: int, trained: int, to: int, method: str, progress: "Progress") -> "list[HeadScore]":
+    """The scores on texts as long as the trained window or, under a method, the length that it is to reach; 2048 tokens at most."""
+    import numpy as np
+
+    from longreach.evaluation.heads import head_scores
+    from longreach.evaluation.text import Encoder, cut_windows
+
+    encoder, length = Encoder(loaded.tokenizer), min(to if method else trained, _LONGEST)
+    prefix = np.array(encoder.prefix, dtype=np.int32)
+    texts = [np.concatenate([prefix, window]) for window in cut_windows(encoder, text, length - len(prefix), windows)]
+    with longreach.apply(loaded.model, method, target=to):
+        progress.start("finding heads", length * len(texts))
+        return head_scores(loaded.model, texts, trained, progress=progress)
+
+
+def _divided(scores: "Sequence[HeadScore]", top: int | None, same_layers: bool) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """The positional heads to ablate, and those to draw random ones from."""
+    names = [(each.layer, each.head) for each in scores]
+    count = max(1, len(names) // _SHARE) if top is None else top
+    best, layers = names[:count], {layer for layer, _ in names[:count]}
+    others = [name for name in names[count:] if not same_layers or name[0] in layers]
+    if len(others) < len(best):
+        where = " in their layers" if same_layers else ""
+        raise InputError(f"--top {count}: no {count} other heads are left{where} to compare with; ablate fewer")
+    return best, others
+
+
+def _as_json(scores: "Sequence[HeadScore]", found: "Ablation") -> dict[str, Any]:
+    cells = [{**asdict(cell), "chosen": cell.chosen._asdict(), "drawn": cell.drawn._asdict()} for cell in found.cells]
+    for cell in cells:  # one value has no interval
+        for interval in (cell["chosen"], cell["drawn"]):
+            interval |= {end: None for end in ("low", "high") if not math.isfinite(interval[end])}
+    draws = [{"seed": seed, "heads": drawn} for seed, drawn in found.draws.items()]
+    return {"heads": [asdict(each) for each in scores], "ablation": {"chosen": found.chosen, "draws": draws, "cells": cells}}
+
+
+def _show(name: str, scores: "Sequence[HeadScore]", found: "Ablation", same_layers: bool) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    listed = scores[: max(_LISTED, len(found.chosen))]
+    heads = Table(box=box.SIMPLE_HEAD, title=f"{name}: positional heads", title_justify="left", title_style="bold")
+    for column in ("layer", "head", "score", "far"):
+        heads.add_column(column, justify="right", no_wrap=True)
+    for each in listed:
+        heads.add_row(str(each.layer), str(each.head), f"{each.score:+.2f}", f"{each.far:.2f}")
+    console.print(heads)
+    console.print(
+        f"The first {len(listed)} of {len(scores)} heads. score: how steadily slower dimensions do more of the looking into the distance "
+        f"(-1 to 1). far: share of attention a fourth of the text away or more.\n",
+        soft_wrap=True,
+    )
+    count, own = len(found.chosen), " of the same layers" if same_layers else ""
+    costs = Table(box=box.SIMPLE_HEAD, title=f"{name} without {count} heads", title_justify="left", title_style="bold")
+    for column in ("", "all heads", "without positional", "without random"):
+        costs.add_column(column, justify="right", no_wrap=True)
+    for cell in found.cells:
+        costs.add_row(_what(cell), f"{cell.plain:.3f}", _change(cell.chosen), _change(cell.drawn))
+    console.print(costs)
+    gone = " ".join(f"{layer}.{head}" for layer, head in found.chosen)
+    console.print(
+        f"Without {gone} (layer.head), against {len(found.draws)} draws of {count} other heads{own}. Changes with 95 % intervals: over "
+        f"windows and prompts, and over draws. Loss in nats a token; retrieval as the share of right answers.",
+        soft_wrap=True,
+    )
+
+
+def _what(cell: "Cell") -> str:
+    return f"{cell.task} {(cell.start or 0) + 1}-{cell.length}" if cell.metric == "loss" else f"{cell.task} at {cell.length}, {cell.metric}"
+
+
+def _change(change: "Interval") -> str:
+    half = change.high - change.mean
+    return f"{change.mean:+.3f}" + (f" ± {half:.3f}" if math.isfinite(half) else "")
