@@ -98,8 +98,9 @@ def stretch(
     store = open_rows(rows, name)
     # A method that the checkpoint was saved with would stand in the way of others.
     loaded = longreach.load(
-        model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, apply_method=False
-    )
+        model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, apply_method=False,
+        decoder_only=True,
+    )  # fmt: skip
     try:
         with BarProgress() as progress:
             outcome = run(

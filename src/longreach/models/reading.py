@@ -7,10 +7,17 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
+from longreach.core.errors import InputError
 from longreach.core.progress import SILENT, Progress
 from longreach.models.whole_length import whole_length
 
 CHUNK = 512
+
+
+def check_decoder(model: PreTrainedModel) -> None:
+    """Raise InputError for an encoder-decoder, which does not predict a text while it reads it."""
+    if model.config.is_encoder_decoder:
+        raise InputError(f"{type(model).__name__} is an encoder-decoder, and this needs a causal language model")
 
 
 def new_cache(model: PreTrainedModel) -> Cache:
@@ -32,7 +39,9 @@ def read(
 
     Yields (index of the chunk's first token in `ids`, logits): for `all`, [B, n, V] of every chunk; for `last`, once, [B, 1, V] after
     the last token. `inputs` go to every forward call. No gradients.
+    Raises: InputError for an encoder-decoder, which cannot read a text in parts.
     """
+    check_decoder(model)
     cache = new_cache(model) if cache is None else cache
     total = ids.shape[1]
     whole = cache.get_seq_length() + total

@@ -45,7 +45,7 @@ def make_plan(
             try:
                 model = load(
                     patient.folder, dtype=kind if target is not None else "auto", device=device, allow_pickle=allow_pickle,
-                    trust_remote_code=trust_remote_code, apply_method=False,
+                    trust_remote_code=trust_remote_code, apply_method=False, decoder_only=True,
                 ).model  # fmt: skip
             except CheckpointError as error:
                 findings.append(_about_weights(Severity.ERROR if patient.used.causal else Severity.NOTE, str(error)))
