@@ -3,10 +3,10 @@
 Paper: Attention Alignment and Flexible Positional Embeddings Improve Transformer Length Extrapolation, 2024, arXiv:2311.00684
 Cost: one product a query and one a bias. Fitting reads the text some 5 times for each doubling of the window, with all of its attention
 weights in memory, one layer at a time.
-Limits: for encoders with a learned relative bias (T5, mT5, UMT5), whose positions reach any length; a temperature fits one model and length.
+Limits: for encoders with a learned relative bias (T5, mT5, UMT5), whose positions reach any length; temperatures fit one model.
 Differs from the paper: texts up to the trained window are left as they are; between fitted lengths the temperature is interpolated over the
-logarithm of the length, and beyond the last one it stays. The paper states what is aligned; that it is the mean over the encoder's layers,
-heads and queries, with one temperature for its self-attention alone, measured on the model that has this temperature, is our reading.
+logarithm of the length, and beyond the last one it stays. That what is aligned is the mean over the encoder's layers, heads and queries,
+by one temperature for its self-attention alone, and measured on the model that has this temperature, is our reading.
 
 softmax((q k + bias) / temperature): the maximum probability falls and the entropy rises with the number of keys; the temperature at which
 one of them is what it was is found on real text, by `longreach fit`.
@@ -183,6 +183,10 @@ def _check(file: FittedFile) -> None:
 
 METHOD = AttentionAlignment
 FIT = AttentionAlignmentFit
-EXAMPLES = (AttentionAlignment(temperature=0.7), aligned([[40, 0.8], [64, 0.6]], window=32), AttentionAlignment(temperature=1.5, window_size=16))
+EXAMPLES = (
+    AttentionAlignment(temperature=0.7),
+    aligned([[40, 0.8], [64, 0.6]], window=32),
+    AttentionAlignment(temperature=1.5, window_size=16),
+)
 NEUTRAL = (AttentionAlignment(temperature=1), AttentionAlignment(temperature=0.7, window_size=64))
 BAD = ({"temperature": 0}, {"temperature": 0.7, "window_size": 0}, {"file": "no-such-file.json"})

@@ -60,7 +60,7 @@ class Bench(ABC):
         """
 
     def sharpness(self, method: Method | None, length: int, metric: str) -> float:
-        """How sharply an encoder attends in the first `length` tokens of each window of text, under `method` (None: as it is).
+        """How sharply an encoder attends in pieces of `length` tokens of the windows of text, under `method` (None: as it is).
 
         Args: metric: `entropy` (nats) or `max_probability`, means over layers, heads and queries. Nothing is evaluated twice.
         Raises: BudgetSpent; UnsupportedError for a model without an encoder of the kind that the method needs.

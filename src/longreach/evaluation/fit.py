@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import longreach
 from longreach.core import registry
-from longreach.core.errors import InputError, LongreachError
+from longreach.core.errors import InputError, LongreachError, UnsupportedError
 from longreach.core.fitting import FORMAT, Bench, BudgetSpent, Fit, FittedFile
 from longreach.core.method import Method
 from longreach.core.progress import SILENT, Progress
@@ -29,7 +29,7 @@ from longreach.models.apply import apply
 from longreach.models.biased import sharpness
 from longreach.models.reading import CHUNK
 from longreach.models.rope_config import rope_of
-from longreach.models.window import trained_window
+from longreach.models.window import stated_window
 from longreach.positions.base import Rope
 
 _MOST_WINDOWS = 4  # each evaluation reads all of them
@@ -101,27 +101,37 @@ def fit(
     check(windows=windows, seed=seed, chunk_size=chunk_size, batch_size=batch_size)
     if model.training:
         raise InputError("the model is in training mode, where dropout makes results random; call model.eval() first")
-    window = work.stated_window() or trained_window(model.config)
+    window = work.stated_window() or stated_window(model.config)
+    if window is None:
+        stated = f"; give it in tokens, as {work.name()}:window_size=512" if hasattr(work, "window_size") else ""
+        raise InputError(f"the config ({model.config.model_type}) states no trained window{stated}")
     if to <= window:
         raise InputError(f"nothing to fit: {to} tokens are within the trained window of {window}; give a greater length")
-    settings: dict[str, Any] = {
-        "weights": fingerprint(model), "dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type,
-    }  # fmt: skip
-    if work.metric == "loss":
-        chunk_size = chunk_size or CHUNK
-        settings |= {"chunk_size": chunk_size, "batch_size": batch_size or usual_batch_size(model, chunk_size)}
-    elif chunk_size is not None or batch_size is not None:
-        raise InputError(f"chunk_size and batch_size have no effect on {work.name()}: an encoder reads windows whole, one at a time")
+    settings = _settings(model, work, chunk_size, batch_size)
     texts = _texts(Encoder(tokenizer), text, to, windows)
     row = Row(task=_TASK, model=name, method="", length=0, version=longreach.__version__, settings=settings)
     bench = _Bench(model, tokenizer, window, to, seed, _Reader(model, row, Rows() if rows is None else rows, progress), texts[::2])
     bench.limit(budget or Budget())
-    found = {"format": FORMAT, "method": work.name(), "fitted": work.run(bench)}
+    try:
+        found = {"format": FORMAT, "method": work.name(), "fitted": work.run(bench)}
+    except UnsupportedError as error:  # say it of what the user asked for
+        raise UnsupportedError(work.name(), error.model, error.why, error.try_instead) from None
     return found | {
         "longreach": longreach.__version__, "model": name, "weights": settings["weights"], "trained_window": window, "target": to,
         "text_sha256": hashlib.sha256(text.encode()).hexdigest(), "windows": len(texts[::2]), "fit": work.spec, "seed": seed,
         "evaluations": bench.evaluations, "metric": work.metric, "results": _results(bench, work, found, texts[1::2]),
     }  # fmt: skip
+
+
+def _settings(model: PreTrainedModel, work: Fit, chunk_size: int | None, batch_size: int | None) -> dict[str, Any]:
+    """What its rows say of the model and of how it is read."""
+    settings = {"weights": fingerprint(model), "dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type}
+    if work.metric == "loss":
+        chunk_size = chunk_size or CHUNK
+        return settings | {"chunk_size": chunk_size, "batch_size": batch_size or usual_batch_size(model, chunk_size)}
+    if chunk_size is not None or batch_size is not None:
+        raise InputError(f"chunk_size and batch_size have no effect on {work.name()}: an encoder reads windows whole, one at a time")
+    return settings
 
 
 def _texts(encoder: Encoder, text: str, to: int, windows: int | None) -> list[Ids]:
@@ -172,17 +182,20 @@ class _Reader:
         return self._known_or(wanted, len(texts) * length, read)
 
     def sharpness(self, method: Method | None, texts: Sequence[Ids], length: int, metric: str) -> float:
-        """Of an encoder's attention in the first tokens of all texts (models/biased.py)."""
+        """Of an encoder's attention in all whole pieces of `length` tokens (models/biased.py)."""
+        pieces = [text[start : start + length] for text in texts for start in range(0, len(text) - length + 1, length)]
 
         def read() -> list[float]:
             found = []
-            with apply(self.model, method), _memory(f"one window of {length} tokens at once", "a smaller length"):
-                for text in texts:
-                    found.append(sharpness(self.model, torch.from_numpy(text[None, :length]).long(), metric))
+            with apply(self.model, method), _memory(f"{length} tokens at once", "a smaller length"):
+                for piece in pieces:
+                    found.append(sharpness(self.model, torch.from_numpy(piece[None]).long(), metric))
                     self.progress.advance(length)
+            if not all(map(math.isfinite, found)):
+                raise LongreachError(f"{metric} is not a finite number; load the model with another dtype (float32)")
             return [fmean(found)]
 
-        (value,) = self._known_or([self._row(method, texts, length, length, metric=metric)], len(texts) * length, read)
+        (value,) = self._known_or([self._row(method, pieces, length, length, metric=metric)], len(pieces) * length, read)
         return value
 
     def _row(self, method: Method | None, texts: Sequence[Ids], end: int, length: int, **settings: Any) -> Row:

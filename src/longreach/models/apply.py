@@ -75,6 +75,9 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method]) -> Iterator[None]:
             undo.enter_context(_frequencies(model, positions))
         policies = [method for method in stack if isinstance(method, AttentionPolicy | CachePolicy)]
         if policies or (positions is not None and positions.needs_engine):
+            if model.config.is_encoder_decoder:
+                why = "it is an encoder-decoder, whose text is not read in one row with what it writes"
+                raise UnsupportedError(name, type(model).__name__, why, "choose a causal language model")
             window = trained_window(model.config.get_text_config())
             attentions = _examined(name, model, window)
             setup = _setup(name, model, policies, positions, attentions)

@@ -54,10 +54,11 @@ class _Temperatures:
 
     def of_batch(self, encoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given = inspect.signature(encoder.forward).bind(*args, **kwargs).arguments
-        mask, tokens = given.get("attention_mask"), given.get("input_ids")
+        tokens = given.get("input_ids")
+        mask: Any = given.get("attention_mask")
         rows, length = (given["inputs_embeds"] if tokens is None else tokens).shape[:2]
-        padded = mask is not None and mask.ndim == 2
-        lengths = (mask != 0).sum(1).tolist() if padded else [length] * rows
+        padded = isinstance(mask, Tensor) and mask.ndim == 2
+        lengths = mask.bool().sum(1).tolist() if padded else [length] * rows
         self.factors = [1 / (self.fixed or self.of_length(each)) for each in lengths]
 
     def on_queries(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
@@ -116,7 +117,7 @@ def _encoder(model: PreTrainedModel, method: str) -> Any:
     encoder = model.get_encoder()
     if encoder is model or not _attentions(encoder):
         why = "it has no encoder with a learned relative bias"
-        raise UnsupportedError(method, type(model).__name__, why, "choose T5, Flan-T5, mT5 or UMT5; log_n does the like for decoders")
+        raise UnsupportedError(method, type(model).__name__, why, "choose T5, Flan-T5, mT5 or UMT5")
     return encoder
 
 

@@ -217,7 +217,7 @@ def _config(folder: Path, label: str, *, trust_remote_code: bool, decoder_only: 
     if config.is_encoder_decoder and type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
         if decoder_only:
             raise CheckpointError(f"{label} is an encoder-decoder ({what}), and this needs a causal language model; generate takes both")
-        usual = MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING[type(config)].__name__
+        usual = getattr(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING[type(config)], "__name__", "")
         if not named or any(name == usual or name.endswith(("ForConditionalGeneration", "MTModel")) for name in named):
             return config
     causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not config.is_encoder_decoder

@@ -80,8 +80,9 @@ def tiny_biased(family: str = "t5", *, seed: int = 0, window: int | None = 128, 
     """A random encoder-decoder (see BIASED), float32, in eval mode. window: what its config states. `changes` go to its config."""
     prefix, settings = BIASED[family]
     common = {
-        "vocab_size": VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4, "relative_attention_num_buckets": 8,
-        "relative_attention_max_distance": 20, "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0,
+        "vocab_size": VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4,
+        "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20,
+        "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0,
     }  # fmt: skip
     stated = {} if window is None else {"n_positions": window}
     config = getattr(transformers, f"{prefix}Config")(**{**common, **stated, **settings, **changes})

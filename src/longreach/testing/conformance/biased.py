@@ -11,7 +11,7 @@ from longreach.attention.base import EncoderTemperature
 from longreach.core.method import Method
 from longreach.models.apply import apply
 from longreach.testing.conformance._snapshot import snapshot, unchanged
-from longreach.testing.conformance.base import LENGTH, WINDOW, Check, close, left_padding, moves, require, same
+from longreach.testing.conformance.base import LENGTH, WINDOW, Check, close, left_padding, moves, same
 from longreach.testing.conformance.positions import refused_by_apply
 from longreach.testing.models import BIASED, random_ids, tiny_biased, tiny_model
 
@@ -166,7 +166,8 @@ naive_decoded = torch.no_grad()(_naive_decoded)
 
 def naive_encoded(model: Any, ids: Tensor, temperature: float) -> Tensor:
     """Hidden states [1, T, D] of an encoder of the T5 kind, its attention head by head."""
-    encoder, bias = model.get_encoder(), None
+    encoder = model.get_encoder()
+    bias: Any = None
     x = encoder.embed_tokens(ids)
     for block in encoder.block:
         layer = block.layer[0]
