@@ -1,8 +1,8 @@
 """Attention alignment: a temperature sharpens an encoder's attention over a long text to what it is over texts of the trained length.
 
 Paper: Attention Alignment and Flexible Positional Embeddings Improve Transformer Length Extrapolation, 2024, arXiv:2311.00684
-Cost: one product a query and one a bias. Fitting reads the text some 5 times for each doubling of the window, with all of its attention
-weights in memory, one layer at a time.
+Cost: one product a query and one a bias. Fitting reads the text some 7 times for each doubling of the window, with all attention weights
+of a layer in memory.
 Limits: for encoders with a learned relative bias (T5, mT5, UMT5), whose positions reach any length; temperatures fit one model.
 Differs from the paper: texts up to the trained window are left as they are; between fitted lengths the temperature is interpolated over the
 logarithm of the length, and beyond the last one it stays. That what is aligned is the mean over the encoder's layers, heads and queries,

@@ -45,7 +45,7 @@ def apply(
     Raises: SpecError; UnsupportedError for a model or a pair that cannot work.
     """
     inner = _unwrapped(model)
-    stack = stack_of(methods, trained_window=stated_window(inner.config), target=target)
+    stack = stack_of(methods, trained_window=None if target is None else stated_window(inner.config), target=target)
     with _applied(inner, stack) if stack else nullcontext():
         yield model
 

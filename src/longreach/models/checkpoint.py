@@ -275,7 +275,7 @@ def _plan(
             return carried, None
         method = carried.method if not carried.exported else None
     text = model.config.get_text_config()
-    stack = stack_of(method, trained_window=stated_window(text), target=target)
+    stack = stack_of(method, trained_window=None if target is None else stated_window(text), target=target)
     if not stack and (target is None or target == trained_window(text)):
         return Record(target=target, trained_window=target), None
     spec = unparse(stack) or f"target={target}"

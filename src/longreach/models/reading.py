@@ -14,12 +14,6 @@ from longreach.models.whole_length import whole_length
 CHUNK = 512
 
 
-def check_decoder(model: PreTrainedModel) -> None:
-    """Raise InputError for an encoder-decoder, which does not predict a text while it reads it."""
-    if model.config.is_encoder_decoder:
-        raise InputError(f"{type(model).__name__} is an encoder-decoder, and this needs a causal language model")
-
-
 def new_cache(model: PreTrainedModel) -> Cache:
     """An empty cache for `model`; under an applied method the engine fills it with its own layers at the first forward."""
     return DynamicCache(config=model.config)
@@ -39,9 +33,10 @@ def read(
 
     Yields (index of the chunk's first token in `ids`, logits): for `all`, [B, n, V] of every chunk; for `last`, once, [B, 1, V] after
     the last token. `inputs` go to every forward call. No gradients.
-    Raises: InputError for an encoder-decoder, which cannot read a text in parts.
+    Raises: InputError for an encoder-decoder, which does not predict a text while it reads it.
     """
-    check_decoder(model)
+    if model.config.is_encoder_decoder:
+        raise InputError(f"{type(model).__name__} is an encoder-decoder, and this needs a causal language model")
     cache = new_cache(model) if cache is None else cache
     total = ids.shape[1]
     whole = cache.get_seq_length() + total
