@@ -5,11 +5,13 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from longreach.attention.base import AttentionPolicy
 from longreach.core import registry
 from longreach.models.apply import apply
 from longreach.testing.models import random_ids, tiny_model
 
-METHODS = [registry.module(name).EXAMPLES[0] for name in registry.names("attention")]
+EXAMPLES = [registry.module(name).EXAMPLES[0] for name in registry.names("attention")]
+METHODS = [example for example in EXAMPLES if isinstance(example, AttentionPolicy)]
 
 
 class Largest(TorchDispatchMode):

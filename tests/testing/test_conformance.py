@@ -13,6 +13,7 @@ import pytest
 import torch
 from transformers import AttentionInterface
 
+from longreach.attention.attention_alignment import AttentionAlignment
 from longreach.attention.base import AttentionPolicy
 from longreach.attention.self_extend import SelfExtend
 from longreach.cache.sinks import Sinks
@@ -23,10 +24,10 @@ from longreach.models.apply import apply
 from longreach.positions.interpolated_positions import InterpolatedPositions
 from longreach.positions.linear import Linear
 from longreach.testing import conformance
-from longreach.testing.conformance import engine, positions, samplers, tables
+from longreach.testing.conformance import biased, engine, positions, samplers, tables
 from longreach.testing.conformance._snapshot import snapshot, unchanged
 from longreach.testing.conformance.base import Check, cached_logits, close, same
-from longreach.testing.models import tiny_learned, tiny_model
+from longreach.testing.models import tiny_biased, tiny_learned, tiny_model
 from longreach.training.samplers.randomized import Randomized
 from tests.core.test_method import test_a_bad_setting_is_refused_by_name_and_value as bad_settings
 
@@ -59,7 +60,7 @@ def test_every_bad_setting_is_tried(name):
 
 
 def test_every_check_is_used():
-    suites = (engine, positions, samplers, tables)
+    suites = (biased, engine, positions, samplers, tables)
     written = {name.removeprefix("check_") for suite in suites for name in vars(suite) if name.startswith("check_")}
     assert written == set(CHECKS) == {case.check.name for case in CASES}
     assert len(CHECKS) == len(conformance.checks()), "two checks of one name"
@@ -231,7 +232,33 @@ def sees_the_last_token(model, ids, mask=None):
     return model(ids, attention_mask=mask, use_cache=False).logits.detach() + ids[:, -1:, None]
 
 
+class ByLuck(AttentionAlignment):
+    """Its temperature is another one every time, for short texts, too."""
+
+    def temperature_at(self, length, window):
+        return 1.5 + next(ByMood.calls) % 7
+
+
+@contextmanager
+def leaking_from_an_encoder(model, method):
+    """Leaves an attribute behind."""
+    with apply(model, method):
+        try:
+            yield model
+        finally:
+            model.get_encoder().left_behind = True
+
+
+def by_cache(model, ids, mask=None, use_cache=True, **options):
+    return ids + use_cache
+
+
+def by_padding(model, ids, mask=None):
+    return ids[..., None] + float(mask is not None)
+
+
 LONGER = InterpolatedPositions(factor=2)
+SHARPER = AttentionAlignment(temperature=0.7)
 SETTING = SelfExtend(neighbours=16, group=4)
 APPLIES_NOTHING = {"apply": lambda model, method: nullcontext(model)}
 # check -> (the setting it is run on, {what is replaced in the check's own module: by what})
@@ -273,6 +300,15 @@ BROKEN = {
     "table_and_chunks": (LONGER, {"cached_logits": by_size}),
     "table_export": (LONGER, {"outputs": by_call}),
     "rotary_models_are_refused": (LONGER, {"tiny_model": tiny_learned}),
+    "neutral_temperature": (SHARPER, {}),
+    "temperature_is_read": (SHARPER, APPLIES_NOTHING),
+    "short_texts_are_left_alone": (ByLuck(temperature=1), {}),
+    "padded_texts": (SHARPER, {"decoded": by_padding}),
+    "writing_with_a_cache": (SHARPER, {"written_from": by_cache}),
+    "temperature_is_undone": (SHARPER, {"apply": leaking_from_an_encoder}),
+    "temperature_and_gradients": (SHARPER, APPLIES_NOTHING),
+    "copies_have_the_temperature": (SHARPER, {"copy": type("Loaded", (), {"deepcopy": staticmethod(lambda model: tiny_biased())})}),
+    "decoders_are_refused": (SHARPER, {"tiny_model": tiny_biased}),
     "lengths_are_kept": (Stuck(), {}),
     "positions_ascend": (Stuck(), {}),
     "text_is_read_forwards": (Stuck(), {}),

@@ -1,5 +1,6 @@
-"""The contract of attention policies: bands, chosen chunks, a factor on each query's logits, and what is added to logits."""
+"""The contracts of attention methods: what a query sees (bands, chosen chunks), what becomes of logits, and an encoder's temperature."""
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -85,3 +86,18 @@ class AttentionPolicy(Method):
     def reference_of(self, i: Tensor, j: Tensor, vectors: Vectors) -> tuple[Tensor, Tensor]:
         """The definition of a method that decides by content, per head: [H, T, T] each. Then `reference` gives the farthest that can be."""
         return self.reference(i, j)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderTemperature(Method):
+    """Divides all that the softmax of an encoder's self-attention sees, products and relative bias (T5 and its kin), by a temperature."""
+
+    kind: ClassVar[str] = "attention"
+
+    @abstractmethod
+    def temperature_at(self, length: int, window: int) -> float:
+        """For a text of `length` tokens, padding not counted, in a model with a trained window of `window` tokens."""
+
+    def stated_window(self) -> int | None:
+        """The trained window, where the settings state one; None leaves it to the model's config."""
+        return None

@@ -59,11 +59,10 @@ def fit(
     from longreach.evaluation.fit import check, fit_of
     from longreach.evaluation.fit import fit as run
     from longreach.evaluation.text import read_texts
-    from longreach.models.reading import CHUNK
 
     fit_of(method)
-    numbers: dict[str, Any] = {"windows": windows, "seed": seed, "chunk_size": chunk_size or CHUNK, "batch_size": batch_size}
-    check(**numbers | {"chunk_size": chunk_size})
+    numbers: dict[str, Any] = {"windows": windows, "seed": seed, "chunk_size": chunk_size, "batch_size": batch_size}
+    check(**numbers)
     words = read_texts(text) if text else stdlib_text("held-out")
     store = open_rows(rows, f"{name}-fit")
     loaded = longreach.load(
@@ -79,7 +78,8 @@ def fit(
     if as_json:
         print(json.dumps(found, allow_nan=False))
     else:
-        _show(found, f"longreach stretch {model} --to {format_length(target)} --methods {base}:file={place}")
+        _show(found)
+        print(f"Use it: {_use(found, model, f'{base}:file={place}')}")
         print(f"Fitted: {place}\nRows: {store.path}")
 
 
@@ -95,15 +95,24 @@ def _budget(text: str | None) -> "Budget":
     return Budget(evaluations=int(text))
 
 
-def _show(found: dict[str, Any], how: str) -> None:
+def _use(found: dict[str, Any], model: str, method: str) -> str:
+    """What to do with a fitted method; encoders are not stretched."""
+    if found["metric"] != "loss":
+        return f"longreach generate {model} --method {method} --file FILE"
+    return f"longreach stretch {model} --to {format_length(found['target'])} --methods {method}"
+
+
+def _show(found: dict[str, Any]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
 
-    results, window = found["results"], found["trained_window"]
+    results, metric, window, target = (found[key] for key in ("results", "metric", "trained_window", "target"))
+    metric = metric.replace("_", " ")
+    columns = (f"loss to {window}", f"loss from {window} to {target}") if metric == "loss" else (f"{metric} at {window}", f"at {target}")
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("method", no_wrap=True)
-    for column in (f"loss to {window}", f"loss from {window} to {found['target']}"):
+    for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     for one in results:
         style = "bold" if one is results[-1] else None
@@ -111,10 +120,23 @@ def _show(found: dict[str, Any], how: str) -> None:
     console = Console(highlight=False)
     console.width = max(console.width, console.measure(table, options=console.options.update(max_width=10_000)).maximum)
     console.print(table, crop=False, soft_wrap=True)
+    print(f"Fitted with {found['evaluations']} evaluations on {found['windows']} windows of text; ", end="")
+    print(_gain(results) if metric == "loss" else _alignment(found, metric))
+
+
+def _gain(results: list[dict[str, Any]]) -> str:
     best = min(results[:-1], key=lambda one: one["beyond"])
     gain = best["beyond"] - results[-1]["beyond"]
-    print(
-        f"Fitted with {found['evaluations']} evaluations on {found['windows']} windows of text; the losses, in nats a token, are of "
-        f"{found['windows']} others. Beyond the window {results[-1]['method']} is {abs(gain):.3f} nats {'better' if gain > 0 else 'worse'} "
-        f"than {best['method'] or 'the model as it is'}.\nUse it: {how}"
+    return (
+        f"the losses, in nats a token, are of as many others. Beyond the window {results[-1]['method']} is {abs(gain):.3f} nats "
+        f"{'better' if gain > 0 else 'worse'} than {best['method'] or 'the model as it is'}."
+    )
+
+
+def _alignment(found: dict[str, Any], metric: str) -> str:
+    stock, aligned = found["results"][0], found["results"][-1]
+    before, after = (one["beyond"] / stock["inside"] - 1 for one in (stock, aligned))
+    return (
+        f"the table is of as many others. At {found['target']} tokens the {metric} is {after:+.1%} off what it is at "
+        f"{found['trained_window']}, and {before:+.1%} for the model as it is."
     )

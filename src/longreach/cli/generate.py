@@ -63,6 +63,8 @@ def generate(
     loaded = longreach.load(
         model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, apply_method=method is None
     )
+    if chunk_size is not None and loaded.model.config.is_encoder_decoder:
+        raise InputError(f"--chunk-size has no effect on {model}: an encoder reads its text whole")
     record = vars(loaded.model).get("longreach_record")
     ids = prompt_ids(loaded.tokenizer, words, chat=chat)
     stack = _stack(method, loaded.model, ids.shape[1], most)
@@ -118,16 +120,20 @@ def _check_length(model: "PreTrainedModel", name: str, read: int, written: int |
     from longreach.models.generation import intended_window
     from longreach.models.window import position_limit
 
-    total = read + (written or 0)
+    two_sided = model.config.is_encoder_decoder
+    total = max(read, written or 0) if two_sided else read + (written or 0)
     limit = position_limit(model)
+    if limit is not None and two_sided and total > limit:
+        raise InputError(f"{name} has positions for {limit} tokens to read and {limit} to write; this is {read} and up to {written}")
     if limit is not None and (written is None or total > limit):
         room = f"{limit - read} can be written" if limit > read else "nothing can be written"
         raise InputError(f"{name} has positions for {limit} tokens and no more; the prompt has {read}, so {room}")
     window = intended_window(model)
     if window is not None and total > window and not quiet:
+        way = f"fit {name} attention_alignment --to {total}" if two_sided else f"stretch {name} --to {total} --out DIR"
         typer.echo(
             f"warning: {read} tokens read and up to {written} written go beyond the {window} that {name} is made for, where its text "
-            f"falls apart; `longreach stretch {name} --to {total} --out DIR` extends it",
+            f"falls apart; `longreach {way}` extends it",
             err=True,
         )
 

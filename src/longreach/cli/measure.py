@@ -67,7 +67,9 @@ def measure(
         check_spec(method)
     name = model_name(model)
     store = open_rows(rows, name)
-    loaded = longreach.load(model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+    loaded = longreach.load(
+        model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, decoder_only=True
+    )
     trained = trained or window.window_of(loaded.model)
     with longreach.apply(loaded.model, method):
         limit = window.position_limit(loaded.model)

@@ -114,7 +114,7 @@ def stretch(
     store = open_rows(rows, name)
     load = partial(  # a method that the checkpoint was saved with would stand in the way of others
         longreach.load, model, dtype=dtype or ("float32" if full else None), device=device, allow_pickle=allow_pickle,
-        trust_remote_code=trust_remote_code, apply_method=False,
+        trust_remote_code=trust_remote_code, apply_method=False, decoder_only=True,
     )  # fmt: skip
     loaded = load()
     tuner = make_tuner(loaded) if make_tuner else None

@@ -107,7 +107,7 @@ def tune(
     # Weights are trained in float32: in bfloat16 small steps are lost.
     loaded = longreach.load(
         model, dtype=dtype or ("float32" if full else None), device=device, allow_pickle=allow_pickle,
-        trust_remote_code=trust_remote_code, apply_method=False,
+        trust_remote_code=trust_remote_code, apply_method=False, decoder_only=True,
     )  # fmt: skip
     if make is not None:
         config = dataclasses.replace(make(rope_of(loaded.model.config, method="this recipe"), target), **given)

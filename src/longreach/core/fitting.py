@@ -59,10 +59,27 @@ class Bench(ABC):
         Raises: BudgetSpent.
         """
 
+    def sharpness(self, method: Method | None, length: int, metric: str) -> float:
+        """How sharply an encoder attends in pieces of `length` tokens of the windows of text, under `method` (None: as it is).
+
+        Args: metric: `entropy` (nats) or `max_probability`, means over layers, heads and queries. Nothing is evaluated twice.
+        Raises: BudgetSpent; UnsupportedError for a model without an encoder of the kind that the method needs.
+        """
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fit(Settings, ABC):
     """How a method is fitted: settings, as `longreach fit MODEL METHOD:key=value` gives them, and the work."""
+
+    @property
+    def metric(self) -> str:
+        """What it is fitted by, and compared by on other text: `loss`, or a metric of `Bench.sharpness`."""
+        return "loss"
+
+    def stated_window(self) -> int | None:
+        """The trained window, where the settings state one; None leaves it to the model's config."""
+        return None
 
     @abstractmethod
     def run(self, bench: Bench) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from statistics import fmean
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import longreach
 from longreach.core import registry
-from longreach.core.errors import InputError, LongreachError
+from longreach.core.errors import InputError, LongreachError, UnsupportedError
 from longreach.core.fitting import FORMAT, Bench, BudgetSpent, Fit, FittedFile
 from longreach.core.method import Method
 from longreach.core.progress import SILENT, Progress
@@ -25,9 +26,10 @@ from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.tasks.loss import token_losses
 from longreach.evaluation.text import Encoder, Ids, cut_windows
 from longreach.models.apply import apply
+from longreach.models.biased import sharpness
 from longreach.models.reading import CHUNK
 from longreach.models.rope_config import rope_of
-from longreach.models.window import trained_window
+from longreach.models.window import stated_window
 from longreach.positions.base import Rope
 
 _MOST_WINDOWS = 4  # each evaluation reads all of them
@@ -77,7 +79,7 @@ def fit(
     windows: int | None = None,
     budget: Budget | None = None,
     seed: int = 0,
-    chunk_size: int = CHUNK,
+    chunk_size: int | None = None,
     batch_size: int | None = None,
     rows: Rows | None = None,
     progress: Progress = SILENT,
@@ -85,10 +87,12 @@ def fit(
     """Fit a method to a model for texts of `to` tokens; returns the contents of the file that the method takes as its setting `file`.
 
     Of windows of text, evenly spread, every second one is only read at the end, to compare the result with the model as it is and with
-    methods that need no fitting: `results`, in nats a token, `inside` the trained window and `beyond` it.
+    methods that need no fitting: `results`, in nats a token, `inside` the trained window and `beyond` it; or, where another `metric` is
+    what the method is fitted by, that metric at the lengths of the window and of the target.
 
     Args: name: of the model, as rows are to call it. method: its name, with settings of its fit. to: tokens, beyond the trained window.
-    windows: to fit on (default: 4, or 2 or 1 where the text is short). seed: of everything random. The others are those of `measure`.
+    windows: to fit on (default: 4, or 2 or 1 where the text is short). seed: of everything random. The others are those of `measure`;
+    encoders read windows whole and one at a time, so `chunk_size` and `batch_size` are refused for methods that are fitted to them.
 
     Raises: InputError or SpecError for what does not fit; UnsupportedError for a model that the method cannot work on. Evaluations
     made until then stay in `rows`.
@@ -97,23 +101,37 @@ def fit(
     check(windows=windows, seed=seed, chunk_size=chunk_size, batch_size=batch_size)
     if model.training:
         raise InputError("the model is in training mode, where dropout makes results random; call model.eval() first")
-    window = trained_window(model.config)
+    window = work.stated_window() or stated_window(model.config)
+    if window is None:
+        stated = f"; give it in tokens, as {work.name()}:window_size=512" if hasattr(work, "window_size") else ""
+        raise InputError(f"the config ({model.config.model_type}) states no trained window{stated}")
     if to <= window:
         raise InputError(f"nothing to fit: {to} tokens are within the trained window of {window}; give a greater length")
+    settings = _settings(model, work, chunk_size, batch_size)
     texts = _texts(Encoder(tokenizer), text, to, windows)
-    settings = {
-        "weights": fingerprint(model), "dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type,
-        "chunk_size": chunk_size, "batch_size": batch_size or usual_batch_size(model, chunk_size),
-    }  # fmt: skip
     row = Row(task=_TASK, model=name, method="", length=0, version=longreach.__version__, settings=settings)
     bench = _Bench(model, tokenizer, window, to, seed, _Reader(model, row, Rows() if rows is None else rows, progress), texts[::2])
     bench.limit(budget or Budget())
-    found = {"format": FORMAT, "method": work.name(), "fitted": work.run(bench)}
+    try:
+        found = {"format": FORMAT, "method": work.name(), "fitted": work.run(bench)}
+    except UnsupportedError as error:  # say it of what the user asked for
+        raise UnsupportedError(work.name(), error.model, error.why, error.try_instead) from None
     return found | {
         "longreach": longreach.__version__, "model": name, "weights": settings["weights"], "trained_window": window, "target": to,
         "text_sha256": hashlib.sha256(text.encode()).hexdigest(), "windows": len(texts[::2]), "fit": work.spec, "seed": seed,
-        "evaluations": bench.evaluations, "results": _results(bench, work, found, texts[1::2]),
+        "evaluations": bench.evaluations, "metric": work.metric, "results": _results(bench, work, found, texts[1::2]),
     }  # fmt: skip
+
+
+def _settings(model: PreTrainedModel, work: Fit, chunk_size: int | None, batch_size: int | None) -> dict[str, Any]:
+    """What its rows say of the model and of how it is read."""
+    settings = {"weights": fingerprint(model), "dtype": str(model.dtype).removeprefix("torch."), "device": model.device.type}
+    if work.metric == "loss":
+        chunk_size = chunk_size or CHUNK
+        return settings | {"chunk_size": chunk_size, "batch_size": batch_size or usual_batch_size(model, chunk_size)}
+    if chunk_size is not None or batch_size is not None:
+        raise InputError(f"chunk_size and batch_size have no effect on {work.name()}: an encoder reads windows whole, one at a time")
+    return settings
 
 
 def _texts(encoder: Encoder, text: str, to: int, windows: int | None) -> list[Ids]:
@@ -126,14 +144,17 @@ def _texts(encoder: Encoder, text: str, to: int, windows: int | None) -> list[Id
 
 
 def _results(bench: "_Bench", work: Fit, found: dict[str, Any], texts: Sequence[Ids]) -> list[dict[str, Any]]:
-    """Losses on other text: of the model as it is, of methods that need no fitting, and of what was found."""
+    """What other text says of the model as it is, of methods that need no fitting, and of what was found."""
     fitted: Method = make(registry.get(work.name()), {"file": FittedFile.of(work.name(), found)})
     others = work.baselines(bench.trained_window, bench.target)
     stacks: list[tuple[str, Method | None]] = [("", None), *((other.spec, other) for other in others), (work.name(), fitted)]
     bench.reader.start("other text", len(stacks), texts, bench.target)
-    edges = (0, bench.trained_window, bench.target)
-    losses = [(label, bench.reader.losses(method, texts, edges)) for label, method in stacks]
-    return [{"method": label, "inside": inside, "beyond": beyond} for label, (inside, beyond) in losses]
+    lengths = (bench.trained_window, bench.target)
+    if work.metric == "loss":
+        pairs = [(label, bench.reader.losses(method, texts, (0, *lengths))) for label, method in stacks]
+    else:
+        pairs = [(label, [bench.reader.sharpness(method, texts, each, work.metric) for each in lengths]) for label, method in stacks]
+    return [{"method": label, "inside": inside, "beyond": beyond} for label, (inside, beyond) in pairs]
 
 
 class _Reader:
@@ -149,41 +170,74 @@ class _Reader:
 
     def losses(self, method: Method | None, texts: Sequence[Ids], edges: Sequence[int]) -> list[float]:
         """Nats a token over all texts, for the tokens between each edge and the next; nothing is read beyond the last one."""
-        length, digest = edges[-1], hashlib.sha256(b"".join(text[: edges[-1]].tobytes() for text in texts)).hexdigest()[:16]
-        wanted = [
-            replace(self.row, method=method.spec if method else "", length=end, settings={**self.row.settings, "input": digest, "start": a})
-            for a, end in pairwise(edges)
-        ]
+        length = edges[-1]
+        wanted = [self._row(method, texts, end, length, start=start) for start, end in pairwise(edges)]
+
+        def read() -> list[float]:
+            per_text = self._read(method, texts, length)
+            # Nothing stands before the first token, and the loss at index i is that of token number i + 2.
+            parts = [slice(max(row.settings["start"], 1) - 1, row.length - 1) for row in wanted]
+            return [fmean(losses[part].mean().item() for losses in per_text) for part in parts]
+
+        return self._known_or(wanted, len(texts) * length, read)
+
+    def sharpness(self, method: Method | None, texts: Sequence[Ids], length: int, metric: str) -> float:
+        """Of an encoder's attention in all whole pieces of `length` tokens (models/biased.py)."""
+        pieces = [text[start : start + length] for text in texts for start in range(0, len(text) - length + 1, length)]
+
+        def read() -> list[float]:
+            found = []
+            with apply(self.model, method), _memory(f"{length} tokens at once", "a smaller length"):
+                for piece in pieces:
+                    found.append(sharpness(self.model, torch.from_numpy(piece[None]).long(), metric))
+                    self.progress.advance(length)
+            if not all(map(math.isfinite, found)):
+                raise LongreachError(f"{metric} is not a finite number; load the model with another dtype (float32)")
+            return [fmean(found)]
+
+        (value,) = self._known_or([self._row(method, pieces, length, length, metric=metric)], len(pieces) * length, read)
+        return value
+
+    def _row(self, method: Method | None, texts: Sequence[Ids], end: int, length: int, **settings: Any) -> Row:
+        digest = hashlib.sha256(b"".join(text[:length].tobytes() for text in texts)).hexdigest()[:16]
+        return replace(
+            self.row, method=method.spec if method else "", length=end, n=len(texts) * end,
+            settings={**self.row.settings, "input": digest, **settings},
+        )  # fmt: skip
+
+    def _known_or(self, wanted: Sequence[Row], tokens: int, read: Callable[[], list[float]]) -> list[float]:
+        """The scores of the wanted rows, as they were found before, or by reading so many tokens."""
         known = [self.rows.get(row) for row in wanted]
         if None in known:
             if self._bar is not None:
                 self.progress.start(*self._bar)
                 self._bar = None
-            per_text = self._read(method, texts, length)
-            # Nothing stands before the first token, and the loss at index i is that of token number i + 2.
-            parts = [slice(max(row.settings["start"], 1) - 1, row.length - 1) for row in wanted]
-            means = [fmean(losses[part].mean().item() for losses in per_text) for part in parts]
-            self.rows.append(replace(row, score=mean, n=len(texts) * row.length) for row, mean in zip(wanted, means, strict=True))
+            self.rows.append(replace(row, score=score) for row, score in zip(wanted, read(), strict=True))
             known = [self.rows.get(row) for row in wanted]
         elif self._bar is not None:
-            label, tokens = self._bar
-            self._bar = (label, max(1, tokens - len(texts) * length))
+            label, total = self._bar
+            self._bar = (label, max(1, total - tokens))
         return [row.score for row in known if row is not None and row.score is not None]
 
     def _read(self, method: Method | None, texts: Sequence[Ids], length: int) -> list[torch.Tensor]:
         size, chunk = self.row.settings["batch_size"], self.row.settings["chunk_size"]
         found: list[torch.Tensor] = []
-        try:
-            with apply(self.model, method):
-                for start in range(0, len(texts), size):
-                    ids = torch.stack([torch.from_numpy(text[:length]) for text in texts[start : start + size]]).long()
-                    found += token_losses(self.model, ids.to(self.model.device), chunk_size=chunk, progress=self.progress)
-        except torch.OutOfMemoryError as error:
-            what = f"{size} windows of {length} tokens at once, {chunk} tokens a forward"
-            raise LongreachError(f"the device's memory is too small for {what}; use a smaller batch size, chunk size or length") from error
+        what = f"{size} windows of {length} tokens at once, {chunk} tokens a forward"
+        with apply(self.model, method), _memory(what, "a smaller batch size, chunk size or length"):
+            for start in range(0, len(texts), size):
+                ids = torch.stack([torch.from_numpy(text[:length]) for text in texts[start : start + size]]).long()
+                found += token_losses(self.model, ids.to(self.model.device), chunk_size=chunk, progress=self.progress)
         if not all(bool(losses.isfinite().all()) for losses in found):
             raise LongreachError("the loss is not a finite number; load the model with another dtype (float32)")
         return found
+
+
+@contextmanager
+def _memory(what: str, instead: str) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise LongreachError(f"the device's memory is too small for {what}; use {instead}") from error
 
 
 class _Bench(Bench):
@@ -228,11 +282,20 @@ class _Bench(Bench):
 
     def loss(self, method: Method, length: int) -> float:
         """Nats a token."""
+        self._count(length)
+        (loss,) = self.reader.losses(method, self.texts, (0, length))
+        return loss
+
+    def sharpness(self, method: Method | None, length: int, metric: str) -> float:
+        """Of the encoder's attention."""
+        self._count(length)
+        return self.reader.sharpness(method, self.texts, length, metric)
+
+    def _count(self, length: int) -> None:
+        """One more evaluation, which reads so many tokens of each window."""
         if self.evaluations >= self._least and (self.evaluations + 1 > self._phase_most or time.monotonic() > self._phase_deadline):
             raise BudgetSpent
         if self._label:
             self.reader.start(self._label, self._planned, self.texts, length)
             self._label = ""
         self.evaluations += 1
-        (loss,) = self.reader.losses(method, self.texts, (0, length))
-        return loss

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from longreach.attention.base import AttentionPolicy
+from longreach.attention.base import AttentionPolicy, EncoderTemperature
 from longreach.cache.base import CachePolicy
 from longreach.core.bands import FULL, LayerContext, View
 from longreach.core.errors import UnsupportedError
 from longreach.core.method import Method
 from longreach.core.spec import unparse
 from longreach.models import engine
+from longreach.models.biased import tempered
 from longreach.models.examine import examine
 from longreach.models.record import stack_of
 from longreach.models.rope_config import rope_of, with_rope
@@ -24,7 +25,7 @@ from longreach.models.rotation import Attention, rotary_modules, unscaled_tokens
 from longreach.models.setup import Setup
 from longreach.models.tables import lengthened
 from longreach.models.weights import check_weights, contexts
-from longreach.models.window import trained_window
+from longreach.models.window import stated_window, trained_window
 from longreach.positions.base import PositionsMethod, Rope, TableMethod, positions_of
 
 _APPLIED = "_longreach_applied"
@@ -47,12 +48,12 @@ def apply(
     """Inside the context, `model` works under `methods`: a spec (`self_extend:neighbours=128,group=8+log_n`), or methods.
 
     An empty spec or None changes nothing. One positions method with any wrappers behind it, one attention policy and one cache policy can
-    stand together, with any number of policies that only scale logits.
+    stand together, with any number of policies that only scale logits. A temperature for an encoder stands alone.
     Args: target: tokens to reach, for `factor=auto` in a spec.
     Raises: SpecError; UnsupportedError for a model or a pair that cannot work.
     """
     inner = _unwrapped(model)
-    stack = stack_of(methods, trained_window=None if target is None else trained_window(inner.config), target=target)
+    stack = stack_of(methods, trained_window=None if target is None else stated_window(inner.config), target=target)
     with _applied(inner, stack) if stack else nullcontext():
         yield model
 
@@ -63,12 +64,16 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method]) -> Iterator[None]:
     if inside := applied(model):
         raise UnsupportedError(name, type(model).__name__, f"{inside} is applied to it", "leave that first, or stack methods with +")
     for method in stack:
-        if not isinstance(method, PositionsMethod | TableMethod | AttentionPolicy | CachePolicy):
+        if not isinstance(method, PositionsMethod | TableMethod | AttentionPolicy | CachePolicy | EncoderTemperature):
             why = f"it is a method of the kind {method.kind!r}, which changes no model"
             raise UnsupportedError(method.spec, type(model).__name__, why, "see longreach methods --kind positions for one that does")
     with ExitStack() as undo:
         model.__dict__[_APPLIED] = name
         undo.callback(model.__dict__.pop, _APPLIED, None)
+        for method in stack:
+            if isinstance(method, EncoderTemperature):
+                _alone(method, stack)
+                undo.enter_context(tempered(model, method))
         policies = [method for method in stack if isinstance(method, AttentionPolicy | CachePolicy)]
         if policies:  # before frequencies change: without any (nope), what the model does with them could not be seen
             _examined(name, model, trained_window(model.config.get_text_config()))
@@ -88,6 +93,12 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method]) -> Iterator[None]:
             _check_effect(name, model, stack, attentions)
             undo.enter_context(engine.installed(model, attentions, setup, window))
         yield
+
+
+def _alone(method: EncoderTemperature, stack: Sequence[Method]) -> None:
+    for other in stack:
+        if other is not method:
+            raise UnsupportedError(method.spec, other.spec, "a temperature for an encoder stands alone", "keep one of them")
 
 
 def _check_full_layers(name: str, model: PreTrainedModel, positions: PositionsMethod) -> None:
@@ -121,6 +132,9 @@ def _unwrapped(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def _examined(name: str, model: PreTrainedModel, window: int) -> list[Attention]:
+    if model.config.is_encoder_decoder:
+        why = "it is an encoder-decoder, whose text is not read in one row with what it writes"
+        raise UnsupportedError(name, type(model).__name__, why, "choose a causal language model")
     try:
         return examine(model, window)
     except UnsupportedError as error:  # say it of what the user asked for

@@ -17,14 +17,17 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+from longreach.attention.base import EncoderTemperature
 from longreach.core.errors import CheckpointError, InputError, LongreachError
 from longreach.core.method import Method
 from longreach.core.spec import unparse
@@ -36,7 +39,7 @@ from longreach.models.lasting import as_loaded, keep
 from longreach.models.record import MARKER, Record, fitted_in, read_record, stack_of
 from longreach.models.rope_config import FULL, SCALED_BY, rope_of, with_rope
 from longreach.models.weights import OWN_WEIGHTS, equip, load_weights, own_weights
-from longreach.models.window import trained_window, window_of
+from longreach.models.window import stated_window, trained_window, window_of
 from longreach.positions.base import TableMethod, positions_of
 
 __all__ = ["Checkpoint", "load", "save", "verify_export"]
@@ -63,6 +66,7 @@ def load(
     allow_pickle: bool = False,
     trust_remote_code: bool = False,
     apply_method: bool = True,
+    decoder_only: bool = False,
 ) -> Checkpoint:
     """Load a checkpoint, checked before anything in it is read into memory or run.
 
@@ -71,20 +75,22 @@ def load(
     from there on and for quantized weights. device: as torch writes it; None: cuda where there is one, else cpu.
     allow_pickle: also load weights that exist only as pickle. trust_remote_code: run code that the checkpoint brings.
     apply_method: apply the method that the checkpoint was saved with, for good (`model.longreach_undo.close()` takes it off).
+    decoder_only: refuse encoder-decoders.
     Raises: CheckpointError for whatever is missing, broken, unsafe or too large; InputError for an unknown dtype or device.
     """
     place = find_device(device)
     folder = find_folder(str(name), allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
     label = str(name)
     record = read_record(folder)
-    config = _config(folder, label, trust_remote_code=trust_remote_code)
+    config = _config(folder, label, trust_remote_code=trust_remote_code, decoder_only=decoder_only)
     weights = _safety.find_weights(folder, label, allow_pickle=allow_pickle)
     quantized = getattr(config, "quantization_config", None) is not None
     target = find_dtype(dtype, weights, place, quantized=quantized)
     _safety.check_memory(label, weights, None if quantized else target, place)
     tokenizer = _tokenizer(folder, label, trust_remote_code=trust_remote_code)
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with _one_line(label):
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = auto.from_pretrained(
             folder,
             config=config,
             dtype="auto" if target is None else target,
@@ -199,8 +205,8 @@ def _fetch(name: str, *, allow_pickle: bool, trust_remote_code: bool, weights: b
     return folder
 
 
-def _config(folder: Path, label: str, *, trust_remote_code: bool) -> PreTrainedConfig:
-    """The config of a causal language model, read without running code of the checkpoint."""
+def _config(folder: Path, label: str, *, trust_remote_code: bool, decoder_only: bool = False) -> PreTrainedConfig:
+    """The config of a causal language model or of an encoder-decoder, read without running code of the checkpoint."""
     if not (folder / "config.json").is_file():
         adapter = (folder / "adapter_config.json").is_file()
         what = "an adapter, not a model; merge it into its model first" if adapter else "not a checkpoint"
@@ -212,11 +218,18 @@ def _config(folder: Path, label: str, *, trust_remote_code: bool) -> PreTrainedC
     if trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
         return config
     named = config.architectures or []
+    what = ", ".join(named) or config.model_type
+    if config.is_encoder_decoder and type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+        if decoder_only:
+            raise CheckpointError(f"{label} is an encoder-decoder ({what}), and this needs a causal language model; generate takes both")
+        usual = getattr(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING[type(config)], "__name__", "")
+        if not named or any(name == usual or name.endswith(("ForConditionalGeneration", "MTModel")) for name in named):
+            return config
     causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not config.is_encoder_decoder
     # Some configs (BERT, Llama) serve several kinds of model; then the class that was saved decides.
     usual = getattr(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], "__name__", "") if causal else ""
     if not causal or (named and not any(name == usual or name.endswith(("ForCausalLM", "LMHeadModel")) for name in named)):
-        raise CheckpointError(f"{label} is not a causal language model (it is {', '.join(named) or config.model_type})")
+        raise CheckpointError(f"{label} is not a causal language model, nor an encoder-decoder that writes (it is {what})")
     return config
 
 
@@ -267,7 +280,7 @@ def _plan(
             return carried, None
         method = carried.method if not carried.exported else None
     text = model.config.get_text_config()
-    stack = stack_of(method, trained_window=None if target is None else trained_window(text), target=target)
+    stack = stack_of(method, trained_window=None if target is None else stated_window(text), target=target)
     if not stack and (target is None or target == trained_window(text)):
         return Record(target=target, trained_window=target), None
     spec = unparse(stack) or f"target={target}"
@@ -275,7 +288,8 @@ def _plan(
         return table_record(model, stack[0], target), None
     if target is None:
         raise InputError(f"{spec} is to be saved without a target; give the tokens that the checkpoint is meant for")
-    window = window_of(model)
+    stated = next((window for each in stack if isinstance(each, EncoderTemperature) and (window := each.stated_window())), None)
+    window = stated or window_of(model)
     if target < window:
         raise InputError(f"target={target} is below the {window} tokens that the model was trained on")
     if not stack:

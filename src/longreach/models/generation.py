@@ -3,11 +3,12 @@
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, EncoderDecoderCache, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from longreach.core.errors import InputError
@@ -83,16 +84,21 @@ def tokens(
     chunk_size: int = CHUNK,
     progress: Progress = SILENT,
 ) -> Iterator[int]:
-    """The ids that follow `ids` [1, T], read in chunks of `chunk_size` tokens; the end token is not among them.
+    """The ids that follow `ids` [1, T], read in chunks of `chunk_size` tokens (by an encoder: whole); the end token is not among them.
 
     Memory is that of the model's cache: bounded under a method that bounds it.
     """
     total = math.inf if max_new_tokens is None else ids.shape[1] + max_new_tokens
-    ends, cache, produced = end_tokens(model), new_cache(model), 0
+    ends, produced = end_tokens(model), 0
     choose = _chooser(sampling, model.device)
     progress.start("reading", ids.shape[1])
-    with whole_length(model, total):
-        logits = prefill(model, ids.to(model.device), cache=cache, chunk_size=chunk_size, progress=progress)
+    if model.config.is_encoder_decoder:
+        logits, step = _encode(model, ids.to(model.device), progress)
+    else:
+        cache = new_cache(model)
+        with whole_length(model, total):
+            logits = prefill(model, ids.to(model.device), cache=cache, chunk_size=chunk_size, progress=progress)
+        step = partial(model, past_key_values=cache, use_cache=True, logits_to_keep=1)
     while max_new_tokens is None or produced < max_new_tokens:
         token = choose(logits)
         if (number := int(token)) in ends:
@@ -101,7 +107,29 @@ def tokens(
         produced += 1
         if produced != max_new_tokens:
             with torch.no_grad(), whole_length(model, total):
-                logits = model(token, past_key_values=cache, use_cache=True, logits_to_keep=1).logits[:, -1]
+                logits = step(token).logits[:, -1]
+
+
+@torch.no_grad()
+def _encode(model: PreTrainedModel, ids: Tensor, progress: Progress) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """Read `ids` [1, T] by the encoder: the logits [1, V] of the first token to write, and what reads one token more.
+
+    Raises: InputError where the model does not say which token its decoder begins with.
+    """
+    configs = (getattr(model, "generation_config", None), model.config)
+    starts = (getattr(config, name, None) for name in ("decoder_start_token_id", "bos_token_id") for config in configs)
+    start = next((token for token in starts if token is not None), None)
+    if start is None:
+        raise InputError(f"the config of {type(model).__name__} states no decoder_start_token_id, with which its text begins")
+    encoder: Any = model.get_encoder()
+    read = encoder(input_ids=ids, attention_mask=torch.ones_like(ids), return_dict=True)
+    progress.advance(ids.numel())
+    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+    def step(token: Tensor) -> Any:
+        return model(decoder_input_ids=token, encoder_outputs=read, past_key_values=cache, use_cache=True)
+
+    return step(torch.tensor([[start]], device=model.device)).logits[:, -1], step
 
 
 def text(ids: Iterable[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 
+from longreach.core.errors import InputError
 from longreach.core.progress import SILENT, Progress
 from longreach.models.whole_length import whole_length
 
@@ -32,7 +33,10 @@ def read(
 
     Yields (index of the chunk's first token in `ids`, logits): for `all`, [B, n, V] of every chunk; for `last`, once, [B, 1, V] after
     the last token. `inputs` go to every forward call. No gradients.
+    Raises: InputError for an encoder-decoder, which does not predict a text while it reads it.
     """
+    if model.config.is_encoder_decoder:
+        raise InputError(f"{type(model).__name__} is an encoder-decoder, and this needs a causal language model")
     cache = new_cache(model) if cache is None else cache
     total = ids.shape[1]
     whole = cache.get_seq_length() + total

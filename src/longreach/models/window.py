@@ -8,7 +8,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from longreach.core.errors import InputError
 from longreach.models.tables import position_tables
 
-_NAMES = ("max_position_embeddings", "max_seq_len")
+_NAMES = ("max_position_embeddings", "max_seq_len", "n_positions")  # the last one: T5, whose positions go on beyond it
 _TABLES = ("wpe", "embed_positions", "position_embeddings")  # precomputed for a fixed number of positions
 
 
@@ -31,6 +31,14 @@ def trained_window(config: PretrainedConfig) -> int:
         if window := getattr(text, name, None):
             return int(window)
     raise InputError(f"the config ({text.model_type}) states no window (max_position_embeddings); give the trained window yourself")
+
+
+def stated_window(config: PretrainedConfig) -> int | None:
+    """The trained window, or None where the config states none."""
+    try:
+        return trained_window(config)
+    except InputError:
+        return None
 
 
 def window_of(model: PreTrainedModel) -> int:

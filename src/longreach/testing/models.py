@@ -67,6 +67,29 @@ LEARNED: dict[str, tuple[str, dict[str, Any]]] = {
 DECODERS = ("gpt2", "opt", "gpt_neo")  # of these
 
 
+# name -> (transformers' prefix of the classes, settings): encoder-decoders with a learned relative bias, shared by layers or each its own.
+BIASED: dict[str, tuple[str, dict[str, Any]]] = {
+    "t5": ("T5", {}),
+    "flan_t5": ("T5", {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}),
+    "mt5": ("MT5", {}),
+    "umt5": ("UMT5", {}),
+}
+
+
+def tiny_biased(family: str = "t5", *, seed: int = 0, window: int | None = 128, **changes: Any) -> PreTrainedModel:
+    """A random encoder-decoder (see BIASED), float32, in eval mode. window: what its config states. `changes` go to its config."""
+    prefix, settings = BIASED[family]
+    common = {
+        "vocab_size": VOCABULARY, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4,
+        "relative_attention_num_buckets": 8, "relative_attention_max_distance": 20,
+        "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0,
+    }  # fmt: skip
+    stated = {} if window is None else {"n_positions": window}
+    config = getattr(transformers, f"{prefix}Config")(**{**common, **stated, **settings, **changes})
+    make: Callable[..., PreTrainedModel] = getattr(transformers, f"{prefix}ForConditionalGeneration")
+    return randomize(make(config).eval(), seed=seed)
+
+
 def tiny_learned(family: str = "gpt2", *, seed: int = 0, window: int = 128, **changes: Any) -> PreTrainedModel:
     """A random model with `window` learned positions (see LEARNED), float32, in eval mode. `changes` go to its config."""
     name, settings = LEARNED[family]

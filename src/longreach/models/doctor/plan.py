@@ -45,10 +45,10 @@ def make_plan(
             try:
                 model = load(
                     patient.folder, dtype=kind if target is not None else "auto", device=device, allow_pickle=allow_pickle,
-                    trust_remote_code=trust_remote_code, apply_method=False,
+                    trust_remote_code=trust_remote_code, apply_method=False, decoder_only=True,
                 ).model  # fmt: skip
             except CheckpointError as error:
-                findings.append(_about_weights(Severity.ERROR if patient.used.causal else Severity.NOTE, str(error)))
+                findings.append(_about_weights(Severity.ERROR, str(error)) if patient.used.causal else _about_kind(str(error)))
             else:
                 findings += loaded_frequencies(patient, model)
                 layers, measured = _weigh(model), True
@@ -102,6 +102,11 @@ def _weights(patient: Patient, findings: list[Finding], *, allow_pickle: bool) -
 
 def _about_weights(severity: Severity, what: str) -> Finding:
     return Finding(check="weights", severity=severity, what=what, remedy="fetch the whole checkpoint, or convert it to safetensors")
+
+
+def _about_kind(what: str) -> Finding:
+    remedy = "measure, stretch and tune need a causal language model; its weights were not loaded"
+    return Finding(check="weights", severity=Severity.NOTE, what=what, remedy=remedy)
 
 
 def _weigh(model: PreTrainedModel) -> tuple[Layer, ...]:

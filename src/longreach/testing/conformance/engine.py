@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from longreach.attention.base import AttentionPolicy
+from longreach.cache.base import CachePolicy
 from longreach.core.bands import Band, LayerContext, View
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.core.method import Method
@@ -351,7 +353,7 @@ def _refused(model: PreTrainedModel, ids: Tensor, past: DynamicCache) -> int:
 
 
 def _runs(method: Method) -> bool:
-    return method.kind in ("attention", "cache") or (isinstance(method, PositionsMethod) and method.needs_engine)
+    return isinstance(method, AttentionPolicy | CachePolicy) or (isinstance(method, PositionsMethod) and method.needs_engine)
 
 
 CHECKS = (

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from longreach.models.doctor.base import Finding, Patient, Severity
 
 _MEASURE = "no rope scaling applies; `longreach measure` shows its reach"
+_ENCODER = "no rope scaling applies; `longreach fit MODEL attention_alignment --to LENGTH` keeps its attention sharp over longer texts"
 _KINDS = {
     "learned": (
         "learned positions: a table of {window} rows, and no position after the last",
@@ -27,7 +28,8 @@ _KINDS = {
 def check(patient: Patient) -> Iterator[Finding]:
     """What kind of positions the model has where they are not rotary, and its sliding windows."""
     if (kind := _KINDS.get(patient.used.kind)) is not None:
-        yield Finding(severity=Severity.NOTE, what=f"the model has {kind[0].format(window=patient.window)}", remedy=kind[1])
+        remedy = _ENCODER if kind is _KINDS["relative biases"] and getattr(patient.used.config, "is_encoder_decoder", False) else kind[1]
+        yield Finding(severity=Severity.NOTE, what=f"the model has {kind[0].format(window=patient.window)}", remedy=remedy)
     text = patient.used.text
     sliding = getattr(text, "sliding_window", None)
     if not isinstance(sliding, int) or patient.window is None or sliding >= patient.window:
