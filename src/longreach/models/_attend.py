@@ -1,6 +1,7 @@
 """Computes bands on what a layer keeps: piece by piece, each with its log-sum-exp."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,6 +11,16 @@ from longreach.models._fused import attend
 from longreach.models._pieces import Piece, cut, cut_before, cut_chunks, ragged_apart
 from longreach.models._store import BandLayer
 from longreach.models._stream import Step
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What an attention layer adds to its logits: scale, soft cap, learned sinks [H]."""
+
+    scale: float
+    softcap: float | None
+    sinks: Tensor | None
+
 
 Pieces = Iterator[tuple[slice, Tensor, Tensor]]  # rows of the queries, their output [B, H, n, D] and log-sum-exp [B, H, n]
 

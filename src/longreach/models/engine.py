@@ -19,12 +19,13 @@ from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
 from longreach.core.bands import FULL, TRUE, Band, LayerContext, PositionMap, Selection, View
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.models import rotation
-from longreach.models._attend import recent_pieces, sink_pieces
+from longreach.models._attend import Options, recent_pieces, sink_pieces
 from longreach.models._choice import chosen_pieces, extend_summaries
 from longreach.models._fused import Merge
 from longreach.models._own import OwnAttention, own_attention, own_mask, rows_inside
 from longreach.models._store import BandLayer, Channels, Plan, Stream
 from longreach.models._stream import MaskSpec, Step, make_step
+from longreach.models._text import TextReader, given_ids, split_tables
 from longreach.models.interface import interface
 from longreach.models.rotation import Attention
 
@@ -39,7 +40,8 @@ class Setup:
     """What the engine runs. bands, temperature: of a layer with full attention. keep_all: forget nothing. lengths, inv_freq: (length
     that the frequencies at index t are for [B | 1, T] -> same shape; that length -> inv_freq [R/2 or K, R/2] and factor), for positions
     that depend on the length or the head; fixed_length: there is but one length. text_length, bands_at: the same for bands that depend on
-    the length. plain_inside: tokens up to which a row is left to the model's own attention function, for full bands only.
+    the length. plain_inside: tokens up to which a row is left to the model's own attention function, for full bands only. text: finds
+    the blocks of the text, for bands with split positions.
     """
 
     bands: Callable[[LayerContext], tuple[View, ...]]
@@ -51,6 +53,7 @@ class Setup:
     text_length: Callable[[Tensor, LayerContext], Tensor] | None = None
     bands_at: Callable[[LayerContext, int], tuple[View, ...]] | None = None
     plain_inside: int | None = None
+    text: TextReader | None = None
 
 
 FULL_SETUP = Setup(bands=lambda layer: FULL, temperature=lambda t, layer: None)
@@ -66,6 +69,7 @@ class Engine:
         self.rotaries = [module for _, _, module in rotation.rotary_modules(model)]
         self.streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self.cache: Cache | None = None
+        self.ids: Tensor | None = None
         self.layers: dict[int, LayerEngine] = {}
         for index, attention in enumerate(attentions):
             context = LayerContext(
@@ -84,7 +88,7 @@ class Engine:
             cache = kwargs["past_key_values"] = None if checkpointing else DynamicCache(config=self.config)
         if cache is not None:
             self._adopt(cache)
-        self.cache = cache
+        self.cache, self.ids = cache, given_ids(args, kwargs)
         return args, kwargs
 
     def _adopt(self, cache: Cache) -> None:
@@ -112,6 +116,8 @@ class Engine:
         if not (isinstance(stream.step, Step) and stream.step.first == first and stream.step.count == x.shape[2]):
             keep = self.setup.lengths is not None and not self.setup.fixed_length
             stream.step = make_step(stream, first, x, spec, position_ids, cached=cached, keep_indices=keep)
+            if self.setup.text is not None:
+                stream.step.memo["blocks"] = self.setup.text.blocks(stream, first, self.ids)
         return stream.step
 
     def close(self) -> None:
@@ -135,7 +141,7 @@ class LayerEngine:
         placed = setup.text_length is not None and self.native_window is None
         # What is counted from the beginning of the text is not the same for rows that begin elsewhere.
         self.by_row = placed or any(view.chunk > 1 for view in self.views)
-        if self.dynamic and self.by_row:
+        if self.dynamic and (self.by_row or setup.text is not None):
             what = "positions that depend on the length or the head"
             raise UnsupportedError(what, "a method that places tokens itself", "both would move them", "leave one of them out")
         self.plan = Plan.of(self.views, keep_all=setup.keep_all and self.native_window is None, raw=self.grows or placed)
@@ -180,7 +186,7 @@ class LayerEngine:
             plain = own(self._rotate(q, step, TRUE, epoch), layer.recent.view(TRUE), layer.recent.view("v"), mask)
             if inside is True:
                 return plain
-        options = _Options(scale, softcap, sinks)
+        options = Options(scale, softcap, sinks)
         if self.chooser is not None:
             extend_summaries(layer, step, self.chooser, self._turn, scale)
         if not self.by_row or step.start_min == step.start_max:
@@ -190,7 +196,7 @@ class LayerEngine:
         out = out.transpose(1, 2)
         return out if plain is None or isinstance(inside, bool) else torch.where(inside[:, None, None, None], plain, out)
 
-    def _run(self, layer: BandLayer, step: Step, q: Tensor, options: "_Options") -> Tensor:
+    def _run(self, layer: BandLayer, step: Step, q: Tensor, options: Options) -> Tensor:
         """Attention output [B, H, T, D] of the new tokens, of rows that are laid out alike."""
         outs = []
         for begin, end, epoch in self._segments(step):
@@ -244,7 +250,7 @@ class LayerEngine:
         key = (self.rotation.layer_type, position, epoch if self.dynamic else None, begin, x.shape[2])
         if key not in step.memo:
             # Where a method counts in chunks, so do its positions: the two may not drift apart at padding inside a row.
-            t = step.places if self.by_row else step.t
+            t = step.memo["blocks"] if position.split is not None else step.places if self.by_row else step.t
             step.memo[key] = self._tables(position, t[:, begin : begin + x.shape[2]], epoch, x, step)
         return self.rotation(x, *step.memo[key])
 
@@ -260,6 +266,8 @@ class LayerEngine:
 
     def _tables(self, position: PositionMap, t: Tensor, epoch: Epoch, like: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         """cos and sin for tokens at the indices `t` [B | 1, T]: [B | 1, T, R/2], or [B | 1, K, T, R/2] where each head has its own."""
+        if position.split is not None:  # then `t` are blocks and places [B, T, 2]
+            return split_tables(position.split, *(self._angles(t[..., n], epoch, like, step.end) for n in (1, 0)))
         if not position.blend:
             positions = position(t)
             if self.engine.setup.plain_inside is not None:  # counted as the model counts: the same distances, and the same last bit
@@ -295,7 +303,7 @@ class LayerEngine:
             layer.recent.replace(position, self.rotation(layer.recent.view("raw"), *step.memo[key]))
         layer.epoch = epoch
 
-    def _segment(self, layer: BandLayer, step: Step, q: Tensor, begin: int, end: int, epoch: Epoch, options: "_Options") -> Tensor:
+    def _segment(self, layer: BandLayer, step: Step, q: Tensor, begin: int, end: int, epoch: Epoch, options: Options) -> Tensor:
         """Attention output [B, H, end - begin, D] of the queries [begin, end) of the step."""
         factor = self._temperature(step, begin, end)
         rotated: dict[PositionMap, Tensor] = {}
@@ -354,13 +362,6 @@ class LayerEngine:
             step.memo[key] = self.engine.setup.temperature(step.t, self.context)
         factor: Tensor | None = step.memo[key]
         return None if factor is None else factor[:, None, begin:end, None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    scale: float
-    softcap: float | None
-    sinks: Tensor | None
 
 
 def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any) -> tuple[Tensor, None]:
