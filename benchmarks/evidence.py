@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -22,12 +23,18 @@ from longreach.core.fitting import FittedFile
 from longreach.core.lengths import parse_length
 from longreach.core.method import Claim, Method
 from longreach.core.spec import parse, unparse
-from longreach.data.stdlib import stdlib_text
+from longreach.data.stdlib import stdlib_files, stdlib_text
 from longreach.evaluation.choice import Standing
 from longreach.evaluation.rows import Rows
 from longreach.evaluation.stretch import stretch
+from longreach.evaluation.tasks.loss import token_losses
+from longreach.evaluation.text import Encoder, cut_windows
+from longreach.models._text import tokenizer_of
+from longreach.models.reading import CHUNK
+from longreach.models.window import trained_window
 
 DATA = "held-out standard library"
+_CODE_TEXTS, _CODE_WINDOWS = 4, 8  # texts of source code to read, and how many trained windows of each
 SAMPLES = 2  # prompts of each depth and length
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "evidence"
 
@@ -110,6 +117,20 @@ def _over_yarn(name: str, bench: Bench) -> Number:
     beyond = {one["method"]: one["beyond"] for one in file.data["results"]}
     (yarn,) = (loss for spec, loss in beyond.items() if spec.startswith("yarn:"))
     return f"{name}:file={Path(file.name).name}", beyond[name] - yarn
+
+
+@metric("code_rise_share", "the rise of the loss beyond the window on Python source alone, as a share of the plain model's")
+def _code_rise_share(name: str, bench: Bench) -> Number:
+    window, tokenizer = trained_window(bench.model.config), tokenizer_of(bench.model)
+    source = "\n\n".join(path.read_text(encoding="utf-8", errors="replace") for path in stdlib_files("held-out"))
+    encoder = Encoder(tokenizer)
+    ids = torch.from_numpy(np.stack(cut_windows(encoder, source, _CODE_WINDOWS * window, _CODE_TEXTS))).long()
+    rises = []
+    for method in ("", name):
+        with longreach.apply(bench.model, method):
+            losses = token_losses(bench.model, ids, chunk_size=CHUNK)
+        rises.append(float(losses[:, window - 1 :].mean() - losses[:, : window - 1].mean()))
+    return name, rises[1] / rises[0]
 
 
 @metric("logit_difference", "largest difference of a logit from the model as it is, token by token over its window")

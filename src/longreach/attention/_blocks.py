@@ -27,9 +27,10 @@ def python(state: State, text: str) -> tuple[State, bool]:
 
 
 def braces(state: State, text: str) -> tuple[State, bool]:
-    """The state after `text`, and whether a `}` in it, the first of its line, closes a function or class: at most one stays open.
+    """The state after `text`, and whether a `}` in it, the first of its line, leaves at most one brace open.
 
-    Braces in strings of double quotes are no braces; a `}` at the very beginning of a line closes all.
+    So methods end, classes, functions, and the loops and branches of functions outside of classes. Braces in strings of double quotes do
+    not count; a `}` at the very beginning of a line closes all.
     """
     at, depth = state
     end = False

@@ -1,13 +1,14 @@
-"""HiRoPE: near keys at true positions; far keys of source code at two: their place in a function, and the function's number.
+"""HiRoPE: near keys at true distances; far ones at two, of their places in functions of source code and of the functions' numbers.
 
 Paper: HiRoPE: Length Extrapolation for Code Models Using Hierarchical Position, 2024, arXiv:2403.19115
 Cost: two attention bands a layer and a second rotated copy of the keys; no training. The text of every token is read.
-Limits: for source code; as far as neither a function nor their number is longer than the trained window. Prose is cut into pieces of
-`longest` tokens.
+Limits: for source code, prose is cut into pieces of `longest` tokens; reaches as many blocks as the trained window has tokens beyond
+window_size.
 Differs from the paper: blocks are found line by line and not in a syntax tree, which needs the whole text: keys are rotated once, when
-they are read, and what is read or written later must not move them. A block so begins with the token after its `def` or `class`, lines
-after a function belong to it until the next one begins, and a header in a string counts. The paper sets the window to 512 tokens, for
-models trained on 2048 and more; here it is half the trained window.
+they are read, and what is read or written later must not move them. So a block begins with the token after its `def` or `class`, lines
+after a function belong to it until the next one begins, and a header in a string counts. Both far distances begin at the window, as in
+Self-Extend: without, far keys in places close by pass for near ones, and on nano the loss is higher than the model's own. Blocks are cut
+where their places would leave the trained window.
 """
 
 import re
@@ -31,7 +32,7 @@ class HiRope(AttentionPolicy):
 
     split: share of the pairs of dimensions, the fastest, that turn with a token's place in its block, and not with the block's number (0 to
     1). blocks: python (functions and classes begin with def and class) or braces (they end with a closing brace). longest: tokens after
-    which a block ends in any case (>= 1; default: the trained window).
+    which a block ends in any case (>= 1; default: as window_size, or what the trained window has beyond it).
     """
 
     info: ClassVar = MethodInfo(
@@ -54,35 +55,37 @@ class HiRope(AttentionPolicy):
             raise SpecError(f"hirope: blocks={self.blocks} must be {' or '.join(SYNTAXES)}")
 
     def bands(self, layer: LayerContext) -> tuple[Band, ...]:
-        """Near: i - j. Far: differences of places in blocks in fast dimensions, of the blocks' numbers in slow ones."""
-        near, position = self._near(layer.trained_window), split_by_blocks(self.split)
-        return Band(hi=near - 1), Band(queries=position, keys=position, lo=near)
+        """Near: i - j. Far: window + place of i - place of j in fast dimensions, window + block of i - block of j in slow ones."""
+        near, _ = self._sizes(layer.trained_window)
+        return Band(hi=near - 1), Band(queries=split_by_blocks(self.split, near), keys=split_by_blocks(self.split), lo=near)
 
     def read(self, state: tuple[int, ...] | None, text: str, trained_window: int) -> tuple[int, ...]:
         """(block, place, whether the next token begins a block, and where in its line the text ends)."""
         block, place, due, *line = state or (0, -1, 0, *START)
         place += 1
-        if due or place == (self.longest or trained_window):
+        if due or place == self._sizes(trained_window)[1]:
             block, place = block + 1, 0
         after, due = SYNTAXES[self.blocks]((line[0], line[1]), text)
         return (block, place, int(due), *after)
 
-    def _near(self, trained_window: int) -> int:
-        return self.window_size or max(1, trained_window // 2)
+    def _sizes(self, trained_window: int) -> tuple[int, int]:
+        """Of the window and of the longest block."""
+        near = self.window_size or max(1, trained_window // 2)
+        return near, self.longest or max(1, min(near, trained_window - near))
 
     def reference_by_text(self, i: Tensor, j: Tensor, texts: Sequence[str], pairs: int, trained_window: int) -> tuple[Tensor, Tensor]:
         """Every token's block and place, found in the whole text before it."""
-        starts = [0]
+        (near, longest), starts = self._sizes(trained_window), [0]
         for token in range(1, len(texts)):
             before, last = "".join(texts[:token]), "".join(texts[: token - 1])
-            if _ENDS[self.blocks](before) > _ENDS[self.blocks](last) or token - starts[-1] == (self.longest or trained_window):
+            if _ENDS[self.blocks](before) > _ENDS[self.blocks](last) or token - starts[-1] == longest:
                 starts.append(token)
         at = torch.arange(len(texts))
         block = (at[:, None] >= torch.tensor(starts)).sum(1) - 1
         place = at - torch.tensor(starts)[block]
         both = torch.where((torch.arange(pairs) < round(self.split * pairs)), place[:, None], block[:, None])
-        far = both[i.clamp(min=0)[:, 0], None] - both[j.clamp(min=0)[0]]
-        return torch.where((i - j < self._near(trained_window))[..., None], (i - j)[..., None], far), j <= i
+        far = near + both[i.clamp(min=0)[:, 0], None] - both[j.clamp(min=0)[0]]
+        return torch.where((i - j < near)[..., None], (i - j)[..., None], far), j <= i
 
 
 def _headers(text: str) -> int:

@@ -188,7 +188,9 @@ def _reader(
     tokenizer = _text.tokenizer_of(model) if tokenizer is None else tokenizer
     if tokenizer is None:
         why = "it reads the text, and which tokenizer the model has is not known"
-        raise UnsupportedError(reading.spec, type(model).__name__, why, "apply it with tokenizer=..., or load the model with longreach.load")
+        raise UnsupportedError(
+            reading.spec, type(model).__name__, why, "apply it with tokenizer=..., or load the model with longreach.load"
+        )
     return _text.TextReader(_text.Pieces(tokenizer), lambda state, text: reading.read(state, text, window))
 
 

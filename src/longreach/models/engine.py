@@ -267,7 +267,7 @@ class LayerEngine:
     def _tables(self, position: PositionMap, t: Tensor, epoch: Epoch, like: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         """cos and sin for tokens at the indices `t` [B | 1, T]: [B | 1, T, R/2], or [B | 1, K, T, R/2] where each head has its own."""
         if position.split is not None:  # then `t` are blocks and places [B, T, 2]
-            return split_tables(position.split, *(self._angles(t[..., n], epoch, like, step.end) for n in (1, 0)))
+            return split_tables(position.split, *(self._angles(t[..., n] + position.shift, epoch, like, step.end) for n in (1, 0)))
         if not position.blend:
             positions = position(t)
             if self.engine.setup.plain_inside is not None:  # counted as the model counts: the same distances, and the same last bit

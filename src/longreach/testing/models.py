@@ -13,7 +13,26 @@ from longreach.models._text import remember_tokenizer
 
 VOCABULARY = 97
 # What ids stand for: begins of functions, whole and in parts, ends of blocks, strings, and text between them.
-PIECES = ("\ndef ", "\n", "    ", "def", " ", "class A", "}", "{", '"', "\\", "x", "\n}", "\n  async ", "def f", "\n\tclass", "async", "d", "ef ")
+PIECES = (
+    "\ndef ",
+    "\n",
+    "    ",
+    "def",
+    " ",
+    "class A",
+    "}",
+    "{",
+    '"',
+    "\\",
+    "x",
+    "\n}",
+    "\n  async ",
+    "def f",
+    "\n\tclass",
+    "async",
+    "d",
+    "ef ",
+)
 _COMMON: dict[str, Any] = {
     "vocab_size": VOCABULARY,
     "hidden_size": 64,
@@ -99,7 +118,7 @@ def tiny_model(family: str = "llama", *, seed: int = 0, **changes: Any) -> PreTr
     config = config_class(**{**_COMMON, **settings, **changes})
     make: Callable[..., PreTrainedModel] = getattr(transformers, f"{prefix}ForCausalLM")
     model = randomize(make(config).eval(), seed=seed, norms=0.0 if prefix.startswith("Gemma") else 1.0)  # Gemma adds 1 to them itself
-    remember_tokenizer(model, TinyTokenizer())
+    remember_tokenizer(model, TinyTokenizer())  # type: ignore[arg-type]  # as much of one as is read
     if prefix in ("Gemma2", "GptOss"):
         model.set_attn_implementation("eager")  # the only stock implementation with soft caps and sinks on a CPU
     return model

@@ -31,7 +31,8 @@ def naive_logits(model: PreTrainedModel, methods: Sequence[Method], ids: Tensor,
     """
     attentions = examine(model, trained_window(model.config.get_text_config()))
     starts = torch.zeros(ids.shape[0], dtype=torch.long) if padding is None else padding.int().argmax(1)
-    pieces = Pieces(tokenizer) if (tokenizer := tokenizer_of(model)) else {}
+    tokenizer = tokenizer_of(model)
+    pieces = None if tokenizer is None else Pieces(tokenizer)
     by_module = {id(attention.module): (index, attention) for index, attention in enumerate(attentions)}
 
     def attention(module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, **options: Any) -> tuple[Tensor, None]:
@@ -40,7 +41,9 @@ def naive_logits(model: PreTrainedModel, methods: Sequence[Method], ids: Tensor,
             layer_idx=index, num_layers=len(attentions), num_heads=q.shape[1], num_kv_heads=k.shape[1], head_dim=q.shape[-1],
             trained_window=trained_window(model.config.get_text_config()),
         )  # fmt: skip
-        texts = [[pieces[token] for token in row[start:]] for row, start in zip(ids.tolist(), starts.tolist(), strict=True)]
+        texts = [
+            ["" if pieces is None else pieces[token] for token in row[start:]] for row, start in zip(ids.tolist(), starts, strict=True)
+        ]
         outs = [_row(model, learned, context, methods, texts[b], q[b], k[b], v[b], options) for b in range(len(ids))]
         return torch.stack(outs).transpose(1, 2), None
 
