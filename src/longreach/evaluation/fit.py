@@ -28,8 +28,9 @@ from longreach.evaluation.text import Encoder, Ids, cut_windows
 from longreach.models.apply import apply
 from longreach.models.reading import CHUNK
 from longreach.models.rope_config import rope_of
+from longreach.models.rotation import differentiable
 from longreach.models.window import trained_window
-from longreach.positions.base import Differentiable, PositionsMethod, Rope
+from longreach.positions.base import PositionsMethod, Rope
 
 _MOST_WINDOWS = 4  # each evaluation reads all of them
 _TASK = "fit"  # what its rows are called
@@ -191,12 +192,12 @@ class _Reader:
 
     def _differentiate(self, method: PositionsMethod, rope: Rope, text: Ids) -> list[float]:
         inv_freq, factor = method.inv_freq(rope, rope.trained_window)
-        leaf, ids = inv_freq.requires_grad_(), torch.from_numpy(text).long()[None].to(self.model.device)
+        leaf, ids = inv_freq.to(self.model.device).requires_grad_(), torch.from_numpy(text).long()[None].to(self.model.device)
         trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         for parameter in trained:
             parameter.requires_grad_(False)
         try:
-            with apply(self.model, Differentiable(frequencies=leaf, factor=factor)), torch.enable_grad():
+            with differentiable(self.model, leaf, factor), torch.enable_grad():
                 logits = self.model(ids, use_cache=False).logits[0, :-1].float()
                 loss = cross_entropy(logits, ids[0, 1:])
                 loss.backward()
@@ -204,7 +205,7 @@ class _Reader:
             for parameter in trained:
                 parameter.requires_grad_()
         self.progress.advance(len(text))
-        found = [float(loss), *(leaf.grad.tolist() if leaf.grad is not None else [])]
+        found = [loss.item(), *(leaf.grad.tolist() if leaf.grad is not None else [])]
         if not all(map(math.isfinite, found)):
             raise LongreachError(
                 "the loss or its gradient is not a finite number; load the model with another dtype (float32), or take smaller steps"

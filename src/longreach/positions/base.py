@@ -107,20 +107,6 @@ class Unscaled(PositionsMethod):
         return rope.inv_freq(), 1.0
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Differentiable(PositionsMethod):
-    """Frequencies [dim / 2] that a loss can be differentiated by: the model's own code takes no gradients of them."""
-
-    info: ClassVar = MethodInfo(title="", paper="")
-    needs_engine: ClassVar[bool] = True  # type: ignore[misc]  # a property elsewhere
-    frequencies: Tensor
-    factor: float
-
-    def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
-        """As they are."""
-        return self.frequencies, self.factor
-
-
 @dataclass(frozen=True, kw_only=True)
 class Wrapped(PositionsMethod):
     """A positions method and the wrapper on it, as one method."""
