@@ -160,6 +160,7 @@ def _setup(
     if positions.info.per_head and len(heads) > 1:
         raise UnsupportedError(positions.spec, type(model).__name__, "its layers differ in their heads", "choose another positions method")
     rope = replace(rope, num_heads=max(heads, default=1))
+    positions.inv_freq(rope, rope.trained_window)  # refuses now what was fitted to another model
     fixed, step, window = not positions.info.length_dependent, positions.length_step(rope) or 1, rope.trained_window
 
     def lengths(t: Tensor) -> Tensor:

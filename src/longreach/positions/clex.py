@@ -4,8 +4,8 @@ Paper: CLEX: Continuous Length Extrapolation for Large Language Models, 2023, ar
 Cost: none at run time at a fixed factor; without one, keys are kept unrotated and rotated anew where the text enters a further window.
 Limits: a network fits one model; beyond the factor that it was fitted for, frequencies no longer change.
 Differs from the paper: `longreach fit` trains the network alone, on whole texts at their true positions, and the model stays as it is; the
-paper trains the model too, on short texts at random positions (after the fit, `longreach tune MODEL --method clex:file=FILE,factor=8` trains
-the model at that factor). Without a factor, it hangs on each token's own position, so that chunks and caches agree.
+paper trains the model too, on short texts at random positions. After the fit, `longreach tune MODEL --method clex:file=FILE,factor=8`
+trains the model at that factor. Without a factor, it hangs on each token's own position, so that chunks and caches agree.
 
 Without a file, the network is the one that a fit begins with: NTK-aware scaling by 2 * factor - 1.
 """
@@ -23,7 +23,7 @@ from longreach.core.errors import SpecError, UnsupportedError
 from longreach.core.fitting import FORMAT, Bench, BudgetSpent, Fit, FittedFile
 from longreach.core.method import Claim, Method, MethodInfo, at_least, format_value
 from longreach.positions._ode import Network, frequencies
-from longreach.positions.base import PositionsMethod, Rope
+from longreach.positions.base import PositionsMethod, Rope, as_longrope
 from longreach.positions.ntk import Ntk
 from longreach.positions.yarn import Yarn
 
@@ -63,6 +63,20 @@ class Clex(PositionsMethod):
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """theta(t) of the equation; theta(1) are the model's own."""
+        exponents = torch.arange(0, rope.dim, 2, dtype=torch.int64).float() / rope.dim
+        # In the order in which transformers computes it, so that an export agrees bit for bit.
+        return 1.0 / (torch.tensor(self._factors(rope, seq_len)) * rope.theta**exponents), 1.0
+
+    def rope_parameters(self, rope: Rope) -> dict[str, Any] | None:
+        """Transformers' `longrope` at a fixed factor; none where the factor follows the text."""
+        if self.factor is None:
+            return None
+        factors = self._factors(rope, rope.trained_window)
+        exported = as_longrope(rope, *self.inv_freq(rope, rope.trained_window))
+        return exported | {"short_factor": factors, "long_factor": list(factors)}
+
+    def _factors(self, rope: Rope, seq_len: int) -> list[float]:
+        """By what each frequency is divided."""
         network, most = None, math.inf
         if self.file is not None:
             found = self.file.data["fitted"]
@@ -73,9 +87,9 @@ class Clex(PositionsMethod):
             network, most = _network(self.file), found["factor"]
         factor = min(most, math.ceil(seq_len / rope.trained_window)) if self.factor is None else self.factor
         if factor <= 1:
-            return rope.inv_freq(), 1.0
+            return [1.0] * (rope.dim // 2)
         with torch.no_grad():
-            return frequencies(rope, network, factor).float(), 1.0
+            return (rope.inv_freq().double() / frequencies(rope, network, factor)).tolist()
 
     def length_step(self, rope: Rope) -> int:
         """The trained window."""
@@ -84,12 +98,12 @@ class Clex(PositionsMethod):
 
 @dataclass(frozen=True, kw_only=True)
 class ClexFit(Fit):
-    """Args: steps: gradients to take, each on one window of text at a factor drawn anew (>= 1). lr: of Adam (> 0). width: the network's
-    inner size over the head's (>= 1; the paper's lambda).
+    """Args: steps: gradients to take, each on one window of text at a factor drawn anew (>= 1). lr: of Adam (> 0), after a warm-up of an
+    eighth of the steps, and falling as a cosine. width: the network's inner size over the head's (>= 1; the paper's lambda).
     """
 
     steps: int = 64
-    lr: float = 3e-4
+    lr: float = 1e-4
     width: int = 1
 
     def __post_init__(self) -> None:
@@ -99,7 +113,7 @@ class ClexFit(Fit):
 
     def run(self, bench: Bench) -> dict[str, Any]:
         """Algorithm 1 of the paper with the model frozen; of the network before and after, the one with the lower loss at the target."""
-        rope, draw = bench.rope(), Random(bench.seed)
+        rope, draw = bench.rope(), Random(bench.seed)  # noqa: S311 - a fit, no secret
         most = bench.target / rope.trained_window
         network = Network.new(rope.dim, self.width, bench.seed)
         weights = [network.up.requires_grad_(), network.down.requires_grad_()]
@@ -108,9 +122,8 @@ class ClexFit(Fit):
         bench.begin("gradients", self.steps, share=0.8)
         try:
             for number in range(self.steps):
-                for group in adam.param_groups:
-                    group["lr"] = self.lr * (1 + math.cos(math.pi * number / self.steps)) / 2
-                # The longest is drawn as often as the whole windows before it.
+                done = (number + 1) / self.steps
+                adam.param_groups[0]["lr"] = self.lr * min(1.0, 8 * done) * (1 + math.cos(math.pi * (done - 1 / self.steps))) / 2
                 factor = min(most, draw.randint(2, math.ceil(most)))
                 trial = with_weights(_values(rope, most, network), factor)
                 _, slopes = bench.slopes(trial, round(factor * rope.trained_window), number)
