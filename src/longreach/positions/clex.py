@@ -4,7 +4,8 @@ Paper: CLEX: Continuous Length Extrapolation for Large Language Models, 2023, ar
 Cost: none at run time at a fixed factor; without one, keys are kept unrotated and rotated anew where the text enters a further window.
 Limits: a network fits one model; beyond the factor that it was fitted for, frequencies no longer change.
 Differs from the paper: `longreach fit` trains the network alone, on whole texts at their true positions, and the model stays as it is; the
-paper trains the model too, on short texts at random positions. After the fit, `longreach tune MODEL --method clex:file=FILE,factor=8`
+paper trains the model too, on short texts at random positions. Derivatives by fast frequencies, which are nearly all noise, count for less
+(by 1 + frequency * length). After the fit, `longreach tune MODEL --method clex:file=FILE,factor=8`
 trains the model at that factor. Without a factor, it hangs on each token's own position, so that chunks and caches agree.
 
 Without a file, the network is the one that a fit begins with: NTK-aware scaling by 2 * factor - 1.
@@ -125,10 +126,12 @@ class ClexFit(Fit):
                 done = (number + 1) / self.steps
                 adam.param_groups[0]["lr"] = self.lr * min(1.0, 8 * done) * (1 + math.cos(math.pi * (done - 1 / self.steps))) / 2
                 factor = min(most, draw.randint(2, math.ceil(most)))
-                trial = with_weights(_values(rope, most, network), factor)
-                _, slopes = bench.slopes(trial, round(factor * rope.trained_window), number)
+                trial, length = with_weights(_values(rope, most, network), factor), round(factor * rope.trained_window)
+                _, slopes = bench.slopes(trial, length, number)
                 adam.zero_grad()
-                frequencies(rope, network, factor).backward(torch.tensor(slopes, dtype=torch.float64))
+                found = frequencies(rope, network, factor)
+                # A step that turns the farthest keys by more than a radian is beyond what a derivative can tell.
+                found.backward(torch.tensor(slopes, dtype=torch.float64) / (1 + found.detach() * length))
                 adam.step()
         except BudgetSpent:
             pass
