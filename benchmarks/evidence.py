@@ -13,6 +13,7 @@ from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import torch
 from _subject import Given, given, parser, texts_of
 
@@ -22,12 +23,17 @@ from longreach.core import registry
 from longreach.core.errors import InputError, LongreachError, SpecError
 from longreach.core.fitting import FittedFile
 from longreach.core.spec import make, parse
+from longreach.data.stdlib import stdlib_files
 from longreach.evaluation.candidates import Candidate, applicable
 from longreach.evaluation.evidence import Finding, Subject, claim_row, counted, found_share, write
 from longreach.evaluation.intervals import Interval, mean_interval, paired_share_interval, ratio_interval
 from longreach.evaluation.measure import fingerprint
+from longreach.evaluation.tasks.loss import token_losses
+from longreach.evaluation.text import Encoder, cut_windows
+from longreach.models.reading import CHUNK
 
 SAMPLES = 8  # prompts of each depth: with fewer than 35 in all, no share can be told to be at least 0.9
+_CODE_TEXTS, _CODE_WINDOWS = 4, 8  # texts of source code to read, and how many trained windows of each
 RANKING = 2  # as many tell which setting of a method is its best
 
 
@@ -149,6 +155,19 @@ def _difference(losses: Mapping[str, float], others: Mapping[str, float]) -> dic
     """Paired by text."""
     differences = [loss - others[text] for text, loss in losses.items()]
     return {"interval": mean_interval(differences), "of": counted(differences, "text")}
+
+
+@metric("code_rise_share", "the rise of the loss beyond the window on Python source alone, as a share of the plain model's")
+def _code_rise_share(name: str, bench: Bench) -> Finding:
+    window = bench.subject.window
+    source = "\n\n".join(path.read_text(encoding="utf-8", errors="replace") for path in stdlib_files("held-out"))
+    ids = torch.from_numpy(np.stack(cut_windows(Encoder(bench.subject.tokenizer), source, _CODE_WINDOWS * window, _CODE_TEXTS))).long()
+    rises = []
+    for method in ("", name):
+        with longreach.apply(bench.model, method):
+            losses = token_losses(bench.model, ids, chunk_size=CHUNK)
+        rises.append(losses[:, window - 1 :].mean(1) - losses[:, : window - 1].mean(1))
+    return Finding(spec=name, interval=ratio_interval(rises[1].tolist(), rises[0].tolist()), of=counted(rises[0], "text"))
 
 
 @metric("logit_difference", "largest difference of a logit from the model as it is, token by token over its window")

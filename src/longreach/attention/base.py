@@ -1,7 +1,7 @@
 """The contracts of attention methods: what a query sees (bands, chosen chunks), what becomes of logits, and an encoder's temperature."""
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -47,6 +47,13 @@ class AttentionPolicy(Method):
         """Of a method that declares `length_dependent`: the bands of a layer for queries of that length; `bands` those of a short text."""
         raise NotImplementedError
 
+    def read(self, state: tuple[int, ...] | None, text: str, trained_window: int) -> tuple[int, ...]:
+        """Of a method that declares `reads_text`: the state after one more token, which stands for `text`; None before the first one.
+
+        It begins with the number of the token's block and its place in that block, and what comes later changes neither.
+        """
+        raise NotImplementedError
+
     def temperature(self, t: Tensor, layer: LayerContext) -> Tensor | None:
         """Factor on the logits of queries at the indices `t` [B, T], float32: [B, T], or [B, H, T] where heads differ; None means 1."""
         return None
@@ -86,6 +93,13 @@ class AttentionPolicy(Method):
     def reference_of(self, i: Tensor, j: Tensor, vectors: Vectors) -> tuple[Tensor, Tensor]:
         """The definition of a method that decides by content, per head: [H, T, T] each. Then `reference` gives the farthest that can be."""
         return self.reference(i, j)
+
+    def reference_by_text(self, i: Tensor, j: Tensor, texts: Sequence[str], pairs: int, trained_window: int) -> tuple[Tensor, Tensor]:
+        """The definition of a method that declares `reads_text`: relative positions for each pair of dimensions [T, T, pairs], and visible.
+
+        texts: what the token at each index stands for; indices below 0 are padding.
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

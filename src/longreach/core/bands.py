@@ -19,7 +19,8 @@ class PositionMap:
 
     position = min((t % modulo) // group + shift, maximum), or `constant` where that is given. A float `group` divides without rounding.
     With `blend`, a vector at a broken position is the blend of itself at the two whole positions around: its logits are interpolated,
-    where a broken position interpolates angles.
+    where a broken position interpolates angles. With `split`, positions are those of the text's blocks: that share of the pairs of
+    dimensions, the fastest, turns with place + shift, a token's place in its block, and the rest with the block's number + shift.
     """
 
     group: float = 1
@@ -28,6 +29,7 @@ class PositionMap:
     constant: int | None = None
     modulo: int | None = None
     blend: bool = False
+    split: float | None = None
 
     def __call__(self, t: "Tensor") -> "Tensor":
         """Positions of the indices `t` (any shape)."""
@@ -62,6 +64,11 @@ def scaled(divisor: float, shift: float = 0) -> PositionMap:
 def blended(group: int) -> PositionMap:
     """t / group, at broken positions blended of the whole ones around."""
     return PositionMap(group=float(group), blend=True)
+
+
+def split_by_blocks(share: float, shift: int = 0) -> PositionMap:
+    """Places in blocks of the text + shift for that share of the pairs of dimensions, numbers of blocks + shift for the rest."""
+    return PositionMap(split=share, shift=shift)
 
 
 def clamped(maximum: int) -> PositionMap:

@@ -67,6 +67,14 @@ class Bench(ABC):
         """
         raise NotImplementedError
 
+    def slopes(self, method: Method, length: int, window: int) -> tuple[float, list[float]]:
+        """Nats a token over the first `length` tokens of one window of text (counted on from the first after the last), under a positions
+        method, and its derivatives by the frequencies of that method, the model's weights held fixed. Nothing is evaluated twice.
+
+        Raises: BudgetSpent.
+        """
+        raise NotImplementedError
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fit(Settings, ABC):

@@ -52,8 +52,9 @@ class MethodInfo:
         bounded_memory: keeps a fixed number of tokens however many were seen. forgets: text beyond that number is lost.
         length_dependent: its frequencies or bands change with the number of tokens seen. plain_inside: up to the trained window they are
     the model's own, and the engine then leaves attention to the model, bit for bit. per_head: each key-value head has its frequencies.
-    changes_positions: works by positions alone, and so has no effect where a layer uses none. fitted: has settings that have to be found
-    for each model; its file says how, as `FIT` (core/fitting.py). claims: what the evidence table holds it to.
+    changes_positions: works by positions alone, and so has no effect where a layer uses none. reads_text: places tokens by the text that
+    they stand for, and so needs the tokenizer. fitted: has settings that have to be found for each model; its file says how, as `FIT`
+    (core/fitting.py). claims: what the evidence table holds it to.
     """
 
     title: str
@@ -66,6 +67,7 @@ class MethodInfo:
     plain_inside: bool = False
     per_head: bool = False
     changes_positions: bool = False
+    reads_text: bool = False
     fitted: bool = False
     claims: tuple[Claim, ...] = ()
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import longreach
@@ -29,8 +30,9 @@ from longreach.models.apply import apply
 from longreach.models.biased import sharpness
 from longreach.models.reading import CHUNK
 from longreach.models.rope_config import rope_of
+from longreach.models.rotation import differentiable
 from longreach.models.window import stated_window
-from longreach.positions.base import Rope
+from longreach.positions.base import PositionsMethod, Rope
 
 _MOST_WINDOWS = 4  # each evaluation reads all of them
 _TASK = "fit"  # what its rows are called
@@ -219,6 +221,46 @@ class _Reader:
             self._bar = (label, max(1, total - tokens))
         return [row.score for row in known if row is not None and row.score is not None]
 
+    def slopes(self, method: PositionsMethod, rope: Rope, text: Ids, length: int) -> tuple[float, list[float]]:
+        """The loss over the first `length` tokens of a text, and its derivatives by the method's frequencies: a row for each."""
+        digest = hashlib.sha256(text[:length].tobytes()).hexdigest()[:16]
+        shared = {**self.row.settings, "input": digest, "start": 0, "precision": "with gradients"}
+        common = replace(self.row, method=method.spec, length=length, n=length, settings=shared)
+        wanted = [replace(common, settings={**shared, "derivative": pair}) for pair in (None, *range(rope.dim // 2))]
+        known = [self.rows.get(row) for row in wanted]
+        if None in known:
+            if self._bar is not None:
+                self.progress.start(*self._bar)
+                self._bar = None
+            self.rows.append(
+                replace(row, score=score) for row, score in zip(wanted, self._differentiate(method, rope, text[:length]), strict=True)
+            )
+            known = [self.rows.get(row) for row in wanted]
+        loss, *derivatives = (row.score for row in known if row is not None and row.score is not None)
+        return loss, derivatives
+
+    def _differentiate(self, method: PositionsMethod, rope: Rope, text: Ids) -> list[float]:
+        inv_freq, factor = method.inv_freq(rope, rope.trained_window)
+        leaf, ids = inv_freq.to(self.model.device).requires_grad_(), torch.from_numpy(text).long()[None].to(self.model.device)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        try:
+            with differentiable(self.model, leaf, factor), torch.enable_grad():
+                logits = self.model(ids, use_cache=False).logits[0, :-1].float()
+                loss = cross_entropy(logits, ids[0, 1:])
+                loss.backward()
+        finally:
+            for parameter in trained:
+                parameter.requires_grad_()
+        self.progress.advance(len(text))
+        found = [loss.item(), *(leaf.grad.tolist() if leaf.grad is not None else [])]
+        if not all(map(math.isfinite, found)):
+            raise LongreachError(
+                "the loss or its gradient is not a finite number; load the model with another dtype (float32), or take smaller steps"
+            )
+        return found
+
     def _read(self, method: Method | None, texts: Sequence[Ids], length: int) -> list[torch.Tensor]:
         size, chunk = self.row.settings["batch_size"], self.row.settings["chunk_size"]
         found: list[torch.Tensor] = []
@@ -282,20 +324,26 @@ class _Bench(Bench):
 
     def loss(self, method: Method, length: int) -> float:
         """Nats a token."""
-        self._count(length)
+        self._spend(self.texts, length)
         (loss,) = self.reader.losses(method, self.texts, (0, length))
         return loss
 
+    def slopes(self, method: Method, length: int, window: int) -> tuple[float, list[float]]:
+        """Nats a token, and its derivatives."""
+        text = self.texts[window % len(self.texts)]
+        self._spend([text], length)
+        return self.reader.slopes(method, self.rope(), text, length)  # type: ignore[arg-type]  # a method with frequencies
+
     def sharpness(self, method: Method | None, length: int, metric: str) -> float:
         """Of the encoder's attention."""
-        self._count(length)
+        self._spend(self.texts, length)
         return self.reader.sharpness(method, self.texts, length, metric)
 
-    def _count(self, length: int) -> None:
+    def _spend(self, texts: Sequence[Ids], length: int) -> None:
         """One more evaluation, which reads so many tokens of each window."""
         if self.evaluations >= self._least and (self.evaluations + 1 > self._phase_most or time.monotonic() > self._phase_deadline):
             raise BudgetSpent
         if self._label:
-            self.reader.start(self._label, self._planned, self.texts, length)
+            self.reader.start(self._label, self._planned, texts, length)
             self._label = ""
         self.evaluations += 1

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from longreach.core.bands import PositionMap
 from longreach.models import rotation
+from longreach.models._text import split_tables
 
 # In float32 the product of position and frequency loses the angle little by little (6e-8 of the position): streams without end need better.
 EXACT_FROM = 1 << 16
@@ -38,6 +39,8 @@ class Angles:
 
         end: tokens seen. offset: added to positions, where they have to be the model's own to the last bit.
         """
+        if position.split is not None:  # then `t` are blocks and places [B, T, 2]
+            return split_tables(position.split, *(self._at(t[..., n] + position.shift, epoch, like, end) for n in (1, 0)))
         if not position.blend:
             positions = position(t) if offset is None else position(t) + offset
             cos, sin = self._at(positions, epoch, like, end)

@@ -148,7 +148,8 @@ class Stream:
     """What all layers of one cache share: where rows begin, which tokens are real, and the index of each token.
 
     start: left padding of each row. offset: position id of each row's first real token [B, 1]. valid: [B, n], only where there
-    is padding elsewhere than on the left. indices: [B | 1, n], kept only for frequencies that change.
+    is padding elsewhere than on the left. indices: [B | 1, n], kept only for frequencies that change. read: [B, n, state], what a method
+    that reads the text made of it after each token.
     """
 
     start: list[int] = field(default_factory=list)
@@ -156,6 +157,7 @@ class Stream:
     offset: Tensor | None = None
     valid: Tensor | None = None
     indices: Tensor | None = None
+    read: Tensor | None = None
     step: object = None
     closed: bool = False
 
@@ -164,7 +166,7 @@ class Stream:
         rows = change(torch.tensor(self.start)).tolist() if self.start else []
         flags = change(torch.tensor(self.started)).tolist() if self.started else []
         self.start, self.started, self.step = rows, flags, None
-        for name in ("offset", "valid", "indices"):
+        for name in ("offset", "valid", "indices", "read"):
             tensor = getattr(self, name)
             if tensor is not None and tensor.shape[0] > 1:  # a single row stands for all of them
                 setattr(self, name, change(tensor))
@@ -295,7 +297,7 @@ class BandLayer(CacheLayerMixin):
         self.first_filled = self.first_filled and max(self.stream.start or [0]) + self.plan.num_sinks <= self.tokens
         if self.leads:
             self.stream.step = None
-            for name in ("valid", "indices"):
+            for name in ("valid", "indices", "read"):
                 if (tensor := getattr(self.stream, name)) is not None:
                     setattr(self.stream, name, tensor[:, : self.tokens])
 

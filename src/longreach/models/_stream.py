@@ -55,7 +55,7 @@ class Step:
 
     first: slot of the first one. count: how many. t: index of each [B | 1, count]. start: left padding of each row, [B]. valid:
     [B, first + count], only where padding on the left does not tell it all. offset: position id of each row's first real token [B | 1, 1].
-    memo: what layers share (rotary tables).
+    memo: what layers share (rotary tables, blocks of the text).
     """
 
     first: int

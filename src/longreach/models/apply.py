@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from longreach.attention.base import AttentionPolicy, EncoderTemperature
 from longreach.cache.base import CachePolicy
@@ -16,7 +16,7 @@ from longreach.core.bands import FULL, LayerContext, View
 from longreach.core.errors import UnsupportedError
 from longreach.core.method import Method
 from longreach.core.spec import unparse
-from longreach.models import engine
+from longreach.models import _text, engine
 from longreach.models.biased import tempered
 from longreach.models.examine import examine
 from longreach.models.record import stack_of
@@ -43,23 +43,28 @@ def runs_attention(model: PreTrainedModel) -> bool:
 
 @contextmanager
 def apply(
-    model: PreTrainedModel, methods: str | Method | Sequence[Method] | None, *, target: int | None = None
+    model: PreTrainedModel,
+    methods: str | Method | Sequence[Method] | None,
+    *,
+    target: int | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Iterator[PreTrainedModel]:
     """Inside the context, `model` works under `methods`: a spec (`self_extend:neighbours=128,group=8+log_n`), or methods.
 
     An empty spec or None changes nothing. One positions method with any wrappers behind it, one attention policy and one cache policy can
-    stand together, with any number of policies that only scale logits. A temperature for an encoder stands alone.
-    Args: target: tokens to reach, for `factor=auto` in a spec.
+    stand together, with any number of policies that only scale or bias logits. A temperature for an encoder stands alone.
+    Args: target: tokens to reach, for `factor=auto` in a spec. tokenizer: of the model, for methods that read the text, where the model
+    was not loaded with `longreach.load`.
     Raises: SpecError; UnsupportedError for a model or a pair that cannot work.
     """
     inner = _unwrapped(model)
     stack = stack_of(methods, trained_window=None if target is None else stated_window(inner.config), target=target)
-    with _applied(inner, stack) if stack else nullcontext():
+    with _applied(inner, stack, tokenizer) if stack else nullcontext():
         yield model
 
 
 @contextmanager
-def _applied(model: PreTrainedModel, stack: Sequence[Method]) -> Iterator[None]:
+def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrainedTokenizerBase | None) -> Iterator[None]:
     name = unparse(stack)
     if inside := applied(model):
         raise UnsupportedError(name, type(model).__name__, f"{inside} is applied to it", "leave that first, or stack methods with +")
@@ -89,7 +94,7 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method]) -> Iterator[None]:
             attentions = _examined(name, model, window)
             full = [layer for each, layer in zip(attentions, contexts(model, attentions), strict=True) if each.window is None]
             check_weights(stack, model, full)
-            setup = _setup(name, model, policies, positions, attentions)
+            setup = replace(_setup(name, model, policies, positions, attentions), text=_reader(model, policies, window, tokenizer))
             _check_effect(name, model, stack, attentions)
             undo.enter_context(engine.installed(model, attentions, setup, window))
         yield
@@ -184,6 +189,7 @@ def _setup(
     if positions.info.per_head and len(heads) > 1:
         raise UnsupportedError(positions.spec, type(model).__name__, "its layers differ in their heads", "choose another positions method")
     rope = replace(rope, num_heads=max(heads, default=1))
+    positions.inv_freq(rope, rope.trained_window)  # refuses now what was fitted to another model
     fixed, step, window = not positions.info.length_dependent, positions.length_step(rope) or 1, rope.trained_window
 
     def lengths(t: Tensor) -> Tensor:
@@ -202,6 +208,22 @@ def _setup(
         mixture=positions.mixture(rope),
         plain_inside=window if positions.info.plain_inside and not policies else None,
     )
+
+
+def _reader(
+    model: PreTrainedModel, policies: Sequence[Method], window: int, tokenizer: PreTrainedTokenizerBase | None
+) -> _text.TextReader | None:
+    """What follows the text for the policy that reads it, where there is one."""
+    reading = next((policy for policy in policies if isinstance(policy, AttentionPolicy) and policy.info.reads_text), None)
+    if reading is None:
+        return None
+    tokenizer = _text.tokenizer_of(model) if tokenizer is None else tokenizer
+    if tokenizer is None:
+        why = "it reads the text, and which tokenizer the model has is not known"
+        raise UnsupportedError(
+            reading.spec, type(model).__name__, why, "apply it with tokenizer=..., or load the model with longreach.load"
+        )
+    return _text.TextReader(_text.Pieces(tokenizer), lambda state, text: reading.read(state, text, window))
 
 
 def _full_layer_type(model: PreTrainedModel) -> str | None:

@@ -33,6 +33,7 @@ from longreach.core.method import Method
 from longreach.core.spec import unparse
 from longreach.models import _safety
 from longreach.models._folder import heal, replacing
+from longreach.models._text import remember_tokenizer
 from longreach.models.apply import apply
 from longreach.models.export import edited, table_record, verify_export
 from longreach.models.lasting import as_loaded, keep
@@ -105,6 +106,7 @@ def load(
         raise CheckpointError(f"{label} lacks {len(missing)} of its model's weights (the first: {missing[0]}); it is not whole")
     model.eval()
     vars(model).update(longreach_record=record, longreach_stored=None if weights.pickled or quantized else weights.stored)
+    remember_tokenizer(model, tokenizer)
     if record is not None and record.method:
         with _one_line(label):
             load_weights(equip(model, record.method), folder / OWN_WEIGHTS)

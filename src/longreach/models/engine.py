@@ -27,6 +27,7 @@ from longreach.models._fused import Merge
 from longreach.models._own import OwnAttention, own_attention, own_mask, rows_inside
 from longreach.models._store import AGES, BandLayer, Channels, Plan, Stream
 from longreach.models._stream import MaskSpec, Step, make_step
+from longreach.models._text import given_ids
 from longreach.models.interface import interface
 from longreach.models.rotation import Attention, Rotation
 from longreach.models.setup import Setup
@@ -45,6 +46,7 @@ class Engine:
         self.rotaries = [module for _, _, module in rotation.rotary_modules(model)]
         self.streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self.cache: Cache | None = None
+        self.ids: Tensor | None = None
         self.layers: dict[int, LayerEngine] = {}
         for index, (attention, context) in enumerate(zip(attentions, contexts(model, attentions), strict=True)):
             context = replace(context, trained_window=trained_window)
@@ -60,7 +62,7 @@ class Engine:
             cache = kwargs["past_key_values"] = None if checkpointing else DynamicCache(config=self.config)
         if cache is not None:
             self._adopt(cache)
-        self.cache = cache
+        self.cache, self.ids = cache, given_ids(args, kwargs)
         return args, kwargs
 
     def _adopt(self, cache: Cache) -> None:
@@ -88,6 +90,8 @@ class Engine:
         if not (isinstance(stream.step, Step) and stream.step.first == first and stream.step.count == x.shape[2]):
             keep = self.setup.lengths is not None and not self.setup.fixed_length
             stream.step = make_step(stream, first, x, spec, position_ids, cached=cached, keep_indices=keep)
+            if self.setup.text is not None:
+                stream.step.memo["blocks"] = self.setup.text.blocks(stream, first, self.ids)
         return stream.step
 
     def close(self) -> None:
@@ -111,7 +115,7 @@ class LayerEngine:
         placed = setup.text_length is not None and self.native_window is None
         # What is counted from the beginning of the text is not the same for rows that begin elsewhere.
         self.by_row = placed or any(view.chunk > 1 for view in self.views)
-        if self.dynamic and self.by_row:
+        if self.dynamic and (self.by_row or setup.text is not None):
             what = "positions that depend on the length or the head"
             raise UnsupportedError(what, "a method that places tokens itself", "both would move them", "leave one of them out")
         self.plan = Plan.of(self.views, keep_all=setup.keep_all and self.native_window is None, raw=self.grows or placed)
@@ -247,7 +251,7 @@ class LayerEngine:
         key = (self.rotation.layer_type, position, epoch if self.dynamic else None, side if self.decays else None, begin, x.shape[2])
         if key not in step.memo:
             # Where a method counts in chunks, so do its positions: the two may not drift apart at padding inside a row.
-            t = step.places if self.by_row else step.t
+            t = step.memo["blocks"] if position.split is not None else step.places if self.by_row else step.t
             step.memo[key] = self._tables(position, t[:, begin : begin + x.shape[2]], epoch, x, step, side)
         return self.rotation(x, *step.memo[key])
 

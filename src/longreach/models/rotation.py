@@ -7,7 +7,7 @@ layer's own.
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -154,6 +154,38 @@ def unscaled_tokens(rotary: nn.Module, tokens: int, buffer: str, inv_freq: Tenso
         yield
     finally:
         del rotary.forward, vars(rotary)[UNSCALED]
+
+
+@contextmanager
+def differentiable(model: PreTrainedModel, inv_freq: Tensor, factor: float) -> Iterator[None]:
+    """Inside, the layers with full attention rotate by the frequencies `inv_freq` [R / 2] (times `factor` on cos and sin), by which a loss
+    can be differentiated: rotary modules of transformers take no gradients of their own.
+    """
+    full = "full_attention"
+    with ExitStack() as undo:
+        for _, _, rotary in rotary_modules(model):
+            layer_type = full if hasattr(rotary, f"{full}_inv_freq") else None
+            _turn_by(rotary, inv_freq, factor, layer_type)
+            undo.callback(vars(rotary).pop, "forward")
+        yield
+
+
+def _turn_by(rotary: nn.Module, inv_freq: Tensor, factor: float, layer_type: str | None) -> None:
+    before, pairs = rotary.forward, inv_freq.shape[0]
+    cos, _ = table(rotary, inv_freq.detach(), torch.arange(_PROBE_TOKENS, device=inv_freq.device)[None], layer_type)
+    twice = cos.shape[-1] == 2 * pairs
+    side_by_side = twice and torch.equal(cos[..., :pairs], cos[..., pairs:])
+
+    def forward(x: Tensor, position_ids: Tensor, asked: str | None = None) -> tuple[Tensor, Tensor]:
+        if asked != layer_type:
+            found: tuple[Tensor, Tensor] = before(x, position_ids, asked)
+            return found
+        angles = position_ids[..., None].float() * inv_freq
+        if twice:
+            angles = torch.cat([angles, angles], -1) if side_by_side else angles.repeat_interleave(2, -1)
+        return (angles.cos() * factor).to(x.dtype), (angles.sin() * factor).to(x.dtype)
+
+    rotary.forward = forward
 
 
 def rotary_modules(model: PreTrainedModel) -> list[tuple[nn.Module, str, nn.Module]]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from longreach.attention.base import AttentionPolicy
 from longreach.core.bands import FULL, LayerContext, View
+from longreach.models._text import TextReader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +16,7 @@ class Setup:
     nothing. lengths, inv_freq: (length that the frequencies at index t are for [B | 1, T] -> same shape; that length -> inv_freq [R/2 or
     K, R/2] and factor), for positions that depend on the length or the head; fixed_length: there is but one length; mixture: of their cos
     and sin. text_length, bands_at: the same for bands that depend on the length. plain_inside: tokens up to which a row is left to the
-    model's own attention function, for full bands only.
+    model's own attention function, for full bands only. text: finds the blocks of the text, for bands with split positions.
     """
 
     bands: Callable[[LayerContext], tuple[View, ...]]
@@ -29,6 +30,7 @@ class Setup:
     text_length: Callable[[Tensor, LayerContext], Tensor] | None = None
     bands_at: Callable[[LayerContext, int], tuple[View, ...]] | None = None
     plain_inside: int | None = None
+    text: TextReader | None = None
 
 
 FULL_SETUP = Setup(bands=lambda layer: FULL, temperature=lambda t, layer: None)

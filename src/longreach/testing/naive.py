@@ -17,6 +17,7 @@ from longreach.cache.base import CachePolicy
 from longreach.core.bands import LayerContext
 from longreach.core.method import Method
 from longreach.models import rotation
+from longreach.models._text import Pieces, tokenizer_of
 from longreach.models.examine import examine
 from longreach.models.interface import interface
 from longreach.models.rope_config import rope_of
@@ -32,6 +33,8 @@ def naive_logits(model: PreTrainedModel, methods: Sequence[Method], ids: Tensor,
     """
     attentions = examine(model, trained_window(model.config.get_text_config()))
     starts = torch.zeros(ids.shape[0], dtype=torch.long) if padding is None else padding.int().argmax(1)
+    tokenizer = tokenizer_of(model)
+    pieces = None if tokenizer is None else Pieces(tokenizer)
     by_module = {id(attention.module): (index, attention) for index, attention in enumerate(attentions)}
 
     layers, inputs = contexts(model, attentions), {}
@@ -42,9 +45,11 @@ def naive_logits(model: PreTrainedModel, methods: Sequence[Method], ids: Tensor,
     def attention(module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, **options: Any) -> tuple[Tensor, None]:
         index, learned = by_module[id(module)]
         hidden = inputs[id(module)]
+        texts = [
+            ["" if pieces is None else pieces[token] for token in row[start:]] for row, start in zip(ids.tolist(), starts, strict=True)
+        ]
         outs = [
-            _row(model, learned, layers[index], methods, int(start), q[b], k[b], v[b], hidden[b : b + 1], options)
-            for b, start in enumerate(starts)
+            _row(model, learned, layers[index], methods, texts[b], q[b], k[b], v[b], hidden[b : b + 1], options) for b in range(len(ids))
         ]
         return torch.stack(outs).transpose(1, 2), None
 
@@ -57,11 +62,14 @@ def naive_logits(model: PreTrainedModel, methods: Sequence[Method], ids: Tensor,
 
 
 def _row(
-    model: PreTrainedModel, learned: rotation.Attention, context: LayerContext, methods: Sequence[Method], start: int,
+    model: PreTrainedModel, learned: rotation.Attention, context: LayerContext, methods: Sequence[Method], texts: Sequence[str],
     q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, options: dict[str, Any],
 ) -> Tensor:  # fmt: skip
-    """Attention output [H, T, D] of one row; q [H, T, D], k and v [K, T, D], all unrotated; hidden [1, T, hidden_size]."""
-    dtype = q.dtype
+    """Attention output [H, T, D] of one row; q [H, T, D], k and v [K, T, D], all unrotated; hidden [1, T, hidden_size].
+
+    texts: of its tokens that are no padding.
+    """
+    dtype, start = q.dtype, q.shape[1] - len(texts)
     q, k, v = q.double(), k.double(), v.double()
     k, v = k.repeat_interleave(q.shape[0] // k.shape[0], 0), v.repeat_interleave(q.shape[0] // v.shape[0], 0)
     i, j = torch.arange(q.shape[1])[:, None] - start, torch.arange(q.shape[1])[None] - start
@@ -72,7 +80,10 @@ def _row(
     else:
         for method in methods:
             if isinstance(method, AttentionPolicy | CachePolicy) and method.bands(context) is not None:
-                if isinstance(method, AttentionPolicy):
+                if isinstance(method, AttentionPolicy) and method.info.reads_text:
+                    pairs = 0 if learned.rotation is None else _frequencies(model, learned)[0].shape[-1]
+                    relative, seen = method.reference_by_text(i, j, texts, pairs, context.trained_window)
+                elif isinstance(method, AttentionPolicy):
                     between = method.interpolates_logits
                     relative, seen = method.reference_of(i, j, _vectors(model, learned, q, k, v, scale))
                 else:
@@ -118,12 +129,16 @@ def _pair_logits(
     model: PreTrainedModel, learned: rotation.Attention, context: LayerContext, methods: Sequence[Method], relative: Tensor,
     q: Tensor, k: Tensor, i: Tensor,
 ) -> Tensor:  # fmt: skip
-    """<R(relative) q_i, k_j> for every pair, [H, T, T]; relative [T, T] or [H, T, T]."""
+    """<R(relative) q_i, k_j> for every pair, [H, T, T]; relative [T, T] or [H, T, T], or [T, T, R / 2] for methods that read the text."""
     if learned.rotation is None:
         return q @ k.mT
     if learned.window is None and (mixed := _mixed(model, learned, methods, q, k, i)) is not None:
         return mixed
-    angles, scale = _angles(model, learned, methods, relative, i)
+    if any(method.info.reads_text for method in methods) and learned.window is None:
+        frequencies, scale = _frequencies(model, learned)
+        angles = (relative.double() * frequencies)[None]
+    else:
+        angles, scale = _angles(model, learned, methods, relative, i)
     angles = angles.repeat_interleave(q.shape[0] // angles.shape[0], 0)
     half = angles.shape[-1]
     first, second = _pair(learned.rotation, half)
@@ -170,6 +185,15 @@ def _pair(learned: rotation.Rotation, half: int) -> tuple[slice, slice]:
     return slice(0, 2 * half, 2), slice(1, 2 * half, 2)
 
 
+def _frequencies(model: PreTrainedModel, learned: rotation.Attention) -> tuple[Tensor, Tensor]:
+    """The layer's own frequencies [R / 2] and the factor on cos and sin, in float64."""
+    assert learned.rotation is not None  # noqa: S101 - the callers checked
+    rotary = rotation.rotary_modules(model)[learned.rotation.rotary][2]
+    prefix = f"{learned.rotation.layer_type}_" if learned.rotation.layer_type else ""
+    scale = torch.tensor(getattr(rotary, f"{prefix}attention_scaling"), dtype=torch.float64)
+    return getattr(rotary, f"{prefix}inv_freq").double(), scale
+
+
 def _vectors(model: PreTrainedModel, learned: rotation.Attention, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Vectors:
     def rotated(x: Tensor, positions: Tensor) -> Tensor:
         if learned.rotation is None:
@@ -190,12 +214,10 @@ def _angles(
     """(relative position times frequency [1 | K | H, T, T, R / 2], factor on cos and sin [1 | T, 1, 1]), in float64."""
     assert learned.rotation is not None  # noqa: S101 - the caller checked
     relative = relative[None] if relative.ndim == 2 else relative
-    rotary = rotation.rotary_modules(model)[learned.rotation.rotary][2]
-    prefix = f"{learned.rotation.layer_type}_" if learned.rotation.layer_type else ""
-    frequencies, scale = getattr(rotary, f"{prefix}inv_freq").double(), getattr(rotary, f"{prefix}attention_scaling")
+    frequencies, scale = _frequencies(model, learned)
     dynamic = [method for method in methods if isinstance(method, PositionsMethod) and method.needs_engine]
     if not dynamic or learned.window is not None:
-        return relative[..., None].double() * frequencies, torch.tensor(scale, dtype=torch.float64)
+        return relative[..., None].double() * frequencies, scale
     rope = replace(rope_of(model.config), num_heads=learned.num_kv_heads)
     step, window = dynamic[0].length_step(rope) or 1, rope.trained_window
     lengths = [window if query < window else (query // step + 1) * step for query in i[:, 0].tolist()]
