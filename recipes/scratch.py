@@ -35,6 +35,7 @@ TEXTS = 16  # windows of held-out text
 ROPE, RANDOMIZED, TUNED = "rope", "randomized", "nope+head_temperature"
 METHODS = (
     ROPE, RANDOMIZED, "nope", "nope+alibi", "nope+t5_bias", "nope+cable", f"lex:block_size={WINDOW // 2}", "fope", "rope_alibi",
+    "nope+rpe_family:series=type1",
 )  # fmt: skip
 TUNE_STEPS, TUNE_BATCH, TUNE_RATE = 60, 2, 1e-2  # of the temperatures, on texts of the target length
 METRICS = {

@@ -21,7 +21,7 @@ from torch import Tensor
 from longreach.attention.base import AttentionPolicy
 from longreach.core.bands import LayerContext
 from longreach.core.errors import SpecError
-from longreach.core.method import MethodInfo, at_least
+from longreach.core.method import Claim, MethodInfo, at_least
 
 Logarithm = Callable[[Tensor, float, float], Tensor]  # (distance float64, rate, exponent) -> log of the weight
 
@@ -56,7 +56,18 @@ class RpeFamily(AttentionPolicy):
     rate, exponent: of the series that have them (>= 0).
     """
 
-    info: ClassVar = MethodInfo(title="Exploring Transformer Extrapolation", paper="arXiv:2307.10156", training_free=False)
+    info: ClassVar = MethodInfo(
+        title="Exploring Transformer Extrapolation",
+        paper="arXiv:2307.10156",
+        training_free=False,
+        claims=(
+            Claim(
+                text="models trained with a bias whose series converges keep their perplexity beyond the training length",
+                metric="scratch_rise_8x",
+                at_most=0.0,
+            ),
+        ),
+    )
     series: str
     rate: float | None = None
     exponent: float | None = None
