@@ -5,7 +5,8 @@ from collections import Counter
 
 import pytest
 
-from longreach.models._pieces import MASKED_ROWS, Piece, cut, cut_before, cut_chunks, ragged_apart
+from longreach.models import _pieces
+from longreach.models._pieces import MASKED_ROWS, Piece, cut, cut_before, cut_chunks, ragged_apart, tiles
 
 
 def pairs_of(piece):
@@ -134,3 +135,19 @@ def test_chunks_need_no_masks():
     pieces = [piece for lo, hi in ((0, 0), (1, 1), (2, None)) for piece in cut_chunks(0, 1000, lo, hi, 96, 0, 0)]
     assert {piece.shape for piece in pieces} == {"lower", "rectangle"}
     assert len(pieces) == 11 + 10 + 9
+
+
+def test_tiles_hold_what_the_pieces_hold_and_stay_small(monkeypatch):
+    monkeypatch.setattr(_pieces, "_TILE_ROWS", 5)
+    monkeypatch.setattr(_pieces, "_TILE_KEYS", 7)
+    choose = random.Random(1)
+    for _ in range(500):
+        q0, lo = choose.randint(0, 40), choose.choice([0, 0, choose.randint(0, 20)])
+        q1, hi, first = (
+            q0 + choose.randint(1, 40),
+            choose.choice([None, lo + choose.randint(0, 40)]),
+            choose.choice([0, choose.randint(0, 40)]),
+        )
+        found = list(tiles(cut(q0, q1, lo, hi, first)))
+        assert all(tile.shape in ("rectangle", "masked") and tile.q1 - tile.q0 <= 5 and tile.k1 - tile.k0 <= 7 for tile in found)
+        assert_holds(found, band(q0, q1, lo, hi, first), q0, q1, first)

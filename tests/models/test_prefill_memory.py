@@ -5,6 +5,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+import longreach
 from longreach.attention.base import AttentionPolicy
 from longreach.core import registry
 from longreach.models.apply import apply
@@ -35,7 +36,7 @@ def largest(model, length):
 
 @pytest.mark.parametrize("method", METHODS, ids=str)
 def test_the_largest_tensor_grows_no_faster_than_the_text(method):
-    model = tiny_model(max_position_embeddings=32, num_hidden_layers=1)
+    model = longreach.equip(tiny_model(max_position_embeddings=32, num_hidden_layers=1), method)
     with apply(model, method), torch.no_grad():
         short, long = largest(model, 256), largest(model, 1024)
     assert long <= 4.5 * short, f"{long} numbers for 1024 tokens, {short} for 256"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 MASKED_ROWS = 256  # queries of a tile that needs a mask: bounds the mask's memory
-_TILE_KEYS = 2048  # keys of a tile that needs a bias, which is one number for each head
+_TILE_ROWS, _TILE_KEYS = 128, 1024  # of a tile that needs a bias: one number for each head, query and key
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +72,8 @@ def tiles(pieces: Iterable[Piece]) -> Iterator[Piece]:
     """Cut into tiles of bounded size, `rectangle` or `masked`."""
     for piece in pieces:
         shape: Literal["rectangle", "masked"] = "rectangle" if piece.shape == "rectangle" else "masked"
-        for q0 in range(piece.q0, piece.q1, MASKED_ROWS):
-            q1 = min(q0 + MASKED_ROWS, piece.q1)
+        for q0 in range(piece.q0, piece.q1, _TILE_ROWS):
+            q1 = min(q0 + _TILE_ROWS, piece.q1)
             first, last = piece.k0, piece.k1
             if piece.shape == "lower":
                 last = min(last, piece.k0 + q1 - piece.q0)

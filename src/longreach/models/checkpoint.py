@@ -231,7 +231,8 @@ def _config(folder: Path, label: str, *, trust_remote_code: bool, decoder_only: 
     # Some configs (BERT, Llama) serve several kinds of model; then the class that was saved decides.
     usual = getattr(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], "__name__", "") if causal else ""
     if not causal or (named and not any(name == usual or name.endswith(("ForCausalLM", "LMHeadModel")) for name in named)):
-        raise CheckpointError(f"{label} is not a causal language model, nor an encoder-decoder that writes (it is {what})")
+        either = "" if decoder_only else ", nor an encoder-decoder that writes"
+        raise CheckpointError(f"{label} is not a causal language model{either} (it is {what})")
     return config
 
 

@@ -159,8 +159,9 @@ def _mixed(
 ) -> Tensor | None:
     """The logits [H, T, T] where every pair of dimensions is turned by a sum over frequencies, which no distance tells; else None."""
     assert learned.rotation is not None  # noqa: S101 - the caller checked
-    rope = replace(rope_of(model.config), num_heads=learned.num_kv_heads)
-    mixtures = [mix for method in methods if isinstance(method, PositionsMethod) and (mix := method.mixture(rope)) is not None]
+    mixing = [method for method in methods if isinstance(method, PositionsMethod) and method.info.per_head]
+    rope = replace(rope_of(model.config), num_heads=learned.num_kv_heads) if mixing else None
+    mixtures = [mix for method in mixing if rope is not None and (mix := method.mixture(rope)) is not None]
     if not mixtures:
         return None
     angles, factor = _angles(model, learned, methods, i, i)  # [K, T, 1, R / 2]
