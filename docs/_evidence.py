@@ -129,7 +129,7 @@ def _number(value: Any) -> str:
 
 
 def _lengths(rows: Sequence[Cells]) -> list[str]:
-    """Two tables for each model: loss and retrieval."""
+    """Two tables for each model: loss, and retrieval or, where none was measured, the loss itself."""
     parts = [
         "All methods that need no training, each with its first suggestion for the length; at the trained window (1x) with that for the "
         "longest length, so that what it costs short texts shows. The tables name each by that setting. Speed depends on the machine: "
@@ -139,14 +139,23 @@ def _lengths(rows: Sequence[Cells]) -> list[str]:
         own = [row for row in rows if row["model"] == model]
         texts, prompts = (max(row[name] for row in own) for name in ("texts", "prompts"))
         data, command = own[0]["data"], own[0]["command"]
-        parts += [
-            f"### {model}",
-            f"`{command}`: {texts} texts and {prompts} prompts of {data} at each length.",
-            "Loss of the last octave, above that of the stock model on the same tokens inside its window, nats a token:",
-            _by_length(own, "rise", loss_cell, lowest_first=True),
-            "Needles found:",
-            _by_length(own, "found", found_cell, lowest_first=False),
-        ]
+        parts.append(f"### {model}")
+        if prompts:
+            parts += [
+                f"`{command}`: {texts} texts and {prompts} prompts of {data} at each length.",
+                "Loss of the last octave, above that of the stock model on the same tokens inside its window, nats a token:",
+                _by_length(own, "rise", loss_cell, lowest_first=True),
+                "Needles found:",
+                _by_length(own, "found", found_cell, lowest_first=False),
+            ]
+        else:
+            parts += [
+                f"`{command}`: a model for each method, trained from scratch under it; {texts} texts of {data}.",
+                "Loss of the last octave, nats a token:",
+                _by_length(own, "loss", lambda row: f"{row['loss']:.3f}", lowest_first=True),
+                "The same above that of the same model on the same tokens inside its window:",
+                _by_length(own, "rise", loss_cell, lowest_first=True),
+            ]
     return parts
 
 

@@ -9,6 +9,7 @@ on when the same command is given again.
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrai
 
 import longreach
 from longreach.core.spec import parse
-from longreach.evaluation.evidence import Finding, claim_row, counted, describe, write
+from longreach.evaluation.choice import by_text
+from longreach.evaluation.evidence import Finding, bounds, claim_row, counted, describe, write
 from longreach.evaluation.intervals import mean_interval
 from longreach.evaluation.measure import measure, parse_tasks
 from longreach.evaluation.rows import Row, Rows
@@ -154,6 +156,20 @@ def evidence(found: dict[str, list[Row]], names: Sequence[str], command: str) ->
     return rows
 
 
+def by_length(found: dict[str, list[Row]], names: Sequence[str], facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """A row for each method and length, of the last octave up to it: the loss, and its rise above the same tokens inside the window."""
+    rows = []
+    for name in names:
+        for times in (1, 2, 4, 8):
+            losses = by_text(row for row in found[name] if row.length == times * WINDOW)
+            rises = rise(found, name, times) if times > 1 else dict.fromkeys(losses, 0.0)
+            interval = bounds(mean_interval(list(rises.values())), "rise", "rise_low", "rise_high")
+            unknown = dict.fromkeys(("found", "found_low", "found_high", "tokens_per_s", "peak_bytes"))
+            numbers = {"texts": len(losses), "prompts": 0, "forgets": False, "loss": fmean(losses.values()), **interval, **unknown}
+            rows.append({**facts, "method": name, "setting": name, "length": times * WINDOW, **numbers})
+    return rows
+
+
 def main() -> None:
     """Train each, measure each, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -180,12 +196,16 @@ def main() -> None:
     show(found)
     if ROPE in names:
         command = f"python recipes/scratch.py --data FOLDER --tokens {args.tokens}"
-        told = evidence(found, [*names, *([TUNED] if "nope" in names else [])], command)
+        names += [TUNED] if "nope" in names else []
+        told = evidence(found, names, command)
         for row in told:
             print(f"{row['method']}: {row['metric']} {row['number']:.3g} ({row['low']:.3g} to {row['high']:.3g}): {row['verdict']}")
         if args.evidence:
             words = f"{config.tokens / 1e6:g}M tokens of public-domain books, a model for each method"
-            write(args.evidence, describe(LlamaForCausalLM(model_config(tokenizer)), name=MODEL, trained_on=words), told)
+            about = describe(LlamaForCausalLM(model_config(tokenizer)), name=MODEL, trained_on=words)
+            write(args.evidence, about, told)
+            facts = {"model": MODEL, "window": WINDOW, "data": "held-out books", "command": command}
+            write(args.evidence, about, by_length(found, names, facts), "lengths")
 
 
 if __name__ == "__main__":
