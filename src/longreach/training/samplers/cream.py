@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from longreach.core.errors import InputError, SpecError
-from longreach.core.method import MethodInfo
+from longreach.core.method import Claim, MethodInfo
 from longreach.training.samplers.base import Array, Geometry, PositionSampler
 
 
@@ -27,6 +27,13 @@ class Cream(PositionSampler):
         '"Middle" Enhancement',
         paper="arXiv:2406.07138",
         training_free=False,
+        claims=(
+            Claim(
+                text="extends to 256k on 4k sequences, better than PoSE",
+                metric="sampler_above_pose",
+                at_most=0.0,
+            ),
+        ),
     )
     sigma: float = 3.0
 

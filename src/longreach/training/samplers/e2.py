@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from longreach.core.errors import InputError
-from longreach.core.method import MethodInfo, at_least
+from longreach.core.method import Claim, MethodInfo, at_least
 from longreach.training.samplers.base import Array, Geometry, PositionSampler
 
 
@@ -21,7 +21,16 @@ class E2(PositionSampler):
     """Args: sinks: first tokens that the offset does not move (paper: 4, equation 7; at least 0)."""
 
     info: ClassVar = MethodInfo(
-        title="E^2-LLM: Efficient and Extreme Length Extension of Large Language Models", paper="arXiv:2401.06951", training_free=False
+        title="E^2-LLM: Efficient and Extreme Length Extension of Large Language Models",
+        paper="arXiv:2401.06951",
+        training_free=False,
+        claims=(
+            Claim(
+                text="one training on short sequences serves all lengths, close to training at each",
+                metric="sampler_above_full",
+                at_most=0.05,
+            ),
+        ),
     )
     uniform_scaling: ClassVar = True
     sinks: int = 4

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from longreach.core.method import MethodInfo
+from longreach.core.method import Claim, MethodInfo
 from longreach.training.samplers.base import Array, Geometry, PositionSampler
 
 
@@ -20,7 +20,16 @@ class Randomized(PositionSampler):
     """Has no settings."""
 
     info: ClassVar = MethodInfo(
-        title="Randomized Positional Encodings Boost Length Generalization of Transformers", paper="arXiv:2305.16843", training_free=False
+        title="Randomized Positional Encodings Boost Length Generalization of Transformers",
+        paper="arXiv:2305.16843",
+        training_free=False,
+        claims=(
+            Claim(
+                text="positions drawn from a longer range generalize to its length",
+                metric="sampler_below_untuned",
+                at_least=0.0,
+            ),
+        ),
     )
 
     def sample(self, rng: np.random.Generator, geometry: Geometry) -> tuple[Array, Array]:
