@@ -1,4 +1,4 @@
-"""Tunes one model with each position sampler, on as many tokens each, and compares how they read beyond the window.
+"""Tunes one model with each position sampler, and under HARPE, on as many tokens each, and compares how they read beyond the window.
 
     python recipes/samplers.py --data FOLDER --model FOLDER [--steps 150] [--work DIR] [--evidence FOLDER]
 
@@ -34,15 +34,25 @@ METRICS = {
     "sampler_above_pose": "loss at 4 to 8 windows above that of training with pose on as many tokens, nats a token",
     "sampler_below_untuned": "loss at 4 to 8 windows below that under the same positions without training, nats a token",
 }
+HARPE = "harpe:base_min=20000,base_max=500000"  # around the base that NTK-aware scaling gives a base of 10000 for 8 windows
 PLAIN = "the plain model, inside its window"
 
 
-def config(sampler: str, window: int, steps: int) -> TuneConfig:
+def runs() -> dict[str, tuple[str, str]]:
+    """Method -> the sampler and the spec that it is trained with."""
+    found = {}
+    for sampler in registry.names("sampler"):
+        usual = "linear" if position_sampler(sampler).uniform_scaling else "yarn"
+        found[sampler] = (sampler, f"{usual}:factor={TIMES}")
+    return found | {"harpe": ("full_length", HARPE)}
+
+
+def config(sampler: str, method: str, window: int, steps: int) -> TuneConfig:
     """A run of as many tokens as every other."""
     whole = sampler == "full_length"
     return TuneConfig(
-        target=TIMES * window, sampler=sampler, steps=steps, batch_size=BATCH // TIMES if whole else BATCH, lr=RATE, full=True,
-        mixture={"long": 0.8, "short": 0.2}, warmup=0.05,
+        target=TIMES * window, method=method, sampler=sampler, steps=steps, batch_size=BATCH // TIMES if whole else BATCH, lr=RATE,
+        full=True, mixture={"long": 0.8, "short": 0.2}, warmup=0.05,
     )  # fmt: skip
 
 
@@ -53,38 +63,35 @@ def losses(name: str, data: Path, folder: str, steps: int, work: Path, rows: Row
     window = window_of(longreach.load(folder).model)
     common: dict[str, Any] = {"text": valid, "windows": TEXTS, "to": TIMES * window, "trained_window": window, "rows": rows}
     found = {PLAIN: measure(*longreach.load(folder), name=name, tasks=parse_tasks(f"loss_inside:window_size={window}"), **common)}
-    for sampler in registry.names("sampler"):
+    for label, (sampler, method) in runs().items():
         model, tokenizer = longreach.load(folder)
-        run = work / sampler
+        run = work / label
         run.mkdir(parents=True, exist_ok=True)
-        usual = "linear" if position_sampler(sampler).uniform_scaling else "yarn"
-        method = f"{usual}:factor={TIMES}"
         found[f"untuned, {method}"] = measure(model, tokenizer, name=name, tasks=parse_tasks("loss"), method=method, **common)
-        tuned = tune(model, tokenizer, texts, config(sampler, window, steps), run, held_out=valid)
-        print(f"{sampler}: short loss {tuned.gate.rise:+.2%}", flush=True)
-        told: dict[str, Any] = {"name": f"{name}, {sampler}, {steps} steps", "tasks": parse_tasks("loss"), "method": tuned.plan.spec}
-        found[sampler] = measure(tuned.model, tokenizer, **told, **common)
+        tuned = tune(model, tokenizer, texts, config(sampler, method, window, steps), run, held_out=valid)
+        print(f"{label}: short loss {tuned.gate.rise:+.2%}", flush=True)
+        told: dict[str, Any] = {"name": f"{name}, {label}, {steps} steps", "tasks": parse_tasks("loss"), "method": tuned.plan.spec}
+        found[label] = measure(tuned.model, tokenizer, **told, **common)
     return found
 
 
 def evidence(found: dict[str, list[Row]], name: str, window: int, steps: int) -> list[dict[str, Any]]:
     """A row of the evidence table for each claim of each sampler."""
     rows = []
-    for sampler in registry.names("sampler"):
-        usual = "linear" if position_sampler(sampler).uniform_scaling else "yarn"
+    for label, (sampler, method) in runs().items():
         others = {
             "sampler_rise": found[PLAIN], "sampler_above_full": found["full_length"], "sampler_above_pose": found["pose"],
-            "sampler_below_untuned": found[f"untuned, {usual}:factor={TIMES}"],
+            "sampler_below_untuned": found[f"untuned, {method}"],
         }  # fmt: skip
-        for claim in registry.get(sampler).info.claims:
-            sides = (found[sampler], others[claim.metric])
+        for claim in registry.get(label).info.claims:
+            sides = (found[label], others[claim.metric])
             first, second = reversed(sides) if claim.metric == "sampler_below_untuned" else sides
             by = differences(first, second, lambda row: row.length == TIMES * window)
-            finding = Finding(spec=sampler, interval=mean_interval(list(by.values())), of=counted(by, "text"))
-            setting = f"`{sampler}`, {usual}:factor={TIMES}, {window} to {TIMES * window} tokens, {steps} steps of {BATCH * window}"
+            finding = Finding(spec=label, interval=mean_interval(list(by.values())), of=counted(by, "text"))
+            setting = f"`{sampler}`, {method}, {window} to {TIMES * window} tokens, {steps} steps of {BATCH * window}"
             command = f"python recipes/samplers.py --data FOLDER --model FOLDER --steps {steps}"
             facts = {"setting": setting, "metric": METRICS[claim.metric], "command": command}
-            rows.append(claim_row(sampler, claim, finding, model=name, data="held-out books", **facts))
+            rows.append(claim_row(label, claim, finding, model=name, data="held-out books", **facts))
     return rows
 
 

@@ -20,6 +20,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrai
 
 import longreach
 from longreach.core.spec import parse
+from longreach.data.stdlib import stdlib_text
 from longreach.evaluation.choice import by_text
 from longreach.evaluation.evidence import Finding, bounds, claim_row, counted, describe, write
 from longreach.evaluation.intervals import mean_interval
@@ -34,16 +35,17 @@ WINDOW, TARGET = 128, 1024
 NAME = "Llama, 1.6M parameters"  # in the rows of what was measured
 MODEL = "llama-scratch"  # in the docs
 TEXTS = 16  # windows of held-out text
-ROPE, RANDOMIZED, TUNED = "rope", "randomized", "nope+head_temperature"
+ROPE, RANDOMIZED, TUNED, PREFIX = "rope", "randomized", "nope+head_temperature", "ntk_attention"
 METHODS = (
     ROPE, RANDOMIZED, "nope", "nope+alibi", "nope+t5_bias", "nope+cable", f"lex:block_size={WINDOW // 2}", "fope", "rope_alibi",
     "nope+rpe_family:series=type1",
 )  # fmt: skip
-TUNE_STEPS, TUNE_BATCH, TUNE_RATE = 60, 2, 1e-2  # of the temperatures, on texts of the target length
+TUNE_STEPS, TUNE_TOKENS, TUNE_RATE = 60, 2 * TARGET, 1e-2  # of weights that methods have of their own
 METRICS = {
     "scratch_rise_8x": "loss at 4 to 8 times the training length above that of the same tokens read inside it, nats a token",
     "scratch_rise_2x_below_rope": "that rise at 1 to 2 times the training length, above that of rotary positions",
     "scratch_rise_8x_below_rope": "that rise at 4 to 8 times the training length, above that of rotary positions",
+    "scratch_prefix_gain": "loss on Python source inside the window, below that of the same model without the prefix, nats a token",
     "scratch_tuned_gain_8x": "loss at 4 to 8 times the training length, below that of the same model without, nats a token",
 }
 
@@ -95,23 +97,33 @@ def randomized_positions(config: PretrainConfig) -> Any:
     return positions
 
 
-def tuned_temperatures(model: PreTrainedModel, ids: Ids) -> PreTrainedModel:
-    """The model with a temperature for each head, trained on texts of the target length; nothing else of it is."""
-    spec = spec_of(TUNED, model)
+def tuned(model: PreTrainedModel, ids: Ids, spec: str, length: int) -> PreTrainedModel:
+    """The model with the weights that a method has of its own, trained on texts of `length` tokens; nothing else of it is."""
     longreach.equip(model, spec)
-    temperatures = list(own_weights(model).values())
-    optimizer = torch.optim.AdamW(temperatures, lr=TUNE_RATE, weight_decay=0)
+    weights = list(own_weights(model).values())
+    optimizer = torch.optim.AdamW(weights, lr=TUNE_RATE, weight_decay=0)
     with longreach.apply(model, spec):
         for step in range(TUNE_STEPS):
-            starts = np.random.default_rng((2, step)).integers(0, len(ids) - TARGET, size=TUNE_BATCH)
-            batch = torch.tensor(np.stack([ids[start : start + TARGET] for start in starts]))
+            starts = np.random.default_rng((2, step)).integers(0, len(ids) - length, size=TUNE_TOKENS // length)
+            batch = torch.tensor(np.stack([ids[start : start + length] for start in starts]))
             loss = model(batch, labels=batch, use_cache=False).loss
-            for weight, gradient in zip(temperatures, torch.autograd.grad(loss, temperatures), strict=True):
+            for weight, gradient in zip(weights, torch.autograd.grad(loss, weights), strict=True):
                 weight.grad = gradient
             optimizer.step()
             if step % 20 == 0:
-                print(f"temperatures: step {step} loss {loss.item():.3f}", flush=True)
+                print(f"{spec}: step {step} loss {loss.item():.3f}", flush=True)
     return model
+
+
+def learned_prefix(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Rows) -> dict[str, list[Row]]:
+    """Rows of the loss on Python source inside the window, without a prefix and with one that was trained on other source."""
+    common: dict[str, Any] = {
+        "text": stdlib_text("held-out"), "windows": TEXTS, "to": TARGET, "lengths": (WINDOW,), "trained_window": WINDOW, "rows": rows,
+        "tasks": parse_tasks("loss"),
+    }  # fmt: skip
+    found = {"source": measure(model, tokenizer, name=f"{NAME}, {ROPE}", **common)}
+    tuned(model, encode(tokenizer, [stdlib_text("train")], 1_000_000), PREFIX, WINDOW)
+    return found | {f"source, {PREFIX}": measure(model, tokenizer, name=f"{NAME}, {PREFIX}", method=PREFIX, **common)}
 
 
 def losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, text: str, rows: Rows) -> dict[str, list[Row]]:
@@ -135,6 +147,17 @@ def above(found: dict[str, list[Row]], name: str, times: int) -> dict[str, float
     return {text: loss - rotary[text] for text, loss in rise(found, name, times).items()}
 
 
+def difference(found: dict[str, list[Row]], name: str, metric: str) -> dict[str, float]:
+    """By text: the number that a metric asks for."""
+    if metric == "scratch_rise_8x":
+        return rise(found, name, 8)
+    if metric == "scratch_prefix_gain":
+        return differences(found["source"], found[f"source, {PREFIX}"], lambda row: True)
+    if metric == "scratch_tuned_gain_8x":
+        return differences(found["nope"], found[name], lambda row: row.length == TARGET)
+    return above(found, name, 2 if metric == "scratch_rise_2x_below_rope" else 8)
+
+
 def evidence(found: dict[str, list[Row]], names: Sequence[str], command: str) -> list[dict[str, Any]]:
     """A row of the evidence table for each claim that these models can show."""
     rows = []
@@ -143,15 +166,11 @@ def evidence(found: dict[str, list[Row]], names: Sequence[str], command: str) ->
         for claim in method.info.claims if method is not None else ():
             if method is None or claim.metric not in METRICS:
                 continue
-            by: dict[str, float] = {
-                "scratch_rise_8x": lambda name=name: rise(found, name, 8),
-                "scratch_rise_2x_below_rope": lambda name=name: above(found, name, 2),
-                "scratch_rise_8x_below_rope": lambda name=name: above(found, name, 8),
-                "scratch_tuned_gain_8x": lambda name=name: differences(found["nope"], found[name], lambda row: row.length == TARGET),
-            }[claim.metric]()
+            by = difference(found, name, claim.metric)
             finding = Finding(spec=name, interval=mean_interval(list(by.values())), of=counted(by, "text"))
-            setting = f"`{name}`, trained on {WINDOW}, read to {TARGET} tokens"
-            facts = {"model": MODEL, "data": "held-out books", "setting": setting, "metric": METRICS[claim.metric], "command": command}
+            setting = f"`{name}`, trained on {WINDOW}, read to {WINDOW if name == PREFIX else TARGET} tokens"
+            data = "held-out standard library" if name == PREFIX else "held-out books"
+            facts = {"model": MODEL, "data": data, "setting": setting, "metric": METRICS[claim.metric], "command": command}
             rows.append(claim_row(method.name(), claim, finding, **facts))
     return rows
 
@@ -192,12 +211,14 @@ def main() -> None:
         model = trained(name, tokenizer, ids, config, args.work, held_out)
         found |= losses(model, tokenizer, name, valid, rows)
         if name == "nope":
-            found |= losses(tuned_temperatures(model, ids), tokenizer, TUNED, valid, rows)
+            found |= losses(tuned(model, ids, spec_of(TUNED, model), TARGET), tokenizer, TUNED, valid, rows)
     show(found)
+    if ROPE in names:
+        found |= learned_prefix(trained(ROPE, tokenizer, ids, config, args.work, held_out), tokenizer, rows)
     if ROPE in names:
         command = f"python recipes/scratch.py --data FOLDER --tokens {args.tokens}"
         names += [TUNED] if "nope" in names else []
-        told = evidence(found, names, command)
+        told = evidence(found, [*names, PREFIX], command)
         for row in told:
             print(f"{row['method']}: {row['metric']} {row['number']:.3g} ({row['low']:.3g} to {row['high']:.3g}): {row['verdict']}")
         if args.evidence:

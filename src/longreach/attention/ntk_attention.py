@@ -16,7 +16,7 @@ from torch.nn.functional import elu
 
 from longreach.attention.base import AttentionPolicy
 from longreach.core.bands import LayerContext
-from longreach.core.method import MethodInfo
+from longreach.core.method import Claim, MethodInfo
 
 _FIRST_MASS = 1e-3  # of each feature before training; the exponentials of a text's logits are about 1
 
@@ -25,7 +25,18 @@ _FIRST_MASS = 1e-3  # of each feature before training; the exponentials of a tex
 class NtkAttention(AttentionPolicy):
     """Has no settings."""
 
-    info: ClassVar = MethodInfo(title="Toward Infinite-Long Prefix in Transformer", paper="arXiv:2406.14036", training_free=False)
+    info: ClassVar = MethodInfo(
+        title="Toward Infinite-Long Prefix in Transformer",
+        paper="arXiv:2406.14036",
+        training_free=False,
+        claims=(
+            Claim(
+                text="a frozen model learns a task from head_dim^2 + head_dim weights a head, as well as with LoRA",
+                metric="scratch_prefix_gain",
+                at_least=0.0,
+            ),
+        ),
+    )
 
     def weights(self, layer: LayerContext) -> dict[str, Tensor]:
         """`total` [H, D, D] (Z: the sum of features times values) and `mass` [H, D] (k: the sum of features)."""

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from longreach.core.errors import SpecError
-from longreach.core.method import MethodInfo, format_value
+from longreach.core.method import Claim, MethodInfo, format_value
 from longreach.positions.base import PositionsMethod, Rope
 
 
@@ -29,6 +29,13 @@ class Harpe(PositionsMethod):
         training_free=False,
         changes_positions=True,
         per_head=True,
+        claims=(
+            Claim(
+                text="one training at the target length does as well as training in stages under a base that grows",
+                metric="sampler_above_full",
+                at_most=0.05,
+            ),
+        ),
     )
     base_min: float
     base_max: float
