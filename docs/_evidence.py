@@ -212,7 +212,8 @@ def _written(kind: str, words: str, evidence: Evidence) -> str:
     if kind == "reach":
         return f"\n{_reach([row for row in evidence.lengths if row['model'] == words])}\n"
     method, *rest = words.split()
-    if unknown := [name for name in method.split("+") if name != "stock" and name not in registry.names()]:
+    named = [part.partition(":")[0] for part in method.split("+")]
+    if unknown := [name for name in named if name != "stock" and name not in registry.names()]:
         raise ValueError(f"the marker <!-- {kind} {words} --> names no method: {', '.join(unknown)}")
     if kind == "claims":
         return "; ".join(_in_words(row) for row in evidence.claims if row["method"] == method) or _MISSING
