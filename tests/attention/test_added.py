@@ -147,6 +147,14 @@ def test_weights_are_saved_beside_the_checkpoint(tmp_path):
         longreach.load(folder)
 
 
+def test_weights_are_kept_whichever_method_a_checkpoint_is_for(tmp_path):
+    model = with_weights(tiny_model(), Cable())
+    folder = longreach.save(model, tokenizer(), tmp_path / "model")
+    again = own_weights(longreach.load(folder).model)
+    assert again.keys() == own_weights(model).keys()
+    assert all(torch.equal(again[name], weight) for name, weight in own_weights(model).items())
+
+
 def test_equipping_twice_keeps_what_is_there():
     model = with_weights(tiny_model(), Cable())
     before = {name: value.clone() for name, value in own_weights(model).items()}

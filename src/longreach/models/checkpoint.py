@@ -39,7 +39,7 @@ from longreach.models.export import edited, table_record, verify_export
 from longreach.models.lasting import as_loaded, keep
 from longreach.models.record import MARKER, Record, fitted_in, read_record, stack_of
 from longreach.models.rope_config import FULL, SCALED_BY, rope_of, with_rope
-from longreach.models.weights import OWN_WEIGHTS, equip, load_weights, own_weights
+from longreach.models.weights import OWN_WEIGHTS, load_weights, own_weights
 from longreach.models.window import stated_window, trained_window, window_of
 from longreach.positions.base import TableMethod, positions_of
 
@@ -107,9 +107,8 @@ def load(
     model.eval()
     vars(model).update(longreach_record=record, longreach_stored=None if weights.pickled or quantized else weights.stored)
     remember_tokenizer(model, tokenizer)
-    if record is not None and record.method:
-        with _one_line(label):
-            load_weights(equip(model, record.method), folder / OWN_WEIGHTS)
+    with _one_line(label):
+        load_weights(model, folder / OWN_WEIGHTS, None if record is None else record.method)
     if record is not None and record.method and not record.exported and apply_method:
         keep(model, record)
         tokenizer.model_max_length = record.target

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -89,16 +88,24 @@ def own_weights(model: PreTrainedModel) -> dict[str, Tensor]:
     return {name: value for name, value in model.named_parameters() if f".{HOLDER}." in name}
 
 
-def load_weights(model: PreTrainedModel, file: Path) -> None:
-    """Take the methods' weights from a file that a checkpoint was saved with.
+def load_weights(model: PreTrainedModel, file: Path, method: str | None) -> None:
+    """Give the model the methods' weights that a checkpoint was saved with, whichever method it is for.
 
-    Raises: CheckpointError where it lacks some.
+    Raises: CheckpointError where `file` lacks some that `method` needs, or holds some that the model has no place for.
     """
-    if not (own := own_weights(model)):
-        return
     stored = load_file(file) if file.is_file() else {}
-    if missing := own.keys() - stored.keys():
+    for name, value in stored.items():
+        path, _, rest = name.partition(f".{HOLDER}.")
+        of, _, weight = rest.partition(".")
+        try:
+            module = model.get_submodule(path)
+        except AttributeError:
+            raise CheckpointError(f"{file} holds {name}, which this model has no place for") from None
+        if not isinstance(getattr(module, HOLDER, None), nn.ModuleDict):
+            module.add_module(HOLDER, nn.ModuleDict())
+        holder: Any = getattr(module, HOLDER)
+        if of not in holder:
+            holder[of] = nn.ParameterDict()
+        holder[of][weight] = nn.Parameter(value.to(dtype=model.dtype, device=model.device))
+    if missing := own_weights(equip(model, method or ())).keys() - stored.keys():
         raise CheckpointError(f"{file} lacks {len(missing)} of the methods' weights (the first: {min(missing)}); it is not whole")
-    with torch.no_grad():
-        for name, parameter in own.items():
-            parameter.copy_(stored[name])

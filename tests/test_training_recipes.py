@@ -1,0 +1,53 @@
+"""The recipes that train models for the evidence table run from end to end, in small."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from longreach.data.stdlib import stdlib_text
+
+RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+
+
+@pytest.fixture
+def data(tmp_path):
+    text = stdlib_text("held-out")
+    for split, part in (("train", text[:400_000]), ("valid", text[400_000:700_000])):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        (tmp_path / "data" / split / "one.txt").write_text(part, encoding="utf-8")
+    return tmp_path / "data"
+
+
+def run(name, monkeypatch, *arguments, **smaller):
+    monkeypatch.syspath_prepend(RECIPES)
+    module = __import__(name)
+    for constant, value in smaller.items():
+        monkeypatch.setattr(module, constant, value)
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    module.main()
+
+
+def rows(file):
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_models_from_scratch_are_compared_and_then_tuned_by_samplers(tmp_path, data, monkeypatch, capsys):
+    out = tmp_path / "evidence"
+    given = ("--data", data, "--tokens", "0.005M", "--work", tmp_path / "work", "--evidence", out)
+    run("scratch", monkeypatch, *given, "--methods", "rope", "nope", "nope+cable", TEXTS=2, TUNE_STEPS=1)
+    assert [row["method"] for row in rows(out / "llama-scratch.jsonl")] == ["nope", "cable", "head_temperature", "ntk_attention"]
+    lengths = rows(out / "lengths" / "llama-scratch.jsonl")
+    assert {row["length"] for row in lengths if row["method"] == "nope+cable"} == {128, 256, 512, 1024}
+    assert all(row["loss"] > 0 for row in lengths)
+    printed = capsys.readouterr().out
+    run("scratch", monkeypatch, *given, "--methods", "rope", "nope", "nope+cable", TEXTS=2, TUNE_STEPS=1)
+    again = capsys.readouterr().out
+    assert "bits_per_byte" in printed
+    assert "bits_per_byte" not in again, "what was trained is trained again"
+    run("samplers", monkeypatch, "--data", data, "--model", tmp_path / "work" / "rope", "--steps", 1, "--work", tmp_path / "runs",
+        "--evidence", out, TEXTS=2)  # fmt: skip
+    found = {row["method"]: row for row in rows(out / "llama-scratch-tuned.jsonl")}
+    assert set(found) == {"cream", "e2", "full_length", "harpe", "pose", "randomized", "segmented"}
+    assert all(row["low"] <= row["number"] <= row["high"] for row in found.values())
