@@ -17,7 +17,7 @@ from longreach.attention.alibi import alibi_slopes
 from longreach.attention.base import AttentionPolicy
 from longreach.core.bands import LayerContext
 from longreach.core.errors import SpecError
-from longreach.core.method import MethodInfo
+from longreach.core.method import Claim, MethodInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,13 @@ class RopeAlibi(AttentionPolicy):
         title="The Nature of Mathematical Modeling and Probabilistic Optimization Engineering in Generative AI",
         paper="arXiv:2410.18441",
         training_free=False,
+        claims=(
+            Claim(
+                text="proposed as a combination of RoPE and ALiBi; the abstract states no result",
+                metric="scratch_rise_8x_below_rope",
+                at_most=0.0,
+            ),
+        ),
     )
     strength: float = 1
 
