@@ -34,6 +34,7 @@ from longreach.models.reading import CHUNK
 
 SAMPLES = 8  # prompts of each depth: with fewer than 35 in all, no share can be told to be at least 0.9
 _CODE_TEXTS, _CODE_WINDOWS = 4, 8  # texts of source code to read, and how many trained windows of each
+RECALLS = 0.5  # share of needles that a model has to find inside its window, for retrieval beyond to say anything
 RANKING = 2  # as many tell which setting of a method is its best
 
 
@@ -67,6 +68,12 @@ class Bench:
     def answers(self, spec: str, samples: int = SAMPLES) -> dict[str, bool]:
         """By prompt of the target length."""
         return self.subject.answers(spec, self.subject.to, samples)
+
+    def check_recall(self) -> None:
+        """Raise LeftOut for a model that cannot recall: then no method can make it find what lies beyond its window."""
+        inside = found_share(self.subject.answers("", self.subject.window, RANKING)).mean
+        if inside < RECALLS:
+            raise LeftOut(f"the plain model finds {inside:.2f} of the needles inside its window")
 
     def stacked(self, name: str) -> tuple[str, str]:
         """A method on top of the best one that it improves, and that one alone."""
@@ -120,6 +127,7 @@ def _rise_share(name: str, bench: Bench) -> Finding:
 
 @metric("retrieval", "share of needles found at the target length")
 def _retrieval(name: str, bench: Bench) -> Finding:
+    bench.check_recall()
     spec = bench.best(bench.settings(name))
     answers = bench.answers(spec)
     return Finding(spec=spec, interval=found_share(answers), of=counted(answers, "prompt"))
@@ -127,6 +135,7 @@ def _retrieval(name: str, bench: Bench) -> Finding:
 
 @metric("retrieval_gain", "share of needles found at the target length, above that of the method it is stacked on")
 def _retrieval_gain(name: str, bench: Bench) -> Finding:
+    bench.check_recall()
     spec, alone = bench.stacked(name)
     both, before = bench.answers(spec), bench.answers(alone)
     pairs = [(found, before[prompt]) for prompt, found in both.items()]
