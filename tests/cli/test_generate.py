@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -194,13 +195,15 @@ def start(folder, *arguments, **options):
 
 
 def test_text_streams_without_end_and_ctrl_c_ends_it(folder):
-    process = start(folder, "--prompt", PROMPT, "--method", "sinks:window_size=16")
+    # A shell that starts its jobs in the background lets them ignore Ctrl-C, and what they start, too.
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = start(folder, "--prompt", PROMPT, "--method", "sinks:window_size=16", preexec_fn=listening)
     try:
         head = b""
         while len(head) < 12:
             head += process.stdout.read(12)
         process.send_signal(signal.SIGINT)
-        tail, err = process.communicate(timeout=600)
+        tail, err = process.communicate(timeout=60)
     finally:
         process.kill()
     assert process.returncode == 130
