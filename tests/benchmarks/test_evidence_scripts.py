@@ -78,6 +78,8 @@ def test_a_tuned_model_can_be_shown_alone(call, folder):
 
 
 def test_every_claim_gets_an_interval_and_a_verdict_or_a_reason(call, folder, monkeypatch):
+    assert "self_extend: the plain model finds 0." in call("evidence"), "no retrieval is claimed of a model that cannot recall"
+    monkeypatch.setattr(importlib.import_module("evidence"), "RECALLS", 0.0)
     printed = call("evidence")
     rows = lines(folder / "out" / "made.jsonl")
     claims = [(name, claim.text) for name in registry.names() for claim in registry.get(name).info.claims]
