@@ -15,7 +15,7 @@ from longreach.attention.ntk_attention import NtkAttention
 from longreach.attention.rope_alibi import RopeAlibi, harmonic
 from longreach.attention.t5_bias import T5Bias
 from longreach.core.bands import LayerContext
-from longreach.core.errors import CheckpointError, UnsupportedError
+from longreach.core.errors import CheckpointError, LongreachError, UnsupportedError
 from longreach.core.spec import parse
 from longreach.models.weights import OWN_WEIGHTS, own_weights
 from longreach.testing.conformance.base import cached_logits, logits, with_weights
@@ -162,3 +162,18 @@ def test_equipping_twice_keeps_what_is_there():
     after = own_weights(model)
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert len(after) == len(before) + 1
+
+
+def test_a_bias_counts_positions_that_skip_and_refuses_holes():
+    model, ids = tiny_model(max_position_embeddings=32), random_ids(1, 12)
+    places = torch.cat([torch.arange(6), torch.arange(20, 26)])[None]
+    ones = torch.ones_like(ids)
+    with longreach.apply(model, "nope+alibi"), torch.no_grad():
+        skipping = model(ids, position_ids=places, attention_mask=ones, use_cache=False).logits
+        running = model(ids, attention_mask=ones, use_cache=False).logits
+        assert torch.allclose(skipping[:, :6], running[:, :6], atol=1e-5)
+        assert float((skipping[:, 6:] - running[:, 6:]).abs().max()) > 1e-2
+        holes = ones.clone()
+        holes[0, 5] = 0
+        with pytest.raises(LongreachError, match="padding inside a text"):
+            model(ids, attention_mask=holes, use_cache=False)

@@ -119,6 +119,16 @@ def test_weights_of_methods_are_trained_alone(tmp_path, spec):
         assert torch.equal(loaded(ids).logits, wanted)
 
 
+def test_weights_of_methods_that_are_not_applied_are_left_alone(tmp_path):
+    plain = longreach.equip(model(), "cable")
+    before = {name: weight.clone() for name, weight in own_weights(plain).items()}
+    tuned = run(tmp_path / "adapters", of=plain)  # adapters, as for any model
+    assert tuned.trained_parameters > sum(weight.numel() for weight in before.values())
+    tuned = run(tmp_path / "temperatures", of=longreach.equip(model(), "cable"), method="head_temperature")
+    assert tuned.trained_parameters == 3 * 4  # layers, heads
+    assert all(torch.equal(own_weights(plain)[name], weight) for name, weight in before.items())
+
+
 def test_weights_of_methods_can_be_trained_with_all_others(tmp_path):
     plain = longreach.equip(model(), "cable")
     count = sum(parameter.numel() for parameter in plain.parameters())

@@ -7,8 +7,7 @@ window_size.
 Differs from the paper: blocks are found line by line and not in a syntax tree, which needs the whole text: keys are rotated once, when
 they are read, and what is read or written later must not move them. So a block begins with the token after its `def` or `class`, lines
 after a function belong to it until the next one begins, and a header in a string counts. Both far distances begin at the window, as in
-Self-Extend: without, far keys in places close by pass for near ones, and on nano the loss is higher than the model's own. Blocks are cut
-where their places would leave the trained window.
+Self-Extend: without, far keys in places close by pass for near ones. Blocks are cut where their places would leave the trained window.
 """
 
 import re

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from longreach.core.bands import Band
+from longreach.core.errors import LongreachError
 from longreach.models._added import Added
 from longreach.models._fused import attend
 from longreach.models._pieces import Piece, cut, cut_before, cut_chunks, ragged_apart, tiles
@@ -46,9 +47,21 @@ def recent_pieces(layer: BandLayer, step: Step, band: Band, q: Tensor, keys: Ten
 
 
 def _indices(step: Step, begin: int, end: int) -> Tensor:
-    """Of the slots [begin, end): how many of the row's tokens come before, [B | 1, n]."""
+    """Of the slots [begin, end): the index of the token in its row, [B | 1, n].
+
+    Raises: LongreachError where padding stands inside a row, for of tokens read before only the slots are known.
+    """
+    if step.valid is not None:
+        raise LongreachError("padding inside a text cannot go with a method that biases logits; pad on the left, or pass texts one by one")
+    if begin >= step.first:  # also where training lets positions skip
+        return step.t[:, begin - step.first : end - step.first]
     start = step.start[:1] if step.start_min == step.start_max else step.start
-    return torch.arange(begin, end, device=start.device) - start[:, None]
+    before = torch.arange(begin, min(end, step.first), device=start.device) - start[:, None]
+    if end <= step.first:
+        return before
+    now = step.t[:, : end - step.first]
+    rows = max(len(before), len(now))
+    return torch.cat([before.expand(rows, -1), now.expand(rows, -1)], 1)
 
 
 def _ages(layer: BandLayer, queries: slice, keys: slice) -> tuple[Tensor, Tensor] | None:

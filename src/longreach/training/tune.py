@@ -32,7 +32,7 @@ from longreach.core.errors import InputError, LongreachError
 from longreach.core.progress import SILENT, Progress
 from longreach.data.documents import Ids, Texts, tokenized
 from longreach.models.apply import apply, runs_attention
-from longreach.models.weights import equip, own_weights
+from longreach.models.weights import equip, needs_weights, own_weights
 from longreach.training.adapters import add_adapters, merged
 from longreach.training.examples import Examples, collate
 from longreach.training.gate import Gate, held_out_windows, short_loss
@@ -81,10 +81,10 @@ def tune(
     set_seed(config.seed)
     trained, adapted = model, False
     equip(model, chosen.methods)
-    if not config.full and (own := own_weights(model)):
+    if not config.full and (learning := {method.name() for method in needs_weights(chosen.methods)}):
         model.requires_grad_(False)
-        for weight in own.values():
-            weight.requires_grad_(True)
+        for name, weight in own_weights(model).items():
+            weight.requires_grad_(name.split(".")[-2] in learning)
     elif not config.full:
         trained, adapted = add_adapters(model, rank=config.rank, alpha=config.alpha, targets=config.targets, parts=config.parts), True
     with apply(model, chosen.methods), _restored(model):
