@@ -49,3 +49,12 @@ def test_the_base_is_the_papers(name, rope, target, base):
 
     (method,) = trainable(recipe(name)(rope, target).method)
     assert method.rope_parameters(rope)["rope_theta"] == pytest.approx(base, rel=1e-3)
+
+
+def test_the_bundled_model_is_tuned_on_sequences_of_its_window():
+    tiny = model()
+    config = recipe("nano_4k")(rope_of(tiny.config), 256)
+    chosen = plan(tiny, config)
+    assert (chosen.spec, chosen.sampler.spec) == ("yarn:factor=4", "pose")
+    assert chosen.geometry.seq_len == chosen.geometry.trained_window
+    assert (config.steps * config.batch_size * 512, config.full) == (9_011_200, True)
