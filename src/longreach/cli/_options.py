@@ -1,8 +1,8 @@
-"""What several verbs make of their options."""
+"""Options that several verbs have, and what they make of them."""
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,17 @@ from longreach.core.errors import InputError
 
 if TYPE_CHECKING:
     from longreach.evaluation.rows import Rows
+
+TrainedWindow = Annotated[
+    str | None, typer.Option(metavar="LENGTH", help="Tokens trained on, where the checkpoint does not say or is wrong.")
+]
+ChunkSize = Annotated[int | None, typer.Option(help="Tokens a forward. [default: 512]")]
+BatchSize = Annotated[int | None, typer.Option(help="Inputs a forward. [default: up to 8 for small models]")]
+Depths = Annotated[str | None, typer.Option(metavar="D,D,...", help="Where facts stand. [default: 0,0.25,0.5,0.75,1]")]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")]
+AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Load weights that exist only as pickle.")]
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")]
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longreach.cli._options import model_name, open_rows
+from longreach.cli._options import AllowPickle, Device, Dtype, TrustRemoteCode, model_name, open_rows
 from longreach.core.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ def doctor(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts at a time, for the memory plan.")] = 1,
     no_load: Annotated[bool, typer.Option("--no-load", help="Do not load the weights; weigh the cache on the model's shape.")] = False,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
-    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Load weights that exist only as pickle.")] = False,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")] = False,
+    dtype: Dtype = None,
+    device: Device = None,
+    allow_pickle: AllowPickle = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
     """Tell what a checkpoint says about its positions, what is true, and how long a text fits into memory.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import longreach
-from longreach.cli._options import model_name, open_rows, parse_seconds
+from longreach.cli._options import AllowPickle, ChunkSize, Device, Dtype, TrustRemoteCode, model_name, open_rows, parse_seconds
 from longreach.core.errors import InputError
 from longreach.core.fitting import check_place, write_fitted
 from longreach.core.lengths import format_length, parse_length
@@ -36,12 +36,12 @@ def fit(
     rows: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON Lines with the evaluations so far. [default: longreach-rows/MODEL-fit.jsonl]")
     ] = None,
-    chunk_size: Annotated[int | None, typer.Option(help="Tokens a forward. [default: 512]")] = None,
+    chunk_size: ChunkSize = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows a forward. [default: up to 8 for small models]")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
-    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Load weights that exist only as pickle.")] = False,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")] = False,
+    dtype: Dtype = None,
+    device: Device = None,
+    allow_pickle: AllowPickle = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written, for programs.")] = False,
 ) -> None:
     """Fit a method to a model by its loss on real text, and compare it on other text. A stopped fit goes on when run again.

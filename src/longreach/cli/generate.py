@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import longreach
+from longreach.cli._options import AllowPickle, Device, Dtype, TrustRemoteCode
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
 from longreach.core.spec import check_spec
@@ -43,10 +44,10 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="Makes drawing repeatable.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Give the prompt as a user's message, in the checkpoint's chat template.")] = False,
     chunk_size: Annotated[int | None, typer.Option(min=1, help="Tokens of the prompt read at a time. [default: 512]")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
-    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Load weights that exist only as pickle.")] = False,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")] = False,
+    dtype: Dtype = None,
+    device: Device = None,
+    allow_pickle: AllowPickle = False,
+    trust_remote_code: TrustRemoteCode = False,
 ) -> None:
     """Write on from a prompt, as it is produced, until the model ends its text or Ctrl-C. The prompt is read whole, in chunks."""
     words = _read_prompt(source, prompt, file)

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import longreach
-from longreach.cli._options import model_name, open_rows, parse_depths
+from longreach.cli._options import (
+    AllowPickle,
+    BatchSize,
+    ChunkSize,
+    Depths,
+    Device,
+    Dtype,
+    TrainedWindow,
+    TrustRemoteCode,
+    model_name,
+    open_rows,
+    parse_depths,
+)
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
 from longreach.core.spec import check_spec
@@ -41,20 +53,18 @@ def heads(
     tasks: Annotated[str, typer.Option(metavar="SPEC", help="What the ablated model is measured by, joined by +.")] = "loss+needle",
     windows: Annotated[int, typer.Option(help="Windows of text.")] = 8,
     samples: Annotated[int | None, typer.Option(help="Prompts of each depth. [default: 4]")] = None,
-    depths: Annotated[str | None, typer.Option(metavar="D,D,...", help="Where facts stand. [default: 0,0.25,0.5,0.75,1]")] = None,
+    depths: Depths = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first draw, and of the prompts.")] = 0,
     rows: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON Lines with the results so far. [default: longreach-rows/MODEL-heads.jsonl]")
     ] = None,
-    trained_window: Annotated[
-        str | None, typer.Option(metavar="LENGTH", help="Tokens trained on, where the checkpoint does not say or is wrong.")
-    ] = None,
-    chunk_size: Annotated[int | None, typer.Option(help="Tokens a forward. [default: 512]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Inputs a forward. [default: up to 8 for small models]")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
-    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Load weights that exist only as pickle.")] = False,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")] = False,
+    trained_window: TrainedWindow = None,
+    chunk_size: ChunkSize = None,
+    batch_size: BatchSize = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    allow_pickle: AllowPickle = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
     """Find the positional heads, whose slow rotary dimensions look into the distance, and measure what the model loses without them

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import longreach
-from longreach.cli._options import model_name
+from longreach.cli._options import AllowPickle, Device, Dtype, TrustRemoteCode, model_name
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
 from longreach.core.spec import check_spec, parse, unparse
@@ -44,10 +44,10 @@ def reach(
         typer.Option(metavar="FILE", help="Real text, UTF-8; may be repeated. [default: this Python's documentation and held-out source]"),
     ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Texts the model reads. [default: 8]")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
-    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Load weights that exist only as pickle.")] = False,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")] = False,
+    dtype: Dtype = None,
+    device: Device = None,
+    allow_pickle: AllowPickle = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
     """Say whether the weights of a bias have a finite sum (then a model trained with it extrapolates) and within how many tokens they lie;

@@ -11,7 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 import longreach
-from longreach.cli._options import model_name, open_rows, parse_depths, parse_seconds
+from longreach.cli._options import (
+    AllowPickle,
+    BatchSize,
+    ChunkSize,
+    Depths,
+    Device,
+    Dtype,
+    TrainedWindow,
+    TrustRemoteCode,
+    model_name,
+    open_rows,
+    parse_depths,
+    parse_seconds,
+)
 from longreach.cli._places import check_writable
 from longreach.cli._tuning import Tuner, check_places, save_proven
 from longreach.core.errors import InputError
@@ -65,20 +78,18 @@ def stretch(
     ] = None,
     windows: Annotated[int | None, typer.Option(help="Windows of text. [default: 8, or fewer where the text is short]")] = None,
     samples: Annotated[int | None, typer.Option(help="Prompts of each depth and length. [default: 4]")] = None,
-    depths: Annotated[str | None, typer.Option(metavar="D,D,...", help="Where facts stand. [default: 0,0.25,0.5,0.75,1]")] = None,
+    depths: Depths = None,
     seed: Annotated[int | None, typer.Option(help="Of the prompts. [default: 0]")] = None,
     rows: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON Lines with the results so far. [default: longreach-rows/MODEL.jsonl]")
     ] = None,
-    trained_window: Annotated[
-        str | None, typer.Option(metavar="LENGTH", help="Tokens trained on, where the checkpoint does not say or is wrong.")
-    ] = None,
-    chunk_size: Annotated[int | None, typer.Option(help="Tokens a forward. [default: 512]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Inputs a forward. [default: up to 8 for small models]")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
-    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Load weights that exist only as pickle.")] = False,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")] = False,
+    trained_window: TrainedWindow = None,
+    chunk_size: ChunkSize = None,
+    batch_size: BatchSize = None,
+    dtype: Dtype = None,
+    device: Device = None,
+    allow_pickle: AllowPickle = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, for programs.")] = False,
 ) -> None:
     """Find the method that lets a model reach a length, and save the model.

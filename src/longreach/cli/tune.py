@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 import longreach
+from longreach.cli._options import AllowPickle, Device, Dtype, TrustRemoteCode
 from longreach.cli._places import check_writable
 from longreach.cli._tuning import check_places, result, save_proven, words
 from longreach.core.errors import InputError
@@ -67,10 +68,10 @@ def tune(
     ] = False,
     work: Annotated[Path | None, typer.Option(metavar="DIR", help="For checkpoints and the loss curve. [default: OUT-run]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the sequences and the adapters. [default: 0]")] = None,
-    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")] = None,
-    allow_pickle: Annotated[bool, typer.Option("--allow-pickle", help="Load weights that exist only as pickle.")] = False,
-    trust_remote_code: Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")] = False,
+    dtype: Dtype = None,
+    device: Device = None,
+    allow_pickle: AllowPickle = False,
+    trust_remote_code: TrustRemoteCode = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")] = False,
 ) -> None:
     """Train a model to reach a length, on short sequences at sampled positions, and save it.
