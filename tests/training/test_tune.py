@@ -97,6 +97,14 @@ def test_the_model_trains_at_skipping_positions_under_the_method(tmp_path):
     assert not tuned.model.training
 
 
+@pytest.mark.parametrize("sampler", ["pose", "full_length"])
+def test_a_policy_that_places_tokens_is_trained_under(tmp_path, sampler):
+    tuned = run(tmp_path / "run", method="rerope:window_size=32+log_n", sampler=sampler, mixture={"long": 1.0}, full=True, steps=2)
+    assert tuned.plan.spec == "rerope:window_size=32+log_n"
+    before = weights(model())
+    assert any(not torch.equal(value, before[name]) for name, value in weights(tuned.model).items())
+
+
 @pytest.mark.parametrize("spec", ["head_temperature", "yarn:factor=4+ntk_attention", "nope+cable"])
 def test_weights_of_methods_are_trained_alone(tmp_path, spec):
     plain = model()
@@ -170,6 +178,18 @@ def test_fractional_positions_train(tmp_path):
         ({"method": "dynamic_ntk:factor=2"}, InputError, "changes with the tokens seen"),
         ({"method": "linear:factor=2+ntk:factor=2"}, UnsupportedError, "two positions methods"),
         ({"method": "head_temperature", "sampler": "e2"}, InputError, "put linear before head_temperature"),
+        (
+            {"method": "gali:window_size=64,local_window=16,chunk_size=8"},
+            InputError,
+            "goes by the whole text, and pose leaves parts of it out",
+        ),
+        ({"method": "yarn:factor=4+longheads:chunk_size=8,num_chunks=4"}, InputError, "goes by the whole text, and pose leaves parts"),
+        (
+            {"method": "linear:factor=4+rerope:window_size=8", "sampler": "e2"},
+            InputError,
+            "counts whole tokens, and e2 puts tokens at broken",
+        ),
+        ({"method": "rerope:window_size=8", "sampler": "full_length"}, InputError, "texts of 64 tokens in sequences of 256 apart"),
         ({"sampler": "yarn:factor=2"}, InputError, "no sampler but a method of the kind 'positions'"),
         ({"sampler": "pos"}, SpecError, "unknown method 'pos'; did you mean pose"),
         ({"sampler": "e2", "method": "yarn:factor=4"}, InputError, "e2 needs a method that divides all positions alike"),

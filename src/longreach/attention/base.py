@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from longreach.core.bands import LayerContext, View
+from longreach.core.bands import LayerContext, Selection, View
 from longreach.core.method import Method
 
 
@@ -55,7 +55,7 @@ class AttentionPolicy(Method):
         raise NotImplementedError
 
     def temperature(self, t: Tensor, layer: LayerContext) -> Tensor | None:
-        """Factor on the logits of queries at the indices `t` [B, T], float32: [B, T], or [B, H, T] where heads differ; None means 1."""
+        """Factor on the logits of queries that `t` [B, T] tokens come before, float32: [B, T], or [B, H, T] by head; None means 1."""
         return None
 
     def bias(self, distance: Tensor, layer: LayerContext) -> Tensor | None:
@@ -100,6 +100,15 @@ class AttentionPolicy(Method):
         texts: what the token at each index stands for; indices below 0 are padding.
         """
         raise NotImplementedError
+
+
+PROBE = LayerContext(layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=2, hidden_size=2, trained_window=2)
+
+
+def goes_by_text(policy: AttentionPolicy) -> bool:
+    """Whether what a token sees depends on more than positions: on the text, its length, or the content of chunks."""
+    chooses = any(isinstance(view, Selection) for view in policy.bands(PROBE) or ())
+    return policy.info.reads_text or policy.info.length_dependent or chooses
 
 
 @dataclass(frozen=True, kw_only=True)

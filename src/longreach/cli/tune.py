@@ -24,7 +24,7 @@ def tune(
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="Positions method, and attention methods behind it, to train under. [default: yarn with the factor that it takes]",
+            help="Positions method, attention methods, or both, to train under. [default: yarn with the factor that it takes]",
         ),
     ] = None,
     sampler: Annotated[

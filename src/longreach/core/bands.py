@@ -109,6 +109,11 @@ class Band:
         """The largest i - j that can meet; None: any."""
         return None if self.hi is None else (self.hi + 1) * self.chunk - 1
 
+    @property
+    def endless(self) -> bool:
+        """Whether keys meet a query however far they are apart: then distances need not be known."""
+        return self.lo == 0 and self.hi is None and self.before is None
+
 
 class Chooser(Protocol):
     """Chooses chunks for every query and head; implementations are hashable."""

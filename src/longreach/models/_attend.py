@@ -32,7 +32,7 @@ def recent_pieces(layer: BandLayer, step: Step, band: Band, q: Tensor, keys: Ten
     values, oldest = layer.recent.view("v"), layer.oldest
     first = max(oldest, step.start_min + band.after)
     ragged = step.start_max + band.after if step.start_max != step.start_min else 0
-    if step.valid is not None:
+    if step.valid is not None or (step.skips and not band.endless):
         ragged = step.end
     pieces = _cut(band, slot, slot + q.shape[2], first, ragged, step)
     for piece in pieces if options.added is None else tiles(pieces):
@@ -73,6 +73,8 @@ def _ages(layer: BandLayer, queries: slice, keys: slice) -> tuple[Tensor, Tensor
 
 
 def _cut(band: Band, q0: int, q1: int, first: int, ragged: int, step: Step) -> Iterator[Piece]:
+    if step.skips and not band.endless:  # who meets whom only the indices tell
+        return cut(q0, q1, 0, None, first, ragged)
     if band.chunk > 1:
         return ragged_apart(cut_chunks(q0, q1, band.lo, band.hi, band.chunk, step.start_min, first), ragged)
     if band.before is not None:
@@ -86,7 +88,9 @@ def _mask(piece: Piece, band: Band, step: Step) -> Tensor | None:
     i = torch.arange(piece.q0, piece.q1, device=step.t.device)[:, None]
     j = torch.arange(piece.k0, piece.k1, device=step.t.device)
     start = step.start[:, None, None]
-    between = i - j if band.chunk == 1 else (i - start) // band.chunk - (j - start) // band.chunk
+    # Counted from each row's first real token where positions skip, else in slots; the distance is the same.
+    query, key = (step.t[:, piece.q0 : piece.q1, None], step.t[:, None, piece.k0 : piece.k1]) if step.skips else (i - start, j - start)
+    between = query - key if band.chunk == 1 else query // band.chunk - key // band.chunk
     seen = (between >= band.lo) & (j <= i) & (j >= start + band.after)
     if band.hi is not None:
         seen = seen & (between <= band.hi)
@@ -106,9 +110,11 @@ def sink_pieces(layer: BandLayer, step: Step, band: Band, q: Tensor, slot: int, 
     last = slot + q.shape[2] - 1
     mask = bias = None
     settled = slot - (step.start_max + count - 1) >= band.lo and (band.hi is None or last - step.start_min <= band.hi)
-    if not settled or step.valid is not None:
+    if not settled or step.valid is not None or step.skips:
         j = step.start[:, None, None] + torch.arange(count, device=q.device)
         distance = torch.arange(slot, last + 1, device=q.device)[:, None] - j
+        if step.skips:  # every token is a new one, so that slots number their indices
+            distance = step.t[:, slot : last + 1, None] - step.t[:, None, :count]
         seen = distance >= band.lo
         if band.hi is not None:
             seen = seen & (distance <= band.hi)

@@ -1,8 +1,12 @@
 """Attention over one piece with its log-sum-exp, and the exact merge of pieces that share a softmax."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+_PADDED = 8  # dimensions at a time: the kernel is slow on odd widths
 _EAGER_ROWS = 256  # bounds the logits alive at once where no fused kernel gives the log-sum-exp
 
 
@@ -16,10 +20,17 @@ def attend(
     logits. Returns (out [B, H, T, D], lse [B, H, T] float32); a query that sees nothing has out 0 and lse -inf.
     """
     q = q.to(v.dtype)  # under autocast it was rotated in float32
-    if softcap is None and k.shape[-1] == v.shape[-1] and not _needs_grad(q, k, v, bias):
+    if softcap is None and k.shape[-1] == v.shape[-1] and not _needs_grad(bias):
         if q.device.type == "cpu":
             return _flash_cpu(q, k, v, scale, causal, mask, bias)
-        if q.device.type == "cuda" and mask is None and bias is None and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256:
+        if (
+            not _needs_grad(q, k, v)
+            and q.device.type == "cuda"
+            and mask is None
+            and bias is None
+            and q.shape[-1] % 8 == 0
+            and q.shape[-1] <= 256
+        ):
             return _fused_cuda(q, k, v, scale, causal)
     if _needs_grad(q, k, v, bias) or q.shape[2] <= _EAGER_ROWS:
         return _eager(q, k, v, scale, causal, mask, bias, softcap, 0)
@@ -32,7 +43,6 @@ def attend(
 
 
 def _needs_grad(*tensors: Tensor | None) -> bool:
-    # The kernel has no gradient through the log-sum-exp.
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
@@ -47,10 +57,43 @@ def _flash_cpu(
     if mask is not None:
         added = torch.zeros(mask.shape, dtype=q.dtype, device=q.device) if bias is None else bias
         bias = added.masked_fill(~mask, float("-inf"))
-    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, attn_mask=bias, scale=scale)
+    out, lse = _FlashCpu.apply(q, k, v, bias, scale, causal) if _needs_grad(q, k, v) else _flash(q, k, v, bias, scale, causal)
     if mask is not None:  # the kernel reports lse 0 for a row that sees nothing
         lse = lse.masked_fill(~mask.any(-1), float("-inf"))
     return (out.reshape(b, h, 1, d), lse.reshape(b, h, 1)) if fold else (out, lse)
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
+    out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v, 0.0, causal, attn_mask=bias, scale=scale)
+    return out, lse
+
+
+class _FlashCpu(torch.autograd.Function):
+    """`_flash`, with the gradient through the log-sum-exp that the kernel's own backward pass lacks; none for the bias.
+
+    With P the weights and O the output, the gradient of the logits is P (dO V^T - rowsum(dO O) + dlse). The kernel takes all but the
+    last term; a dimension more in which dO is 1, O is -dlse and V is 0 gives it that one, too.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, causal: bool) -> tuple[Tensor, Tensor]:
+        out, lse = _flash(q, k, v, bias, scale, causal)
+        ctx.save_for_backward(q, k, v, bias, out, lse)
+        ctx.scale, ctx.causal = scale, causal
+        return out, lse
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor, grad_lse: Tensor) -> tuple[Tensor | None, ...]:
+        q, k, v, bias, out, lse = ctx.saved_tensors
+        width = q.shape[-1]
+        grad_out, out, q, k, v = (torch.nn.functional.pad(x, (0, _PADDED)) for x in (grad_out, out, q, k, v))
+        grad_out[..., width] = 1
+        out[..., width] = -grad_lse.to(out.dtype)
+        grads = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+            grad_out, q, k, v, out, lse, 0.0, ctx.causal, attn_mask=bias, scale=ctx.scale
+        )
+        return (*(grad[..., :width] for grad in grads), None, None, None)
 
 
 def _fused_cuda(q: Tensor, k: Tensor, v: Tensor, scale: float, causal: bool) -> tuple[Tensor, Tensor]:

@@ -55,7 +55,8 @@ class Step:
 
     first: slot of the first one. count: how many. t: index of each [B | 1, count]. start: left padding of each row, [B]. valid:
     [B, first + count], only where padding on the left does not tell it all. offset: position id of each row's first real token [B | 1, 1].
-    memo: what layers share (rotary tables, blocks of the text).
+    skips: indices leave some out, as training on sampled positions has it; then bands go by them. memo: what layers share (rotary
+    tables, blocks of the text).
     """
 
     first: int
@@ -66,6 +67,7 @@ class Step:
     start_max: int
     valid: Tensor | None
     offset: Tensor
+    skips: bool = False
     memo: dict[Any, Any] = field(default_factory=dict)
 
     @property
@@ -79,6 +81,11 @@ class Step:
         start = self.start[:1] if self.start_min == self.start_max else self.start
         return (torch.arange(self.first, self.end, device=start.device)[None] - start[:, None]).clamp(min=0)
 
+    @property
+    def before(self) -> Tensor:
+        """How many real tokens of its row come before each new one, [B | 1, count]: `t`, unless positions skip."""
+        return self.places if self.skips else self.t
+
     def row(self, index: int) -> "Step":
         """The step of one row of the batch."""
         key = ("row", index)
@@ -86,7 +93,7 @@ class Step:
             one, start = slice(index, index + 1), int(self.start[index])
             t, offset = (tensor[one] if tensor.shape[0] > 1 else tensor for tensor in (self.t, self.offset))
             valid = None if self.valid is None or bool(self.valid[index, start:].all()) else self.valid[one]
-            self.memo[key] = Step(self.first, self.count, t, self.start[one], start, start, valid, offset)
+            self.memo[key] = Step(self.first, self.count, t, self.start[one], start, start, valid, offset, self.skips)
         row: Step = self.memo[key]
         return row
 
@@ -132,7 +139,8 @@ def make_step(stream: Stream, first: int, x: Tensor, spec: Any, position_ids: Te
         old = stream.indices
         stream.indices = t if old is None else torch.cat([old.expand(t.shape[0], -1), t.expand(old.shape[0], -1)], 1)
     start = torch.tensor(stream.start, device=device)
-    return Step(first, count, t, start, min(stream.start), max(stream.start), valid, stream.offset)
+    skips = not cached and count > 1 and bool((t.diff() > 1).any())
+    return Step(first, count, t, start, min(stream.start), max(stream.start), valid, stream.offset, skips)
 
 
 def _pad(stream: Stream, first: int, new: Tensor) -> tuple[list[int], list[bool], Tensor | None]:

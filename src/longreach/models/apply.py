@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from longreach.attention.base import AttentionPolicy, EncoderTemperature
+from longreach.attention.base import PROBE, AttentionPolicy, EncoderTemperature
 from longreach.cache.base import CachePolicy
 from longreach.core.bands import FULL, LayerContext, View
 from longreach.core.errors import UnsupportedError
@@ -159,8 +159,7 @@ def _setup(
     positions: PositionsMethod | None,
     attentions: Sequence[Attention],
 ) -> Setup:
-    probe = LayerContext(layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=2, hidden_size=2, trained_window=2)
-    seeing = _only(name, [policy for policy in policies if policy.bands(probe) is not None], "methods that decide what a query sees")
+    seeing = _only(name, [policy for policy in policies if policy.bands(PROBE) is not None], "methods that decide what a query sees")
     _only(name, [policy for policy in policies if isinstance(policy, CachePolicy)], "cache policies")
     scalers = [policy for policy in policies if isinstance(policy, AttentionPolicy)]
 

@@ -90,6 +90,8 @@ class Engine:
         if not (isinstance(stream.step, Step) and stream.step.first == first and stream.step.count == x.shape[2]):
             keep = self.setup.lengths is not None and not self.setup.fixed_length
             stream.step = make_step(stream, first, x, spec, position_ids, cached=cached, keep_indices=keep)
+            if stream.step.skips and (self.setup.goes_by_text or any(layer.chooser is not None for layer in self.layers.values())):
+                raise LongreachError("positions that skip cannot go with a method that goes by the text; give positions that follow on")
             if self.setup.text is not None:
                 stream.step.memo["blocks"] = self.setup.text.blocks(stream, first, self.ids)
         return stream.step
@@ -251,7 +253,7 @@ class LayerEngine:
         key = (self.rotation.layer_type, position, epoch if self.dynamic else None, side if self.decays else None, begin, x.shape[2])
         if key not in step.memo:
             # Where a method counts in chunks, so do its positions: the two may not drift apart at padding inside a row.
-            t = step.memo["blocks"] if position.split is not None else step.places if self.by_row else step.t
+            t = step.memo["blocks"] if position.split is not None else step.places if self.by_row and not step.skips else step.t
             step.memo[key] = self._tables(position, t[:, begin : begin + x.shape[2]], epoch, x, step, side)
         return self.rotation(x, *step.memo[key])
 
@@ -340,7 +342,7 @@ class LayerEngine:
             return None
         key = ("temperature", self.context.layer_idx)
         if key not in step.memo:
-            step.memo[key] = self.engine.setup.temperature(step.t, self.context)
+            step.memo[key] = self.engine.setup.temperature(step.before, self.context)
         factor: Tensor | None = step.memo[key]
         if factor is None:
             return None

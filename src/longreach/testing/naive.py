@@ -26,9 +26,12 @@ from longreach.models.window import trained_window
 from longreach.positions.base import PositionsMethod
 
 
-def naive_logits(model: PreTrainedModel, methods: Sequence[Method], ids: Tensor, padding: Tensor | None = None) -> Tensor:
+def naive_logits(
+    model: PreTrainedModel, methods: Sequence[Method], ids: Tensor, padding: Tensor | None = None, indices: Tensor | None = None
+) -> Tensor:
     """Logits [B, T, V] of the model under attention, cache and length-dependent methods; padding [B, T], True = real, on the left only.
 
+    indices: [T] where the tokens stand, ascending from 0, where they do not follow on one another; not with padding.
     Keeps what a backward pass needs, unless under `torch.no_grad()`.
     """
     attentions = examine(model, trained_window(model.config.get_text_config()))
@@ -49,7 +52,8 @@ def naive_logits(model: PreTrainedModel, methods: Sequence[Method], ids: Tensor,
             ["" if pieces is None else pieces[token] for token in row[start:]] for row, start in zip(ids.tolist(), starts, strict=True)
         ]
         outs = [
-            _row(model, learned, layers[index], methods, texts[b], q[b], k[b], v[b], hidden[b : b + 1], options) for b in range(len(ids))
+            _row(model, learned, layers[index], methods, texts[b], q[b], k[b], v[b], hidden[b : b + 1], options, indices)
+            for b in range(len(ids))
         ]
         return torch.stack(outs).transpose(1, 2), None
 
@@ -63,16 +67,18 @@ def naive_logits(model: PreTrainedModel, methods: Sequence[Method], ids: Tensor,
 
 def _row(
     model: PreTrainedModel, learned: rotation.Attention, context: LayerContext, methods: Sequence[Method], texts: Sequence[str],
-    q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, options: dict[str, Any],
+    q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, options: dict[str, Any], indices: Tensor | None,
 ) -> Tensor:  # fmt: skip
     """Attention output [H, T, D] of one row; q [H, T, D], k and v [K, T, D], all unrotated; hidden [1, T, hidden_size].
 
-    texts: of its tokens that are no padding.
+    texts: of its tokens that are no padding. indices: [T] where they do not follow on one another.
     """
     dtype, start = q.dtype, q.shape[1] - len(texts)
     q, k, v = q.double(), k.double(), v.double()
     k, v = k.repeat_interleave(q.shape[0] // k.shape[0], 0), v.repeat_interleave(q.shape[0] // v.shape[0], 0)
-    i, j = torch.arange(q.shape[1])[:, None] - start, torch.arange(q.shape[1])[None] - start
+    before = torch.arange(q.shape[1])[None] - start
+    j = before if indices is None else indices[None]
+    i = j.T
     relative, visible, between = (i - j).expand(q.shape[1], -1), (j <= i) & (j >= 0), False
     scale = options.get("scaling", q.shape[-1] ** -0.5)
     if learned.window is not None:
@@ -97,7 +103,7 @@ def _row(
     else:
         logits = _pair_logits(model, learned, context, methods, relative, q, k, i) * scale
     for policy in policies:
-        factor = policy.temperature(i.T, context)
+        factor = policy.temperature(before, context)
         if factor is not None:
             logits = logits * factor.double().reshape(-1, q.shape[1], 1)
     if (cap := options.get("softcap")) is not None:

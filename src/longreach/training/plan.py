@@ -1,12 +1,12 @@
 """What a tuning run is: every setting in one place, checked before anything is loaded, and what follows from them for one model."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from transformers import PreTrainedModel
 
-from longreach.attention.base import AttentionPolicy
+from longreach.attention.base import PROBE, AttentionPolicy, goes_by_text
 from longreach.core.errors import InputError, UnsupportedError
 from longreach.core.method import Method
 from longreach.core.spec import parse, unparse
@@ -121,10 +121,25 @@ def plan(model: PreTrainedModel, config: TuneConfig) -> Plan:
             raise InputError(f"{sampler} needs a method that divides all positions alike, and {method} does not; choose linear")
     elif sampler.uniform_scaling:
         raise InputError(f"{sampler} needs a method that divides all positions alike; put linear before {config.method}")
+    _check_policies([policy for policy in stack if isinstance(policy, AttentionPolicy)], sampler)
     check_targets(model, config.targets)
     reach = config.train_to or config.target
     seq_len = sampler.seq_len(config.seq_len, window, reach)
+    ours = any(isinstance(each, AttentionPolicy) for each in stack) or (method is not None and method.needs_engine)
+    if ours and seq_len > window and config.mixture.get("short"):  # documents are masked only by attention that is not ours
+        raise InputError(
+            f"{unparse(stack)} cannot tell texts of {window} tokens in sequences of {seq_len} apart; leave short out of the mixture"
+        )
     return Plan(methods=stack, sampler=sampler, geometry=Geometry(seq_len=seq_len, target=reach, trained_window=window))
+
+
+def _check_policies(policies: Sequence[AttentionPolicy], sampler: PositionSampler) -> None:
+    """Raise InputError for policies that cannot tell where a sampler's tokens stand."""
+    for policy in policies:
+        if sampler.skips and goes_by_text(policy):
+            raise InputError(f"{policy} goes by the whole text, and {sampler} leaves parts of it out; choose full_length")
+        if sampler.uniform_scaling and policy.bands(PROBE) is not None:
+            raise InputError(f"{policy} counts whole tokens, and {sampler} puts tokens at broken positions; choose pose")
 
 
 def under_the_first(model: PreTrainedModel, config: TuneConfig, specs: Iterable[str]) -> TuneConfig:
@@ -153,7 +168,7 @@ def position_sampler(spec: str) -> PositionSampler:
 
 
 def trainable(spec: str) -> tuple[Method, ...]:
-    """The methods that a spec names, which a model can be trained under: one for positions, attention policies, or both.
+    """The methods that a spec names, which a model can be trained under: for positions, attention policies that place tokens, or both.
 
     Raises: SpecError; UnsupportedError for two positions methods; InputError for other kinds, and for what changes with the tokens seen.
     """
@@ -162,7 +177,7 @@ def trainable(spec: str) -> tuple[Method, ...]:
         if not isinstance(method, PositionsMethod | AttentionPolicy):
             raise InputError(f"{spec} is a method of the kind {method.kind!r}; a model is tuned under a positions method, as yarn:factor=8")
     found = positions_of(stack)
-    if found is None and not needs_weights(stack):
+    if found is None and not needs_weights(stack) and not any(method.info.changes_positions for method in stack):
         raise InputError(f"{spec} leaves positions as they are; put a positions method before it to tune under, as yarn:factor=8+{spec}")
     if found is not None and found.info.length_dependent:
         raise InputError(f"{found.spec} changes with the tokens seen, and a model is tuned at one setting; choose ntk, yarn or linear")

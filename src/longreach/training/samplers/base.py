@@ -24,10 +24,14 @@ class Geometry:
 
 @dataclass(frozen=True, kw_only=True)
 class PositionSampler(Method):
-    """Draws the positions of training sequences. `uniform_scaling`: it needs a positions method that scales all frequencies alike."""
+    """Draws the positions of training sequences.
+
+    uniform_scaling: it needs a positions method that scales all frequencies alike. skips: positions leave some out.
+    """
 
     kind: ClassVar[str] = "sampler"
     uniform_scaling: ClassVar[bool] = False
+    skips: ClassVar[bool] = True
 
     def seq_len(self, wanted: int | None, trained_window: int, target: int) -> int:
         """Tokens of a training sequence, where `wanted` are asked for (default: the trained window).

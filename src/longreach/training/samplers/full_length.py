@@ -20,6 +20,7 @@ from longreach.training.samplers.base import Array, Geometry, PositionSampler
 class FullLength(PositionSampler):
     """Has no settings."""
 
+    skips: ClassVar = False
     info: ClassVar = MethodInfo(
         title="Extending Context Window of Large Language Models via Positional Interpolation",
         paper="arXiv:2306.15595",
