@@ -86,6 +86,14 @@ class Run:
         for _ in range(tokens):
             self.model(ids, past_key_values=cache, use_cache=True)
 
+    def train(self, positions: torch.Tensor) -> None:
+        """Forward and backward of 8 random sequences at the positions [T], under bfloat16 autocast where that is the dtype."""
+        ids = torch.randint(0, VOCABULARY, (8, len(positions)))
+        with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16, enabled=self.dtype == torch.bfloat16):
+            given = {"position_ids": positions.expand_as(ids), "attention_mask": torch.ones_like(ids), "use_cache": False}
+            self.model(ids, labels=ids, **given).loss.backward()
+        self.model.zero_grad()
+
 
 @torch.no_grad()
 def interleaved(jobs: dict[str, Callable[[], None]], rounds: int = 5, warm: int = 1) -> dict[str, float]:

@@ -1,6 +1,6 @@
-"""Prefill and decoding against stock transformers (SDPA, DynamicCache), as ratios of time in one run.
+"""Prefill, decoding and training against stock transformers (SDPA, DynamicCache), as ratios of time in one run.
 
-python benchmarks/speed.py [prefill|decode|flat] [--dtype float32|bfloat16] [--rounds 5]
+python benchmarks/speed.py [prefill|decode|flat|train] [--dtype float32|bfloat16] [--rounds 5]
 """
 
 import argparse
@@ -51,6 +51,15 @@ def flat(dtype: torch.dtype, rounds: int) -> None:
     print(f"sinks decode, 256k over 4k tokens seen, {dtype}: {times['262144'] / times['4096']:.3f} (0.9 to 1.1)", flush=True)
 
 
+def train(dtype: torch.dtype, rounds: int) -> None:
+    """A step on sequences of 512 tokens, running and in two chunks that are far apart."""
+    near, running = Contender("self_extend", "self_extend:neighbours=128,group=8"), torch.arange(512)
+    jobs = {c.name: partial(Run(c, dtype).train, running) for c in (STOCK, FULL, near)}
+    skipping = torch.cat([running[:200], running[200:] + 2000])
+    jobs["self_extend, skipping"] = partial(Run(near, dtype).train, skipping)
+    report("train at 512", interleaved(jobs, rounds), {FULL.name: 1.2, near.name: 1.5, "self_extend, skipping": 1.8}, dtype)
+
+
 def report(what: str, times: dict[str, float], most: dict[str, float], dtype: torch.dtype) -> None:
     """Ratios to the stock time, each beside the most that it may be."""
     stock = times[STOCK.name]
@@ -65,12 +74,12 @@ def report(what: str, times: dict[str, float], most: dict[str, float], dtype: to
 def main() -> None:
     """All parts, or the one named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=["prefill", "decode", "flat"])
+    parser.add_argument("part", nargs="?", choices=["prefill", "decode", "flat", "train"])
     parser.add_argument("--dtype", choices=["float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     for dtype in [args.dtype] if args.dtype else ["float32", "bfloat16"]:
-        for part in (prefill, decode, flat):
+        for part in (prefill, decode, flat, train):
             if args.part in (None, part.__name__):
                 part(getattr(torch, dtype), args.rounds)
 

@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from longreach.data.stdlib import stdlib_text
@@ -31,6 +32,34 @@ def run(name, monkeypatch, *arguments, **smaller):
 
 def rows(file):
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def test_an_encoder_is_trained_and_aligned(tmp_path, data, monkeypatch, capsys):
+    given = ("--data", data, "--tokens", "0.005M", "--work", tmp_path / "work", "--evidence", tmp_path / "evidence")
+    run("encoder", monkeypatch, *given, TEXTS=4, TIMES=(1, 2))
+    told = rows(tmp_path / "evidence" / "t5-scratch.jsonl")
+    assert [row["metric"].split(", ")[1][:5] for row in told] == ["below", "below", "above", "above"]
+    assert {row["method"] for row in told} == {"attention_alignment"}
+    assert all(row["low"] <= row["number"] <= row["high"] for row in told)
+    assert "bits_per_byte" in capsys.readouterr().out
+    run("encoder", monkeypatch, *given, TEXTS=4, TIMES=(1, 2))
+    assert "bits_per_byte" not in capsys.readouterr().out, "what was trained is trained again"
+
+
+def test_gaps_leave_a_window_and_can_be_filled(monkeypatch):
+    monkeypatch.syspath_prepend(RECIPES)
+    encoder = __import__("encoder")
+    piece = np.arange(encoder._PIECE + 3 * encoder.WINDOW)
+    source, answer = encoder.exercise(np.random.default_rng(0), piece, 10_000)
+    assert len(source) == 4 * encoder.WINDOW
+    gaps = {int(part[0]): part[1:].tolist() for part in np.split(answer, np.flatnonzero(answer >= 10_000)[1:])}
+    assert sorted(map(len, gaps.values())) == list(encoder.GAPS)
+    filled = [token for each in source.tolist() for token in gaps.get(each, [each])]
+    assert filled == piece.tolist()
+    marks = np.flatnonzero(source >= 10_000)
+    assert (np.diff(marks) > 1).all()
+    assert marks[0] >= 1.5 * encoder.WINDOW
+    assert marks[-1] < 2.5 * encoder.WINDOW
 
 
 def test_models_from_scratch_are_compared_and_then_tuned_by_samplers(tmp_path, data, monkeypatch, capsys):

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from longreach.attention.base import EncoderTemperature
 from longreach.core.errors import InputError, SpecError
 from longreach.core.fitting import FORMAT, Bench, BudgetSpent, Fit, FittedFile
-from longreach.core.method import MethodInfo, at_least, format_value
+from longreach.core.method import Claim, MethodInfo, at_least, format_value
 
 _STRATEGIES = ("max_probability", "entropy")
 _LOWEST, _HIGHEST = 1 / 64, 4.0  # temperatures to search
@@ -42,6 +42,12 @@ class AttentionAlignment(EncoderTemperature):
         length_dependent=True,
         plain_inside=True,
         fitted=True,
+        claims=(
+            Claim(
+                text="untuned, T5 models a language better in texts beyond its window than without", metric="aligned_gain_8x", at_least=0.0
+            ),
+            Claim(text="untuned, T5 makes use of texts far beyond its window", metric="aligned_rise_8x", at_most=0.0),
+        ),
     )
     file: FittedFile | None = None
     temperature: float | None = None

@@ -7,6 +7,7 @@ from typing import Literal
 from transformers import PreTrainedModel
 
 from longreach.attention.base import PROBE, AttentionPolicy, goes_by_text
+from longreach.core import registry
 from longreach.core.errors import InputError, UnsupportedError
 from longreach.core.method import Method
 from longreach.core.spec import parse, unparse
@@ -163,7 +164,7 @@ def position_sampler(spec: str) -> PositionSampler:
     """
     sampler = _only(spec)
     if not isinstance(sampler, PositionSampler):
-        raise InputError(f"{spec} is no sampler but a method of the kind {sampler.kind!r}; see longreach methods --kind sampler")
+        raise InputError(f"{spec} is no sampler but a method of the kind {sampler.kind!r}; choose {' or '.join(registry.names('sampler'))}")
     return sampler
 
 

@@ -1,4 +1,4 @@
-"""Pretraining of a small causal language model from scratch.
+"""Pretraining of a small language model from scratch.
 
 Optimizers: Muon (Jordan et al. 2024; `torch.optim.Muon`) for the matrices inside the layers, AdamW for embeddings and norms.
 Schedule: warm-up, stable, decay (WSD; Hu et al. 2024, arXiv:2404.06395), so that a longer run can continue from the state kept
@@ -22,7 +22,8 @@ from transformers import PreTrainedModel
 from longreach.models.weights import HOLDER
 from longreach.training.checkpoint import load_checkpoint, save_checkpoint
 
-Batch = Callable[[int], Tensor]  # step -> ids [B, seq_len + 1]; the same step always gives the same batch
+# step -> ids [B, seq_len + 1], or all that the model takes, labels included; the same step always gives the same batch
+Batch = Callable[[int], Tensor | dict[str, Tensor]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +70,11 @@ class PretrainConfig:
 
 def pretrain(
     model: PreTrainedModel, batch: Batch, config: PretrainConfig, folder: Path, *, evaluate: Callable[[nn.Module], float],
-    positions: Batch | None = None,
+    positions: Callable[[int], Tensor] | None = None,
 ) -> None:  # fmt: skip
     """Train `model` in place. State and `loss.jsonl` live in `folder`; called again after a kill, it goes on from there.
 
-    Args: evaluate: bits per byte of held-out text. positions: step -> position ids [B, seq_len] (default: from 0 on).
+    Args: evaluate: bits per byte of held-out text. positions: step -> position ids [B, seq_len] (default: from 0 on), for ids alone.
     """
     device = next(model.parameters()).device
     optimizers = _optimizers(model, config)
@@ -100,7 +101,7 @@ def pretrain(
         if step == config.decay_start:
             save(stable)
         rate = config.rate(step)
-        loss = _loss(forward, batch(step).to(device), None if positions is None else positions(step).to(device))
+        loss = _loss(forward, batch(step), None if positions is None else positions(step), device)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), config.max_grad_norm)
         for optimizer in optimizers:
@@ -131,8 +132,10 @@ def pretrain(
 
 
 def _optimizers(model: nn.Module, config: PretrainConfig) -> list[torch.optim.Optimizer]:
-    layers = (".layers.", ".h.")  # GPT-2 calls them h
-    inside = [p for name, p in model.named_parameters() if p.ndim == 2 and any(part in name for part in layers) and HOLDER not in name]
+    layers = (".layers.", ".h.", ".block.")  # GPT-2 calls them h, and T5 block
+    tables = {id(p) for module in model.modules() if isinstance(module, nn.Embedding) for p in module.parameters()}
+    matrices = [(name, p) for name, p in model.named_parameters() if p.ndim == 2 and id(p) not in tables and HOLDER not in name]
+    inside = [p for name, p in matrices if any(part in name for part in layers)]
     chosen = {id(p) for p in inside}
     rest = [p for p in model.parameters() if id(p) not in chosen]
     return [
@@ -141,12 +144,17 @@ def _optimizers(model: nn.Module, config: PretrainConfig) -> list[torch.optim.Op
     ]
 
 
-def _loss(forward: Callable[..., Any], ids: Tensor, positions: Tensor | None) -> Tensor:
-    # Without a mask transformers takes positions that skip for several sequences in one row, and parts them.
-    placed = {} if positions is None else {"position_ids": positions, "attention_mask": torch.ones_like(positions)}
-    with torch.autocast(ids.device.type, torch.bfloat16):
-        logits = forward(input_ids=ids[:, :-1], use_cache=False, **placed).logits
-        return nn.functional.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten())
+def _loss(forward: Callable[..., Any], batch: Tensor | dict[str, Tensor], positions: Tensor | None, device: torch.device) -> Tensor:
+    if isinstance(batch, Tensor):
+        # Without a mask transformers takes positions that skip for several sequences in one row, and parts them.
+        placed = {} if positions is None else {"position_ids": positions, "attention_mask": torch.ones_like(positions)}
+        given, labels = {"input_ids": batch[:, :-1], **placed}, batch[:, 1:]
+    else:
+        given = dict(batch)
+        labels = given.pop("labels")
+    with torch.autocast(device.type, torch.bfloat16):
+        logits = forward(**{name: value.to(device) for name, value in given.items()}, use_cache=False).logits
+        return nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.to(device).flatten())
 
 
 def _compiled(model: PreTrainedModel) -> Callable[..., Any]:
