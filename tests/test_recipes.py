@@ -55,6 +55,6 @@ def test_the_bundled_model_is_tuned_on_sequences_of_its_window():
     tiny = model()
     config = recipe("nano_4k")(rope_of(tiny.config), 256)
     chosen = plan(tiny, config)
-    assert (chosen.spec, chosen.sampler.spec) == ("yarn:factor=4", "pose")
+    assert (chosen.spec, chosen.sampler.spec) == ("self_extend:neighbours=16,group=6+log_n", "pose")
     assert chosen.geometry.seq_len == chosen.geometry.trained_window
-    assert (config.steps * config.batch_size * 512, config.full) == (9_011_200, True)
+    assert (config.steps * config.batch_size * 512, config.full) == (3_686_400, True)
