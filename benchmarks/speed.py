@@ -54,10 +54,12 @@ def flat(dtype: torch.dtype, rounds: int) -> None:
 def train(dtype: torch.dtype, rounds: int) -> None:
     """A step on sequences of 512 tokens, running and in two chunks that are far apart."""
     near, running = Contender("self_extend", "self_extend:neighbours=128,group=8"), torch.arange(512)
-    jobs = {c.name: partial(Run(c, dtype).train, running) for c in (STOCK, FULL, near)}
+    heads, biased = Contender("harpe", "harpe:base_min=20000,base_max=500000"), Contender("alibi", "nope+alibi")
+    jobs = {c.name: partial(Run(c, dtype).train, running) for c in (STOCK, FULL, near, heads, biased)}
     skipping = torch.cat([running[:200], running[200:] + 2000])
     jobs["self_extend, skipping"] = partial(Run(near, dtype).train, skipping)
-    report("train at 512", interleaved(jobs, rounds), {FULL.name: 1.2, near.name: 1.5, "self_extend, skipping": 1.8}, dtype)
+    most = {FULL.name: 1.2, near.name: 1.5, heads.name: 1.2, biased.name: 1.3, "self_extend, skipping": 1.8}
+    report("train at 512", interleaved(jobs, rounds), most, dtype)
 
 
 def report(what: str, times: dict[str, float], most: dict[str, float], dtype: torch.dtype) -> None:
