@@ -23,14 +23,8 @@ def attend(
     if softcap is None and k.shape[-1] == v.shape[-1] and not _needs_grad(bias):
         if q.device.type == "cpu":
             return _flash_cpu(q, k, v, scale, causal, mask, bias)
-        if (
-            not _needs_grad(q, k, v)
-            and q.device.type == "cuda"
-            and mask is None
-            and bias is None
-            and q.shape[-1] % 8 == 0
-            and q.shape[-1] <= 256
-        ):
+        fits = mask is None and bias is None and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256
+        if q.device.type == "cuda" and fits and not _needs_grad(q, k, v):
             return _fused_cuda(q, k, v, scale, causal)
     if _needs_grad(q, k, v, bias) or q.shape[2] <= _EAGER_ROWS:
         return _eager(q, k, v, scale, causal, mask, bias, softcap, 0)
