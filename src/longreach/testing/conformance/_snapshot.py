@@ -1,5 +1,6 @@
 """Everything that applying a method could leave behind, as one mapping that can be compared."""
 
+import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,10 +16,12 @@ _REGISTRIES = {
     "AttentionMaskInterface": AttentionMaskInterface._global_mapping,
     "ROPE_INIT_FUNCTIONS": ROPE_INIT_FUNCTIONS,
 }
+_MEMOS = {"_can_set_attn_implementation_cached_value"}  # transformers keeps them on a class from its first use on
 
 
 def snapshot(model: PreTrainedModel) -> dict[str, Any]:
     """Name -> value: tensors' contents, configs, attributes and hooks of modules, attributes of their classes, transformers' registries."""
+    gc.collect()  # models of others that keep a method take it out of the registries when they go: not between two snapshots
     return dict(_entries(model))
 
 
@@ -45,7 +48,7 @@ def _entries(model: PreTrainedModel) -> Iterator[tuple[str, Any]]:
                 yield f"{path}.{attribute}", value
     classes = {cls for module in model.modules() for cls in type(module).__mro__ if cls.__module__.startswith("transformers")}
     for owner in classes:
-        yield f"class {owner.__qualname__}", dict(vars(owner))
+        yield f"class {owner.__qualname__}", {name: value for name, value in vars(owner).items() if name not in _MEMOS}
     for name, registry in _REGISTRIES.items():
         yield name, dict(registry)
 
