@@ -8,6 +8,7 @@ windows of text around them. A run that was killed goes on when the same command
 
 import argparse
 import math
+import sys
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -139,7 +140,9 @@ def main() -> None:
     tokenizer = longreach.load("nano").tokenizer
     ids = encode(tokenizer, read_books(args.data / "train"), 2 * config.tokens)
     valid, longest = "\n\n".join(read_books(args.data / "valid")), _PIECE + (TIMES[-1] - 1) * WINDOW
-    held_out = np.array_split(encode(tokenizer, [valid], TEXTS * longest), TEXTS)
+    if len(tokens := encode(tokenizer, [valid], TEXTS * longest)) < TEXTS * longest:
+        sys.exit(f"{args.data / 'valid'} holds too little text: {TEXTS * longest} tokens are needed, and it has {len(tokens)}")
+    held_out = np.array_split(tokens, TEXTS)
     model = trained(tokenizer, ids, config, args.work, held_out)
     found = {"stock": {times: losses(model, held_out, times, len(tokenizer)) for times in TIMES}}
     for strategy in STRATEGIES:

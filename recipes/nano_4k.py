@@ -5,7 +5,7 @@ Paper: PoSE: Efficient Context Window Extension of LLMs via Positional Skip-wise
     longreach tune nano --to 4096 --data FOLDER --out nano-4k --recipe recipes/nano_4k.py
 
 From the paper: sequences of the trained length, two chunks, skips up to the target. Ours: every weight is trained, at a rate for a small
-model; a third of the sequences are short text, which keeps the model what it was, and a fifth recall exercises. Far distances are those
+model; three tenths of the sequences are short text, which keeps the model what it was, and a fifth recall exercises. Far distances are those
 of Self-Extend, with a quarter of the window for neighbours. FOLDER is to hold books and Python source, as nano was trained on.
 
 nano-4k-yarn is trained for scaled frequencies instead, at stock speed and for every server, but needs log_n on top to recall: the same

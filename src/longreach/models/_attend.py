@@ -32,9 +32,12 @@ def recent_pieces(layer: BandLayer, step: Step, band: Band, q: Tensor, keys: Ten
     values, oldest = layer.recent.view("v"), layer.oldest
     first = max(oldest, step.start_min + band.after)
     ragged = step.start_max + band.after if step.start_max != step.start_min else 0
-    if step.valid is not None or (step.skips and not band.endless):
+    if step.valid is not None:
         ragged = step.end
-    pieces = _cut(band, slot, slot + q.shape[2], first, ragged, step)
+    if step.skips and not band.endless:  # who meets whom only the indices tell
+        pieces = cut(slot, slot + q.shape[2], 0, None, first, step.end)
+    else:
+        pieces = _cut(band, slot, slot + q.shape[2], first, ragged, step)
     for piece in pieces if options.added is None else tiles(pieces):
         rows = slice(piece.q0 - slot, piece.q1 - slot)
         part = slice(piece.k0 - oldest, piece.k1 - oldest)
@@ -73,8 +76,6 @@ def _ages(layer: BandLayer, queries: slice, keys: slice) -> tuple[Tensor, Tensor
 
 
 def _cut(band: Band, q0: int, q1: int, first: int, ragged: int, step: Step) -> Iterator[Piece]:
-    if step.skips and not band.endless:  # who meets whom only the indices tell
-        return cut(q0, q1, 0, None, first, ragged)
     if band.chunk > 1:
         return ragged_apart(cut_chunks(q0, q1, band.lo, band.hi, band.chunk, step.start_min, first), ragged)
     if band.before is not None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
 
+from longreach.attention.base import goes_by_text
 from longreach.core.bands import TRUE, Band, LayerContext, PositionMap, Selection, View
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.models import rotation
@@ -90,7 +91,7 @@ class Engine:
         if not (isinstance(stream.step, Step) and stream.step.first == first and stream.step.count == x.shape[2]):
             keep = self.setup.lengths is not None and not self.setup.fixed_length
             stream.step = make_step(stream, first, x, spec, position_ids, cached=cached, keep_indices=keep)
-            if stream.step.skips and (self.setup.goes_by_text or any(layer.chooser is not None for layer in self.layers.values())):
+            if stream.step.skips and any(goes_by_text(policy) for policy in self.setup.policies):
                 raise LongreachError("positions that skip cannot go with a method that goes by the text; give positions that follow on")
             if self.setup.text is not None:
                 stream.step.memo["blocks"] = self.setup.text.blocks(stream, first, self.ids)

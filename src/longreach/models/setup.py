@@ -32,10 +32,5 @@ class Setup:
     plain_inside: int | None = None
     text: TextReader | None = None
 
-    @property
-    def goes_by_text(self) -> bool:
-        """Whether positions are those of the text's blocks, or change with its length."""
-        return self.text is not None or self.text_length is not None
-
 
 FULL_SETUP = Setup(bands=lambda layer: FULL, temperature=lambda t, layer: None)
