@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from transformers import Cache, DynamicCache, LlamaConfig, LlamaForCausalLM, StaticCache
 
-from longreach.models.apply import apply
-from longreach.models.reading import new_cache
+from longreach.decoding.reading import new_cache
+from longreach.engine.apply import apply
 
 HIDDEN, LAYERS, HEADS, KV_HEADS, VOCABULARY = 512, 8, 8, 4, 4096
 HEAD_DIM = HIDDEN // HEADS

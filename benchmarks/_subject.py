@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import longreach
+from longreach.checkpoints.checkpoint import find_folder
 from longreach.cli._progress import BarProgress
 from longreach.core.errors import LongreachError
 from longreach.core.lengths import parse_length
@@ -13,7 +14,6 @@ from longreach.data.stdlib import stdlib_text
 from longreach.evaluation.evidence import WINDOWS, Subject, describe
 from longreach.evaluation.rows import Rows
 from longreach.evaluation.text import read_texts
-from longreach.models.checkpoint import find_folder
 
 FOLDER = Path(__file__).resolve().parents[1] / "docs" / "evidence"
 HELD_OUT = "held-out standard library"

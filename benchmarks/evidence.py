@@ -24,13 +24,13 @@ from longreach.core.errors import InputError, LongreachError, SpecError
 from longreach.core.fitting import FittedFile
 from longreach.core.spec import make, parse
 from longreach.data.stdlib import stdlib_files
-from longreach.evaluation.candidates import Candidate, applicable
+from longreach.decoding.reading import CHUNK
 from longreach.evaluation.evidence import Finding, Subject, claim_row, counted, found_share, write
 from longreach.evaluation.intervals import Interval, mean_interval, paired_share_interval, ratio_interval
 from longreach.evaluation.measure import fingerprint
-from longreach.evaluation.tasks.loss import token_losses
+from longreach.evaluation.tasks.loss.loss import token_losses
 from longreach.evaluation.text import Encoder, cut_windows
-from longreach.models.reading import CHUNK
+from longreach.stretching.candidates import Candidate, applicable
 
 SAMPLES = 8  # prompts of each depth: with fewer than 35 in all, no share can be told to be at least 0.9
 _CODE_TEXTS, _CODE_WINDOWS = 4, 8  # texts of source code to read, and how many trained windows of each
@@ -86,7 +86,7 @@ class Bench:
     def ranked(self) -> list[str]:
         """The best setting of every method that forgets nothing, best first."""
         found = []
-        for name in registry.names():
+        for name in [method.name() for method in registry.methods()]:
             if registry.get(name).suggest(self.subject.window, self.subject.to) and not registry.get(name).info.forgets:
                 try:
                     found.append(self.best(self.settings(name)))
@@ -221,8 +221,8 @@ def evidence(found: Given, bench: Bench) -> list[dict[str, object]]:
     """One row for each claim that can be held against the model; of the others it is printed why not."""
     rows: list[dict[str, object]] = []
     bench.subject.standard(start=bench.subject.window)  # what is wrong with the text or the lengths stops here, and not claim by claim
-    for name in registry.names():
-        method = registry.get(name)
+    for method in registry.methods():
+        name = method.name()
         for claim in method.info.claims:
             try:
                 if claim.metric not in METRICS:

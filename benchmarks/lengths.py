@@ -19,9 +19,9 @@ from longreach.cli._progress import BarProgress
 from longreach.core import registry
 from longreach.core.errors import InputError, LongreachError
 from longreach.core.spec import check_spec, parse, unparse
-from longreach.evaluation.candidates import Candidate, applicable
 from longreach.evaluation.evidence import Subject, bounds, found_share, write
 from longreach.evaluation.intervals import mean_interval
+from longreach.stretching.candidates import Candidate, applicable
 
 SAMPLES = 4  # prompts of each depth and length
 STOCK = "stock"  # the model as it is
@@ -33,7 +33,7 @@ _NO_NUMBERS: dict[str, object] = {
 
 def methods() -> list[str]:
     """Every method that works without training and stretches a model by itself; the model as it is comes first."""
-    return [STOCK, *(name for name in registry.names() if registry.get(name).info.training_free and not registry.get(name).info.fitted)]
+    return [STOCK, *(each.name() for each in registry.methods() if each.info.training_free and not each.info.fitted)]
 
 
 def spec_for(method: str, window: int, target: int) -> str | None:
@@ -85,7 +85,7 @@ def stacks(measured: Sequence[Sequence[dict[str, object]]], subject: Subject) ->
     able = [entries[-1] for entries in measured if entries and entries[-1]["setting"] and not entries[-1]["forgets"]]
     able.sort(key=lambda last: (-(last["found"] or 0.0), last["rise"]))  # type: ignore[operator]
     found = []
-    for name in registry.names():
+    for name in [method.name() for method in registry.methods()]:
         for last in able:
             if wrappers := registry.get(name).suggest_on(parse(str(last["setting"]))[0]):
                 found.append(f"{last['method']}+{unparse(wrappers[:1])}")

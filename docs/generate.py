@@ -2,8 +2,8 @@
 
     python docs/generate.py [--check]
 
-The methods describe themselves in their own files; evidence is the rows in `docs/evidence`, which `_evidence.py` draws. With `--check`
-nothing is written, and the exit code is 1 where a page is stale.
+The methods describe themselves in their own files; evidence is the rows in `docs/evidence`, which
+`longreach.reports.evidence` draws. With `--check` nothing is written, and the exit code is 1 where a page is stale.
 """
 
 import argparse
@@ -13,11 +13,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from _evidence import evidence_page, read, table, with_numbers
-
 from longreach.core.catalogue import Entry, Setting, catalogue
+from longreach.core.kinds import kinds
 from longreach.core.method import format_value
-from longreach.core.registry import KINDS
+from longreach.reports.evidence import evidence_page, read, table, with_numbers
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- methods -->", "<!-- /methods -->"
@@ -61,10 +60,10 @@ def with_table(readme: str, entries: Sequence[Entry]) -> str:
 def methods_page(entries: Sequence[Entry]) -> str:
     """Every method by kind, with its settings, cost and limits."""
     parts = ["# Methods", "Written by `make docs` from the methods' own files; `longreach methods --json` gives the same to programs."]
-    for kind, package in KINDS.items():
-        parts += [f"## {kind}", (importlib.import_module(package).__doc__ or "").strip()]
+    for kind in kinds().values():
+        parts += [f"## {kind.name}", (importlib.import_module(kind.package).__doc__ or "").strip()]
         for entry in entries:
-            if entry.kind == kind:
+            if entry.kind == kind.name:
                 parts += _section(entry)
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -15,10 +15,12 @@ HOUSE = Path(longreach.__file__).parent
 # Each floor may import the floors before it, and no room beside it on its own.
 FLOORS = (
     ("core",),
-    ("tokenization", "positions", "attention", "cache", "compression", "decoding"),
-    ("models",),
-    ("data",),
+    ("tokenization", "positions", "attention", "cache", "compression", "data"),
+    ("engine",),
+    ("checkpoints", "decoding", "architectures"),
     ("training", "evaluation", "workflows", "retrieval"),
+    ("analysis", "stretching"),
+    ("reports", "doctor"),
     ("serving",),
     ("cli", "testing"),
 )

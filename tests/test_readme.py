@@ -12,7 +12,7 @@ import typer.main
 from longreach.cli.main import make_app
 
 ROOT = Path(__file__).resolve().parents[1]
-NANO = ROOT / "src" / "longreach" / "models" / "nano"
+NANO = ROOT / "src" / "longreach" / "checkpoints" / "nano"
 PAGES = ("README.md", "CONTRIBUTING.md")
 
 
@@ -47,7 +47,7 @@ def test_the_readme_shows_commands():
     assert ["test"] in commands("make")
 
 
-@pytest.mark.skipif(not (NANO / "model.safetensors").exists(), reason="nano is not trained yet: recipes/nano.py makes its files")
+@pytest.mark.skipif(not (NANO / "model.safetensors").exists(), reason="nano is not trained yet: experiments/nano.py makes its files")
 def test_the_python_runs():
     (code,) = blocks("README.md", "python")
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)

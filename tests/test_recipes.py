@@ -1,28 +1,22 @@
 """Every recipe for `longreach tune` gives a plan that fits a model, and is what its paper says."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
-from longreach.models.rope_config import rope_of
+from longreach.core import registry
+from longreach.engine.rope_config import rope_of
 from longreach.positions.base import Rope
 from longreach.training.plan import plan
 from tests.training.tuning import model
 
-RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 LLAMA2 = Rope(theta=1e4, dim=128, trained_window=4096)
 LLAMA3 = Rope(theta=5e5, dim=128, trained_window=8192)
 
 
 def recipe(name):
-    spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.recipe
+    return registry.module(name, "recipe").recipe
 
 
-NAMES = ["prolong", "llama2_long", "longskywork", "llama3_80k", "bootstrap"]
+NAMES = [name for name in registry.names("recipe") if name != "nano_4k"]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -5,20 +5,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from longreach.checkpoints.checkpoint import load, save
     from longreach.core.errors import LongreachError, UnsupportedError
     from longreach.core.spec import parse
-    from longreach.models.apply import apply
-    from longreach.models.checkpoint import load, save
-    from longreach.models.weights import equip
+    from longreach.engine.apply import apply
+    from longreach.engine.weights import equip
 
 _HOMES = {
     "LongreachError": "longreach.core.errors",
     "UnsupportedError": "longreach.core.errors",
     "parse": "longreach.core.spec",
-    "apply": "longreach.models.apply",
-    "equip": "longreach.models.weights",
-    "load": "longreach.models.checkpoint",
-    "save": "longreach.models.checkpoint",
+    "apply": "longreach.engine.apply",
+    "equip": "longreach.engine.weights",
+    "load": "longreach.checkpoints.checkpoint",
+    "save": "longreach.checkpoints.checkpoint",
 }
 
 __all__ = ["LongreachError", "UnsupportedError", "apply", "equip", "load", "parse", "save"]

@@ -9,15 +9,15 @@ from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.t5.modeling_t5 import T5Attention
 
 import longreach
-from longreach.attention.alibi import Alibi, alibi_slopes
-from longreach.attention.cable import Cable
-from longreach.attention.ntk_attention import NtkAttention
-from longreach.attention.rope_alibi import RopeAlibi, harmonic
-from longreach.attention.t5_bias import T5Bias
+from longreach.attention.bias.alibi import Alibi, alibi_slopes
+from longreach.attention.bias.cable import Cable
+from longreach.attention.bias.ntk_attention import NtkAttention
+from longreach.attention.bias.rope_alibi import RopeAlibi, harmonic
+from longreach.attention.bias.t5_bias import T5Bias
 from longreach.core.bands import LayerContext
 from longreach.core.errors import CheckpointError, LongreachError, UnsupportedError
 from longreach.core.spec import parse
-from longreach.models.weights import OWN_WEIGHTS, own_weights
+from longreach.engine.weights import OWN_WEIGHTS, own_weights
 from longreach.testing.conformance.base import cached_logits, logits, with_weights
 from longreach.testing.models import random_ids, tiny_model
 from longreach.testing.naive import naive_logits
@@ -116,7 +116,7 @@ def test_biases_stand_without_positions(spec):
     model = with_weights(tiny_model(max_position_embeddings=32), stack[1])
     with longreach.apply(model, stack):
         ours = logits(model, ids)
-    for _, _, rotary in longreach.models.rotation.rotary_modules(model):
+    for _, _, rotary in longreach.engine.rotation.rotary_modules(model):
         rotary.inv_freq.zero_()
     with torch.no_grad():
         assert torch.allclose(ours, naive_logits(model, stack[1:], ids), atol=1e-4)

@@ -49,7 +49,7 @@ def test_all_methods_are_compared_by_length(call, folder):
     printed = call("lengths", "--samples", "1", "--also", "self_extend+log_n", "--also", "yarn:factor=auto+when_long")
     rows = lines(folder / "out" / "lengths" / "made.jsonl")
     found = {(row["method"], row["length"]): row for row in rows}
-    suggesting = {name for name in registry.names() if registry.get(name).info.training_free and registry.get(name).suggest(128, 256)}
+    suggesting = {method.name() for method in registry.methods() if method.info.training_free and method.suggest(128, 256)}
     shown = {row["method"] for row in rows}
     assert {"stock model", "self_extend+log_n", "yarn:factor=auto+when_long"} <= shown
     assert {name for name in suggesting if name not in shown and f"{name}: it has no table of learned positions" not in printed} == set()
@@ -82,7 +82,7 @@ def test_every_claim_gets_an_interval_and_a_verdict_or_a_reason(call, folder, mo
     monkeypatch.setattr(importlib.import_module("evidence"), "RECALLS", 0.0)
     printed = call("evidence")
     rows = lines(folder / "out" / "made.jsonl")
-    claims = [(name, claim.text) for name in registry.names() for claim in registry.get(name).info.claims]
+    claims = [(method.name(), claim.text) for method in registry.methods() for claim in method.info.claims]
     shown = [(row["method"], row["paper_claim"]) for row in rows]
     left_out = [name for name, text in claims if (name, text) not in shown]
     assert all(f"{name}: " in printed and "its claim is left out" in printed for name in left_out)

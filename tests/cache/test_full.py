@@ -1,7 +1,7 @@
 import torch
 from transformers import DynamicCache
 
-from longreach.models.apply import apply
+from longreach.engine.apply import apply
 from longreach.testing.models import random_ids, tiny_model
 
 

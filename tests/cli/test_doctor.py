@@ -3,11 +3,11 @@ import shutil
 
 import pytest
 
+from longreach.checkpoints.checkpoint import _HUB_TEXT, load, save
 from longreach.cli.main import run
+from longreach.doctor.diagnose import check_names
 from longreach.evaluation.rows import Row, Rows
-from longreach.models.checkpoint import _HUB_TEXT, load, save
-from longreach.models.doctor.diagnose import check_names
-from tests.models.folders import edit, write_folder
+from tests.checkpoints.folders import edit, write_folder
 
 LOST = {"rope_theta": 500000.0, "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}}
 

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
+from longreach.checkpoints.checkpoint import load, save
 from longreach.cli.main import run
-from longreach.models.checkpoint import load, save
-from longreach.models.generation import prompt_ids, stream
+from longreach.decoding.generation import prompt_ids, stream
 from longreach.testing.models import tiny_biased
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 

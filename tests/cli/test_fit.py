@@ -3,9 +3,9 @@ import shutil
 
 import pytest
 
+from longreach.checkpoints.record import read_record
 from longreach.cli.main import run
-from longreach.evaluation import fit as fitting
-from longreach.models.record import read_record
+from longreach.stretching import fit as fitting
 from longreach.testing.models import tiny_model
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 

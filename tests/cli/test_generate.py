@@ -8,12 +8,12 @@ from functools import partial
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from longreach.checkpoints.checkpoint import load, save
 from longreach.cli.main import run
-from longreach.models import generation
-from longreach.models.apply import apply
-from longreach.models.checkpoint import load, save
-from longreach.models.generation import prompt_ids, stream
-from tests.models.folders import TEMPLATE, byte_tokenizer, write_folder
+from longreach.decoding import generation
+from longreach.decoding.generation import prompt_ids, stream
+from longreach.engine.apply import apply
+from tests.checkpoints.folders import TEMPLATE, byte_tokenizer, write_folder
 
 PROMPT = "once upon a time"
 

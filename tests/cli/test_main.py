@@ -7,6 +7,7 @@ import pytest
 import longreach
 from longreach import cli
 from longreach.cli.main import run, verbs
+from longreach.core import registry
 
 VERB = """
 import typer
@@ -34,7 +35,9 @@ def some_verb(monkeypatch, tmp_path):
     (tmp_path / "some_verb.py").write_text(VERB, encoding="utf-8")
     (tmp_path / "_private.py").write_text("raise ImportError('no verb')", encoding="utf-8")
     monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(tmp_path)])
+    registry.modules.cache_clear()
     yield
+    registry.modules.cache_clear()
     sys.modules.pop("longreach.cli.some_verb", None)
 
 

@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from longreach.attention.rpe_family import RpeFamily
+from longreach.attention.bias.rpe_family import RpeFamily
 from longreach.cli.main import run
 from longreach.testing.models import tiny_learned, tiny_model
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer

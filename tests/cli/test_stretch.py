@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from longreach.checkpoints.record import read_record
 from longreach.cli import stretch as verb
 from longreach.cli.main import run
 from longreach.core.progress import Progress
-from longreach.evaluation import stretch as stretching
-from longreach.models.record import read_record
+from longreach.stretching import stretch as stretching
 from longreach.testing.models import tiny_learned, tiny_model
 from tests.evaluation.made import outcome
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer

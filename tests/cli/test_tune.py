@@ -6,8 +6,8 @@ import sys
 import pytest
 from transformers import BertConfig, BertForMaskedLM
 
+from longreach.checkpoints.record import read_record
 from longreach.cli.main import run
-from longreach.models.record import read_record
 from longreach.testing.models import tiny_model
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 

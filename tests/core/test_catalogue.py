@@ -3,18 +3,21 @@ from dataclasses import asdict
 
 from longreach.core import registry
 from longreach.core.catalogue import Setting, catalogue, describe
-from longreach.positions.longrope import Longrope
-from longreach.positions.yarn import Yarn
+from longreach.positions.fitted import longrope
+from longreach.positions.scaling import yarn
 
 
 def test_every_registered_method_is_listed():
-    assert sorted(entry.name for entry in catalogue()) == registry.names()
+    listed = {(entry.kind, entry.name) for entry in catalogue()}
+    assert {(method.kind, method.name()) for method in registry.methods()} <= listed
+    assert {("recipe", "prolong"), ("command", "reach"), ("command", "heads")} <= listed
+    assert ("command", "doctor") not in listed  # nothing of a paper's
     assert {entry.kind for entry in catalogue("positions")} == {"positions"}
 
 
 def test_an_entry_says_what_the_methods_file_says():
-    entry = describe(Yarn)
-    assert (entry.kind, entry.name, entry.paper, entry.title) == ("positions", "yarn", Yarn.info.paper, Yarn.info.title)
+    entry = describe("positions", yarn)
+    assert (entry.kind, entry.name, entry.paper, entry.title) == ("positions", "yarn", yarn.METHOD.info.paper, yarn.METHOD.info.title)
     assert entry.summary.startswith("YaRN: low frequencies interpolated")
     assert entry.limits
     assert entry.cost
@@ -24,18 +27,18 @@ def test_an_entry_says_what_the_methods_file_says():
 
 
 def test_settings_have_name_type_and_default():
-    factor, beta_fast, _, attention_factor = describe(Yarn).settings
+    factor, beta_fast, _, attention_factor = describe("positions", yarn).settings
     assert factor == Setting(name="factor", type="float", required=True, default=None)
     assert beta_fast == Setting(name="beta_fast", type="float", required=False, default=32.0)
     assert attention_factor == Setting(name="attention_factor", type="float or none", required=False, default=None)
 
 
 def test_a_method_that_is_fitted_has_the_settings_of_its_fit():
-    entry = describe(Longrope)
+    entry = describe("positions", longrope)
     assert "fitted" in entry.flags
     assert Setting(name="population", type="int", required=False, default=64) in entry.fit
     assert entry.fit_arguments.startswith("on: a file to go on from")
-    assert (describe(Yarn).fit, describe(Yarn).fit_arguments) == ((), "")
+    assert (describe("positions", yarn).fit, describe("positions", yarn).fit_arguments) == ((), "")
 
 
 def test_programs_can_read_it():

@@ -5,7 +5,7 @@ import pytest
 from longreach.core import registry
 from longreach.core.errors import SpecError
 from longreach.core.spec import make, parse, unparse
-from longreach.positions.yarn import Yarn
+from longreach.positions.scaling.yarn import Yarn
 
 
 def test_one_method():
@@ -96,7 +96,7 @@ def test_an_automatic_factor_is_what_the_method_suggests(spec, resolved):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in registry.names() if any(f.name == "factor" for f in dataclasses.fields(registry.get(name)))]
+    "name", [method.name() for method in registry.methods() if any(f.name == "factor" for f in dataclasses.fields(method))]
 )
 def test_every_method_with_a_factor_has_an_automatic_one(name):
     (method,) = parse(f"{name}:factor=auto", trained_window=512, target=4000)

@@ -1,19 +1,17 @@
 import importlib.util
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
 from longreach.core.catalogue import catalogue
+from longreach.reports import evidence as drawn
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.append(str(ROOT / "docs"))  # where a script finds the modules beside it
 SPEC = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
 generate = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(generate)
 
-import _evidence  # noqa: E402
 
 ROW = {
     "method": "yarn",
@@ -60,7 +58,7 @@ def written(folder, claims=(), lengths=(), models=()):
     for name, rows in (("tiny.jsonl", claims), ("lengths/tiny.jsonl", lengths), ("models/tiny.json", models)):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
-    return _evidence.read(folder)
+    return drawn.read(folder)
 
 
 @pytest.mark.parametrize(("page", "text"), [pytest.param(*item, id=item[0].name) for item in generate.pages(ROOT).items()])
@@ -95,7 +93,7 @@ def test_claims_stand_with_interval_and_verdict(tmp_path):
         ROW | {"method": "ntk", "high": None, "verdict": "undecided"},
         OLD | {"method": "full"},
     ]
-    *_, full, linear, ntk, yarn = _evidence.evidence_page(written(tmp_path, rows, models=[MODEL])).splitlines()
+    *_, full, linear, ntk, yarn = drawn.evidence_page(written(tmp_path, rows, models=[MODEL])).splitlines()
     assert yarn == (
         "| `yarn` | holds to 8 windows | tiny | 4k tokens | bits per byte | 1.235 | 1.1 to 1.4 | 8 texts, held-out books \\| prose "
         "| at most 1 | **does not hold** | `longreach measure tiny` |"
@@ -109,14 +107,14 @@ def test_claims_stand_with_interval_and_verdict(tmp_path):
 def test_models_are_told_apart(tmp_path):
     other = ROW | {"model": "wide", "number": 0.5}
     (tmp_path / "wide.jsonl").write_text(json.dumps(other), encoding="utf-8")
-    page = _evidence.evidence_page(written(tmp_path, [ROW, ROW | {"metric": "zeros"}], models=[MODEL]))
+    page = drawn.evidence_page(written(tmp_path, [ROW, ROW | {"metric": "zeros"}], models=[MODEL]))
     assert "| tiny | llama | 0.2M | 3 | 4 (2) | 16 | 128 | books |" in page
     lines = [line for line in page.splitlines() if line.startswith("| `yarn`")]
     assert [(" tiny " in line, " zeros " in line) for line in lines] == [(True, False), (False, False), (True, True)]
 
 
 def test_methods_are_drawn_by_length_best_first(tmp_path):
-    page = _evidence.evidence_page(written(tmp_path, lengths=LENGTHS))
+    page = drawn.evidence_page(written(tmp_path, lengths=LENGTHS))
     loss, found = (part.splitlines() for part in page.partition("Loss of the last octave")[2].split("Needles found:"))
     lines = [line for line in loss if line.startswith("|")]
     assert lines[0] == "| method | 1x (128) | 2x (256) | 4x (512) |"
@@ -134,7 +132,7 @@ def test_numbers_are_written_between_their_markers(tmp_path):
         "- <!-- rise yarn 8x tiny --><!-- /rise -->\n"
         "- <!-- claims yarn --><!-- /claims -->\n<!-- reach tiny -->\nold\n<!-- /reach -->\nafter"
     )
-    new = _evidence.with_numbers(page, evidence)
+    new = drawn.with_numbers(page, evidence)
     assert "a <!-- rise yarn 2x tiny -->+0.010 ± 0.010<!-- /rise --> b " in new
     assert "<!-- found stock 2x tiny -->0.50 (0.50 to 0.50)<!-- /found -->" in new
     assert "<!-- rise yarn 8x tiny -->not measured<!-- /rise -->" in new
@@ -147,18 +145,18 @@ def test_numbers_are_written_between_their_markers(tmp_path):
         "| stock model | nowhere | nowhere | +0.000 ± 0.010 |",
     ]
     assert new.endswith("after")
-    assert _evidence.with_numbers(new, evidence) == new
+    assert drawn.with_numbers(new, evidence) == new
 
 
 def test_a_marker_that_names_no_method_is_refused():
     with pytest.raises(ValueError, match="names no method: yran"):
-        _evidence.with_numbers("<!-- rise yran 8x nano --><!-- /rise -->", _evidence.Evidence())
+        drawn.with_numbers("<!-- rise yran 8x nano --><!-- /rise -->", drawn.Evidence())
 
 
 def test_the_bars_of_the_docs_are_those_of_stretch():
-    from longreach.evaluation.choice import RETRIEVAL_BAR, RISE_BAR
+    from longreach.stretching.choice import RETRIEVAL_BAR, RISE_BAR
 
-    assert (_evidence.FOUND_BAR, _evidence.RISE_BAR) == (RETRIEVAL_BAR, RISE_BAR)
+    assert (drawn.FOUND_BAR, drawn.RISE_BAR) == (RETRIEVAL_BAR, RISE_BAR)
 
 
 @pytest.mark.parametrize("wrong", [{"paper claim": "typo"}, {"speed": 1}])
@@ -173,4 +171,4 @@ def test_evidence_that_lacks_a_field_is_refused(tmp_path):
 
 
 def test_no_evidence_is_said():
-    assert _evidence.evidence_page(_evidence.Evidence()) == "# Evidence\n\nNo rows are recorded.\n"
+    assert drawn.evidence_page(drawn.Evidence()) == "# Evidence\n\nNo rows are recorded.\n"

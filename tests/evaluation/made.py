@@ -3,9 +3,9 @@
 from dataclasses import replace
 from itertools import pairwise
 
-from longreach.evaluation.choice import choose, screening_order, standing
 from longreach.evaluation.rows import Row
-from longreach.evaluation.stretch import Budget, Outcome
+from longreach.stretching.choice import choose, screening_order, standing
+from longreach.stretching.stretch import Budget, Outcome
 
 WINDOW, TARGET = 128, 512
 EDGES = (64, 128, 256, 512)

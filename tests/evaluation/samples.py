@@ -10,7 +10,7 @@ from torch import nn
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from longreach.data.stdlib import stdlib_text
-from longreach.evaluation.tasks.passkey import _FILLER, _HEAD
+from longreach.evaluation.tasks.retrieval.passkey import _FILLER, _HEAD
 
 STYLES = ("digits", "plain", "groups", "metaspace")
 VOCABULARY = 700

@@ -222,7 +222,7 @@ def test_too_little_memory_is_an_error_that_says_what_to_change(model, monkeypat
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     rows = Rows()
-    monkeypatch.setattr("longreach.evaluation.tasks._retrieval.prefill", too_large)
+    monkeypatch.setattr("longreach.evaluation.tasks.retrieval._retrieval.prefill", too_large)
     with pytest.raises(LongreachError, match="too small for passkey with 2 inputs of 248 tokens at once, 512 tokens a forward"):
         run(model, rows=rows)
     assert {row.task for row in rows} == {"loss"}

@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 import torch
 
-from longreach.attention.attention_alignment import AttentionAlignment
 from longreach.attention.base import AttentionPolicy
-from longreach.attention.self_extend import SelfExtend
-from longreach.cache.sinks import Sinks
+from longreach.attention.encoder.attention_alignment import AttentionAlignment
+from longreach.attention.placement.self_extend import SelfExtend
+from longreach.cache.streaming.sinks import Sinks
 from longreach.core import registry
+from longreach.core.kinds import kinds
 from longreach.core.method import MethodInfo
-from longreach.models._store import BandLayer
-from longreach.models.apply import apply
-from longreach.positions.interpolated_positions import InterpolatedPositions
-from longreach.positions.linear import Linear
+from longreach.engine._store import BandLayer
+from longreach.engine.apply import apply
+from longreach.positions.scaling.linear import Linear
+from longreach.positions.tables.interpolated_positions import InterpolatedPositions
 from longreach.testing import conformance
 from longreach.testing.conformance import biased, engine, positions, samplers, skipping, tables
 from longreach.testing.conformance.base import Check, cached_logits, close, same
@@ -29,14 +30,14 @@ from longreach.testing.models import tiny_biased, tiny_learned
 from longreach.training.samplers.randomized import Randomized
 from tests.core.test_method import test_a_bad_setting_is_refused_by_name_and_value as bad_settings
 
-KINDS = {"attention", "cache", "positions", "sampler"}
-MEASURES = {"task"}  # tests/evaluation tests them
+KINDS = {kind.name for kind in kinds().values() if kind.suites}
 CHECKS = {check.name: check for check in conformance.checks()}
 CASES = list(conformance.cases())
 
 
 def test_every_kind_has_a_suite():
-    assert {case.kind for case in CASES} == KINDS == set(registry.KINDS) - MEASURES
+    assert {case.kind for case in CASES} == KINDS
+    assert {name for name, kind in kinds().items() if kind.contract and not kind.suites} == {"task"}  # tests/evaluation tests them
 
 
 @pytest.mark.parametrize("name", [name for kind in sorted(KINDS) for name in registry.names(kind)])
@@ -49,7 +50,7 @@ def test_every_setting_of_every_method_is_checked(name):
     assert set(conformance.excuses(module.EXAMPLES[0])) <= set(CHECKS)
 
 
-@pytest.mark.parametrize("name", registry.names())
+@pytest.mark.parametrize("name", [method.name() for method in registry.methods()])
 def test_every_bad_setting_is_tried(name):
     module = registry.module(name)
     (tried,) = (mark.args[1] for mark in bad_settings.pytestmark)

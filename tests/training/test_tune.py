@@ -6,8 +6,8 @@ import torch
 import longreach
 from longreach.core.errors import InputError, SpecError, UnsupportedError
 from longreach.core.progress import Progress
-from longreach.models.apply import applied, apply
-from longreach.models.weights import own_weights
+from longreach.engine.apply import applied, apply
+from longreach.engine.weights import own_weights
 from longreach.testing.models import random_ids
 from longreach.training import tune as tuning
 from longreach.training.gate import held_out_windows, short_loss

@@ -11,11 +11,11 @@ from longreach.core.errors import InputError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from longreach.checkpoints.checkpoint import Checkpoint
     from longreach.core.method import Method
     from longreach.core.progress import Progress
     from longreach.data.documents import Texts
-    from longreach.evaluation.stretch import Trained
-    from longreach.models.checkpoint import Checkpoint
+    from longreach.stretching.stretch import Trained
     from longreach.training.plan import TuneConfig
     from longreach.training.tune import Tuned
 
@@ -43,7 +43,7 @@ class Tuner:
 
     def __call__(self, specs: Sequence[str], progress: "Progress") -> "Trained":
         """Train under one of the specs, of which the most promising is the first."""
-        from longreach.evaluation.stretch import Trained
+        from longreach.stretching.stretch import Trained
         from longreach.training.plan import under_the_first
         from longreach.training.tune import method_of_run, tune
 
@@ -114,8 +114,8 @@ def save_proven(
 
     Args: original: the model that was saved, needed to prove methods that change the weights.
     """
-    from longreach.models.export import verify_export
-    from longreach.models.record import read_record
+    from longreach.checkpoints.export import verify_export
+    from longreach.checkpoints.record import read_record
 
     place = longreach.save(*loaded, out, method=method, target=target)
     record = read_record(place)

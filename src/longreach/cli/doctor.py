@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from longreach.doctor.base import Finding, Patient
+    from longreach.doctor.memory import Plan
     from longreach.evaluation.usable import UsableLength
-    from longreach.models.doctor.base import Finding, Patient
-    from longreach.models.doctor.memory import Plan
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
@@ -40,9 +40,9 @@ def doctor(
 
     Exits with 1 where an error is found (with --fix: where one is left in the copy).
     """
-    from longreach.models.checkpoint import find_device, find_folder
-    from longreach.models.doctor.diagnose import admit, diagnose, worst
-    from longreach.models.doctor.plan import make_plan
+    from longreach.checkpoints.checkpoint import find_device, find_folder
+    from longreach.doctor.diagnose import admit, diagnose, worst
+    from longreach.doctor.plan import make_plan
 
     place = find_device(device)
     folder = find_folder(model, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, weights=not no_load)
@@ -71,7 +71,7 @@ def doctor(
 
 def _place(fix: Path, folder: Path) -> Path:
     """Where the corrected copy will stand."""
-    from longreach.models.checkpoint import place_of
+    from longreach.checkpoints.checkpoint import place_of
 
     place = place_of(fix)
     if place.is_relative_to(folder.resolve()):
@@ -81,8 +81,8 @@ def _place(fix: Path, folder: Path) -> Path:
 
 def _correct(patient: "Patient", target: Path, findings: list["Finding"], *, trust_remote_code: bool) -> tuple[list["Finding"], list[str]]:
     """Write the corrected copy, examine it, and say what is left and which files changed; nothing is written where nothing changes."""
-    from longreach.models.doctor.diagnose import admit, check_names, corrections, diagnose
-    from longreach.models.doctor.fix import write_copy
+    from longreach.doctor.diagnose import admit, check_names, corrections, diagnose
+    from longreach.doctor.fix import write_copy
 
     with tempfile.TemporaryDirectory() as scratch:
         files = corrections(patient, Path(scratch), trust_remote_code=trust_remote_code)
@@ -95,8 +95,8 @@ def _correct(patient: "Patient", target: Path, findings: list["Finding"], *, tru
 
 def _usable(patient: "Patient", path: Path | None) -> "UsableLength | str | None":
     """The measured usable length of the checkpoint as it is, why it cannot be told, or None where nothing was measured."""
+    from longreach.engine.window import trained_window
     from longreach.evaluation.usable import usable_length
-    from longreach.models.window import trained_window
 
     if path is not None and not path.is_file():
         raise InputError(f"cannot read rows from {path}: no such file")
@@ -111,7 +111,7 @@ def _usable(patient: "Patient", path: Path | None) -> "UsableLength | str | None
 
 
 def _about_usable(patient: "Patient", usable: "UsableLength | str | None") -> list["Finding"]:
-    from longreach.models.doctor.base import Finding, Severity
+    from longreach.doctor.base import Finding, Severity
 
     if usable is None or isinstance(usable, str) or patient.window is None:
         return []
@@ -135,7 +135,7 @@ def _data(
 ) -> dict[str, Any]:  # fmt: skip
     import transformers
 
-    from longreach.models.doctor.readers import gguf_keys, transformers_4, vllm_window
+    from longreach.doctor.readers import gguf_keys, transformers_4, vllm_window
 
     old = transformers_4(patient) if patient.pairs else None
     measured = None if usable is None or isinstance(usable, str) else {**asdict(usable), "rise": usable.rise and usable.rise._asdict()}
@@ -206,8 +206,8 @@ def _ropes(patient: "Patient") -> "Table":
     from rich import box
     from rich.table import Table
 
-    from longreach.models.doctor.readers import gguf_keys, transformers_4
-    from longreach.models.doctor.stated import ORIGINAL
+    from longreach.doctor.readers import gguf_keys, transformers_4
+    from longreach.doctor.stated import ORIGINAL
 
     old, keys = transformers_4(patient), gguf_keys(patient)
     table = Table(box=box.SIMPLE_HEAD)
@@ -241,7 +241,7 @@ def _cell(value: Any) -> str:
 
 def memory_lines(plan: "Plan") -> list[str]:
     """The memory plan in words."""
-    from longreach.models._safety import amount
+    from longreach.checkpoints._safety import amount
 
     lines = [] if plan.weights is None else [f"Weights: {amount(plan.weights)} in {plan.dtype}."]
     if not plan.layers:

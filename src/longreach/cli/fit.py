@@ -14,7 +14,7 @@ from longreach.core.fitting import check_place, write_fitted
 from longreach.core.lengths import format_length, parse_length
 
 if TYPE_CHECKING:
-    from longreach.evaluation.fit import Budget
+    from longreach.stretching.fit import Budget
 
 
 def fit(
@@ -56,9 +56,9 @@ def fit(
 
     from longreach.cli._progress import BarProgress
     from longreach.data.stdlib import stdlib_text
-    from longreach.evaluation.fit import check, fit_of
-    from longreach.evaluation.fit import fit as run
     from longreach.evaluation.text import read_texts
+    from longreach.stretching.fit import check, fit_of
+    from longreach.stretching.fit import fit as run
 
     fit_of(method)
     numbers: dict[str, Any] = {"windows": windows, "seed": seed, "chunk_size": chunk_size, "batch_size": batch_size}
@@ -84,7 +84,7 @@ def fit(
 
 
 def _budget(text: str | None) -> "Budget":
-    from longreach.evaluation.fit import Budget
+    from longreach.stretching.fit import Budget
 
     if text is None:
         return Budget()

@@ -54,9 +54,9 @@ def generate(
     most = None if max_new_tokens is None else parse_length(max_new_tokens)
 
     from longreach.cli._progress import BarProgress
-    from longreach.models.generation import Sampling, prompt_ids, stream
-    from longreach.models.reading import CHUNK
-    from longreach.models.record import stack_of
+    from longreach.core.spec import stack_of
+    from longreach.decoding.generation import Sampling, prompt_ids, stream
+    from longreach.decoding.reading import CHUNK
 
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     if method:
@@ -90,8 +90,8 @@ def _is_auto(method: str) -> bool:
 
 def _stack(method: str | None, model: "PreTrainedModel", read: int, most: int | None) -> "tuple[Method, ...]":
     """The methods to write under; `factor=auto` reaches the end of what is read and written."""
-    from longreach.models.record import stack_of
-    from longreach.models.window import trained_window
+    from longreach.core.spec import stack_of
+    from longreach.engine.window import trained_window
 
     if method is None or not _is_auto(method):
         return stack_of(method)
@@ -118,8 +118,8 @@ def _read_prompt(source: str | None, prompt: str | None, file: Path | None) -> s
 
 def _check_length(model: "PreTrainedModel", name: str, read: int, written: int | None, *, quiet: bool) -> None:
     """Warn where prompt and answer go beyond what the checkpoint was made for; refuse where it has no positions for them."""
-    from longreach.models.generation import intended_window
-    from longreach.models.window import position_limit
+    from longreach.checkpoints.intended import intended_window
+    from longreach.engine.window import position_limit
 
     two_sided = model.config.is_encoder_decoder
     total = max(read, written or 0) if two_sided else read + (written or 0)

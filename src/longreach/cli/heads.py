@@ -1,4 +1,9 @@
-"""`longreach heads`: the heads that look into the distance, and what a model loses without them."""
+"""Positional heads: the heads that look into the distance, and what a model loses without them.
+
+Paper: On the token distance modeling ability of higher RoPE attention dimension, 2024, arXiv:2410.08703
+Cost: one forward pass a text, and one measurement for each set of heads left out.   Limits: for rotary models.
+Differs from the paper: its idea, not its formula to the letter (analysis/heads.py).
+"""
 
 import json
 import math
@@ -25,14 +30,17 @@ from longreach.cli._options import (
 )
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
+from longreach.core.method import MethodInfo
 from longreach.core.spec import check_spec
 
 if TYPE_CHECKING:
+    from longreach.analysis.ablation import Ablation, Cell
+    from longreach.analysis.heads import HeadScore
+    from longreach.checkpoints.checkpoint import Checkpoint
     from longreach.core.progress import Progress
-    from longreach.evaluation.ablation import Ablation, Cell
-    from longreach.evaluation.heads import HeadScore
     from longreach.evaluation.intervals import Interval
-    from longreach.models.checkpoint import Checkpoint
+
+INFO = MethodInfo(title="On the token distance modeling ability of higher RoPE attention dimension", paper="arXiv:2410.08703")
 
 _SHARE = 10  # one head in so many is ablated
 _LISTED = 10
@@ -70,12 +78,12 @@ def heads(
     """Find the positional heads, whose slow rotary dimensions look into the distance, and measure what the model loses without them
     against as many random heads. A stopped run goes on when run again.
     """
+    from longreach.analysis.ablation import ablate
     from longreach.cli._progress import BarProgress
     from longreach.data.stdlib import stdlib_text
-    from longreach.evaluation.ablation import ablate
+    from longreach.engine.window import window_of
     from longreach.evaluation.measure import check, parse_tasks
     from longreach.evaluation.text import read_texts
-    from longreach.models.window import window_of
 
     length, trained = (None if given is None else parse_length(given) for given in (to, trained_window))
     chosen_tasks, words = parse_tasks(tasks), read_texts(text) if text else stdlib_text("held-out")
@@ -109,7 +117,7 @@ def _scores(loaded: "Checkpoint", text: str, windows: int, trained: int, to: int
     """The scores on texts as long as the trained window or, under a method, the length that it is to reach; 2048 tokens at most."""
     import numpy as np
 
-    from longreach.evaluation.heads import head_scores
+    from longreach.analysis.heads import head_scores
     from longreach.evaluation.text import Encoder, cut_windows
 
     encoder, length = Encoder(loaded.tokenizer), min(to if method else trained, _LONGEST)

@@ -3,9 +3,7 @@
 A verb is a module of this package with a function of the same name. It imports nothing heavy at its top, so that help is instant.
 """
 
-import importlib
 import os
-import pkgutil
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -15,15 +13,15 @@ import typer.main
 from typer.exceptions import TyperException
 
 import longreach
-from longreach import cli
+from longreach.core import registry
 from longreach.core.errors import LongreachError
 
 _STOPPED = 130  # what shells expect of a program that Ctrl-C ended
 
 
 def verbs() -> list[str]:
-    """The modules of this package that are verbs."""
-    return sorted(module.name for module in pkgutil.iter_modules(cli.__path__) if module.name != "main" and not module.name.startswith("_"))
+    """The modules of this package that are verbs, and those of other packages that joined."""
+    return registry.names("command")
 
 
 def make_app() -> typer.Typer:
@@ -32,7 +30,7 @@ def make_app() -> typer.Typer:
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(_root)
     for name in verbs():
-        app.command(name.replace("_", "-"))(getattr(importlib.import_module(f"longreach.cli.{name}"), name))
+        app.command(name.replace("_", "-"))(getattr(registry.module(name, "command"), name))
     return app
 
 

@@ -65,9 +65,9 @@ def measure(
 ) -> None:
     """Measure loss by position and retrieval by depth and length, and name the usable length. A stopped run goes on when run again."""
     from longreach.cli._progress import BarProgress
+    from longreach.engine import window
     from longreach.evaluation.measure import check
     from longreach.evaluation.measure import measure as run
-    from longreach.models import window
 
     length, trained = (None if given is None else parse_length(given) for given in (to, trained_window))
     options = _options(tasks, text, windows=windows, samples=samples, depths=parse_depths(depths), seed=seed, batch_size=batch_size)

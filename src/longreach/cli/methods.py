@@ -9,8 +9,8 @@ import typer
 
 from longreach.core.catalogue import Entry, Setting, catalogue
 from longreach.core.errors import InputError
+from longreach.core.kinds import kinds
 from longreach.core.method import format_value
-from longreach.core.registry import KINDS
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,11 +20,11 @@ _WIDTH = 100
 
 def methods(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, for programs.")] = False,
-    kind: Annotated[str | None, typer.Option(help=f"Only methods of this kind: {', '.join(KINDS)}.")] = None,
+    kind: Annotated[str | None, typer.Option(help=f"Only methods of this kind: {', '.join(kinds())}.")] = None,
 ) -> None:
     """List every method with its kind, settings, limits and paper."""
-    if kind is not None and kind not in KINDS:
-        raise InputError(f"--kind {kind}: no such kind; known: {', '.join(KINDS)}")
+    if kind is not None and kind not in kinds():
+        raise InputError(f"--kind {kind}: no such kind; known: {', '.join(kinds())}")
     entries = catalogue(kind)
     if as_json:
         print(json.dumps([asdict(entry) for entry in entries], indent=2))
@@ -34,7 +34,7 @@ def methods(
     console = Console()
     # Pipes and files have no width of their own; rich would take 80 columns.
     console.width = min(console.width, _WIDTH) if console.is_terminal else _WIDTH
-    for name in KINDS:
+    for name in kinds():
         if chosen := [entry for entry in entries if entry.kind == name]:
             console.print(table(name, chosen))
 

@@ -1,4 +1,9 @@
-"""`longreach reach`: how far a bias lets a query look, by theory, and how far a model really looks."""
+"""Reach: how far a bias lets a query look, by theory, and how far a model really looks, by the gradient.
+
+Paper: Dissecting Transformer Length Extrapolation via the Lens of Receptive Field Analysis, 2022, arXiv:2212.10356
+Cost: one backward pass a text; the theory needs no model.   Limits: a gradient says what a prediction hangs on, not what is understood.
+Differs from the paper: the first tokens are left out (analysis/receptive_field.py); the theory is that of arXiv:2307.10156.
+"""
 
 import json
 import math
@@ -13,18 +18,21 @@ import longreach
 from longreach.cli._options import AllowPickle, Device, Dtype, TrustRemoteCode, model_name
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
+from longreach.core.method import MethodInfo
 from longreach.core.spec import check_spec, parse, unparse
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from longreach.analysis.reach import Reach
+    from longreach.analysis.receptive_field import Measured
+    from longreach.analysis.series import Field
+    from longreach.checkpoints.checkpoint import Checkpoint
     from longreach.core.bands import LayerContext
     from longreach.core.method import Method
-    from longreach.evaluation.reach import Reach
-    from longreach.evaluation.receptive_field import Measured
-    from longreach.evaluation.series import Field
     from longreach.evaluation.text import Ids
-    from longreach.models.checkpoint import Checkpoint
+
+INFO = MethodInfo(title="Dissecting Transformer Length Extrapolation via the Lens of Receptive Field Analysis", paper="arXiv:2212.10356")
 
 _HEADS = 8
 _SAMPLES = 8
@@ -65,9 +73,9 @@ def reach(
         stack = parse(of or "")
         print(_theory(_need(stack, _context(None, num_heads or _HEADS), epsilon), as_json))
         return
-    from longreach.evaluation.reach import reach_of
+    from longreach.analysis.reach import reach_of
+    from longreach.engine.weights import check_weights
     from longreach.evaluation.text import read_texts
-    from longreach.models.weights import check_weights
 
     words = read_texts(text) if text else None
     loaded = longreach.load(model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
@@ -101,8 +109,8 @@ def _need(stack: "Sequence[Method]", context: "LayerContext", epsilon: float) ->
 
     Raises: InputError where it has none.
     """
-    from longreach.evaluation.reach import reach_of
-    from longreach.models.weights import needs_weights
+    from longreach.analysis.reach import reach_of
+    from longreach.engine.weights import needs_weights
 
     if learned := needs_weights(stack):
         raise InputError(f"{learned[0].spec} learns its bias; give --model MODEL, one that was trained with it")
@@ -120,9 +128,9 @@ def _context(model: "PreTrainedModel | None", num_heads: int) -> "LayerContext":
     """What a method is told of the first layer with full attention."""
     from longreach.core.bands import LayerContext
     from longreach.core.errors import UnsupportedError
-    from longreach.models.examine import examine
-    from longreach.models.weights import contexts
-    from longreach.models.window import window_of
+    from longreach.engine.contexts import contexts
+    from longreach.engine.examine import examine
+    from longreach.engine.window import window_of
 
     if model is not None:
         try:
@@ -155,9 +163,9 @@ def _measured(
     model: "PreTrainedModel", stack: "Sequence[Method]", texts: "Sequence[Ids]", epsilon: float, left_out: int
 ) -> "dict[str, Measured]":
     """The measured field of the plain model, and under a stack; by its spec, "" for the plain one."""
+    from longreach.analysis.receptive_field import measure_field
     from longreach.cli._progress import BarProgress
-    from longreach.evaluation.receptive_field import measure_field
-    from longreach.models.window import cannot_read, position_limit
+    from longreach.engine.window import cannot_read, position_limit
 
     found, length = {}, len(texts[0]) - 1
     with BarProgress() as progress:

@@ -31,9 +31,9 @@ from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
 
 if TYPE_CHECKING:
-    from longreach.evaluation.report import Saved
-    from longreach.evaluation.stretch import Outcome
-    from longreach.models.checkpoint import Checkpoint
+    from longreach.checkpoints.checkpoint import Checkpoint
+    from longreach.reports.report import Saved
+    from longreach.stretching.stretch import Outcome
 
 
 def stretch(
@@ -107,9 +107,9 @@ def stretch(
 
     from longreach.cli._progress import BarProgress
     from longreach.data.stdlib import stdlib_text
-    from longreach.evaluation.stretch import check
-    from longreach.evaluation.stretch import stretch as run
     from longreach.evaluation.text import read_texts
+    from longreach.stretching.stretch import check
+    from longreach.stretching.stretch import stretch as run
 
     wanted = [spec for option in methods or ["auto"] for spec in option.split(";") if spec.strip()]
     options: dict[str, Any] = {
@@ -190,7 +190,7 @@ def _write(
     outcome: "Outcome", loaded: "Checkpoint", told: dict[str, Any], folder: Path, out: Path | None, force: bool
 ) -> tuple[dict[str, Any], "Saved", list[Path]]:
     """Write the report, save the model where that is asked for and allowed, and write down what became of it."""
-    from longreach.evaluation.report import Saved, report, write
+    from longreach.reports.report import Saved, report, write
 
     made = report(outcome, saved=Saved(), **told)
     write(made, folder)  # before saving, which may fail
@@ -202,7 +202,7 @@ def _write(
 def _check_places(out: Path | None, report: Path, force: bool) -> None:
     """Refuse before hours of measuring what would fail after them."""
     if out is not None:
-        from longreach.models.checkpoint import place_of
+        from longreach.checkpoints.checkpoint import place_of
 
         place = place_of(out)
         check_writable(place, "--out")
@@ -215,10 +215,10 @@ def _check_places(out: Path | None, report: Path, force: bool) -> None:
 
 def _save(outcome: "Outcome", loaded: "Checkpoint", out: Path | None, force: bool) -> "Saved":
     """Save the best method where that was asked for and is allowed, prove an export, and say how servers run it."""
+    from longreach.checkpoints.servers import server_settings
     from longreach.core.errors import UnsupportedError
-    from longreach.evaluation.report import Saved
-    from longreach.models.rope_config import rope_of
-    from longreach.models.servers import server_settings
+    from longreach.engine.rope_config import rope_of
+    from longreach.reports.report import Saved
 
     best = outcome.choice.best
     if best is None or not (outcome.choice.good_enough or force):

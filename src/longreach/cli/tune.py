@@ -11,6 +11,7 @@ import longreach
 from longreach.cli._options import AllowPickle, Device, Dtype, TrustRemoteCode
 from longreach.cli._places import check_writable
 from longreach.cli._tuning import check_places, result, save_proven, words
+from longreach.core import registry
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
 
@@ -31,7 +32,10 @@ def tune(
         str | None, typer.Option(metavar="SPEC", help="How positions are drawn: see longreach methods --kind sampler. [default: pose]")
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A recipe: its function recipe(rope, target) gives the settings; options here win.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="A published recipe (longreach methods --kind recipe), or a Python file with one; options here win."
+        ),
     ] = None,
     seq_len: Annotated[str | None, typer.Option(metavar="LENGTH", help="Tokens of a training sequence. [default: the window]")] = None,
     mix: Annotated[
@@ -88,12 +92,12 @@ def tune(
     given = {name: value for name, value in given.items() if value is not None}
     _check_adapters(given)
 
+    from longreach.checkpoints.checkpoint import Checkpoint, place_of
     from longreach.cli._progress import BarProgress
     from longreach.data.documents import read_folder
     from longreach.data.stdlib import stdlib_text
+    from longreach.engine.rope_config import rope_of
     from longreach.evaluation.text import read_texts
-    from longreach.models.checkpoint import Checkpoint, place_of
-    from longreach.models.rope_config import rope_of
     from longreach.training.plan import TuneConfig
     from longreach.training.tune import tune as run
 
@@ -151,21 +155,25 @@ def _check_adapters(given: dict[str, Any]) -> None:
         raise InputError(f"{wrong[0]} has no effect with --full, which trains every weight and no adapters")
 
 
-def _recipe(file: Path) -> Any:
-    """The function `recipe` of a Python file."""
+def _recipe(name: str) -> Any:
+    """The function `recipe` of one of our recipes, or of a Python file."""
     import importlib.util
     import sys
 
-    if not file.is_file():
-        raise InputError(f"no such recipe: {file}")
-    spec = importlib.util.spec_from_file_location(f"recipe_{file.stem}", file)
-    if spec is None or spec.loader is None:
-        raise InputError(f"{file} is no Python file; give a recipe, as recipes/prolong.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    file = Path(name)
+    if name in registry.names("recipe"):
+        module = registry.module(name, "recipe")
+    elif not file.is_file():
+        raise InputError(f"no such recipe: {name}; choose one of {', '.join(registry.names('recipe'))}, or give a Python file")
+    else:
+        spec = importlib.util.spec_from_file_location(f"recipe_{file.stem}", file)
+        if spec is None or spec.loader is None:
+            raise InputError(f"{file} is no Python file; give one with a function recipe(rope, target)")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module
+        spec.loader.exec_module(module)
     if not callable(make := getattr(module, "recipe", None)):
-        raise InputError(f"{file} has no function recipe(rope, target) and is no recipe for tuning")
+        raise InputError(f"{name} has no function recipe(rope, target) and is no recipe for tuning")
     return make
 
 

@@ -150,7 +150,7 @@ class LayerContext:
     """What a method may know of a layer.
 
     Args: trained_window: tokens the checkpoint was trained on. first: the first layer with full attention. weights: those that methods
-    have in this layer, as `t5_bias.table` (models/weights.py); what only the first has, all share.
+    have in this layer, as `t5_bias.table` (engine/weights.py); what only the first has, all share.
     """
 
     layer_idx: int

@@ -1,12 +1,14 @@
 """What there is to choose from: every registered method with what its file says of it. Listing imports the methods' modules."""
 
+import importlib
 import types
 import typing
 from dataclasses import MISSING, dataclass, fields
+from types import ModuleType
 from typing import Any
 
 from longreach.core import registry
-from longreach.core.method import Method, MethodInfo, Settings
+from longreach.core.method import Method, MethodInfo, Settings, parse_document
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,7 +23,9 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """A method. Args: arguments: what its settings mean. flags: the names of what its `info` declares as true. fit, fit_arguments: the
+    """A method, command or recipe.
+
+    Args: arguments: what its settings mean. flags: the names of what its `info` declares as true. fit, fit_arguments: the
     settings of its fit, and what they mean, where it has to be fitted.
     """
 
@@ -41,26 +45,32 @@ class Entry:
 
 
 def catalogue(kind: str | None = None) -> list[Entry]:
-    """Every registered method, or those of one kind, by kind and name."""
-    return [describe(registry.get(name)) for of in ([kind] if kind else registry.KINDS) for name in registry.names(of)]
+    """Everything that was published and that longreach has, or that of one kind, by kind and name.
+
+    Files of kinds without a contract (commands, recipes) stand in it where they declare an `INFO`.
+    """
+    found = [(of, importlib.import_module(module)) for (of, _), module in registry.modules().items() if kind in (None, of)]
+    return [describe(of, module) for of, module in found if hasattr(module, "METHOD") or hasattr(module, "INFO")]
 
 
-def describe(method: type[Method]) -> Entry:
-    """A method as its file describes it."""
-    document = method.document()
-    fit: type[Settings] | None = getattr(registry.module(method.name()), "FIT", None)
+def describe(kind: str, module: ModuleType) -> Entry:
+    """A method, or a published system that is none (a command, a recipe), as its file describes it."""
+    method: type[Method] | None = getattr(module, "METHOD", None)
+    info: MethodInfo = module.INFO if method is None else method.info
+    document = parse_document(module.__doc__ or "")
+    fit: type[Settings] | None = getattr(module, "FIT", None)
     return Entry(
-        kind=method.kind,
-        name=method.name(),
-        title=method.info.title,
-        paper=method.info.paper,
+        kind=kind,
+        name=module.__name__.rpartition(".")[2],
+        title=info.title,
+        paper=info.paper,
         summary=document["summary"],
         cost=document["Cost"],
         limits=document["Limits"],
         differs=document["Differs from the paper"],
-        arguments=_arguments(method),
-        settings=_settings(method),
-        flags=tuple(field.name for field in fields(MethodInfo) if getattr(method.info, field.name) is True),
+        arguments="" if method is None else _arguments(method),
+        settings=() if method is None else _settings(method),
+        flags=tuple(field.name for field in fields(MethodInfo) if getattr(info, field.name) is True),
         fit=() if fit is None else _settings(fit),
         fit_arguments="" if fit is None else _arguments(fit),
     )

@@ -111,7 +111,7 @@ class Method(Settings):
     def weights(self, layer: "LayerContext") -> "dict[str, Tensor]":
         """Weights of its own that the method needs in a layer, by name, as they are before training.
 
-        What it returns for the first layer only, all layers share. They arrive in `layer.weights`, as `t5_bias.table` (models/weights.py).
+        What it returns for the first layer only, all layers share. They arrive in `layer.weights`, as `t5_bias.table` (engine/weights.py).
         """
         return {}
 

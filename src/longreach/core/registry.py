@@ -1,68 +1,96 @@
-"""Finds methods by name. A file in a kind's folder is a method of that kind: listing imports nothing, using imports that file."""
+"""Finds methods by name. A file at any depth in a kind's package is a method of that kind.
+
+Listing imports nothing; using a method imports its file.
+"""
 
 import difflib
 import importlib
-import importlib.util
-import pkgutil
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import entry_points
+from pathlib import Path
 from types import ModuleType
 
 from longreach.core.errors import SpecError
+from longreach.core.kinds import DECLARATION, Subject, kinds
 from longreach.core.method import Method
 
-# kind -> the package whose files are its methods. Outside packages join by the entry point group `longreach.<kind>`.
-KINDS = {
-    "positions": "longreach.positions",
-    "attention": "longreach.attention",
-    "cache": "longreach.cache",
-    "sampler": "longreach.training.samplers",
-    "task": "longreach.evaluation.tasks",
-}
+_NO_METHODS = ("base", "main", DECLARATION)  # files of a package that have other purposes
 
 
 @cache
-def modules() -> dict[str, tuple[str, str]]:
-    """Every method's name -> (kind, module that defines it), without importing any.
+def modules() -> dict[tuple[str, str], str]:
+    """(kind, name) -> module that defines it, for every method, without importing any.
 
-    Raises: SpecError where two modules claim one name, or an entry point is not called as its module is.
+    Raises: SpecError where two modules of one kind claim one name, or an entry point is not called as its module is.
     """
-    found: dict[str, tuple[str, str]] = {}
-    for kind, package in KINDS.items():
-        spec = importlib.util.find_spec(package)
-        folders = list(spec.submodule_search_locations or ()) if spec is not None else []
-        claims = [(module.name, f"{package}.{module.name}") for module in pkgutil.iter_modules(folders)]
-        claims += [(point.name, point.value) for point in entry_points(group=f"longreach.{kind}")]
-        for name, module in claims:
-            if name == "base" or name.startswith("_"):
-                continue
-            if name in found:
-                raise SpecError(f"two methods are called {name!r}: {found[name][1]} and {module}")
+    found: dict[tuple[str, str], str] = {}
+    for kind in kinds().values():
+        claims = [(module.rpartition(".")[2], module) for module in _below(kind.package)]
+        claims += [(point.name, point.value) for point in entry_points(group=f"longreach.{kind.name}")]
+        for name, module in sorted(claims, key=lambda claim: claim[0]):
+            if (kind.name, name) in found:
+                raise SpecError(f"two methods are called {name!r}: {found[kind.name, name]} and {module}")
             if module.rpartition(".")[2] != name:
                 raise SpecError(f"the method {name!r} lives in {module}: a method is called as its file is; rename one of them")
-            found[name] = (kind, module)
-    return dict(sorted(found.items()))
+            found[kind.name, name] = module
+    return found
+
+
+def _below(package: str) -> Iterator[str]:
+    """The modules of a package that are methods; folders of its that are kinds of their own, or private, are left out."""
+    others = {kind.package for kind in kinds().values()} - {package}
+    pending = [(package, Path(folder)) for folder in importlib.import_module(package).__path__]
+    while pending:
+        name, folder = pending.pop()
+        for path in folder.iterdir():
+            within = f"{name}.{path.stem}"
+            if path.stem.startswith("_") or path.stem in _NO_METHODS or within in others:
+                continue
+            if path.suffix == ".py":
+                yield within
+            elif (path / "__init__.py").is_file():
+                pending.append((within, path))
 
 
 def names(kind: str | None = None) -> list[str]:
     """Names of all methods, or of one kind's."""
-    return [name for name, (of, _) in modules().items() if kind in (None, of)]
+    return sorted({name for of, name in modules() if kind in (None, of)})
 
 
-def module(name: str, kind: str | None = None) -> ModuleType:
+def module(name: str, kind: str | None = None, *, acts_on: Subject | None = None) -> ModuleType:
     """The module of a method.
 
-    Raises: SpecError for an unknown name, with the nearest known ones.
+    Args: kind: where it has to be of one. acts_on: of several methods of that name, the one that acts on this.
+    Raises: SpecError for an unknown name, with the nearest known ones, and for one that several kinds have.
     """
-    known = modules()
-    if name not in known or kind not in (None, known[name][0]):
+    having = [of for of, known in modules() if known == name and kind in (None, of)]
+    if not having:
         close = difflib.get_close_matches(name, names(kind), n=2, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names(kind))}"
         raise SpecError(f"unknown {kind or 'method'} {name!r}; {hint}")
-    return importlib.import_module(known[name][1])
+    if len(having) > 1:
+        having = [of for of in having if kinds()[of].acts_on == acts_on] or having
+    if len(having) > 1:
+        raise SpecError(f"{name!r} is a {' and a '.join(having)}; say which kind is meant")
+    return importlib.import_module(modules()[having[0], name])
 
 
-def get(name: str, kind: str | None = None) -> type[Method]:
+def get(name: str, kind: str | None = None, *, acts_on: Subject | None = None) -> type[Method]:
     """The class of a method (its module's `METHOD`)."""
-    method: type[Method] = module(name, kind).METHOD
+    found = module(name, kind, acts_on=acts_on)
+    if not hasattr(found, "METHOD"):
+        raise SpecError(f"{name!r} is no method that a spec can name, but a {_kind_of(found)}")
+    method: type[Method] = found.METHOD
     return method
+
+
+def methods(kind: str | None = None) -> Iterator[type[Method]]:
+    """The classes of all methods, or of one kind's, by kind and name; imports them."""
+    for (of, _), path in modules().items():
+        if kind in (None, of) and hasattr(found := importlib.import_module(path), "METHOD"):
+            yield found.METHOD
+
+
+def _kind_of(found: ModuleType) -> str:
+    return next(of for (of, _), path in modules().items() if path == found.__name__)

@@ -3,11 +3,13 @@
 import difflib
 import types
 import typing
+from collections.abc import Iterable
 from dataclasses import MISSING, fields
 from typing import Any
 
 from longreach.core import registry
 from longreach.core.errors import LongreachError, SpecError
+from longreach.core.kinds import Subject
 from longreach.core.lengths import parse_length
 from longreach.core.method import Method, Settings
 
@@ -16,12 +18,27 @@ S = typing.TypeVar("S", bound=Settings)
 AUTO_FACTOR = "auto"
 
 
-def parse(spec: str, *, trained_window: int | None = None, target: int | None = None) -> tuple[Method, ...]:
+def parse(spec: str, *, trained_window: int | None = None, target: int | None = None, acts_on: Subject = "model") -> tuple[Method, ...]:
     """The methods that a spec names, in its order. `factor=auto` is the factor that stretches `trained_window` tokens to `target`.
 
+    Args: acts_on: what methods are meant where several kinds have one of that name.
     Raises: SpecError for an unknown name or key, a missing or malformed value, a value out of range, or `factor=auto` without lengths.
     """
-    return tuple(_parse_one(part.strip(), trained_window, target) for part in spec.split("+"))
+    return tuple(_parse_one(part.strip(), trained_window, target, acts_on) for part in spec.split("+"))
+
+
+def stack_of(
+    method: str | Method | Iterable[Method] | None, *, trained_window: int | None = None, target: int | None = None
+) -> tuple[Method, ...]:
+    """The methods meant by a spec, a method, several of them, or None. The lengths are for `factor=auto`.
+
+    Raises: SpecError for a spec that does not parse.
+    """
+    if not method:
+        return ()
+    if isinstance(method, str):
+        return parse(method, trained_window=trained_window, target=target)
+    return (method,) if isinstance(method, Method) else tuple(method)
 
 
 def check_spec(spec: str) -> None:
@@ -53,9 +70,9 @@ def parse_settings(text: str) -> tuple[str, dict[str, str]]:
     return name, settings
 
 
-def _parse_one(text: str, trained_window: int | None, target: int | None) -> Method:
+def _parse_one(text: str, trained_window: int | None, target: int | None, acts_on: Subject) -> Method:
     name, settings = parse_settings(text)
-    method = registry.get(name)
+    method = registry.get(name, acts_on=acts_on)
     if settings.get("factor") == AUTO_FACTOR and any(field.name == "factor" for field in fields(method)):
         if trained_window is None or target is None:
             raise SpecError(f"{name}: factor=auto needs to know the length to reach; give a target, or write the factor as a number")

@@ -13,12 +13,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from longreach.core.errors import InputError
 from longreach.core.method import Claim
 from longreach.core.progress import SILENT, Progress
-from longreach.evaluation.choice import by_text
+from longreach.engine import window
 from longreach.evaluation.intervals import Interval, share_interval
 from longreach.evaluation.measure import measure, octaves, parse_tasks
-from longreach.evaluation.rows import Row, Rows
+from longreach.evaluation.rows import Row, Rows, by_text
 from longreach.evaluation.usable import METRIC
-from longreach.models import window
 
 WINDOWS = 8  # texts; methods are compared text by text, which needs few
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")  # of a model, and so of its files

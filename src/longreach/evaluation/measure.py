@@ -15,13 +15,13 @@ import longreach
 from longreach.core.errors import InputError, LongreachError
 from longreach.core.progress import SILENT, Progress
 from longreach.core.spec import parse, unparse
+from longreach.decoding.reading import CHUNK, read
+from longreach.engine import window
+from longreach.engine.apply import applied, apply
 from longreach.evaluation import memory
 from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.tasks.base import Case, Plan, Task
 from longreach.evaluation.text import Encoder, Ids, cut_windows
-from longreach.models import window
-from longreach.models.apply import applied, apply
-from longreach.models.reading import CHUNK, read
 
 TASKS = "loss+passkey+needle"
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -144,7 +144,7 @@ def parse_tasks(spec: str) -> tuple[Task, ...]:
 
     Raises: SpecError where it does not parse; InputError where it names a method of another kind, or a task twice.
     """
-    tasks = parse(spec)
+    tasks = parse(spec, acts_on="measurement")
     for task in tasks:
         if not isinstance(task, Task):
             raise InputError(f"{task.name()} is not a task but a method of the kind {task.kind!r}; measure under it with --method {task}")

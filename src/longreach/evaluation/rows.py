@@ -129,3 +129,12 @@ def _parse(line: bytes) -> Row | None:
         return None
     names = {field.name for field in fields(Row)}
     return Row(**values) if isinstance(values, dict) and set(values) == names else None
+
+
+def by_text(rows: Iterable[Row]) -> dict[str, float]:
+    """text -> mean loss over all its tokens, for pairing what was measured on the same texts."""
+    sums: dict[str, tuple[float, int]] = {}
+    for row in rows:
+        total, n = sums.get(row.settings["input"], (0.0, 0))
+        sums[row.settings["input"]] = (total + (row.score or 0.0) * row.n, n + row.n)
+    return {text: total / n for text, (total, n) in sums.items()}

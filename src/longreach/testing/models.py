@@ -9,7 +9,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from longreach.models._text import remember_tokenizer
+from longreach.engine._text import remember_tokenizer
 
 VOCABULARY = 97
 # What ids stand for: begins of functions, whole and in parts, ends of blocks, strings, and text between them.

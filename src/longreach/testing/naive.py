@@ -16,13 +16,13 @@ from longreach.attention.base import AttentionPolicy, Vectors
 from longreach.cache.base import CachePolicy
 from longreach.core.bands import LayerContext
 from longreach.core.method import Method
-from longreach.models import rotation
-from longreach.models._text import Pieces, tokenizer_of
-from longreach.models.examine import examine
-from longreach.models.interface import interface
-from longreach.models.rope_config import rope_of
-from longreach.models.weights import contexts
-from longreach.models.window import trained_window
+from longreach.engine import rotation
+from longreach.engine._text import Pieces, tokenizer_of
+from longreach.engine.contexts import contexts
+from longreach.engine.examine import examine
+from longreach.engine.interface import interface
+from longreach.engine.rope_config import rope_of
+from longreach.engine.window import trained_window
 from longreach.positions.base import PositionsMethod
 
 

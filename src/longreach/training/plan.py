@@ -11,9 +11,9 @@ from longreach.core import registry
 from longreach.core.errors import InputError, UnsupportedError
 from longreach.core.method import Method
 from longreach.core.spec import parse, unparse
-from longreach.models.rope_config import rope_of
-from longreach.models.weights import needs_weights
-from longreach.models.window import trained_window
+from longreach.engine.rope_config import rope_of
+from longreach.engine.weights import needs_weights
+from longreach.engine.window import trained_window
 from longreach.positions.base import PositionsMethod, Rope, positions_of
 from longreach.training.adapters import PARTS, check_targets
 from longreach.training.examples import SOURCES
@@ -186,7 +186,7 @@ def trainable(spec: str) -> tuple[Method, ...]:
 
 
 def _only(spec: str) -> Method:
-    stack = parse(spec)
+    stack = parse(spec, acts_on="training")
     if len(stack) > 1:
         raise InputError(f"{spec} names {len(stack)} methods; give one")
     return stack[0]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from longreach.models.weights import HOLDER
+from longreach.engine.contexts import HOLDER
 from longreach.training.checkpoint import load_checkpoint, save_checkpoint
 
 # step -> ids [B, seq_len + 1], or all that the model takes, labels included; the same step always gives the same batch

@@ -31,8 +31,8 @@ from transformers import (
 from longreach.core.errors import InputError, LongreachError
 from longreach.core.progress import SILENT, Progress
 from longreach.data.documents import Ids, Texts, tokenized
-from longreach.models.apply import apply, runs_attention
-from longreach.models.weights import equip, needs_weights, own_weights
+from longreach.engine.apply import apply, runs_attention
+from longreach.engine.weights import equip, needs_weights, own_weights
 from longreach.training.adapters import add_adapters, merged
 from longreach.training.examples import Examples, collate
 from longreach.training.gate import Gate, held_out_windows, short_loss

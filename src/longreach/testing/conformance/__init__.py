@@ -72,8 +72,8 @@ def checks() -> list[Check]:
 
 def cases(kind: str | None = None) -> Iterator[Case]:
     """Every check that applies to a method, on each of its settings; of all registered methods, or of one kind's."""
-    for name in registry.names(kind):
-        module = registry.module(name)
+    for method in registry.methods(kind):
+        name, module = method.name(), sys.modules[method.__module__]
         for check in checks():
             for example in (*getattr(module, check.settings, module.EXAMPLES), *(stacks(module) if check.settings == "EXAMPLES" else ())):
                 if check.applies(example):

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from longreach.core.method import Method
-from longreach.models.weights import equip, needs_weights, own_weights
+from longreach.engine.weights import equip, needs_weights, own_weights
 from longreach.testing.models import tiny_model
 
 WINDOW = 32  # trained window of the models: shorter than LENGTH, so that methods which act beyond it are seen to act

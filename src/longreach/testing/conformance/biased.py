@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from longreach.attention.base import EncoderTemperature
 from longreach.core.method import Method
-from longreach.models.apply import apply
+from longreach.engine.apply import apply
 from longreach.testing.conformance._snapshot import snapshot, unchanged
 from longreach.testing.conformance.base import LENGTH, WINDOW, Check, close, left_padding, moves, same
 from longreach.testing.conformance.positions import refused_by_apply

@@ -14,7 +14,7 @@ from longreach.cache.base import CachePolicy
 from longreach.core.bands import Band, LayerContext, View
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.core.method import Method
-from longreach.models.apply import apply
+from longreach.engine.apply import apply
 from longreach.positions.base import PositionsMethod
 from longreach.testing.conformance._snapshot import snapshot, unchanged
 from longreach.testing.conformance.base import (

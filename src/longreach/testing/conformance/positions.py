@@ -11,9 +11,9 @@ from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config, GPT2LMHea
 
 from longreach.core.errors import UnsupportedError
 from longreach.core.method import Method
-from longreach.models.apply import apply
-from longreach.models.rope_config import rope_of, with_rope
-from longreach.models.rotation import rotary_modules
+from longreach.engine.apply import apply
+from longreach.engine.rope_config import rope_of, with_rope
+from longreach.engine.rotation import rotary_modules
 from longreach.positions.base import PositionsMethod, Rope
 from longreach.testing.conformance._snapshot import snapshot, unchanged
 from longreach.testing.conformance.base import LENGTH, WINDOW, Check, close, logits, moves, require, same, shared_model, written

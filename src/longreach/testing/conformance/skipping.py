@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 from longreach.attention.base import AttentionPolicy, goes_by_text
 from longreach.core.errors import LongreachError
 from longreach.core.method import Method
-from longreach.models.apply import apply
+from longreach.engine.apply import apply
 from longreach.positions.base import PositionsMethod
 from longreach.testing.conformance.base import LENGTH, WINDOW, Check, close, model_for, require
 from longreach.testing.models import random_ids

@@ -9,8 +9,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from longreach.core.method import Method
-from longreach.models.apply import apply
-from longreach.models.tables import position_tables
+from longreach.engine.apply import apply
+from longreach.engine.tables import position_tables
 from longreach.positions.base import TableMethod
 from longreach.testing.conformance._snapshot import snapshot, unchanged
 from longreach.testing.conformance.base import LENGTH, WINDOW, Check, cached_logits, close, left_padding, require, same, written

@@ -1,0 +1,1 @@
+"""What decides how far a model looks: heads, biases, receptive fields."""

@@ -1,0 +1,1 @@
+"""Attention whose logits get something added: biases, ages, fading, a prefix."""

@@ -1,0 +1,11 @@
+"""Declares the kind `attention`."""
+
+from longreach.core.kinds import Kind
+
+KIND = Kind(
+    name="attention",
+    package="longreach.attention",
+    acts_on="model",
+    contract="longreach.attention.base:AttentionPolicy",
+    suites=("longreach.testing.conformance.engine", "longreach.testing.conformance.biased", "longreach.testing.conformance.skipping"),
+)

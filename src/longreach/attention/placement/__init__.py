@@ -1,0 +1,1 @@
+"""Attention that places tokens anew, inside the trained window."""

@@ -1,0 +1,1 @@
+"""Attention whose logits are multiplied."""

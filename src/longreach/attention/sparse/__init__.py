@@ -1,0 +1,1 @@
+"""Attention to a chosen part of the text."""

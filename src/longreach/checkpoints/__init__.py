@@ -1,0 +1,1 @@
+"""Loads, saves and exports checkpoints; `nano`, the model that comes with longreach."""

@@ -1,0 +1,391 @@
+"""Loads and saves checkpoints: folders, models of the Hugging Face hub, and `nano`, the model that comes with longreach."""
+
+import copy
+import errno
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from longreach.attention.base import EncoderTemperature
+from longreach.checkpoints import _safety
+from longreach.checkpoints._folder import heal, replacing
+from longreach.checkpoints.export import edited, table_record, verify_export
+from longreach.checkpoints.lasting import as_loaded, keep
+from longreach.checkpoints.record import MARKER, Record, fitted_in, read_record
+from longreach.core.errors import CheckpointError, InputError, LongreachError
+from longreach.core.method import Method
+from longreach.core.spec import stack_of, unparse
+from longreach.engine._text import remember_tokenizer
+from longreach.engine.apply import apply
+from longreach.engine.rope_config import FULL, SCALED_BY, rope_of, with_rope
+from longreach.engine.weights import OWN_WEIGHTS, load_weights, own_weights
+from longreach.engine.window import stated_window, trained_window, window_of
+from longreach.positions.base import TableMethod, positions_of
+
+__all__ = ["Checkpoint", "load", "save", "verify_export"]
+
+FLOAT32_LIMIT = 1_000_000_000  # parameters; below it a model runs in float32 on a CPU, where bfloat16 is slow and less exact
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "spiece.model", "vocab.json", "vocab.txt")
+_HUB_TEXT = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]  # configs and tokenizers; weights follow once these are accepted
+
+
+class Checkpoint(NamedTuple):
+    """A model in eval mode with its tokenizer."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load(
+    name: str | Path,
+    *,
+    dtype: str | torch.dtype | None = None,
+    device: str | torch.device | None = None,
+    allow_pickle: bool = False,
+    trust_remote_code: bool = False,
+    apply_method: bool = True,
+    decoder_only: bool = False,
+) -> Checkpoint:
+    """Load a checkpoint, checked before anything in it is read into memory or run.
+
+    Args: name: a folder, a hub id, or `nano`, the bundled model (a folder of that name is `./nano`).
+    dtype: float32, bfloat16, float16, or auto (as it is stored). None: auto on a GPU; on a CPU float32 below a billion parameters, auto
+    from there on and for quantized weights. device: as torch writes it; None: cuda where there is one, else cpu.
+    allow_pickle: also load weights that exist only as pickle. trust_remote_code: run code that the checkpoint brings.
+    apply_method: apply the method that the checkpoint was saved with, for good (`model.longreach_undo.close()` takes it off).
+    decoder_only: refuse encoder-decoders.
+    Raises: CheckpointError for whatever is missing, broken, unsafe or too large; InputError for an unknown dtype or device.
+    """
+    place = find_device(device)
+    folder = find_folder(str(name), allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+    label = str(name)
+    record = read_record(folder)
+    config = _config(folder, label, trust_remote_code=trust_remote_code, decoder_only=decoder_only)
+    weights = _safety.find_weights(folder, label, allow_pickle=allow_pickle)
+    quantized = getattr(config, "quantization_config", None) is not None
+    target = find_dtype(dtype, weights, place, quantized=quantized)
+    _safety.check_memory(label, weights, None if quantized else target, place)
+    tokenizer = _tokenizer(folder, label, trust_remote_code=trust_remote_code)
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    with _one_line(label):
+        loaded: Any = auto.from_pretrained(
+            folder,
+            config=config,
+            dtype="auto" if target is None else target,
+            device_map={"": place} if place.type != "cpu" else None,
+            use_safetensors=not weights.pickled,
+            trust_remote_code=trust_remote_code,
+            output_loading_info=True,
+        )
+    model, report = loaded  # `output_loading_info` makes it a pair
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise CheckpointError(f"{label} lacks {len(missing)} of its model's weights (the first: {missing[0]}); it is not whole")
+    model.eval()
+    vars(model).update(longreach_record=record, longreach_stored=None if weights.pickled or quantized else weights.stored)
+    remember_tokenizer(model, tokenizer)
+    with _one_line(label):
+        load_weights(model, folder / OWN_WEIGHTS, None if record is None else record.method)
+    if record is not None and record.method and not record.exported and apply_method:
+        keep(model, record)
+        tokenizer.model_max_length = record.target
+    return Checkpoint(model, tokenizer)
+
+
+def save(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | Path,
+    *,
+    method: str | Method | Iterable[Method] | None = None,
+    target: int | None = None,
+) -> Path:
+    """Save a checkpoint as a whole: whatever happens meanwhile, `folder` holds all of the old one or all of the new one.
+
+    Exportable positions methods are written into the config, and the folder loads anywhere without longreach; `verify_export` proves it.
+    Other methods, and rope types that this family's config does not take, are named in `longreach.json`, and `load` applies them:
+    `read_record(folder).exported` says which it was. The weights are the same either way, and stand in the dtype in which they were
+    stored before wherever that loses nothing.
+    Args: method: None keeps the one that the model was loaded with, an empty spec drops it. target: tokens the checkpoint is meant for;
+    needed with a method, unless that lengthens a table of positions, which says it. Without a method, it states how far the model was
+    trained.
+    Returns: the folder. A folder that longreach did not write is never replaced.
+    Raises: InputError; UnsupportedError for a method that does not work on this model; CheckpointError where it cannot be written.
+    """
+    if not isinstance(model, PreTrainedModel):
+        raise InputError(f"{type(model).__name__} is not a transformers model; merge adapters first (merge_and_unload)")
+    place = place_of(folder)
+    with as_loaded(model):
+        record, changes = _plan(model, method, target)
+        needed = model.get_memory_footprint()
+        try:
+            with replacing(place) as new:
+                if shutil.disk_usage(new).free < needed:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                with _lengthened(model, record):
+                    _write(model, tokenizer, new, record, changes)
+        except (OSError, ValueError, SafetensorError) as error:
+            why = f"the disk is full (it takes {_safety.amount(needed)})" if _disk_full(error) else _first_line(error)
+            raise CheckpointError(f"cannot save to {folder}: {why}; nothing was changed there") from error
+    return place
+
+
+def place_of(folder: str | Path) -> Path:
+    """Where a checkpoint to be saved will stand, in full.
+
+    Raises: InputError where something stands there that longreach did not write.
+    """
+    place = Path(folder).expanduser().resolve()
+    if place.exists() and not (place.is_dir() and ((place / MARKER).is_file() or not any(place.iterdir()))):
+        raise InputError(f"{folder} exists and is not a longreach checkpoint; choose another folder")
+    return place
+
+
+def find_folder(name: str, *, allow_pickle: bool = False, trust_remote_code: bool = False, weights: bool = True) -> Path:
+    """The folder that holds the checkpoint, fetched from the hub where it has to be.
+
+    Args: name: a folder, a hub id, or `nano`. weights: fetch them, too, where the checkpoint is one that can be loaded.
+    Raises: CheckpointError where there is none.
+    """
+    if name == "nano":
+        bundled = Path(str(files("longreach.checkpoints") / "nano"))
+        if not (bundled / "config.json").is_file():
+            raise CheckpointError("this installation of longreach lacks the bundled model nano; install longreach again")
+        return bundled
+    path = Path(name).expanduser()
+    heal(path.resolve())
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointError(f"{name} is a file; give the folder of the checkpoint")
+    if not _HUB_ID.fullmatch(name) or "--" in name or ".." in name:
+        raise CheckpointError(f"no such folder: {name}")
+    return _fetch(name, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, weights=weights)
+
+
+def _fetch(name: str, *, allow_pickle: bool, trust_remote_code: bool, weights: bool) -> Path:
+    """The snapshot of a hub model: first what describes it, then, once that is accepted, its weights."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # its own base, of whichever client it uses
+
+    try:
+        folder = Path(snapshot_download(name, allow_patterns=[*_HUB_TEXT, *(["*.py"] if trust_remote_code else [])]))
+        if not weights:
+            return folder
+        _config(folder, name, trust_remote_code=trust_remote_code)
+        snapshot_download(name, allow_patterns=_safety.weight_files(folder, _safety.INDEX, _safety.SINGLE))
+        if allow_pickle and not any((folder / file).is_file() for file in (_safety.INDEX, _safety.SINGLE)):
+            snapshot_download(name, allow_patterns=_safety.weight_files(folder, _safety.PICKLED_INDEX, _safety.PICKLED))
+    except (HTTPError, OSError, ValueError) as error:
+        if isinstance(error, LongreachError):
+            raise
+        raise CheckpointError(f"{name} is not a folder here and could not be fetched from the hub: {_first_line(error)}") from None
+    return folder
+
+
+def _config(folder: Path, label: str, *, trust_remote_code: bool, decoder_only: bool = False) -> PreTrainedConfig:
+    """The config of a causal language model or of an encoder-decoder, read without running code of the checkpoint."""
+    if not (folder / "config.json").is_file():
+        adapter = (folder / "adapter_config.json").is_file()
+        what = "an adapter, not a model; merge it into its model first" if adapter else "not a checkpoint"
+        raise CheckpointError(f"{label} has no config.json: it is {what}")
+    if not trust_remote_code:
+        _safety.check_no_code(folder, label)
+    with _one_line(label):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    if trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
+        return config
+    named = config.architectures or []
+    what = ", ".join(named) or config.model_type
+    if config.is_encoder_decoder and type(config) in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+        if decoder_only:
+            raise CheckpointError(f"{label} is an encoder-decoder ({what}), and this needs a causal language model; generate takes both")
+        usual = getattr(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING[type(config)], "__name__", "")
+        if not named or any(name == usual or name.endswith(("ForConditionalGeneration", "MTModel")) for name in named):
+            return config
+    causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and not config.is_encoder_decoder
+    # Some configs (BERT, Llama) serve several kinds of model; then the class that was saved decides.
+    usual = getattr(MODEL_FOR_CAUSAL_LM_MAPPING[type(config)], "__name__", "") if causal else ""
+    if not causal or (named and not any(name == usual or name.endswith(("ForCausalLM", "LMHeadModel")) for name in named)):
+        either = "" if decoder_only else ", nor an encoder-decoder that writes"
+        raise CheckpointError(f"{label} is not a causal language model{either} (it is {what})")
+    return config
+
+
+def _tokenizer(folder: Path, label: str, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
+    if not any((folder / file).is_file() for file in _TOKENIZERS) and not any(folder.glob("*.tiktoken")):
+        raise CheckpointError(f"{label} has no tokenizer (none of {', '.join(_TOKENIZERS)})")
+    with _one_line(f"the tokenizer of {label}"):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise CheckpointError(f"the tokenizer of {label} has no vocabulary; its files are incomplete")
+    return tokenizer
+
+
+def find_device(device: str | torch.device | None) -> torch.device:
+    """The device that is meant; None: cuda where there is one. Raises: InputError for one that is not there."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"unknown device {device!r}; write cpu, cuda, cuda:1 or mps") from None
+    missing = place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count()
+    if missing or (place.type == "mps" and not torch.backends.mps.is_available()):
+        raise InputError(f"device {device} is not there; torch sees {torch.cuda.device_count()} CUDA devices")
+    return place
+
+
+def find_dtype(dtype: str | torch.dtype | None, weights: _safety.Weights, place: torch.device, *, quantized: bool) -> torch.dtype | None:
+    """The dtype to load in; None means as stored. Raises: InputError for an unknown one."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype is None:
+        return torch.float32 if place.type == "cpu" and not quantized and weights.parameters < FLOAT32_LIMIT else None
+    if dtype == "auto":
+        return None
+    if dtype not in DTYPES:
+        raise InputError(f"unknown dtype {dtype!r}; choose auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def _plan(
+    model: PreTrainedModel, method: str | Method | Iterable[Method] | None, target: int | None
+) -> tuple[Record, dict[str, Any] | None]:
+    """What to write into longreach.json, and which values of the config change (None: none)."""
+    carried: Record | None = vars(model).get("longreach_record")
+    if method is None and carried is not None:
+        if target in (None, carried.target):
+            return carried, None
+        method = carried.method if not carried.exported else None
+    text = model.config.get_text_config()
+    stack = stack_of(method, trained_window=None if target is None else stated_window(text), target=target)
+    if not stack and (target is None or target == trained_window(text)):
+        return Record(target=target, trained_window=target), None
+    spec = unparse(stack) or f"target={target}"
+    if len(stack) == 1 and isinstance(stack[0], TableMethod):
+        return table_record(model, stack[0], target), None
+    if target is None:
+        raise InputError(f"{spec} is to be saved without a target; give the tokens that the checkpoint is meant for")
+    stated = next((window for each in stack if isinstance(each, EncoderTemperature) and (window := each.stated_window())), None)
+    window = stated or window_of(model)
+    if target < window:
+        raise InputError(f"target={target} is below the {window} tokens that the model was trained on")
+    if not stack:
+        rope_of(text, method=spec)  # refuses models whose positions end with the window
+        return Record(target=target, trained_window=target), {"max_position_embeddings": target}
+    changes = _exported(model, stack, target)
+    if changes is None:
+        with apply(model, stack):  # refuses now what `load` could not apply later
+            return Record(method=spec, exported=False, trained_window=window, target=target, fitted=fitted_in(stack)), None
+    original = {name: copy.deepcopy(getattr(text, name, None)) for name in changes}
+    record = Record(method=spec, exported=True, trained_window=window, target=target, original=original, fitted=fitted_in(stack))
+    return record, changes
+
+
+@contextmanager
+def _lengthened(model: PreTrainedModel, record: Record) -> Iterator[None]:
+    """Inside, the model has the table that is to be exported; a model that was loaded with one has it already."""
+    method = stack_of(record.method) if record.exported and record is not vars(model).get("longreach_record") else ()
+    with apply(model, method if any(isinstance(each, TableMethod) for each in method) else None):
+        yield
+
+
+def _exported(model: PreTrainedModel, stack: tuple[Method, ...], target: int) -> dict[str, Any] | None:
+    """The values by which the model's config expresses the method, or None where it cannot."""
+    method, text = positions_of(stack), model.config.get_text_config()
+    if method is None or not method.info.exportable or any(each.kind != method.kind for each in stack):
+        return None
+    changes: dict[str, Any] = {"rope_parameters": with_rope(text, method), "max_position_embeddings": target, SCALED_BY: method.spec}
+    if changes["rope_parameters"].get(FULL, {}).get("rope_type") == "longrope":
+        return None  # transformers before 5.23 fails beyond the window where longrope is one of several embeddings
+    if hasattr(text, "original_max_position_embeddings"):  # where it is there (Phi-3), transformers prefers it
+        changes["original_max_position_embeddings"] = trained_window(text)
+    try:
+        type(text).from_dict(edited(text, changes).to_dict())
+    except (StrictDataclassError, ValueError, KeyError):
+        return None  # this family's config knows only some rope types
+    return changes
+
+
+def _write(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, record: Record, changes: dict[str, Any] | None
+) -> None:
+    dtype = _lossless_dtype(model)
+    own = own_weights(model)
+    state = _cast(model, dtype) or (model.state_dict() if own else None)
+    model.save_pretrained(folder, state_dict={name: value for name, value in state.items() if name not in own} if state and own else state)
+    if own:  # in a file of their own: other readers of the checkpoint do not know them
+        save_file({name: value.detach().contiguous() for name, value in own.items()}, folder / OWN_WEIGHTS)
+    if changes is not None or dtype != model.dtype:
+        config = edited(model.config, changes or {})
+        config.dtype = dtype
+        config.save_pretrained(folder)
+    if record.target is not None:
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.model_max_length = record.target if record.exported else record.trained_window
+    tokenizer.save_pretrained(folder)
+    record.write(folder)
+    for weights in folder.glob("*.safetensors"):
+        weights.chmod((folder / MARKER).stat().st_mode & 0o666)  # safetensors makes them private, unlike every other file
+
+
+def _lossless_dtype(model: PreTrainedModel) -> torch.dtype:
+    """The dtype that the weights were stored in where it still holds them exactly (they may have been trained since), else the model's."""
+    stored: torch.dtype = vars(model).get("longreach_stored") or model.dtype
+    lossless = stored == model.dtype or all(torch.equal(value, value.to(stored).to(value.dtype)) for value in model.parameters())
+    return stored if lossless else model.dtype
+
+
+def _cast(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, torch.Tensor] | None:
+    """The model's weights in `dtype`, tied ones still tied; None: as they are."""
+    if dtype == model.dtype:
+        return None
+    done: dict[int, torch.Tensor] = {}
+    for value in model.state_dict().values():
+        if value.data_ptr() not in done:
+            done[value.data_ptr()] = value.to(dtype) if value.is_floating_point() else value
+    return {name: done[value.data_ptr()] for name, value in model.state_dict().items()}
+
+
+@contextmanager
+def _one_line(label: str) -> Iterator[None]:
+    """What other libraries raise while they load, as one line."""
+    try:
+        yield
+    except LongreachError:
+        raise
+    except Exception as error:  # tokenizers raises nothing narrower
+        raise CheckpointError(f"{label} cannot be loaded: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _disk_full(error: BaseException) -> bool:
+    """Whether a write failed for lack of space; safetensors says so only in its text."""
+    return (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or f"(os error {errno.ENOSPC})" in str(error)

@@ -1,0 +1,1 @@
+"""Ids in, ids out: reading in chunks, and writing."""

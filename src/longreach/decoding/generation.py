@@ -1,0 +1,199 @@
+"""Writes text one token at a time, without end where the method allows it: nothing here grows with what was written."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache, LogitsProcessorList, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.generation.logits_process import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+from longreach.core.errors import InputError
+from longreach.core.progress import SILENT, Progress
+from longreach.decoding.reading import CHUNK, new_cache, prefill
+from longreach.engine.whole_length import whole_length
+
+_CONTEXT = 8  # tokens kept for decoding the next: a character takes 4 at most, and some tokenizers look at the token before
+_PENDING = 64
+_BROKEN = "\ufffd"  # how tokenizers show bytes that are not (yet) a character
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How the next token is chosen. The default is greedy: always the likeliest.
+
+    Args: temperature: 0 is greedy; above, logits are divided by it. top_k: only so many likeliest tokens. top_p: only the likeliest
+    tokens that together reach this probability. seed: makes sampling repeatable. Checkpoints' own sampling defaults are not used.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.temperature >= 0:  # also refuses nan
+            raise InputError(f"temperature={self.temperature:g} must be at least 0")
+        if self.top_k is not None and self.top_k < 1:
+            raise InputError(f"top_k={self.top_k} must be at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise InputError(f"top_p={self.top_p:g} must be above 0 and at most 1")
+        useless = [name for name in ("top_k", "top_p", "seed") if getattr(self, name) is not None]
+        if self.temperature == 0 and useless:
+            raise InputError(f"{useless[0]} has no effect on greedy decoding; give a temperature above 0")
+
+    def warpers(self) -> LogitsProcessorList:
+        """Transformers' own, in the order in which its `generate` runs them."""
+        chosen: list[Any] = [TemperatureLogitsWarper(float(self.temperature))] if self.temperature not in (0, 1) else []
+        chosen += [TopKLogitsWarper(self.top_k)] if self.top_k is not None else []
+        chosen += [TopPLogitsWarper(float(self.top_p))] if self.top_p is not None and self.top_p < 1 else []
+        return LogitsProcessorList(chosen)
+
+
+GREEDY = Sampling()
+
+
+def stream(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    ids: Tensor,
+    *,
+    max_new_tokens: int | None,
+    sampling: Sampling = GREEDY,
+    chunk_size: int = CHUNK,
+    progress: Progress = SILENT,
+) -> Iterator[str]:
+    """The text that follows `ids` [1, T], in pieces as they are produced: the first once the prompt has been read.
+
+    Ends at the model's end token or after `max_new_tokens` (None: never for length). Takes the arguments of `tokens`.
+    """
+    return text(tokens(model, ids, max_new_tokens=max_new_tokens, sampling=sampling, chunk_size=chunk_size, progress=progress), tokenizer)
+
+
+def tokens(
+    model: PreTrainedModel,
+    ids: Tensor,
+    *,
+    max_new_tokens: int | None,
+    sampling: Sampling = GREEDY,
+    chunk_size: int = CHUNK,
+    progress: Progress = SILENT,
+) -> Iterator[int]:
+    """The ids that follow `ids` [1, T], read in chunks of `chunk_size` tokens (by an encoder: whole); the end token is not among them.
+
+    Memory is that of the model's cache: bounded under a method that bounds it.
+    """
+    total = math.inf if max_new_tokens is None else ids.shape[1] + max_new_tokens
+    ends, produced = end_tokens(model), 0
+    choose = _chooser(sampling, model.device)
+    progress.start("reading", ids.shape[1])
+    if model.config.is_encoder_decoder:
+        logits, step = _encode(model, ids.to(model.device), progress)
+    else:
+        cache = new_cache(model)
+        with whole_length(model, total):
+            logits = prefill(model, ids.to(model.device), cache=cache, chunk_size=chunk_size, progress=progress)
+        step = partial(model, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    while max_new_tokens is None or produced < max_new_tokens:
+        token = choose(logits)
+        if (number := int(token)) in ends:
+            return
+        yield number
+        produced += 1
+        if produced != max_new_tokens:
+            with torch.no_grad(), whole_length(model, total):
+                logits = step(token).logits[:, -1]
+
+
+@torch.no_grad()
+def _encode(model: PreTrainedModel, ids: Tensor, progress: Progress) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """Read `ids` [1, T] by the encoder: the logits [1, V] of the first token to write, and what reads one token more.
+
+    Raises: InputError where the model does not say which token its decoder begins with.
+    """
+    configs = (getattr(model, "generation_config", None), model.config)
+    starts = (getattr(config, name, None) for name in ("decoder_start_token_id", "bos_token_id") for config in configs)
+    start = next((token for token in starts if token is not None), None)
+    if start is None:
+        raise InputError(f"the config of {type(model).__name__} states no decoder_start_token_id, with which its text begins")
+    encoder: Any = model.get_encoder()
+    read = encoder(input_ids=ids, attention_mask=torch.ones_like(ids), return_dict=True)
+    progress.advance(ids.numel())
+    cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+
+    def step(token: Tensor) -> Any:
+        return model(decoder_input_ids=token, encoder_outputs=read, past_key_values=cache, use_cache=True)
+
+    return step(torch.tensor([[start]], device=model.device)).logits[:, -1], step
+
+
+def text(ids: Iterable[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    """Decode a stream of ids into pieces of whole characters. Of what was decoded, only a few tokens are kept.
+
+    Special tokens are left out. Bytes that never become a character come out as U+FFFD.
+    """
+    window: list[int] = []
+    shown = 0  # characters of the window's text that are out already
+    for token in ids:
+        window.append(token)
+        decoded = _decode(tokenizer, window)
+        whole = _whole(decoded)
+        if len(whole) > shown:
+            yield whole[shown:]
+            shown = len(whole)
+        if len(window) > 2 * _CONTEXT and (whole == decoded or len(window) > _PENDING):
+            del window[:-_CONTEXT]
+            shown = len(_whole(_decode(tokenizer, window)))
+    yield from filter(None, [_decode(tokenizer, window)[shown:]])
+
+
+def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat: bool = False) -> Tensor:
+    """The ids [1, T] of a prompt, whole however long it is; with `chat`, of a user's message in the tokenizer's chat template.
+
+    Raises: InputError for a prompt without tokens, and for `chat` where the tokenizer has no template.
+    """
+    if chat and not tokenizer.chat_template:
+        raise InputError("the tokenizer has no chat template; leave --chat away, or choose a chat model")
+    if chat:
+        messages = [{"role": "user", "content": prompt}]
+        prompt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    # A template writes the special tokens itself.
+    ids = tokenizer(prompt, add_special_tokens=not chat, truncation=False, verbose=False)["input_ids"]
+    if not ids:
+        raise InputError("the prompt is empty")
+    return torch.tensor([ids])
+
+
+def end_tokens(model: PreTrainedModel) -> set[int]:
+    """The ids at which the model ends a text."""
+    configs = (getattr(model, "generation_config", None), model.config.get_text_config())
+    ends: int | list[int] = next((found for config in configs if (found := getattr(config, "eos_token_id", None)) is not None), [])
+    return {ends} if isinstance(ends, int) else set(ends)
+
+
+def _chooser(sampling: Sampling, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """logits [1, V] -> the next id [1, 1]."""
+    if sampling.temperature == 0:
+        return lambda logits: logits.argmax(-1, keepdim=True)
+    generator, warpers = torch.Generator(device), sampling.warpers()
+    generator.seed() if sampling.seed is None else generator.manual_seed(sampling.seed)
+    before: Any = torch.empty(1, 0, dtype=torch.long, device=device)  # these warpers do not look at what came before
+
+    def sample(logits: Tensor) -> Tensor:
+        scores: Any = logits.float()
+        return torch.multinomial(warpers(before, scores).softmax(-1), 1, generator=generator)
+
+    return sample
+
+
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+def _whole(decoded: str) -> str:
+    """Without a character at the end of which bytes are still missing: up to 3 of its 4 bytes are there."""
+    missing = len(decoded) - len(decoded.rstrip(_BROKEN))
+    return decoded[: len(decoded) - min(missing, 3)]

@@ -1,0 +1,57 @@
+"""Reads ids into a model in chunks: memory is bounded by chunk times window, and no logits exist but those asked for."""
+
+from collections.abc import Iterator
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache, PreTrainedModel
+
+from longreach.core.errors import InputError
+from longreach.core.progress import SILENT, Progress
+from longreach.engine.whole_length import whole_length
+
+CHUNK = 512
+
+
+def new_cache(model: PreTrainedModel) -> Cache:
+    """An empty cache for `model`; under an applied method the engine fills it with its own layers at the first forward."""
+    return DynamicCache(config=model.config)
+
+
+def read(
+    model: PreTrainedModel,
+    ids: Tensor,
+    *,
+    cache: Cache | None = None,
+    chunk_size: int = CHUNK,
+    logits: Literal["all", "last"] = "last",
+    progress: Progress = SILENT,
+    **inputs: Any,
+) -> Iterator[tuple[int, Tensor]]:
+    """Feed `ids` [B, T] chunk by chunk, after what `cache` already holds.
+
+    Yields (index of the chunk's first token in `ids`, logits): for `all`, [B, n, V] of every chunk; for `last`, once, [B, 1, V] after
+    the last token. `inputs` go to every forward call. No gradients.
+    Raises: InputError for an encoder-decoder, which does not predict a text while it reads it.
+    """
+    if model.config.is_encoder_decoder:
+        raise InputError(f"{type(model).__name__} is an encoder-decoder, and this needs a causal language model")
+    cache = new_cache(model) if cache is None else cache
+    total = ids.shape[1]
+    whole = cache.get_seq_length() + total
+    for start in range(0, total, chunk_size):
+        part = ids[:, start : start + chunk_size]
+        last = start + part.shape[1] == total
+        with torch.no_grad(), whole_length(model, whole):
+            out = model(part, past_key_values=cache, use_cache=True, logits_to_keep=0 if logits == "all" else 1, **inputs)
+        progress.advance(part.numel())
+        if logits == "all" or last:
+            yield start, out.logits
+
+
+def prefill(model: PreTrainedModel, ids: Tensor, *, cache: Cache, chunk_size: int = CHUNK, progress: Progress = SILENT) -> Tensor:
+    """Read `ids` [B, T] into `cache` and return the logits [B, V] that predict the next token."""
+    for _, last in read(model, ids, cache=cache, chunk_size=chunk_size, progress=progress):
+        return last[:, -1]
+    raise ValueError("nothing to read: ids has no tokens")

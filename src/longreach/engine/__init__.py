@@ -1,0 +1,1 @@
+"""Runs methods on unmodified transformers models, and undoes it."""

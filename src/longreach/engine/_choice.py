@@ -1,0 +1,122 @@
+"""Attention to chunks that every query and head chooses for itself, in time linear in the text: no query is compared with a key that it
+did not choose, and queries that chose the same chunk are computed together.
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from longreach.core.bands import PositionMap, Selection
+from longreach.core.errors import LongreachError
+from longreach.engine._fused import attend
+from longreach.engine._store import BandLayer
+from longreach.engine._stream import Step
+
+_ROWS = 256  # queries computed at once: bounds the memory of their scores and of their copies for each place
+_TILE = 32  # queries of one chunk and head that share a tile
+Turn = Callable[[Tensor, PositionMap, int, Step], Tensor]
+
+
+def extend_summaries(layer: BandLayer, step: Step, selection: Selection, turn: Turn, scale: float) -> None:
+    """Summarise the chunks that the new tokens fill up.
+
+    Raises: LongreachError where padding stands inside a row.
+    """
+    if step.valid is not None:
+        raise LongreachError("padding inside a text cannot go with a method that chooses chunks; pad on the left, or pass texts one by one")
+    full = [max(0, step.end - start) // selection.chunk for start in step.start.tolist()]
+    before = [max(0, step.first - start) // selection.chunk for start in step.start.tolist()]
+    if step.start_min == step.start_max:
+        _summarize(layer, layer, step, selection, turn, scale, slice(None), before[0], full[0])
+        return
+    for row, (done, count) in enumerate(zip(before, full, strict=True)):
+        _summarize(layer, layer.row(row), step.row(row), selection, turn, scale, slice(row, row + 1), done, count)
+
+
+def _summarize(
+    layer: BandLayer, part: BandLayer, step: Step, selection: Selection, turn: Turn, scale: float, rows: slice, done: int, count: int
+) -> None:
+    """Write the summaries of the chunks [done, count) of the rows `rows`, whose layer and step are `part` and `step`."""
+    if done == count:
+        return
+    size = selection.chunk
+    begin, end = step.start_min + done * size, step.start_min + count * size
+    late = layer.tokens - len(part.queries)
+    q = part.queries.view("q")[:, :, begin - late : end - late]
+    q = turn(q, selection.keys, done * size, step)
+    k, v = (part.recent.view(name)[:, :, begin - part.oldest : end - part.oldest] for name in (selection.keys, "v"))
+    q, k, v = (x.to(v.dtype).unflatten(2, (-1, size)) for x in (q, k, v))
+    new = selection.chooser.summarize(q, k, v, scale)
+    old = layer.summaries
+    if old is None or count > old.shape[2]:
+        batch = layer.recent.view("v").shape[0]
+        grown = new.new_zeros(batch, new.shape[1], int(count * 1.5) + 1, new.shape[3])
+        if old is not None:
+            grown[:, :, : old.shape[2]] = old
+        old = grown
+    elif torch.is_grad_enabled():
+        old = old.clone()  # writing in place would break gradients
+    old[rows, :, done:count] = new
+    layer.summaries = old
+
+
+def chosen_pieces(
+    layer: BandLayer,
+    step: Step,
+    selection: Selection,
+    q: Tensor,
+    turned: Callable[[PositionMap, slice], Tensor],
+    slot: int,
+    scale: float,
+    softcap: float | None,
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Rows, output and log-sum-exp of queries q [B, H, T, D], the first of which has the slot `slot`, over the chunks they choose.
+
+    q is unrotated; turned: (map, rows) -> these rows of it, rotated.
+    """
+    size, start = selection.chunk, step.start_min
+    own = (torch.arange(slot, slot + q.shape[2], device=q.device) - start).clamp(min=0) // size
+    count = (own - selection.lo + 1).clamp(min=0)
+    total = int(count[-1])
+    if total == 0 or layer.summaries is None:
+        return
+    begin, end = start - layer.oldest, start - layer.oldest + total * size
+    keys, values = (layer.recent.view(name)[:, :, begin:end].unflatten(2, (total, size)) for name in (selection.keys, "v"))
+    summaries = layer.summaries[:, :, :total]
+    for row in range(int((count == 0).sum()), q.shape[2], _ROWS):
+        rows = slice(row, min(row + _ROWS, q.shape[2]))
+        with torch.no_grad():
+            chosen = selection.chooser.select(q[:, :, rows], summaries, count[rows])
+        if not bool((chosen >= 0).any()):
+            continue
+        maps = [selection.queries[min(place, len(selection.queries) - 1)] for place in range(chosen.shape[3])]
+        placed = torch.stack([turned(position, rows) for position in maps], 3)
+        yield (rows, *_attend(placed, keys, values, chosen, scale, softcap))
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, chosen: Tensor, scale: float, softcap: float | None) -> tuple[Tensor, Tensor]:
+    """Attention of q [B, H, T, P, D] over the chunk chosen [B, H, T, P] (-1: none) at each place; k, v [B, K, n, C, D]."""
+    b, h, t, places, d = q.shape
+    groups, n = k.shape[1], k.shape[2]
+    # Sort the (query, place) pairs by head and chunk, and give every head and chunk whole tiles.
+    home = torch.arange(b * h, device=q.device).view(b, h, 1, 1) * n + chosen
+    pairs = (chosen >= 0).flatten().nonzero()[:, 0]
+    sorted_home, order = home.flatten()[pairs].sort(stable=True)
+    pairs = pairs[order]
+    sizes = sorted_home.bincount(minlength=b * h * n)
+    tile = min(_TILE, t)
+    tiles = (sizes + tile - 1) // tile
+    seat = torch.arange(len(pairs), device=q.device) + (tiles.cumsum(0) * tile - tiles * tile - sizes.cumsum(0) + sizes)[sorted_home]
+    of = torch.arange(len(sizes), device=q.device).repeat_interleave(tiles)
+    flat = q.reshape(-1, d)
+    seated = flat.new_zeros(len(of) * tile, d).index_copy(0, seat, flat[pairs]).view(len(of), 1, tile, d)
+    batch, head, chunk = of // (h * n), of // n % h // (h // groups), of % n
+    out, lse = attend(seated, k[batch, head, chunk][:, None], v[batch, head, chunk][:, None], scale=scale, softcap=softcap)
+    # Back to the queries, and one softmax over the places of each.
+    outs = out.new_zeros(b * h * t * places, v.shape[-1]).index_copy(0, pairs, out.reshape(-1, v.shape[-1])[seat])
+    lses = lse.new_full((b * h * t * places,), float("-inf")).index_copy(0, pairs, lse.reshape(-1)[seat])
+    lses = lses.view(b, h, t, places)
+    total = lses.logsumexp(-1)
+    share = torch.exp(lses - total.masked_fill(total == float("-inf"), 0.0)[..., None])
+    return (outs.view(b, h, t, places, -1) * share[..., None].to(outs.dtype)).sum(3), total

@@ -1,0 +1,263 @@
+"""Applies methods to a loaded model, and undoes it completely."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from longreach.attention.base import PROBE, AttentionPolicy, EncoderTemperature
+from longreach.cache.base import CachePolicy
+from longreach.core.bands import FULL, LayerContext, View
+from longreach.core.errors import UnsupportedError
+from longreach.core.method import Method
+from longreach.core.spec import stack_of, unparse
+from longreach.engine import _text, engine
+from longreach.engine.biased import tempered
+from longreach.engine.contexts import contexts
+from longreach.engine.examine import examine
+from longreach.engine.rope_config import rope_of, with_rope
+from longreach.engine.rotation import Attention, rotary_modules, unscaled_tokens
+from longreach.engine.setup import Setup
+from longreach.engine.tables import lengthened
+from longreach.engine.weights import check_weights
+from longreach.engine.window import stated_window, trained_window
+from longreach.positions.base import PositionsMethod, Rope, TableMethod, positions_of
+
+_APPLIED = "_longreach_applied"
+
+
+def applied(model: PreTrainedModel) -> str:
+    """The spec of what is applied to the model; "" where nothing is."""
+    return str(model.__dict__.get(_APPLIED, ""))
+
+
+def runs_attention(model: PreTrainedModel) -> bool:
+    """Whether a method is applied that has attention computed by longreach; then no mask but padding can be given."""
+    return any(engine.NAME in vars(module) for module in model.modules())
+
+
+@contextmanager
+def apply(
+    model: PreTrainedModel,
+    methods: str | Method | Sequence[Method] | None,
+    *,
+    target: int | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> Iterator[PreTrainedModel]:
+    """Inside the context, `model` works under `methods`: a spec (`self_extend:neighbours=128,group=8+log_n`), or methods.
+
+    An empty spec or None changes nothing. One positions method with any wrappers behind it, one attention policy and one cache policy can
+    stand together, with any number of policies that only scale or bias logits. A temperature for an encoder stands alone.
+    Args: target: tokens to reach, for `factor=auto` in a spec. tokenizer: of the model, for methods that read the text, where the model
+    was not loaded with `longreach.load`.
+    Raises: SpecError; UnsupportedError for a model or a pair that cannot work.
+    """
+    inner = _unwrapped(model)
+    stack = stack_of(methods, trained_window=None if target is None else stated_window(inner.config), target=target)
+    with _applied(inner, stack, tokenizer) if stack else nullcontext():
+        yield model
+
+
+@contextmanager
+def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrainedTokenizerBase | None) -> Iterator[None]:
+    name = unparse(stack)
+    if inside := applied(model):
+        raise UnsupportedError(name, type(model).__name__, f"{inside} is applied to it", "leave that first, or stack methods with +")
+    for method in stack:
+        if not isinstance(method, PositionsMethod | TableMethod | AttentionPolicy | CachePolicy | EncoderTemperature):
+            why = f"it is a method of the kind {method.kind!r}, which changes no model"
+            raise UnsupportedError(method.spec, type(model).__name__, why, "see longreach methods --kind positions for one that does")
+    with ExitStack() as undo:
+        model.__dict__[_APPLIED] = name
+        undo.callback(model.__dict__.pop, _APPLIED, None)
+        for method in stack:
+            if isinstance(method, EncoderTemperature):
+                _alone(method, stack)
+                undo.enter_context(tempered(model, method))
+        policies = [method for method in stack if isinstance(method, AttentionPolicy | CachePolicy)]
+        if policies:  # before frequencies change: without any (nope), what the model does with them could not be seen
+            _examined(name, model, trained_window(model.config.get_text_config()))
+        tables, positions = [method for method in stack if isinstance(method, TableMethod)], positions_of(stack)
+        _only(name, tables if positions is None else [*tables, positions], "positions methods")
+        for table in tables:
+            undo.enter_context(lengthened(model, table))
+        if positions is not None and not positions.needs_engine:
+            _check_full_layers(name, model, positions)
+            undo.enter_context(_frequencies(model, positions))
+        if policies or (positions is not None and positions.needs_engine):
+            window = trained_window(model.config.get_text_config())
+            attentions = _examined(name, model, window)
+            full = [layer for each, layer in zip(attentions, contexts(model, attentions), strict=True) if each.window is None]
+            check_weights(stack, model, full)
+            setup = replace(_setup(name, model, policies, positions, attentions), text=_reader(model, policies, window, tokenizer))
+            _check_effect(name, model, stack, attentions)
+            undo.enter_context(engine.installed(model, attentions, setup, window))
+        yield
+
+
+def _alone(method: EncoderTemperature, stack: Sequence[Method]) -> None:
+    for other in stack:
+        if other is not method:
+            raise UnsupportedError(method.spec, other.spec, "a temperature for an encoder stands alone", "keep one of them")
+
+
+def _check_full_layers(name: str, model: PreTrainedModel, positions: PositionsMethod) -> None:
+    """Refuse where only the layers with a sliding window have a rotary embedding (Cohere2, EXAONE 4)."""
+    layer_types = getattr(model.config.get_text_config(), "layer_types", None) or ()
+    if len(set(layer_types)) == 1 or "sliding_attention" not in layer_types or _full_layer_type(model) is not None:
+        return
+    try:
+        attentions = _examined(name, model, trained_window(model.config.get_text_config()))
+    except UnsupportedError:  # the engine cannot tell, and frequencies do not need it
+        return
+    _check_effect(name, model, [positions], attentions)
+
+
+def _check_effect(name: str, model: PreTrainedModel, stack: Sequence[Method], attentions: Sequence[Attention]) -> None:
+    """Refuse what would silently do nothing."""
+    full = [attention for attention in attentions if attention.window is None]
+    if not full:
+        why = "all its layers have a sliding window of their own, so no query ever sees beyond it"
+        raise UnsupportedError(name, type(model).__name__, why, "nothing has to be extended")
+    for method in stack:
+        if all(attention.rotation is None for attention in full) and (method.info.changes_positions or method.kind == "positions"):
+            why = "its full-attention layers use no positions, so there is nothing to change"
+            raise UnsupportedError(method.spec, type(model).__name__, why, "leave it out; log_n and methods that bound memory do work")
+
+
+def _unwrapped(model: PreTrainedModel) -> PreTrainedModel:
+    """The transformers model in a PEFT wrapper: the wrapper's `generate` goes past the wrapper."""
+    inner: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
+    return inner
+
+
+def _examined(name: str, model: PreTrainedModel, window: int) -> list[Attention]:
+    if model.config.is_encoder_decoder:
+        why = "it is an encoder-decoder, whose text is not read in one row with what it writes"
+        raise UnsupportedError(name, type(model).__name__, why, "choose a causal language model")
+    try:
+        return examine(model, window)
+    except UnsupportedError as error:  # say it of what the user asked for
+        raise UnsupportedError(name, error.model, error.why, error.try_instead) from None
+
+
+def _only(name: str, found: list[Any], what: str) -> Any:
+    if len(found) > 1:
+        raise UnsupportedError(found[1].spec, found[0].spec, f"{name} has two {what}", "keep one of them")
+    return found[0] if found else None
+
+
+def _setup(
+    name: str,
+    model: PreTrainedModel,
+    policies: Sequence[AttentionPolicy | CachePolicy],
+    positions: PositionsMethod | None,
+    attentions: Sequence[Attention],
+) -> Setup:
+    seeing = _only(name, [policy for policy in policies if policy.bands(PROBE) is not None], "methods that decide what a query sees")
+    _only(name, [policy for policy in policies if isinstance(policy, CachePolicy)], "cache policies")
+    scalers = [policy for policy in policies if isinstance(policy, AttentionPolicy)]
+
+    def bands(layer: LayerContext) -> tuple[View, ...]:
+        return (seeing.bands(layer) if seeing is not None else None) or FULL
+
+    def temperature(t: Tensor, layer: LayerContext) -> Tensor | None:
+        factors = [factor for policy in scalers if (factor := policy.temperature(t, layer)) is not None]
+        if not factors:
+            return None
+        by_head = any(factor.ndim == 3 for factor in factors)
+        return math.prod(factor[:, None] if by_head and factor.ndim == 2 else factor for factor in factors)  # type: ignore[return-value]
+
+    keep_all = any(policy.keep_all for policy in policies if isinstance(policy, CachePolicy))
+    placing = seeing if isinstance(seeing, AttentionPolicy) and seeing.info.length_dependent else None
+    if positions is None or not positions.needs_engine:
+        return Setup(
+            bands=bands, temperature=temperature, policies=tuple(scalers), keep_all=keep_all,
+            text_length=None if placing is None else placing.text_length, bands_at=None if placing is None else placing.bands_at,
+        )  # fmt: skip
+    if placing is not None:
+        why = "both change with the length of the text, or the head"
+        raise UnsupportedError(placing.spec, positions.spec, why, "leave one of them out")
+    rope = rope_of(model.config.get_text_config(), _full_layer_type(model), method=positions.spec)
+    heads = {attention.num_kv_heads for attention in attentions if attention.window is None and attention.rotation is not None}
+    if positions.info.per_head and len(heads) > 1:
+        raise UnsupportedError(positions.spec, type(model).__name__, "its layers differ in their heads", "choose another positions method")
+    rope = replace(rope, num_heads=max(heads, default=1))
+    positions.inv_freq(rope, rope.trained_window)  # refuses now what was fitted to another model
+    fixed, step, window = not positions.info.length_dependent, positions.length_step(rope) or 1, rope.trained_window
+
+    def lengths(t: Tensor) -> Tensor:
+        if fixed:
+            return torch.full_like(t, window)
+        return torch.where(t < window, window, (t // step + 1) * step)  # inside the window the length is not rounded up
+
+    return Setup(
+        bands=bands,
+        temperature=temperature,
+        policies=tuple(scalers),
+        keep_all=keep_all,
+        lengths=lengths,
+        inv_freq=lambda length: positions.inv_freq(rope, length),
+        fixed_length=fixed,
+        mixture=positions.mixture(rope),
+        plain_inside=window if positions.info.plain_inside and not policies else None,
+    )
+
+
+def _reader(
+    model: PreTrainedModel, policies: Sequence[Method], window: int, tokenizer: PreTrainedTokenizerBase | None
+) -> _text.TextReader | None:
+    """What follows the text for the policy that reads it, where there is one."""
+    reading = next((policy for policy in policies if isinstance(policy, AttentionPolicy) and policy.info.reads_text), None)
+    if reading is None:
+        return None
+    tokenizer = _text.tokenizer_of(model) if tokenizer is None else tokenizer
+    if tokenizer is None:
+        why = "it reads the text, and which tokenizer the model has is not known"
+        raise UnsupportedError(
+            reading.spec, type(model).__name__, why, "apply it with tokenizer=..., or load the model with longreach.load"
+        )
+    return _text.TextReader(_text.Pieces(tokenizer), lambda state, text: reading.read(state, text, window))
+
+
+def _full_layer_type(model: PreTrainedModel) -> str | None:
+    """The key of the full-attention layers where `rope_parameters` are nested by layer type."""
+    parameters = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    return "full_attention" if "full_attention" in parameters else None
+
+
+@contextmanager
+def _frequencies(model: PreTrainedModel, method: PositionsMethod) -> Iterator[None]:
+    """The model's rotary frequencies (and its config, where transformers can express them) are the method's."""
+    config = model.config.get_text_config()
+    layer_type = _full_layer_type(model)
+    rope: Rope = rope_of(config, layer_type, method=method.spec)
+    inv_freq, factor = method.inv_freq(rope, rope.trained_window)
+    prefix = f"{layer_type}_" if layer_type else ""
+    rotaries = [rotary for _, _, rotary in rotary_modules(model) if hasattr(rotary, f"{prefix}inv_freq")]
+    if any(getattr(rotary, f"{prefix}inv_freq").shape != inv_freq.shape for rotary in rotaries) or not rotaries:
+        why = "it has no rotary embedding of the kind that its config describes"
+        raise UnsupportedError(method.spec, type(model).__name__, why, "choose a model with rotary positions")
+    with ExitStack() as undo:
+        for rotary in rotaries:
+            for buffer in (f"{prefix}inv_freq", f"{prefix}original_inv_freq"):
+                if hasattr(rotary, buffer):
+                    _set(rotary, buffer, inv_freq.to(getattr(rotary, buffer).device), undo)
+            _set(rotary, f"{prefix}attention_scaling", factor, undo)
+            if tokens := method.unscaled_tokens():
+                own = rope.inv_freq().to(getattr(rotary, f"{prefix}inv_freq").device)
+                undo.enter_context(unscaled_tokens(rotary, tokens, f"{prefix}inv_freq", own))
+        if method.info.exportable:
+            _set(config, "rope_parameters", with_rope(config, method), undo)
+        yield
+
+
+def _set(owner: nn.Module | Any, name: str, value: Any, undo: ExitStack) -> None:
+    before = getattr(owner, name)
+    setattr(owner, name, value)
+    undo.callback(setattr, owner, name, before)

@@ -1,0 +1,63 @@
+"""Learns once what the engine must know of a model, and proves the engine on it."""
+
+import weakref
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from longreach.core.errors import UnsupportedError
+from longreach.engine import rotation
+from longreach.engine.engine import installed
+from longreach.engine.interface import interface
+from longreach.engine.rotation import Attention
+from longreach.engine.setup import FULL_SETUP
+
+_known: weakref.WeakKeyDictionary[PreTrainedModel, list[Attention]] = weakref.WeakKeyDictionary()
+
+
+def examine(model: PreTrainedModel, trained_window: int) -> list[Attention]:
+    """What the engine must know of the model's attention layers; found once, and proven by comparing logits.
+
+    Raises: UnsupportedError that says what differed.
+    """
+    if model not in _known:
+
+        def run(function: rotation.Capture, ids: Tensor) -> None:
+            with interface(model, "longreach_probe", function):
+                model(ids, use_cache=False)
+
+        mode = model.training
+        model.eval()
+        try:
+            with torch.autocast(model.device.type, enabled=False):  # proven in the model's own precision
+                attentions = rotation.probe(model, run)
+                _prove(model, attentions, trained_window)
+        except UnsupportedError:
+            raise
+        except Exception as error:  # models with attention, positions or a cache of their own fail in ways of their own
+            what = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise rotation.refusal(model, f"it cannot be run with another attention function ({what})") from error
+        finally:
+            model.train(mode)
+        _known[model] = attentions
+    return _known[model]
+
+
+@torch.no_grad()
+def _prove(model: PreTrainedModel, attentions: list[Attention], trained_window: int) -> None:
+    """Compare the engine under full attention with the model as it is: at once, and after cached tokens."""
+    ids = (torch.arange(12, device=next(model.parameters()).device)[None] * 5 + 1) % model.config.get_text_config().vocab_size
+
+    def logits() -> Tensor:
+        cache = DynamicCache(config=model.config.get_text_config())
+        parts = [model(part, past_key_values=cache, use_cache=True).logits for part in (ids[:, :6], ids[:, 6:11], ids[:, 11:])]
+        return torch.cat([model(ids, use_cache=False).logits, *parts], 1).float()
+
+    stock = logits()
+    with installed(model, attentions, FULL_SETUP, trained_window):
+        ours = logits()
+    differs = float((ours - stock).abs().max() / stock.std())
+    if not differs < (1e-3 if model.dtype == torch.float32 else 0.2):
+        why = f"under full attention its logits differ by {differs:.2g} standard deviations from those of the plain model"
+        raise rotation.refusal(model, why)

@@ -1,0 +1,52 @@
+"""One set of frequencies for one text: some checkpoints (LongRoPE's) have two, and transformers chooses by what a forward pass reads.
+
+Read in chunks, a long text would have its first keys in the cache under the frequencies for short texts, and the rest under the others.
+"""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from longreach.engine.rotation import rotary_modules
+
+_CHOOSES = "longrope"  # transformers' rope type
+_PINNED = "_longreach_pinned"
+
+
+@contextmanager
+def whole_length(model: PreTrainedModel, tokens: float) -> Iterator[None]:
+    """Inside, frequencies that hang on the text's length are those for a text of `tokens` tokens, however few are read at once.
+
+    The outermost call decides.
+    """
+    parameters = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    chooses = any(_CHOOSES in each.values() for each in (parameters, *parameters.values()) if isinstance(each, dict))
+    with ExitStack() as undo:
+        for _, _, rotary in rotary_modules(model) if chooses else ():
+            kinds: Any = getattr(rotary, "rope_type", None)
+            for layer_type, kind in kinds.items() if isinstance(kinds, dict) else [(None, kinds)]:
+                if kind == _CHOOSES and f"{layer_type}{_PINNED}" not in vars(rotary):
+                    _pin(rotary, layer_type, tokens, undo)
+        yield
+
+
+def _pin(rotary: Any, layer_type: str | None, tokens: float, undo: ExitStack) -> None:
+    prefix = f"{layer_type}_" if layer_type else ""
+    parameters = rotary.config.rope_parameters
+    window = (parameters[layer_type] if layer_type else parameters)["original_max_position_embeddings"]
+    device = getattr(rotary, f"{prefix}inv_freq").device
+    chosen, _ = ROPE_INIT_FUNCTIONS[_CHOOSES](rotary.config, device, seq_len=window + (tokens > window), layer_type=layer_type)
+    for name in (f"{prefix}original_inv_freq", f"{prefix}long_inv_freq", f"{layer_type}{_PINNED}"):
+        undo.callback(_restore, rotary, name, getattr(rotary, name, None))
+        setattr(rotary, name, chosen)
+
+
+def _restore(rotary: nn.Module, name: str, before: Any) -> None:
+    if before is None:
+        delattr(rotary, name)
+    else:
+        setattr(rotary, name, before)

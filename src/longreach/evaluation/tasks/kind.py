@@ -1,0 +1,10 @@
+"""Declares the kind `task`."""
+
+from longreach.core.kinds import Kind
+
+KIND = Kind(
+    name="task",
+    package="longreach.evaluation.tasks",
+    acts_on="measurement",
+    contract="longreach.evaluation.tasks.base:Task",
+)

@@ -1,1 +1,0 @@
-"""Checkpoints, families and the engine that applies methods to loaded models."""

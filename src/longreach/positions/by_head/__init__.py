@@ -1,0 +1,1 @@
+"""Rotary frequencies that differ from head to head."""

@@ -1,0 +1,1 @@
+"""Rotary frequencies that are found for each model."""

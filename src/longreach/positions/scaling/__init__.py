@@ -1,0 +1,1 @@
+"""Rotary frequencies, scaled by a formula."""

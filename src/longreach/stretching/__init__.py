@@ -1,0 +1,1 @@
+"""Finds the method that makes a model reach a length, and fits methods that need it."""

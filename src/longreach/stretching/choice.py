@@ -1,0 +1,208 @@
+"""What was measured of each method beside the bar, and the rule that chooses one. Works on rows alone."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, harmonic_mean
+from typing import Literal
+
+from longreach.evaluation.intervals import Interval, mean_interval, share_interval
+from longreach.evaluation.rows import Row, by_text
+from longreach.evaluation.usable import METRIC, THRESHOLD
+
+Purpose = Literal["recall", "streaming"]
+
+RETRIEVAL_BAR = THRESHOLD
+RISE_BAR = 0.05  # nats a token
+_SAME_RETRIEVAL = 0.05
+_SAME_LOSS = 0.02  # nats a token
+_ROUNDING = 1e-9  # what equals a limit counts as within it
+
+_MEANING = "Loss beyond the window is compared with that of the unchanged model on the same tokens, read inside its window."
+RULES: dict[Purpose, str] = {
+    "recall": f"Good enough is a method that retrieves at least {RETRIEVAL_BAR:.2f} at the target with a loss beyond the window at most "
+    f"{RISE_BAR} nats a token above that inside. {_MEANING} Of the methods that are good enough (of all, where none is), those within "
+    f"{_SAME_RETRIEVAL} of the best retrieval stay, of these those within {_SAME_LOSS} nats of the lowest loss, and of these the fastest "
+    "is chosen. A method that forgets the middle of the text is never chosen.",
+    "streaming": f"Good enough is a method with a loss beyond the window at most {RISE_BAR} nats a token above that inside. {_MEANING} Of "
+    "the methods that are good enough, those with bounded memory come first, and of these the fastest is chosen. Where none is good "
+    f"enough, those within {_SAME_LOSS} nats of the lowest loss stay, then those with bounded memory, then the fastest.",
+}
+TUNED_RULE = "A model that was tuned must also have kept its loss inside the window, within the bar that tuning has."
+
+
+def label(method: str, tuned: int = 0) -> str:
+    """How people call a method, and a model that was tuned under it for some steps."""
+    return f"{method}, tuned {tuned} {'step' if tuned == 1 else 'steps'}" if tuned else method
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """What was measured of one method. Losses are nats a token.
+
+    Args: method: spec, "" for the model as it is. tuned: steps that the model was trained before; 0: it is the unchanged one. lost: in
+    words, why the tuned model may not be called extended; empty where nothing says so. screened: measured on a small budget only. inside:
+    its own loss up to the trained window. beyond: from there to the target. rise: the latter less the unchanged model's loss on the same
+    tokens inside its window. retrieval: share of right answers at the target, None where it was not measured. prompts: how many those are.
+    retrieval_inside: at the trained window. reach: mean share at all lengths beyond the window. tokens_per_s, peak_bytes: at the target.
+    """
+
+    method: str
+    tuned: int = 0
+    lost: str = ""
+    forgets: bool
+    bounded_memory: bool
+    screened: bool = False
+    inside: Interval
+    beyond: Interval
+    rise: Interval
+    retrieval: Interval | None = None
+    prompts: int = 0
+    retrieval_inside: Interval | None = None
+    reach: float = 0.0
+    tokens_per_s: float
+    peak_bytes: int
+
+    @property
+    def label(self) -> str:
+        """How people call it."""
+        return label(self.method, self.tuned) or "stock"
+
+    @property
+    def shortfalls(self) -> list[str]:
+        """Where it misses the bar."""
+        misses = []
+        if self.retrieval is not None and self.retrieval.mean < RETRIEVAL_BAR:
+            misses.append(f"retrieval {self.retrieval.mean:.2f} < {RETRIEVAL_BAR:.2f}")
+        if self.rise.mean > RISE_BAR:
+            misses.append(f"loss {self.rise.mean:+.2f} > +{RISE_BAR}")
+        return [*misses, *([self.lost] if self.lost else [])]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The outcome of the rule. Args: best: None where no method could win. reason: one sentence."""
+
+    best: Standing | None
+    good_enough: bool
+    reason: str
+
+
+def standing(
+    rows: Sequence[Row],
+    standard: Sequence[Row],
+    *,
+    method: str,
+    tuned: int = 0,
+    lost: str = "",
+    trained_window: int,
+    forgets: bool,
+    bounded_memory: bool,
+    screened: bool,
+) -> Standing:
+    """What the rows of one method say. Args: standard: rows of `loss_inside` on at least the same texts."""
+    target = max(row.length for row in rows)
+    losses = [row for row in rows if row.settings["metric"] == "loss"]
+    answers = [row for row in rows if row.settings["metric"] == METRIC]
+    beyond = by_text(row for row in losses if row.length > trained_window)
+    same_tokens = by_text(standard)
+    at_target = [row for row in answers or losses if row.length == target]
+    far = [row.score or 0.0 for row in answers if row.length > trained_window]
+    return Standing(
+        method=method,
+        tuned=tuned,
+        lost=lost,
+        forgets=forgets,
+        bounded_memory=bounded_memory,
+        screened=screened,
+        inside=mean_interval(list(by_text(row for row in losses if row.length <= trained_window).values())),
+        beyond=mean_interval(list(beyond.values())),
+        rise=mean_interval([loss - same_tokens[text] for text, loss in beyond.items()]),
+        retrieval=_share(answers, target),
+        prompts=sum(row.length == target for row in answers),
+        retrieval_inside=_share(answers, trained_window),
+        reach=fmean(far) if far else 0.0,
+        tokens_per_s=harmonic_mean([row.tokens_per_s or 0.0 for row in at_target]),
+        peak_bytes=max(row.peak_bytes or 0 for row in at_target),
+    )
+
+
+def screening_order(standings: Iterable[Standing]) -> list[Standing]:
+    """The most promising first: a nat of loss weighs as much as all of retrieval."""
+    return sorted(standings, key=lambda one: one.rise.mean - one.reach)
+
+
+def choose(standings: Sequence[Standing], purpose: Purpose, target: int) -> Choice:
+    """Apply the purpose's rule (RULES) to what was measured in full."""
+    able = [one for one in standings if not one.screened and not (purpose == "recall" and one.forgets)]
+    if not able:
+        return Choice(best=None, good_enough=False, reason="No method could win: all of them forget the middle of the text.")
+    good = [one for one in able if not one.shortfalls]
+    best, decided = _narrow(good or able, purpose, bool(good))
+    if good:
+        return Choice(best=best, good_enough=True, reason=f"{_name(best)} {_facts(best, target)}; {decided}.")
+    reason = f"No method is good enough for {target} tokens: the best, {best.label}, falls short ({'; '.join(best.shortfalls)})."
+    stock = next((one for one in standings if not one.method), None)
+    if stock is not None and stock.retrieval_inside is not None and stock.retrieval_inside.mean < RETRIEVAL_BAR:
+        reason += f" The model itself retrieves only {stock.retrieval_inside.mean:.2f} at its trained window, which no method repairs."
+    return Choice(best=best, good_enough=False, reason=reason)
+
+
+def verdict(one: Standing, choice: Choice, purpose: Purpose) -> str:
+    """What became of one method, in a few words."""
+    if one == choice.best and choice.good_enough:
+        return "chosen"
+    if purpose == "recall" and one.forgets:
+        return "forgets the middle of the text"
+    if one.screened:
+        return "screened out"
+    return f"{'best, but ' if one == choice.best else ''}{'; '.join(one.shortfalls)}" if one.shortfalls else "good enough"
+
+
+def _narrow(pool: list[Standing], purpose: Purpose, good: bool) -> tuple[Standing, str]:
+    """The one that the rule leaves, and what decided."""
+    decided = "it is the only one that is good enough"
+    for keep, words in _steps(purpose, good):
+        if len(pool) > 1:
+            pool, decided = keep(pool), words
+    if len(pool) > 1:
+        decided = "it is the fastest of its equals"
+    return max(pool, key=lambda one: one.tokens_per_s), decided
+
+
+def _steps(purpose: Purpose, good: bool) -> list[tuple[Callable[[list[Standing]], list[Standing]], str]]:
+    """What narrows the choice before speed does, and the words for having decided it."""
+    if purpose == "recall":
+        return [(_best_retrieval, "it has the best retrieval"), (_lowest_loss, "it has the lowest loss of those that retrieve as well")]
+    bounded = (_bounded, "it is the only one of bounded memory")
+    return [bounded] if good else [(_lowest_loss, "it has the lowest loss"), bounded]
+
+
+def _best_retrieval(pool: list[Standing]) -> list[Standing]:
+    best = max(one.retrieval.mean for one in pool if one.retrieval is not None)
+    return [one for one in pool if one.retrieval is not None and one.retrieval.mean >= best - _SAME_RETRIEVAL - _ROUNDING]
+
+
+def _lowest_loss(pool: list[Standing]) -> list[Standing]:
+    lowest = min(one.rise.mean for one in pool)
+    return [one for one in pool if one.rise.mean <= lowest + _SAME_LOSS + _ROUNDING]
+
+
+def _bounded(pool: list[Standing]) -> list[Standing]:
+    return [one for one in pool if one.bounded_memory] or pool
+
+
+def _name(one: Standing) -> str:
+    return f"{one.label}," if one.tuned else one.method or "The model as it is"
+
+
+def _facts(one: Standing, target: int) -> str:
+    loss = f"{one.rise.mean:+.3f} nats from that inside (bar +{RISE_BAR})"
+    if one.retrieval is None:
+        return f"has a loss beyond the window of {loss}"
+    found = f"{one.retrieval.mean:.2f} of {one.prompts} prompts"
+    return f"retrieves {found} at {target} tokens (bar {RETRIEVAL_BAR:.2f}), and its loss beyond the window is {loss}"
+
+
+def _share(answers: Iterable[Row], length: int) -> Interval | None:
+    scores = [row.score or 0.0 for row in answers if row.length == length]
+    return share_interval(sum(scores), len(scores)) if scores else None

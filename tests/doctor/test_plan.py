@@ -1,0 +1,191 @@
+import json
+
+import pytest
+import torch
+
+from longreach.checkpoints import _safety
+from longreach.checkpoints.checkpoint import load, save
+from longreach.core.errors import CheckpointError, InputError
+from longreach.doctor import fix
+from longreach.doctor.base import CONFIG, Edit, Severity
+from longreach.doctor.diagnose import admit, check_names, corrections, diagnose
+from longreach.doctor.fix import edited_files, write_copy
+from longreach.doctor.plan import loaded_frequencies, make_plan
+from tests.checkpoints.folders import edit, tiny, write_folder
+from tests.doctor.healthy import HEALTHY
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_folder(tmp_path / "base")
+
+
+def planned(folder, **options):
+    return make_plan(admit(folder, folder.name), device=CPU, **options)
+
+
+def test_a_model_that_fits_is_measured(folder):
+    found, findings = planned(folder)
+    assert findings == []
+    assert (found.measured, found.dtype, found.device, found.batch_size) == (True, "float32", "cpu", 1)
+    assert found.weights == sum(value.numel() for value in tiny().parameters()) * 4
+    assert found.per_1k == 3 * 2 * 2 * 8 * 4 * 1024
+
+
+@pytest.mark.parametrize("options", [{"load_weights": False}, {"dtype": "bfloat16", "batch_size": 4}])
+def test_dtype_and_weights_are_chosen(folder, options):
+    found, _ = planned(folder, **options)
+    assert found.measured == options.get("load_weights", True)
+    assert found.per_1k == 3 * 2 * 2 * 8 * 1024 * (2 if "dtype" in options else 4)
+
+
+def test_a_model_too_large_is_weighed_by_its_shape(folder, monkeypatch):
+    monkeypatch.setattr(_safety, "available_bytes", lambda device: 1000)
+    found, findings = planned(folder)
+    assert (found.measured, found.fits, findings) == (False, 0, [])
+    assert found.per_1k == planned(folder, load_weights=False)[0].per_1k
+
+
+def test_an_unknown_dtype_is_refused(folder):
+    with pytest.raises(InputError, match="unknown dtype 'half'"):
+        planned(folder, dtype="half")
+
+
+def test_weights_that_are_not_whole_are_an_error(folder):
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-10])
+    found, (finding,) = planned(folder)
+    assert (finding.severity, finding.check) == (Severity.ERROR, "weights")
+    assert "is truncated" in finding.what
+    assert found.weights is None
+    assert found.per_1k > 0
+
+
+def test_weights_that_are_not_here_are_a_note(folder):
+    (folder / "model.safetensors").unlink()
+    _, (finding,) = planned(folder)
+    assert (finding.severity, finding.check) == (Severity.NOTE, "weights")
+
+
+def test_a_language_model_in_a_larger_one_is_weighed(tmp_path):
+    (tmp_path / CONFIG).write_text(json.dumps(HEALTHY["Gemma-3-4B (mlx-vlm#1709)"].config))
+    found, _ = planned(tmp_path)
+    assert [layer.limit for layer in found.layers] == [1023] * 5 + [None]
+
+
+@pytest.mark.parametrize(("named", "causal"), [("GPT2LMHeadModel", True), ("GPT2Model", False), ("GPT2ForSequenceClassification", False)])
+def test_the_saved_class_decides_what_the_model_is(tmp_path, named, causal):
+    (tmp_path / CONFIG).write_text(json.dumps({**HEALTHY["GPT-2"].config, "architectures": [named]}))
+    assert admit(tmp_path, "gpt2").used.causal == causal
+
+
+def test_encoders_have_no_cache(tmp_path):
+    config = {
+        "model_type": "bert",
+        "architectures": ["BertForMaskedLM"],
+        "hidden_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+    }
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    found, _ = planned(tmp_path)
+    assert found.layers == ()
+
+
+def test_a_scaling_that_is_dropped_on_loading_is_found(folder):
+    """As in unsloth#6907: the config is right, and the buffers of the loaded model are not."""
+    patient, model = admit(folder, "base"), load(folder).model
+    assert loaded_frequencies(patient, model) == []
+    model.model.rotary_emb.inv_freq *= 8
+    (finding,) = loaded_frequencies(patient, model)
+    assert (finding.severity, finding.check) == (Severity.ERROR, "loaded")
+    assert "model.rotary_emb.inv_freq differs" in finding.what
+
+
+# what `longreach stretch` saves
+
+
+@pytest.mark.parametrize("method", ["yarn:factor=4", "ntk:factor=4", "linear:factor=4"])
+def test_exported_checkpoints_are_healthy(folder, tmp_path, method):
+    out = save(*load(folder), tmp_path / "out", method=method, target=512)
+    findings = diagnose(admit(out, "out"))
+    assert {finding.check for finding in findings} == {"readers"}
+    assert all(finding.severity == Severity.NOTE for finding in findings)
+
+
+def test_checkpoints_with_a_method_of_ours_are_healthy(folder, tmp_path):
+    out = save(*load(folder), tmp_path / "out", method="self_extend:neighbours=32,group=8", target=512)
+    assert diagnose(admit(out, "out")) == []
+
+
+def test_an_export_that_another_program_lost_is_written_again(folder, tmp_path):
+    out = save(*load(folder), tmp_path / "out", method="yarn:factor=4", target=512)
+    before = admit(out, "out").used.ropes[None]
+    edit(out / CONFIG, rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, max_position_embeddings=128, longreach_method=None)
+    (finding,) = (finding for finding in diagnose(admit(out, "out")) if finding.check == "record")
+    assert finding.severity == Severity.ERROR
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    write_copy(out, tmp_path / "fixed", corrections(admit(out, "out"), scratch))
+    after = admit(tmp_path / "fixed", "fixed")
+    assert torch.equal(after.used.ropes[None].inv_freq, before.inv_freq)
+    assert "record" not in {finding.check for finding in diagnose(after)}
+
+
+def test_a_method_on_top_of_a_scaled_config_is_found(folder, tmp_path):
+    out = save(*load(folder), tmp_path / "out", method="dynamic_ntk+log_n", target=512)
+    assert diagnose(admit(out, "out")) == []
+    edit(out / CONFIG, rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0})
+    (finding,) = (finding for finding in diagnose(admit(out, "out")) if finding.severity == Severity.ERROR)
+    assert "longreach.json applies dynamic_ntk+log_n on top" in finding.what
+
+
+# corrected copies
+
+
+def test_edits_reach_into_dicts_and_leave_the_rest():
+    files = {"a.json": {"keep": 1, "text_config": {"old": 2}}}
+    edits = (
+        Edit(file="a.json", path=("text_config", "old"), value=None),
+        Edit(file="a.json", path=("text_config", "new"), value={"x": 3}),
+        Edit(file="b.json", path=("c",), value=4),
+    )
+    assert {name: json.loads(text) for name, text in edited_files(files, edits).items()} == {
+        "a.json": {"keep": 1, "text_config": {"new": {"x": 3}}},
+        "b.json": {"c": 4},
+    }
+    assert files == {"a.json": {"keep": 1, "text_config": {"old": 2}}}
+
+
+def test_copies_are_byte_for_byte(folder, tmp_path):
+    write_copy(folder, tmp_path / "fixed", {CONFIG: "{}"})
+    for file in folder.iterdir():
+        same = (tmp_path / "fixed" / file.name).read_bytes() == file.read_bytes()
+        assert same == (file.name != CONFIG)
+    assert (tmp_path / "fixed" / CONFIG).read_text() == "{}"
+    assert (tmp_path / "fixed" / "longreach.json").is_file()
+    assert (folder / CONFIG).read_text() != "{}"
+
+
+def test_links_are_not_written_through(folder, tmp_path):
+    (folder / CONFIG).rename(tmp_path / "blob")
+    (folder / CONFIG).symlink_to(tmp_path / "blob")
+    before = (tmp_path / "blob").read_text()
+    write_copy(folder, tmp_path / "fixed", {CONFIG: "{}"})
+    assert (tmp_path / "blob").read_text() == before
+
+
+def test_a_copy_that_fails_leaves_nothing(folder, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(fix.shutil, "copytree", full)
+    with pytest.raises(CheckpointError, match=r"cannot write .*No space left on device; nothing was changed there"):
+        write_copy(folder, tmp_path / "fixed", {CONFIG: "{}"})
+    assert [path.name for path in tmp_path.iterdir()] == ["base"]
+
+
+def test_a_check_is_a_file():
+    assert {"loads", "base_kept", "scaling_kept", "readers"} < set(check_names())

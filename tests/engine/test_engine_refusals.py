@@ -1,0 +1,172 @@
+"""What the engine cannot run is refused by a clear message, and leaves the model as it was."""
+
+import pytest
+import torch
+import transformers
+from transformers import DynamicCache, QuantizedCache
+
+from longreach.core.errors import LongreachError, UnsupportedError
+from longreach.engine.apply import apply
+from longreach.testing.conformance._snapshot import snapshot, unchanged
+from longreach.testing.models import VOCABULARY, random_ids, randomize, tiny_model
+
+POLICY = "self_extend:neighbours=8,group=2"
+SIZES = {
+    "vocab_size": VOCABULARY, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+NOT_DEFERRED = "its rotary embedding is of no known form"  # what it does after the rotation does not commute with it
+NO_ATTENTION = "its attention does not go through transformers' attention interface"
+OWN_CODE = "it cannot be run with another attention function"
+# config and model class -> (settings, why)
+MODELS = {
+    ("HunYuanDenseV1Config", "HunYuanDenseV1ForCausalLM"): ({"head_dim": 16}, NOT_DEFERRED),
+    ("NanoChatConfig", "NanoChatForCausalLM"): ({}, NOT_DEFERRED),
+    ("GPT2Config", "GPT2LMHeadModel"): ({"n_embd": 64, "n_head": 4, "n_layer": 2, "n_positions": 64}, "it has no rotary embedding"),
+    ("OPTConfig", "OPTForCausalLM"): ({"ffn_dim": 64, "word_embed_proj_dim": 64}, "it has no rotary embedding"),
+    ("BloomConfig", "BloomForCausalLM"): ({"n_layer": 2, "n_head": 4}, OWN_CODE),
+    ("FalconConfig", "FalconForCausalLM"): ({"alibi": True, "new_decoder_architecture": False}, OWN_CODE),
+    ("GPTJConfig", "GPTJForCausalLM"): ({"n_embd": 64, "n_head": 4, "n_layer": 2, "rotary_dim": 8, "n_positions": 64}, OWN_CODE),
+    # Positions as complex numbers; state-space and attention in one layer.
+    ("Llama4TextConfig", "Llama4ForCausalLM"): ({"head_dim": 16, "num_local_experts": 2, "intermediate_size_mlp": 96}, OWN_CODE),
+    ("FalconH1Config", "FalconH1ForCausalLM"): (
+        {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1},
+        OWN_CODE,
+    ),
+    ("MambaConfig", "MambaForCausalLM"): ({}, NO_ATTENTION),
+    ("BertConfig", "BertLMHeadModel"): ({}, "it is not a causal decoder"),
+}
+
+
+def build(config, model, settings):
+    return randomize(getattr(transformers, model)(getattr(transformers, config)(**{**SIZES, **settings})).eval())
+
+
+@pytest.mark.parametrize(
+    ("classes", "settings", "why"),
+    [(key, *value) for key, value in MODELS.items()],
+    ids=lambda value: value[1] if isinstance(value, tuple) else "",
+)
+def test_models_that_it_cannot_run(classes, settings, why):
+    model = build(*classes, settings)
+    before = snapshot(model)
+    with pytest.raises(UnsupportedError, match=why) as caught, apply(model, POLICY):
+        pass
+    assert str(caught.value).startswith(f"{POLICY} cannot be used with {classes[1]}: {why}")
+    unchanged(before, snapshot(model), "after the refusal")
+
+
+def test_frequencies_of_a_model_that_uses_linear_biases_instead():
+    # Its config and its modules do hold a rotary embedding.
+    model = build("FalconConfig", "FalconForCausalLM", {"alibi": True, "new_decoder_architecture": False})
+    with pytest.raises(UnsupportedError, match="no rotary position embedding"), apply(model, "linear:factor=2"):
+        pass
+
+
+def test_a_config_that_does_not_describe_its_model():
+    model = tiny_model()
+    model.config.head_dim = 8
+    with (
+        pytest.raises(UnsupportedError, match="no rotary embedding of the kind that its config describes"),
+        apply(model, "linear:factor=2"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("spec", [POLICY, "sinks:window_size=8", "log_n", "full"])
+def test_a_model_of_sliding_layers_only(spec):
+    model = tiny_model("mistral")
+    with pytest.raises(UnsupportedError, match="all its layers have a sliding window of their own"), apply(model, spec):
+        pass
+
+
+@pytest.mark.parametrize("family", ["cohere2", "exaone4"])
+@pytest.mark.parametrize("spec", [POLICY, "rerope:window_size=8", "dynamic_ntk", "linear:factor=2"])
+def test_positions_where_the_full_layers_use_none(spec, family):
+    model = tiny_model(family)
+    with pytest.raises(UnsupportedError, match="its full-attention layers use no positions"), apply(model, spec):
+        pass
+    with apply(model, "sinks:window_size=8+log_n"):  # what works by visibility and sharpness does work
+        pass
+
+
+def test_a_method_inside_a_method():
+    model = tiny_model()
+    with apply(model, "linear:factor=2"), pytest.raises(UnsupportedError, match="linear:factor=2 is applied to it"), apply(model, POLICY):
+        pass
+
+
+def test_nothing_to_apply():
+    model = tiny_model()
+    before = snapshot(model)
+    for nothing in (None, "", ()):
+        with apply(model, nothing) as same:
+            assert same is model
+            unchanged(before, snapshot(model), "inside")
+
+
+@pytest.fixture
+def applied():
+    model = tiny_model()
+    with apply(model, POLICY):
+        yield model
+
+
+def refuse(run, why):
+    with pytest.raises(LongreachError, match=why), torch.no_grad():
+        run()
+
+
+def test_masks_beyond_padding(applied):
+    mask = torch.ones(1, 1, 12, 12, dtype=torch.bool).tril()
+    refuse(lambda: applied(random_ids(1, 12), attention_mask=mask), "masks beyond padding")
+
+
+def test_packed_sequences(applied):
+    positions = torch.cat([torch.arange(7), torch.arange(5)])[None]
+    refuse(lambda: applied(random_ids(1, 12), position_ids=positions, use_cache=False), "packed sequences")
+
+
+def test_masks_that_do_not_fit_what_was_seen(applied):
+    past = DynamicCache(config=applied.config)
+    with torch.no_grad():
+        applied(random_ids(1, 12), past_key_values=past)
+    mask = torch.ones(1, 3, dtype=torch.long)
+    mask[0, 0] = 0
+    refuse(lambda: applied(random_ids(1, 3), attention_mask=mask, past_key_values=past), "attention_mask covers")
+
+
+def test_attention_weights(applied):
+    refuse(lambda: applied(random_ids(1, 12), output_attentions=True), "attention weights do not exist")
+
+
+def test_attention_dropout():
+    model = tiny_model(attention_dropout=0.1).train()
+    with apply(model, POLICY):
+        refuse(lambda: model(random_ids(1, 12)), "attention dropout is not supported")
+        model.eval()
+        model(random_ids(1, 12))
+
+
+def test_caches_with_storage_of_their_own(applied):
+    class Own(DynamicCache):
+        """As quantized and offloaded caches are."""
+
+    assert not issubclass(QuantizedCache, DynamicCache)
+    refuse(lambda: applied(random_ids(1, 12), past_key_values=Own()), "a Own cannot be used")
+
+
+def test_a_cache_whose_forward_pass_was_interrupted(applied):
+    past = DynamicCache(config=applied.config)
+    hook = applied.model.layers[1].self_attn.o_proj.register_forward_pre_hook(lambda module, args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        applied(random_ids(1, 12), past_key_values=past)
+    hook.remove()
+    refuse(lambda: applied(random_ids(1, 12), past_key_values=past), "start with a new cache")
+
+
+def test_a_cache_that_does_not_reach_the_engine(applied):
+    past, ids = DynamicCache(config=applied.config), random_ids(1, 13)
+    with torch.no_grad():
+        applied.model.forward(ids[:, :12], past_key_values=past)  # past the hooks of the module
+    refuse(lambda: applied.model.forward(ids[:, 12:], past_key_values=past), "did not reach the engine")

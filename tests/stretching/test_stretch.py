@@ -1,0 +1,250 @@
+import itertools
+
+import pytest
+import torch
+
+from longreach.core.errors import InputError, LongreachError, UnsupportedError
+from longreach.core.progress import Progress
+from longreach.evaluation.rows import Rows
+from longreach.reports.report import Saved, report
+from longreach.reports.report_page import page
+from longreach.stretching import stretch as stretching
+from longreach.stretching.stretch import Budget, Trained, stretch
+from longreach.testing.models import tiny_learned, tiny_model
+from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
+
+METHODS = ["linear:factor=2", "sinks:window_size=124", "self_extend:neighbours=64,group=4", "ntk:factor=4"]
+QUICK = {"windows": 2, "samples": 1, "depths": (0.0, 1.0)}
+
+
+class Labels(Progress):
+    def __init__(self):
+        self.said = []
+
+    def start(self, label, total):
+        self.said.append(label)
+
+
+def run(*, family="llama", to=256, rows=None, progress=None, **settings):
+    """Stretch a tiny random model with a trained window of 128."""
+    common = {"name": "tiny", "to": to, "text": real_text(), "rows": rows, "progress": progress or Progress()}
+    return stretch(tiny_model(family, vocab_size=VOCABULARY), tokenizer(), **common, **settings)
+
+
+@pytest.fixture(scope="module")
+def screened():
+    """More candidates than finalists, with budgets small enough to run and large enough to differ; a run and its rows."""
+    rows = Rows()
+    return run(methods=METHODS, finalists=2, rows=rows, windows=4, samples=1, depths=(0.0, 0.5, 1.0)), rows
+
+
+def test_screening_measures_little_and_finalists_all(screened):
+    outcome, _ = screened
+    assert (outcome.trained_window, outcome.target, outcome.budget.windows) == (128, 256, 4)
+    stock, *others = outcome.standings
+    assert (stock.method, stock.screened) == ("", False)
+    assert [one.screened for one in others] == [False, False, True, True]
+    assert {one.method for one in others} == {
+        "linear:factor=2",
+        "sinks:window_size=124",
+        "self_extend:neighbours=64,group=4",
+        "ntk:factor=4",
+    }
+    for one in outcome.standings:
+        of = [row for row in outcome.rows if row.method == one.method]
+        texts = {row.settings["input"] for row in of if row.task == "loss"}
+        assert len(texts) == (2 if one.screened else 4)
+        assert {row.depth for row in of if row.task == "needle"} == ({0.0, 0.5} if one.screened else {0.0, 0.5, 1.0})
+        assert {row.length for row in of if row.task == "needle"} == {128, 256}
+        assert one.rise.low <= one.rise.mean <= one.rise.high
+
+
+def test_where_many_are_tried_all_are_glanced_at_first():
+    outcome = run(to=512, methods=METHODS, finalists=1, windows=4, samples=2, depths=(0.0, 0.5, 1.0))
+    prompts = {one.method: one.prompts for one in outcome.standings}
+    lengths = {
+        one.method: {row.length for row in outcome.rows if row.method == one.method and row.task == "needle"} for one in outcome.standings
+    }
+    (finalist,) = [one.method for one in outcome.standings[1:] if not one.screened]
+    glanced = [method for method in METHODS if prompts[method] == 2]
+    assert (prompts[""], prompts[finalist], len(glanced)) == (6, 6, 2)
+    assert all(lengths[method] == {256, 512} for method in glanced)
+    assert all(lengths[method] == {128, 256, 512} for method in METHODS if method not in glanced)
+
+
+def test_a_time_budget_ends_the_trying_and_says_so():
+    outcome = run(methods=METHODS, finalists=2, seconds=1e-6, **QUICK)
+    first, *others = METHODS
+    assert [one.method for one in outcome.standings] == ["", first]
+    assert outcome.refused == dict.fromkeys(others, "the time budget was spent before its turn")
+    assert not outcome.standings[1].screened
+
+
+def test_a_finalist_without_time_stands_as_it_was_screened(monkeypatch):
+    times = iter([True] * 3 + [False])  # for the candidates after the first; then none for the second finalist
+    monkeypatch.setattr(stretching._Clock, "has_time", lambda self, share: next(times))
+    outcome = run(methods=METHODS, finalists=2, seconds=60.0, windows=4, samples=1, depths=(0.0, 0.5, 1.0))
+    assert [one.screened for one in outcome.standings] == [False, False, True, True, True]
+    assert outcome.refused == {}
+
+
+def test_what_forgets_is_no_finalist_of_recall(screened):
+    outcome, _ = screened
+    (sinks,) = [one for one in outcome.standings if one.forgets]
+    assert sinks.screened
+    assert outcome.chosen != sinks.method
+
+
+def test_nothing_is_measured_twice(screened):
+    outcome, rows = screened
+    assert {row.identity for row in outcome.rows} == {row.identity for row in rows}
+    count = len(rows)
+    progress = Labels()
+    again = run(methods=METHODS, finalists=2, rows=rows, progress=progress, windows=4, samples=1, depths=(0.0, 0.5, 1.0))
+    assert progress.said == []
+    assert len(rows) == count
+    assert again == outcome
+
+
+def test_a_few_candidates_are_all_measured_in_full():
+    progress = Labels()
+    outcome = run(methods=["yarn:factor=2", "rerope:window_size=64"], progress=progress, **QUICK)
+    assert [one.screened for one in outcome.standings] == [False, False, False]
+    assert progress.said[:3] == ["stock: needle", "stock: loss", "stock: loss_inside"]
+    assert progress.said[3:5] == ["yarn:factor=2 (1 of 2): needle", "yarn:factor=2 (1 of 2): loss"]
+
+
+def test_auto_tries_everything_and_stacks_on_the_best():
+    outcome = run(windows=2, samples=1, depths=(0.5,), finalists=1)
+    methods = [one.method for one in outcome.standings]
+    assert sum(method.endswith("+log_n") for method in methods) == 2  # on the best two, of which one is the finalist
+    names = {method.partition(":")[0] for method in methods}
+    assert {"linear", "ntk", "dynamic_ntk", "yarn", "self_extend", "rerope", "lm_infinite", "sinks"} <= names
+
+
+def tuned_run(model, seen, rows=None, methods=("sinks:window_size=124", "linear:factor=2+log_n"), **changes):
+    def tune(specs, progress):
+        seen.extend(specs)
+        with torch.no_grad():
+            model.lm_head.weight.mul_(1.05)
+        return Trained(model=model, method="linear:factor=2", steps=7, **changes)
+
+    return stretch(model, tokenizer(), name="tiny", to=256, text=real_text(), rows=rows, methods=methods, tuner=tune, windows=2, samples=1,
+                   depths=(0.5,))  # fmt: skip
+
+
+def test_the_tuned_model_is_measured_beside_the_untuned_ones():
+    seen, rows = [], Rows()
+    outcome = tuned_run(tiny_model(vocab_size=VOCABULARY), seen, rows)
+    assert seen == ["linear:factor=2"], "only positions methods are trained under, without what is stacked on them"
+    assert {one.label for one in outcome.standings} == {
+        "stock", "sinks:window_size=124", "linear:factor=2+log_n", "linear:factor=2, tuned 7 steps",
+        "linear:factor=2+log_n, tuned 7 steps", "linear:factor=2+resonance, tuned 7 steps",
+    }  # fmt: skip
+    assert not any(one.screened for one in outcome.standings)
+    others = outcome.standings[1:]
+    assert [one.rise.mean - one.reach for one in others] == sorted(one.rise.mean - one.reach for one in others)
+    by_label = {one.label: one for one in outcome.standings}
+    plain, tuned = by_label["linear:factor=2+log_n"], by_label["linear:factor=2+log_n, tuned 7 steps"]
+    assert tuned.beyond != plain.beyond
+    # Both are told from what the texts cost the model as it was before.
+    assert tuned.rise.mean - plain.rise.mean == pytest.approx(tuned.beyond.mean - plain.beyond.mean, abs=1e-6)
+    assert {row.model for row in outcome.rows} == {"tiny", "tiny, tuned 7 steps"}
+    assert {row.identity for row in outcome.rows} == {row.identity for row in rows}
+    count = len(rows)
+    assert tuned_run(tiny_model(vocab_size=VOCABULARY), seen, rows) == outcome
+    assert len(rows) == count, "nothing is measured twice"
+    page(report(outcome, command="", text="", saved=Saved()))
+
+
+def test_a_tuned_model_that_lost_its_window_is_not_good_enough():
+    outcome = tuned_run(tiny_model(vocab_size=VOCABULARY), [], methods=["linear"], lost="loss inside the window +9.0% > +1%")
+    tuned = [one for one in outcome.standings if one.tuned]
+    assert len(tuned) == 3
+    assert all(one.shortfalls[-1] == "loss inside the window +9.0% > +1%" for one in tuned)
+    assert not any(one.lost for one in outcome.standings if not one.tuned)
+    assert "must also have kept" in outcome.rule
+
+
+def test_training_takes_no_time_from_the_measuring(monkeypatch):
+    times = itertools.count(0.0, 100.0)
+    clock = stretching._Clock(1000.0)
+    monkeypatch.setattr(stretching.time, "monotonic", lambda: next(times))
+    clock.begun = 0.0
+    with clock.stopped():
+        pass
+    assert clock.begun == 100.0
+
+
+def test_streaming_is_judged_by_loss_alone():
+    outcome = run(purpose="streaming", methods=["sinks", "linear"], windows=2)
+    assert {row.settings["metric"] for row in outcome.rows} == {"loss"}
+    assert all(one.retrieval is None for one in outcome.standings)
+    assert "bounded memory" in outcome.rule
+
+
+def test_a_model_whose_table_ends_before_the_target_stands_beside_its_methods_as_far_as_it_reads():
+    model, methods = tiny_learned("gpt2", vocab_size=VOCABULARY), ["recurrent_positions", "grouped_positions:factor=2"]
+    outcome = stretch(model, tokenizer(), name="tiny", to=256, text=real_text(), methods=methods, purpose="streaming", windows=2)
+    assert {one.method for one in outcome.standings} == {"recurrent_positions:factor=2", "grouped_positions:factor=2"}
+    assert outcome.refused == {"": "it cannot read beyond 128 tokens: its table of positions ends there"}
+    assert {row.length for row in outcome.rows if row.task == "loss" and not row.method} == {64, 128}
+    data = report(outcome, command="", text="", saved=Saved())
+    assert {cell["length"]: cell["mean"] for cell in data["rises"] if not cell["method"]} == {64: 0.0, 128: 0.0}
+    assert "cannot read beyond 128 tokens" in page(data)
+
+
+def test_what_fails_only_when_it_runs_is_listed(monkeypatch):
+    measure = stretching.measure
+
+    def fails_under_linear(*args, method="", **settings):
+        if method.startswith("linear"):
+            raise LongreachError("the loss is not a finite number at length 256")
+        return measure(*args, method=method, **settings)
+
+    monkeypatch.setattr(stretching, "measure", fails_under_linear)
+    outcome = run(methods=["linear", "yarn:factor=2"], **QUICK)
+    assert outcome.refused == {"linear:factor=2": "the loss is not a finite number at length 256"}
+    assert [one.method for one in outcome.standings] == ["", "yarn:factor=2"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"to": 128}, "128 tokens are within the trained window of 128"),
+        ({"to": 100}, "100 tokens are within the trained window of 128"),
+        ({"finalists": 0}, "finalists=0 must be at least 1"),
+        ({"purpose": "streaming", "samples": 2}, "samples has no effect"),
+        ({"purpose": "streaming", "seed": 0}, "seed has no effect"),
+        ({"to": 500_000}, r"the text is too short: it has \d+ tokens"),
+        ({"windows": 1, "methods": ["sinks"]}, "windows=1 must be at least 2"),
+        ({"depths": (2.0,), "methods": ["sinks"]}, "depths=2"),
+        ({"depths": (), "methods": ["sinks"]}, "depths="),
+    ],
+)
+def test_what_cannot_be_is_refused_before_measuring(settings, says):
+    progress = Labels()
+    with pytest.raises(InputError, match=says):
+        run(progress=progress, **settings)
+    assert progress.said == []
+
+
+def test_a_method_that_the_user_named_must_fit():
+    with pytest.raises(UnsupportedError, match="already scaled"):
+        run(family="llama_yarn", methods=["linear:factor=8"])
+
+
+def test_where_no_method_fits_every_reason_is_given(monkeypatch):
+    def none_fit(model, candidates):
+        return [], {"linear:factor=2": "it has no rotary embedding"}
+
+    monkeypatch.setattr(stretching, "applicable", none_fit)
+    with pytest.raises(InputError, match="no method can be applied to tiny: linear:factor=2: it has no rotary embedding"):
+        run()
+
+
+def test_screening_is_a_part_of_the_whole():
+    whole = Budget(windows=8, samples=4, depths=(0.0, 0.25, 0.5, 0.75, 1.0))
+    assert whole.screening() == Budget(windows=2, samples=2, depths=(0.0, 0.5))
+    least = Budget(windows=2, samples=1, depths=(0.5,))
+    assert least.screening() == least
