@@ -7,7 +7,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TRANSFORMERS_LOW ?= 5.20.0
-LOW_TESTS ?= tests/test_imports.py tests/test_conformance.py tests/core tests/positions tests/attention tests/cache tests/models
+LOW_TESTS ?= tests/test_imports.py tests/test_conformance.py tests/core tests/positions tests/attention tests/cache tests/engine tests/decoding tests/checkpoints
 PYTEST ?= pytest -n auto --maxprocesses 8
 
 BIN := .venv/bin

@@ -11,6 +11,7 @@ from transformers import Cache, DynamicCache, LlamaConfig, LlamaForCausalLM, Sta
 
 from longreach.decoding.reading import new_cache
 from longreach.engine.apply import apply
+from longreach.engine.cache_argument import cache_argument
 
 HIDDEN, LAYERS, HEADS, KV_HEADS, VOCABULARY = 512, 8, 8, 4, 4096
 HEAD_DIM = HIDDEN // HEADS
@@ -54,7 +55,7 @@ class Run:
         ids = torch.randint(0, VOCABULARY, (1, length))
         cache = new_cache(self.model)
         for start in range(0, length, chunk):
-            self.model(ids[:, start : start + chunk], past_key_values=cache, use_cache=True, logits_to_keep=1)
+            self.model(ids[:, start : start + chunk], **cache_argument(self.model, cache), use_cache=True, logits_to_keep=1)
 
     def filled_cache(self, length: int) -> Cache:
         """A cache that holds `length` tokens: a few real ones, then random keys and values, as fast as memory allows."""
@@ -63,7 +64,7 @@ class Run:
             if self.contender.static
             else DynamicCache(config=self.model.config)
         )
-        self.model(torch.randint(0, VOCABULARY, (1, 8)), past_key_values=room, use_cache=True)
+        self.model(torch.randint(0, VOCABULARY, (1, 8)), **cache_argument(self.model, room), use_cache=True)
         for start in range(8, length, 4096):
             count = min(4096, length - start)
             for index, layer in enumerate(room.layers):
@@ -84,7 +85,7 @@ class Run:
         """Decode `tokens` tokens, one forward pass each."""
         ids = torch.zeros(1, 1, dtype=torch.long)
         for _ in range(tokens):
-            self.model(ids, past_key_values=cache, use_cache=True)
+            self.model(ids, **cache_argument(self.model, cache), use_cache=True)
 
     def train(self, positions: torch.Tensor) -> None:
         """Forward and backward of 8 random sequences at the positions [T], under bfloat16 autocast where that is the dtype."""

@@ -25,6 +25,7 @@ from longreach.core.fitting import FittedFile
 from longreach.core.spec import make, parse
 from longreach.data.stdlib import stdlib_files
 from longreach.decoding.reading import CHUNK
+from longreach.engine.cache_argument import cache_argument, cache_of
 from longreach.evaluation.evidence import Finding, Subject, claim_row, counted, found_share, write
 from longreach.evaluation.intervals import Interval, mean_interval, paired_share_interval, ratio_interval
 from longreach.evaluation.measure import fingerprint
@@ -211,8 +212,8 @@ def _window_of_ids(bench: Bench) -> torch.Tensor:
 def _token_by_token(bench: Bench, ids: torch.Tensor) -> torch.Tensor:
     cache, parts = None, []
     for token in ids.split(1, dim=1):
-        out = bench.model(token, past_key_values=cache, use_cache=True)
-        cache = out.past_key_values
+        out = bench.model(token, **cache_argument(bench.model, cache), use_cache=True)
+        cache = cache_of(out)
         parts.append(out.logits)
     return torch.cat(parts, 1)
 

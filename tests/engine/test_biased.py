@@ -126,6 +126,7 @@ def test_methods_for_decoders_are_refused_on_encoder_decoders(spec, says):
         pass
 
 
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable`")  # its new name is not in all versions that are supported
 def test_it_trains_also_with_gradient_checkpointing():
     model = tiny(dropout_rate=0.0).train()
     modes, grads = [module.training for module in model.modules()], []

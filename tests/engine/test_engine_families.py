@@ -7,6 +7,7 @@ from transformers import DynamicCache
 from longreach.core.errors import UnsupportedError
 from longreach.core.spec import parse
 from longreach.engine.apply import apply
+from longreach.engine.cache_argument import cache_argument
 from longreach.positions.scaling.dynamic_ntk import DynamicNtk
 from longreach.testing.conformance._snapshot import snapshot, unchanged
 from longreach.testing.models import FAMILIES, random_ids, tiny_model
@@ -35,7 +36,7 @@ def compare(model, spec):
             past, parts = DynamicCache(config=model.config.get_text_config()), []
             for end in (7, 14, 30, 31, 50):
                 begin = past.get_seq_length()
-                parts.append(model(ids[:, begin:end], attention_mask=mask[:, :end], past_key_values=past).logits)
+                parts.append(model(ids[:, begin:end], attention_mask=mask[:, :end], **cache_argument(model, past)).logits)
             torch.testing.assert_close(model(ids, use_cache=False).logits, wanted, rtol=0, atol=TOLERANCE)
         torch.testing.assert_close(torch.cat(parts, 1)[mask.bool()], wanted_padded[mask.bool()], rtol=0, atol=TOLERANCE)
         assert torch.equal(model(ids, use_cache=False).logits, stock)

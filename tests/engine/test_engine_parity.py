@@ -9,6 +9,7 @@ from transformers import DynamicCache
 
 from longreach.engine import engine
 from longreach.engine.apply import apply
+from longreach.engine.cache_argument import cache_argument
 from longreach.engine.examine import examine
 from longreach.engine.setup import FULL_SETUP
 from longreach.testing.models import FAMILIES, random_ids, tiny_model
@@ -44,7 +45,7 @@ def with_left_padding(model):
 def cached(model, *sizes):
     past, parts = DynamicCache(config=model.config.get_text_config()), []
     for part in random_ids(2, LENGTH).split(sizes, 1):
-        parts.append(model(part, past_key_values=past, use_cache=True).logits)
+        parts.append(model(part, **cache_argument(model, past), use_cache=True).logits)
     return torch.cat(parts, 1)
 
 
@@ -150,11 +151,11 @@ def test_a_second_turn_goes_on_where_the_first_ended(family):
     model, first, second = tiny_model(family), random_ids(1, 20), random_ids(1, 9, seed=1)
     with full_attention(model):
         past = DynamicCache(config=model.config)
-        written = model.generate(first, max_new_tokens=8, do_sample=False, pad_token_id=0, past_key_values=past)
+        written = model.generate(first, max_new_tokens=8, do_sample=False, pad_token_id=0, **cache_argument(model, past))
         ids = torch.cat([written, second], 1)
         mask = torch.ones_like(ids)
         wanted, wanted_logits = generated(model, ids, mask)
-        tokens, logits = generated(model, ids, mask, past_key_values=past)
+        tokens, logits = generated(model, ids, mask, **cache_argument(model, past))
     assert torch.equal(tokens, wanted)
     torch.testing.assert_close(logits, wanted_logits, rtol=0, atol=TOLERANCE)
 
@@ -170,7 +171,9 @@ def test_padding_in_the_middle_is_not_seen():
         whole = model(ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
         past, parts = DynamicCache(config=model.config), []
         for begin, end in ((0, 10), (10, 18), (18, 19), (19, 40)):
-            part = model(ids[:, begin:end], attention_mask=mask[:, :end], position_ids=positions[:, begin:end], past_key_values=past)
+            part = model(
+                ids[:, begin:end], attention_mask=mask[:, :end], position_ids=positions[:, begin:end], **cache_argument(model, past)
+            )
             parts.append(part.logits)
         return torch.cat([whole, torch.cat(parts, 1)])[mask.bool().repeat(2, 1)]
 

@@ -7,6 +7,7 @@ from transformers import DynamicCache, QuantizedCache
 
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.engine.apply import apply
+from longreach.engine.cache_argument import cache_argument
 from longreach.testing.conformance._snapshot import snapshot, unchanged
 from longreach.testing.models import VOCABULARY, random_ids, randomize, tiny_model
 
@@ -18,6 +19,8 @@ SIZES = {
 NOT_DEFERRED = "its rotary embedding is of no known form"  # what it does after the rotation does not commute with it
 NO_ATTENTION = "its attention does not go through transformers' attention interface"
 OWN_CODE = "it cannot be run with another attention function"
+# Its rotary embedding became a module, of a form of its own, in transformers 5.24.
+GPTJ = OWN_CODE if transformers.__version__ < "5.24" else "it has no rotary embedding"
 # config and model class -> (settings, why)
 MODELS = {
     ("HunYuanDenseV1Config", "HunYuanDenseV1ForCausalLM"): ({"head_dim": 16}, NOT_DEFERRED),
@@ -26,7 +29,10 @@ MODELS = {
     ("OPTConfig", "OPTForCausalLM"): ({"ffn_dim": 64, "word_embed_proj_dim": 64}, "it has no rotary embedding"),
     ("BloomConfig", "BloomForCausalLM"): ({"n_layer": 2, "n_head": 4}, OWN_CODE),
     ("FalconConfig", "FalconForCausalLM"): ({"alibi": True, "new_decoder_architecture": False}, OWN_CODE),
-    ("GPTJConfig", "GPTJForCausalLM"): ({"n_embd": 64, "n_head": 4, "n_layer": 2, "rotary_dim": 8, "n_positions": 64}, OWN_CODE),
+    ("GPTJConfig", "GPTJForCausalLM"): (
+        {"n_embd": 64, "n_head": 4, "n_layer": 2, "rotary_dim": 8, "n_positions": 64},
+        GPTJ,
+    ),
     # Positions as complex numbers; state-space and attention in one layer.
     ("Llama4TextConfig", "Llama4ForCausalLM"): ({"head_dim": 16, "num_local_experts": 2, "intermediate_size_mlp": 96}, OWN_CODE),
     ("FalconH1Config", "FalconH1ForCausalLM"): (
@@ -130,10 +136,10 @@ def test_packed_sequences(applied):
 def test_masks_that_do_not_fit_what_was_seen(applied):
     past = DynamicCache(config=applied.config)
     with torch.no_grad():
-        applied(random_ids(1, 12), past_key_values=past)
+        applied(random_ids(1, 12), **cache_argument(applied, past))
     mask = torch.ones(1, 3, dtype=torch.long)
     mask[0, 0] = 0
-    refuse(lambda: applied(random_ids(1, 3), attention_mask=mask, past_key_values=past), "attention_mask covers")
+    refuse(lambda: applied(random_ids(1, 3), attention_mask=mask, **cache_argument(applied, past)), "attention_mask covers")
 
 
 def test_attention_weights(applied):
@@ -153,20 +159,20 @@ def test_caches_with_storage_of_their_own(applied):
         """As quantized and offloaded caches are."""
 
     assert not issubclass(QuantizedCache, DynamicCache)
-    refuse(lambda: applied(random_ids(1, 12), past_key_values=Own()), "a Own cannot be used")
+    refuse(lambda: applied(random_ids(1, 12), **cache_argument(applied, Own())), "a Own cannot be used")
 
 
 def test_a_cache_whose_forward_pass_was_interrupted(applied):
     past = DynamicCache(config=applied.config)
     hook = applied.model.layers[1].self_attn.o_proj.register_forward_pre_hook(lambda module, args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        applied(random_ids(1, 12), past_key_values=past)
+        applied(random_ids(1, 12), **cache_argument(applied, past))
     hook.remove()
-    refuse(lambda: applied(random_ids(1, 12), past_key_values=past), "start with a new cache")
+    refuse(lambda: applied(random_ids(1, 12), **cache_argument(applied, past)), "start with a new cache")
 
 
 def test_a_cache_that_does_not_reach_the_engine(applied):
     past, ids = DynamicCache(config=applied.config), random_ids(1, 13)
     with torch.no_grad():
-        applied.model.forward(ids[:, :12], past_key_values=past)  # past the hooks of the module
-    refuse(lambda: applied.model.forward(ids[:, 12:], past_key_values=past), "did not reach the engine")
+        applied.model.forward(ids[:, :12], **cache_argument(applied, past))  # past the hooks of the module
+    refuse(lambda: applied.model.forward(ids[:, 12:], **cache_argument(applied, past)), "did not reach the engine")

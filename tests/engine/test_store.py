@@ -160,7 +160,6 @@ def test_what_left_the_window_cannot_be_taken_back():
     with pytest.raises(LongreachError, match="forgets cannot take back 5 tokens"):
         layer.crop(-5)
     assert layer.get_seq_length() == 24
-    assert not layer.is_croppable
 
 
 def test_sinks_that_were_taken_back_are_written_again():
@@ -177,7 +176,6 @@ def test_sinks_that_were_taken_back_are_written_again():
 def test_any_number_can_be_taken_back_where_nothing_is_forgotten():
     layer = layer_of(*FULL)
     write(layer, 50)
-    assert layer.is_croppable
     layer.crop(0)
     assert layer.get_seq_length() == 50
     layer.crop(-49)
@@ -267,7 +265,6 @@ def test_a_selection_keeps_everything_and_the_queries_of_unfinished_chunks():
         layer.queries.append({"q": new})
     assert slots_in(layer.recent.view("v")) == list(range(42))
     assert slots_in(layer.queries.view("q")) == list(range(35 - 8, 42))
-    assert not layer.is_croppable
     layer.crop(-7)
     assert slots_in(layer.queries.view("q")) == list(range(35 - 8, 35))
     with pytest.raises(LongreachError, match="cannot take back 6 tokens"):

@@ -14,6 +14,7 @@ from transformers.generation.logits_process import TemperatureLogitsWarper, TopK
 from longreach.core.errors import InputError
 from longreach.core.progress import SILENT, Progress
 from longreach.decoding.reading import CHUNK, new_cache, prefill
+from longreach.engine.cache_argument import cache_argument
 from longreach.engine.whole_length import whole_length
 
 _CONTEXT = 8  # tokens kept for decoding the next: a character takes 4 at most, and some tokenizers look at the token before
@@ -96,7 +97,7 @@ def tokens(
         cache = new_cache(model)
         with whole_length(model, total):
             logits = prefill(model, ids.to(model.device), cache=cache, chunk_size=chunk_size, progress=progress)
-        step = partial(model, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        step = partial(model, **cache_argument(model, cache), use_cache=True, logits_to_keep=1)
     while max_new_tokens is None or produced < max_new_tokens:
         token = choose(logits)
         if (number := int(token)) in ends:
@@ -125,7 +126,7 @@ def _encode(model: PreTrainedModel, ids: Tensor, progress: Progress) -> tuple[Te
     cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
 
     def step(token: Tensor) -> Any:
-        return model(decoder_input_ids=token, encoder_outputs=read, past_key_values=cache, use_cache=True)
+        return model(decoder_input_ids=token, encoder_outputs=read, **cache_argument(model, cache), use_cache=True)
 
     return step(torch.tensor([[start]], device=model.device)).logits[:, -1], step
 

@@ -9,6 +9,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 
 from longreach.core.errors import InputError
 from longreach.core.progress import SILENT, Progress
+from longreach.engine.cache_argument import cache_argument
 from longreach.engine.whole_length import whole_length
 
 CHUNK = 512
@@ -44,7 +45,7 @@ def read(
         part = ids[:, start : start + chunk_size]
         last = start + part.shape[1] == total
         with torch.no_grad(), whole_length(model, whole):
-            out = model(part, past_key_values=cache, use_cache=True, logits_to_keep=0 if logits == "all" else 1, **inputs)
+            out = model(part, **cache_argument(model, cache), use_cache=True, logits_to_keep=0 if logits == "all" else 1, **inputs)
         progress.advance(part.numel())
         if logits == "all" or last:
             yield start, out.logits

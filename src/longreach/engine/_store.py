@@ -176,6 +176,7 @@ class BandLayer(CacheLayerMixin):
     """A transformers cache layer. `update` only hands over the new keys; the engine rotates and writes them."""
 
     is_sliding = False
+    is_croppable = True  # the tokens of the last forward pass, which is what assisted decoding asks; further, `crop` refuses
 
     def __init__(self, plan: Plan, stream: Stream, leads: bool) -> None:
         super().__init__()
@@ -192,11 +193,6 @@ class BandLayer(CacheLayerMixin):
         # Copies of the keys made when they are needed: of a row (-1: of all rows), under which map, how many tokens, [B, K, n, D].
         self.placed: dict[int, tuple[PositionMap, int, Tensor]] = {}
         self.index = -1
-
-    @property
-    def is_croppable(self) -> bool:  # type: ignore[override]
-        """Whether any number of tokens can be taken back: only where nothing is ever forgotten."""
-        return self.plan.window is None and self.plan.chunk is None
 
     def row(self, index: int) -> "BandLayer":
         """The layer of one row of the batch: views of its tensors, and what is made of them."""

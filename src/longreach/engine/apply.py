@@ -24,6 +24,7 @@ from longreach.engine.rope_config import rope_of, with_rope
 from longreach.engine.rotation import Attention, rotary_modules, unscaled_tokens
 from longreach.engine.setup import Setup
 from longreach.engine.tables import lengthened
+from longreach.engine.version import check_version
 from longreach.engine.weights import check_weights
 from longreach.engine.window import stated_window, trained_window
 from longreach.positions.base import PositionsMethod, Rope, TableMethod, positions_of
@@ -57,6 +58,7 @@ def apply(
     was not loaded with `longreach.load`.
     Raises: SpecError; UnsupportedError for a model or a pair that cannot work.
     """
+    check_version()
     inner = _unwrapped(model)
     stack = stack_of(methods, trained_window=None if target is None else stated_window(inner.config), target=target)
     with _applied(inner, stack, tokenizer) if stack else nullcontext():

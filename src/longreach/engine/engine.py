@@ -29,6 +29,7 @@ from longreach.engine._own import OwnAttention, own_attention, own_mask, rows_in
 from longreach.engine._store import AGES, BandLayer, Channels, Plan, Stream
 from longreach.engine._stream import MaskSpec, Step, make_step
 from longreach.engine._text import given_ids
+from longreach.engine.cache_argument import cache_argument, take_cache
 from longreach.engine.contexts import contexts
 from longreach.engine.interface import interface
 from longreach.engine.rotation import Attention, Rotation
@@ -42,7 +43,7 @@ class Engine:
 
     def __init__(self, model: PreTrainedModel, attentions: list[Attention], setup: Setup, trained_window: int) -> None:
         self.setup = setup
-        self.config = model.config.get_text_config()
+        self.base, self.config = model.base_model, model.config.get_text_config()
         self.implementation = self.config._attn_implementation
         self.rotaries = [module for _, _, module in rotation.rotary_modules(model)]
         self.streams: weakref.WeakSet[Stream] = weakref.WeakSet()
@@ -56,13 +57,14 @@ class Engine:
 
     def before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Give the model a cache made of the engine's layers (a hook before each forward pass)."""
-        cache = kwargs.get("past_key_values")
+        cache = take_cache(kwargs)
         use_cache = kwargs.get("use_cache")
         if cache is None and (self.config.use_cache if use_cache is None else use_cache):
             checkpointing = module.training and getattr(module, "gradient_checkpointing", False)
-            cache = kwargs["past_key_values"] = None if checkpointing else DynamicCache(config=self.config)
+            cache = None if checkpointing else DynamicCache(config=self.config)
         if cache is not None:
             self._adopt(cache)
+            kwargs.update(cache_argument(module, cache))
         self.cache, self.ids = cache, given_ids(args, kwargs)
         return args, kwargs
 
@@ -164,9 +166,8 @@ class LayerEngine:
             layer: BandLayer = kept
         else:
             if k.shape[2] != q.shape[2]:
-                raise LongreachError(
-                    "the cache of this forward pass did not reach the engine; pass it to the model by name (past_key_values=)"
-                )
+                name = next(iter(cache_argument(self.engine.base, None)))
+                raise LongreachError(f"the cache of this forward pass did not reach the engine; pass it to the model by name ({name}=)")
             # What the layers of a pass share hangs on its mask: a layer that is computed again for its gradients finds its own there.
             layer = BandLayer(self.plan, spec.stream if isinstance(spec, MaskSpec) else Stream(), leads=False)
             layer.tokens = q.shape[2]

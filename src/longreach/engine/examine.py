@@ -8,6 +8,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from longreach.core.errors import UnsupportedError
 from longreach.engine import rotation
+from longreach.engine.cache_argument import cache_argument
 from longreach.engine.engine import installed
 from longreach.engine.interface import interface
 from longreach.engine.rotation import Attention
@@ -51,7 +52,7 @@ def _prove(model: PreTrainedModel, attentions: list[Attention], trained_window: 
 
     def logits() -> Tensor:
         cache = DynamicCache(config=model.config.get_text_config())
-        parts = [model(part, past_key_values=cache, use_cache=True).logits for part in (ids[:, :6], ids[:, 6:11], ids[:, 11:])]
+        parts = [model(part, **cache_argument(model, cache), use_cache=True).logits for part in (ids[:, :6], ids[:, 6:11], ids[:, 11:])]
         return torch.cat([model(ids, use_cache=False).logits, *parts], 1).float()
 
     stock = logits()

@@ -34,7 +34,7 @@ def _falcon_forward(
     query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
     if layer_past is not None:
         key, value = layer_past.update(key, value, self.layer_idx)
-    attend = AttentionInterface._global_mapping[self.config._attn_implementation]
+    attend: Any = AttentionInterface._global_mapping[self.config._attn_implementation]
     out, _ = attend(self, query, key, value, attention_mask, scaling=self.head_dim**-0.5, position_ids=position_ids)
     return self.dense(out.reshape(b, t, self.num_heads * self.head_dim)), None
 

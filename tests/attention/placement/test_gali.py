@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from longreach.attention.placement.gali import Gali
+from longreach.engine.cache_argument import cache_argument, cache_of
 from longreach.testing.models import random_ids, tiny_model
 from tests.attention.one_head import attention, random_head, rotated
 
@@ -82,7 +83,7 @@ def test_copies_of_keys_are_extended_and_made_anew_only_when_groups_grow(monkeyp
     with apply(model, Gali(window_size=32, local_window=8, chunk_size=4)), torch.no_grad():
         out = model(ids[:, :40], use_cache=True)
         for token in range(40, 120):
-            out = model(ids[:, token : token + 1], past_key_values=out.past_key_values, use_cache=True)
+            out = model(ids[:, token : token + 1], **cache_argument(model, cache_of(out)), use_cache=True)
     groups = {Gali(window_size=32, local_window=8, chunk_size=4)._layout(length)[0] for length in range(36, 121, 4)}
     anew = [count for count in turned if count > 12]
     assert len(anew) <= len(groups)

@@ -15,6 +15,7 @@ from longreach.core.fitting import Bench, BudgetSpent
 from longreach.core.progress import Progress
 from longreach.core.spec import parse
 from longreach.engine.apply import apply
+from longreach.engine.cache_argument import cache_argument
 from longreach.engine.rotation import differentiable, rotary_modules
 from longreach.evaluation.rows import Rows
 from longreach.positions.fitted._ode import Network, frequencies, runge_kutta
@@ -122,7 +123,7 @@ def test_with_a_file_chunks_and_one_piece_agree_and_short_texts_are_the_models_o
         stock = model(ids[:, :64], use_cache=False).logits
         with apply(model, fitted(TINY)):
             whole, past = model(ids, use_cache=False).logits, DynamicCache(config=model.config)
-            parts = torch.cat([model(part, past_key_values=past).logits for part in ids.split(23, 1)], 1)
+            parts = torch.cat([model(part, **cache_argument(model, past)).logits for part in ids.split(23, 1)], 1)
             assert torch.equal(model(ids[:, :64], use_cache=False).logits, stock)
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-4)
 

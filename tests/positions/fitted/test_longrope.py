@@ -14,6 +14,7 @@ from longreach.core.fitting import Bench, BudgetSpent, FittedFile
 from longreach.core.spec import parse
 from longreach.decoding.reading import read
 from longreach.engine.apply import apply
+from longreach.engine.cache_argument import cache_argument
 from longreach.engine.rotation import exact_angles, rotary_modules
 from longreach.positions.fitted.longrope import Longrope, LongropeFit, with_factors
 from longreach.positions.scaling.yarn import Yarn
@@ -106,7 +107,7 @@ def test_with_unscaled_tokens_chunks_and_one_piece_agree(stacked):
     with torch.no_grad(), apply(model, methods):
         whole = model(ids, use_cache=False).logits
         past = DynamicCache(config=model.config)
-        parts = torch.cat([model(part, past_key_values=past).logits for part in ids.split(7, 1)], 1)
+        parts = torch.cat([model(part, **cache_argument(model, past)).logits for part in ids.split(7, 1)], 1)
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-4)
     with torch.no_grad(), apply(model, (with_factors(found()), *methods[1:])):
         assert (model(ids, use_cache=False).logits - whole)[:, 12:].abs().max() > 0.05
@@ -134,7 +135,7 @@ def test_inside_the_window_short_factors_hold_and_beyond_it_all_keys_are_under_t
         with apply(model, both):
             whole = model(ids, use_cache=False).logits
             past = DynamicCache(config=model.config)
-            parts = torch.cat([model(part, past_key_values=past).logits for part in ids.split(9, 1)], 1)
+            parts = torch.cat([model(part, **cache_argument(model, past)).logits for part in ids.split(9, 1)], 1)
             last = first_layer_last_output(model, ids)
         with apply(model, short):
             inside = model(ids[:, :32], use_cache=False).logits

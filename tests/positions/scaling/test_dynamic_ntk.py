@@ -3,6 +3,7 @@ import torch
 from transformers import DynamicCache
 
 from longreach.engine.apply import apply
+from longreach.engine.cache_argument import cache_argument
 from longreach.positions.scaling.dynamic_ntk import DynamicNtk
 from longreach.positions.scaling.ntk import Ntk
 from longreach.testing.models import random_ids, tiny_model
@@ -59,6 +60,6 @@ def test_inside_the_window_nothing_changes_whatever_the_step(step):
         stock = model(ids, use_cache=False).logits
         with apply(model, DynamicNtk(step=step)):
             past = DynamicCache(config=model.config)
-            ours = torch.cat([model(part, past_key_values=past).logits for part in ids.split(10, 1)], 1)
+            ours = torch.cat([model(part, **cache_argument(model, past)).logits for part in ids.split(10, 1)], 1)
     torch.testing.assert_close(ours[:, :32], stock[:, :32], rtol=0, atol=1e-4)
     assert (ours[:, 32] - stock[:, 32]).abs().max() > 0.01

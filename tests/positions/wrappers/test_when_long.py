@@ -5,6 +5,7 @@ from transformers import DynamicCache
 from longreach.core.errors import UnsupportedError
 from longreach.core.spec import parse
 from longreach.engine.apply import apply
+from longreach.engine.cache_argument import cache_argument
 from longreach.positions.base import positions_of
 from longreach.testing.conformance.base import left_padding, written
 from longreach.testing.models import random_ids, tiny_model
@@ -26,7 +27,7 @@ def read(model, ids, mask, sizes):
     past, parts, end = DynamicCache(config=model.config.get_text_config()), [], 0
     for size in sizes:
         begin, end = end, end + size
-        parts.append(model(ids[:, begin:end], attention_mask=mask[:, :end], past_key_values=past, use_cache=True).logits)
+        parts.append(model(ids[:, begin:end], attention_mask=mask[:, :end], **cache_argument(model, past), use_cache=True).logits)
     return torch.cat(parts, 1)
 
 

@@ -11,7 +11,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from longreach.testing.conformance.base import require
 
-_REGISTRIES = {
+_REGISTRIES: dict[str, dict[str, Any]] = {
     "AttentionInterface": AttentionInterface._global_mapping,
     "AttentionMaskInterface": AttentionMaskInterface._global_mapping,
     "ROPE_INIT_FUNCTIONS": ROPE_INIT_FUNCTIONS,

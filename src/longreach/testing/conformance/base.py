@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from longreach.core.method import Method
+from longreach.engine.cache_argument import cache_argument
 from longreach.engine.weights import equip, needs_weights, own_weights
 from longreach.testing.models import tiny_model
 
@@ -111,7 +112,7 @@ def cached_logits(model: PreTrainedModel, ids: Tensor, sizes: Iterable[int], mas
     for size in sizes:
         begin, end = end, min(end + size, ids.shape[1])
         part_mask = None if mask is None else mask[:, :end]
-        parts.append(model(ids[:, begin:end], attention_mask=part_mask, past_key_values=past, use_cache=True).logits)
+        parts.append(model(ids[:, begin:end], attention_mask=part_mask, **cache_argument(model, past), use_cache=True).logits)
     require(end == ids.shape[1], f"chunks cover {end} of {ids.shape[1]} tokens")
     return torch.cat(parts, 1)
 

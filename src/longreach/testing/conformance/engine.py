@@ -15,6 +15,7 @@ from longreach.core.bands import Band, LayerContext, View
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.core.method import Method
 from longreach.engine.apply import apply
+from longreach.engine.cache_argument import cache_argument
 from longreach.positions.base import PositionsMethod
 from longreach.testing.conformance._snapshot import snapshot, unchanged
 from longreach.testing.conformance.base import (
@@ -238,7 +239,7 @@ def check_bounded_memory(method: Method) -> int:
     compared = 0
     with apply(model, method), torch.no_grad():
         for end in range(step, ids.shape[1] + 1, step):
-            last = model(ids[:, end - step : end], past_key_values=past, use_cache=True).logits
+            last = model(ids[:, end - step : end], **cache_argument(model, past), use_cache=True).logits
             compared += require(past.get_seq_length() == end, f"{end} tokens were seen, the cache says {past.get_seq_length()}")
             held[end] = _bytes_held(past)
         compared += close(last, logits(model, ids)[:, -step:], "after 40 windows")
@@ -292,15 +293,15 @@ def check_lost_tokens_stay_lost(method: Method) -> int:
     past = DynamicCache(config=model.config)
     with apply(model, method), torch.no_grad():
         wanted = logits(model, ids)[:, -2:]
-        model(ids[:, :-2], past_key_values=past, use_cache=True)
+        model(ids[:, :-2], **cache_argument(model, past), use_cache=True)
         wrong = (ids[:, -2:] + 1) % VOCABULARY
-        model(wrong, past_key_values=past, use_cache=True)
+        model(wrong, **cache_argument(model, past), use_cache=True)
         try:
             past.crop(-4)
         except LongreachError as error:
             require("forgets" in str(error), f"unclear: {error}")
             past.crop(-2)
-            return close(model(ids[:, -2:], past_key_values=past, use_cache=True).logits, wanted, "after taking back two tokens")
+            return close(model(ids[:, -2:], **cache_argument(model, past), use_cache=True).logits, wanted, "after taking back two tokens")
     return require(False, "tokens were taken back from a cache that forgets")
 
 
@@ -337,16 +338,16 @@ def check_old_caches_are_refused(method: Method) -> int:
     model, ids = model_for(method), random_ids(1, 20)
     inside, outside = DynamicCache(config=model.config), DynamicCache(config=model.config)
     with torch.no_grad():
-        model(ids, past_key_values=outside, use_cache=True)
+        model(ids, **cache_argument(model, outside), use_cache=True)
         with apply(model, method):
-            model(ids, past_key_values=inside, use_cache=True)
+            model(ids, **cache_argument(model, inside), use_cache=True)
             compared = _refused(model, ids, outside)
         return compared + _refused(model, ids, inside)
 
 
 def _refused(model: PreTrainedModel, ids: Tensor, past: DynamicCache) -> int:
     try:
-        model(ids[:, :1], past_key_values=past, use_cache=True)
+        model(ids[:, :1], **cache_argument(model, past), use_cache=True)
     except LongreachError as error:
         return require("start with a new cache" in str(error), f"unclear: {error}")
     return require(False, "the cache was used")

@@ -1,0 +1,33 @@
+"""What transformers calls the cache: `past_key_values`, and from 5.24 on `cache`. No other file knows."""
+
+import inspect
+from functools import cache as memoized
+from typing import Any
+
+from torch import nn
+from transformers import Cache, LlamaForCausalLM
+
+_NAMES = ("cache", "past_key_values")  # newest first
+
+
+def cache_argument(model: nn.Module, cache: Cache | None) -> dict[str, Any]:
+    """The keyword argument that hands `cache` to a model's forward pass or `generate`: `model(ids, **cache_argument(model, cache))`."""
+    return {_name(model.__class__): cache}
+
+
+def take_cache(kwargs: dict[str, Any]) -> Cache | None:
+    """Take the cache out of the keyword arguments of a forward pass, whatever it is called there; None: there is none."""
+    given = [kwargs.pop(name) for name in _NAMES if name in kwargs]
+    return next((cache for cache in given if cache is not None), None)
+
+
+def cache_of(output: Any) -> Cache | None:
+    """The cache that a forward pass returned."""
+    return next((output[name] for name in _NAMES if name in output), None)
+
+
+@memoized
+def _name(model: Any) -> str:
+    """By the signature of its forward: code that a checkpoint brings may have another name than the library."""
+    taken = inspect.signature(model.forward).parameters
+    return next((name for name in _NAMES if name in taken), "") or _name(LlamaForCausalLM)
