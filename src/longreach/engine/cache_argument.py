@@ -12,7 +12,8 @@ _NAMES = ("cache", "past_key_values")  # newest first
 
 def cache_argument(model: nn.Module, cache: Cache | None) -> dict[str, Any]:
     """The keyword argument that hands `cache` to a model's forward pass or `generate`: `model(ids, **cache_argument(model, cache))`."""
-    return {_name(model.__class__): cache}
+    kind: Any = type(model)
+    return {_name(kind): cache}
 
 
 def take_cache(kwargs: dict[str, Any]) -> Cache | None:
