@@ -11,7 +11,7 @@ from longreach.engine import engine
 from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.examine import examine
-from longreach.engine.setup import FULL_SETUP
+from longreach.engine.setup import Setup
 from longreach.testing.models import FAMILIES, random_ids, tiny_model
 
 LENGTH, PADDING, NEW = 40, 7, 6
@@ -22,7 +22,7 @@ TOLERANCE = 1e-4  # of logits with a standard deviation of 1 to 2
 def full_attention(model):
     """The engine in place; `apply` refuses models in which it would have nothing to do."""
     attentions = examine(model, 128)
-    with engine.installed(model, attentions, FULL_SETUP, 128):
+    with engine.installed(model, attentions, Setup(), 128):
         yield
 
 

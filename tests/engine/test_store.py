@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from longreach.core.bands import FULL, TRUE, Band, Selection, clamped, constant, grouped, within
+from longreach.core.bands import FULL, TRUE, Band, Clamped, Constant, Grouped, Selection, Within
 from longreach.core.errors import LongreachError
 from longreach.engine._store import BandLayer, Change, Channels, Plan, Stream
 
@@ -25,18 +25,18 @@ def slots_in(tensor, row=0):
 
 # --- what a layer keeps
 
-MANY = (Band(hi=3), Band(lo=4, hi=9, keys=constant(0)), Band(sinks=2), Band(sinks=5, keys=constant(0), lo=3))
+MANY = (Band(hi=3), Band(lo=4, hi=9, keys=Constant(0)), Band(sinks=2), Band(sinks=5, keys=Constant(0), lo=3))
 
 
 @pytest.mark.parametrize(
     ("bands", "sinks", "window", "maps", "sink_maps"),
     [
         (FULL, 0, None, (TRUE,), ()),
-        ((Band(hi=15), Band(lo=16, queries=grouped(4), keys=grouped(4))), 0, None, (TRUE, grouped(4)), ()),
-        ((Band(hi=15, after=4), Band(sinks=4, queries=clamped(19))), 4, 16, (TRUE,), (TRUE,)),
-        (MANY, 5, 10, (TRUE, constant(0)), (TRUE, constant(0))),
+        ((Band(hi=15), Band(lo=16, queries=Grouped(4), keys=Grouped(4))), 0, None, (TRUE, Grouped(4)), ()),
+        ((Band(hi=15, after=4), Band(sinks=4, queries=Clamped(19))), 4, 16, (TRUE,), (TRUE,)),
+        (MANY, 5, 10, (TRUE, Constant(0)), (TRUE, Constant(0))),
         ((Band(sinks=3),), 3, 0, (), (TRUE,)),
-        ((Band(chunk=8, hi=0, keys=within(8)), Band(chunk=8, lo=1, hi=2, keys=within(8))), 0, 24, (within(8),), ()),
+        ((Band(chunk=8, hi=0, keys=Within(8)), Band(chunk=8, lo=1, hi=2, keys=Within(8))), 0, 24, (Within(8),), ()),
     ],
 )  # fmt: skip
 def test_the_plan_is_the_least_that_bands_need(bands, sinks, window, maps, sink_maps):
@@ -250,18 +250,18 @@ def test_a_half_written_or_closed_layer_is_refused():
 
 # --- chunks to choose from
 
-CHOICE = Selection(chooser=None, chunk=4, keys=within(4), lo=2)
+CHOICE = Selection(chooser=None, chunk=4, keys=Within(4), lo=2)
 
 
 def test_a_selection_keeps_everything_and_the_queries_of_unfinished_chunks():
-    plan = Plan.of((Band(chunk=4, hi=1, keys=within(4)), CHOICE))
-    assert plan == Plan(num_sinks=0, window=None, maps=(within(4),), sink_maps=(), chunk=4)
+    plan = Plan.of((Band(chunk=4, hi=1, keys=Within(4)), CHOICE))
+    assert plan == Plan(num_sinks=0, window=None, maps=(Within(4),), sink_maps=(), chunk=4)
     layer = BandLayer(plan, Stream(start=[0] * ROWS, started=[True] * ROWS), leads=True)
     for first in range(0, 42, 7):
         new = numbered(first, 7)
         layer.update(new, new)
         layer.forget()
-        layer.write({"v": new, within(4): new}, {})
+        layer.write({"v": new, Within(4): new}, {})
         layer.queries.append({"q": new})
     assert slots_in(layer.recent.view("v")) == list(range(42))
     assert slots_in(layer.queries.view("q")) == list(range(35 - 8, 42))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from longreach.analysis.series import Field, fields_of
-from longreach.attention.base import AttentionPolicy
+from longreach.attention.base import AttentionPolicy, Biases
 from longreach.cache.base import CachePolicy
 from longreach.core.bands import Band, LayerContext
 from longreach.core.errors import InputError
@@ -42,17 +42,17 @@ def reach_of(methods: Sequence[Method], layer: LayerContext, epsilon: float) -> 
     if not 0 < epsilon < 1:
         raise InputError(f"epsilon={epsilon:g} must be between 0 and 1")
     window, sinks = _window(methods, layer)
-    policies = [method for method in methods if isinstance(method, AttentionPolicy)]
+    biased = [method for method in methods if isinstance(method, Biases)]
     try:
-        biased = [method for method in policies if method.bias(_PROBE, layer) is not None]
+        for method in biased:
+            method.bias(_PROBE, layer)
     except KeyError as missing:  # of the layer's own weights
         raise InputError(f"the bias of {unparse(methods)} is learned, and {missing} is not here; give a model that has it") from None
     if not biased and window is None:
         return None
 
     def log_weights(distance: Tensor) -> Tensor:
-        biases = [bias.double() for method in biased if (bias := method.bias(distance, layer)) is not None]
-        total = torch.stack(biases).sum(0)
+        total = torch.stack([method.bias(distance, layer).double() for method in biased]).sum(0)
         return total if window is None else total.masked_fill(distance >= window, float("-inf"))
 
     heads = tuple(fields_of(log_weights, epsilon)) if biased else ()
@@ -65,7 +65,7 @@ _PROBE = torch.zeros(1)
 def _window(methods: Sequence[Method], layer: LayerContext) -> tuple[int | None, int]:
     """The nearest tokens that bands show, and the first ones that they show at any distance."""
     for method in methods:
-        if not isinstance(method, AttentionPolicy | CachePolicy) or (views := method.bands(layer)) is None:
+        if not isinstance(method, AttentionPolicy | CachePolicy) or (views := method.views(layer)) is None:
             continue
         bands = [view for view in views if isinstance(view, Band)]
         first = max((count for band in bands for count in (band.sinks, band.before) if count is not None), default=0)

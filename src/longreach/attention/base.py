@@ -3,12 +3,12 @@
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from longreach.core.bands import LayerContext, Selection, View
-from longreach.core.method import Method
+from longreach.core.bands import Band, LayerContext, View
+from longreach.core.method import Method, MethodInfo
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,63 +27,15 @@ class Vectors:
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionPolicy(Method):
-    """What a query sees. The engine runs `bands`; `reference` states the same per pair, and the tests hold one to the other.
+    """Base of attention policies. What a policy does, its class says by deriving from some of the classes below, each with one hook.
 
-    interpolates_logits: at a broken relative position, `reference` means the logits of the two whole ones around, interpolated.
+    `reference` states per pair what the engine is to compute, and the tests hold one to the other.
     """
 
     kind: ClassVar[str] = "attention"
-    interpolates_logits: ClassVar[bool] = False
 
-    def bands(self, layer: LayerContext) -> tuple[View, ...] | None:
-        """The bands and selections of a layer, pairwise disjoint; None leaves the choice to the other methods of the stack."""
-        return None
-
-    def text_length(self, t: Tensor, layer: LayerContext) -> Tensor:
-        """Of a method that declares `length_dependent`: the length that the bands of queries at the indices `t` are for (same shape)."""
-        raise NotImplementedError
-
-    def bands_at(self, layer: LayerContext, length: int) -> tuple[View, ...]:
-        """Of a method that declares `length_dependent`: the bands of a layer for queries of that length; `bands` those of a short text."""
-        raise NotImplementedError
-
-    def read(self, state: tuple[int, ...] | None, text: str, trained_window: int) -> tuple[int, ...]:
-        """Of a method that declares `reads_text`: the state after one more token, which stands for `text`; None before the first one.
-
-        It begins with the number of the token's block and its place in that block, and what comes later changes neither.
-        """
-        raise NotImplementedError
-
-    def temperature(self, t: Tensor, layer: LayerContext) -> Tensor | None:
-        """Factor on the logits of queries that `t` [B, T] tokens come before, float32: [B, T], or [B, H, T] by head; None means 1."""
-        return None
-
-    def bias(self, distance: Tensor, layer: LayerContext) -> Tensor | None:
-        """Added to the logits of pairs that are `distance` >= 0 apart (any shape, float or int): [H, *distance.shape]; None means 0.
-
-        The distance is the one that the bands give the rotary embedding. A soft cap on logits acts before it.
-        """
-        return None
-
-    def aging(self, hidden: Tensor, layer: LayerContext) -> Tensor | None:
-        """By how much each token ages those before it, [B, H, T] float32, of the layer's input [B, T, hidden_size]; None: not at all.
-
-        The sum over the tokens after a key, up to and with the query, is subtracted from their logit.
-        """
-        return None
-
-    def prefix(self, q: Tensor, layer: LayerContext) -> tuple[Tensor, Tensor] | None:
-        """What queries q [B, H, T, D] (as the bands first rotate them) see besides the text; None: nothing.
-
-        Its (sum of values, each times the exponential of its logit, [B, H, T, D]; sum of these exponentials [B, H, T]), float32.
-        """
-        return None
-
-    def decay(self, pairs: int, layer: LayerContext) -> Tensor | None:
-        """What each of the `pairs` of rotated dimensions loses a token of distance: a factor up to 1, [pairs] float32; None means 1.
-
-        Positions have to stay small under it: keys are divided by what queries are multiplied by.
-        """
+    def views(self, layer: LayerContext) -> tuple[View, ...] | None:
+        """What a query sees; None leaves that to the other methods of the stack."""
         return None
 
     def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,20 +46,129 @@ class AttentionPolicy(Method):
         """The definition of a method that decides by content, per head: [H, T, T] each. Then `reference` gives the farthest that can be."""
         return self.reference(i, j)
 
+
+@dataclass(frozen=True, kw_only=True)
+class Places(AttentionPolicy):
+    """Decides what a query sees, and at which positions.
+
+    interpolates_logits: at a broken relative position, `reference` means the logits of the two whole ones around, interpolated.
+    """
+
+    interpolates_logits: ClassVar[bool] = False
+
+    @abstractmethod
+    def bands(self, layer: LayerContext) -> tuple[View, ...]:
+        """The bands and selections of a layer, pairwise disjoint."""
+
+    def views(self, layer: LayerContext) -> tuple[View, ...]:
+        """The bands."""
+        return self.bands(layer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FollowsLength(Places):
+    """Places tokens anew as the text grows; declares `length_dependent`. `bands` are those of a short text."""
+
+    @abstractmethod
+    def text_length(self, t: Tensor, layer: LayerContext) -> Tensor:
+        """The length that the bands of queries at the indices `t` are for (same shape)."""
+
+    @abstractmethod
+    def bands_at(self, layer: LayerContext, length: int) -> tuple[View, ...]:
+        """The bands of a layer for queries of that length."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadsText(Places):
+    """Places tokens by the text that they stand for; declares `reads_text`, and so gets the tokenizer."""
+
+    @abstractmethod
+    def read(self, state: tuple[int, ...] | None, text: str, trained_window: int) -> tuple[int, ...]:
+        """The state after one more token, which stands for `text`; None before the first one.
+
+        It begins with the number of the token's block and its place in that block, and what comes later changes neither.
+        """
+
+    @abstractmethod
     def reference_by_text(self, i: Tensor, j: Tensor, texts: Sequence[str], pairs: int, trained_window: int) -> tuple[Tensor, Tensor]:
-        """The definition of a method that declares `reads_text`: relative positions for each pair of dimensions [T, T, pairs], and visible.
+        """The definition: relative positions for each pair of dimensions [T, T, pairs], and visible.
 
         texts: what the token at each index stands for; indices below 0 are padding.
         """
-        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scales(AttentionPolicy):
+    """Multiplies the logits of a query."""
+
+    @abstractmethod
+    def temperature(self, t: Tensor, layer: LayerContext) -> Tensor:
+        """Factor on the logits of queries that `t` [B, T] tokens come before, float32: [B, T], or [B, H, T] by head."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Biases(AttentionPolicy):
+    """Adds to logits by distance."""
+
+    @abstractmethod
+    def bias(self, distance: Tensor, layer: LayerContext) -> Tensor:
+        """Added to the logits of pairs that are `distance` >= 0 apart (any shape, float or int): [H, *distance.shape].
+
+        The distance is the one that the bands give the rotary embedding. A soft cap on logits acts before it.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ages(AttentionPolicy):
+    """Lets every token age what came before it."""
+
+    @abstractmethod
+    def aging(self, hidden: Tensor, layer: LayerContext) -> Tensor:
+        """By how much each token ages those before it, [B, H, T] float32, of the layer's input [B, T, hidden_size].
+
+        The sum over the tokens after a key, up to and with the query, is subtracted from their logit.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefixes(AttentionPolicy):
+    """Lets queries see something besides the text."""
+
+    @abstractmethod
+    def prefix(self, q: Tensor, layer: LayerContext) -> tuple[Tensor, Tensor]:
+        """What queries q [B, H, T, D] (as the bands first rotate them) see besides the text.
+
+        (Sum of values, each times the exponential of its logit, [B, H, T, D]; sum of these exponentials [B, H, T]), float32.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fades(AttentionPolicy):
+    """Lets pairs of dimensions fade with the distance."""
+
+    @abstractmethod
+    def decay(self, pairs: int, layer: LayerContext) -> Tensor:
+        """What each of the `pairs` of rotated dimensions loses a token of distance: a factor up to 1, [pairs] float32.
+
+        Positions have to stay small under it: keys are divided by what queries are multiplied by.
+        """
 
 
 PROBE = LayerContext(layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=2, hidden_size=2, trained_window=2)
 
 
-def goes_by_text(policy: AttentionPolicy) -> bool:
-    """Whether what a token sees depends on more than positions: on the text, its length, or the content of chunks."""
-    chooses = any(isinstance(view, Selection) for view in policy.bands(PROBE) or ())
+class Sees(Protocol):
+    """An attention or cache policy."""
+
+    info: ClassVar[MethodInfo]
+
+    def views(self, layer: LayerContext) -> tuple[View, ...] | None:
+        """What a query sees."""
+
+
+def goes_by_text(policy: Sees) -> bool:
+    """Whether what a token sees depends on more than positions: on the text, its length, or the content of keys."""
+    chooses = any(not isinstance(view, Band) for view in policy.views(PROBE) or ())
     return policy.info.reads_text or policy.info.length_dependent or chooses
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from longreach.core.bands import Band, LayerContext
+from longreach.core.bands import LayerContext, View
 from longreach.core.method import Method
 
 
@@ -16,9 +16,13 @@ class CachePolicy(Method):
     kind: ClassVar[str] = "cache"
     keep_all: ClassVar[bool] = False
 
-    def bands(self, layer: LayerContext) -> tuple[Band, ...] | None:
-        """The bands that go with what is kept; None leaves the choice to an attention policy."""
+    def stores(self, layer: LayerContext) -> tuple[View, ...] | None:
+        """The parts of a layer's memory; None leaves the choice to an attention policy."""
         return None
+
+    def views(self, layer: LayerContext) -> tuple[View, ...] | None:
+        """What a query sees: the stores."""
+        return self.stores(layer)
 
     def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
         """The definition: (relative position, visible) of queries `i` and keys `j` (indices, broadcast; causality is added)."""

@@ -5,6 +5,7 @@ Two coordinates are kept apart. The *slot* is the true index of a token in the s
 *position* that rotates the vector.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -13,77 +14,131 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True, slots=True)
-class PositionMap:
-    """index -> position. Hashable: keys are stored rotated, one copy for each map in use.
+class PositionMap(ABC):
+    """index -> position. Hashable: keys are stored rotated, one copy for each map in use. These are all that exist:
 
-    position = min((t % modulo) // group + shift, maximum), or `constant` where that is given. A float `group` divides without rounding.
-    With `blend`, a vector at a broken position is the blend of itself at the two whole positions around: its logits are interpolated,
-    where a broken position interpolates angles. With `split`, positions are those of the text's blocks: that share of the pairs of
-    dimensions, the fastest, turns with place + shift, a token's place in its block, and the rest with the block's number + shift.
+    `Grouped` (and `TRUE`), `Scaled`, `Clamped`, `Constant`, `Within`, and two that the engine treats in ways of their own: `Blended`
+    and `ByBlocks`. A method may derive one of its own from `PositionMap`.
     """
 
-    group: float = 1
-    shift: float = 0
-    maximum: int | None = None
-    constant: int | None = None
-    modulo: int | None = None
-    blend: bool = False
-    split: float | None = None
+    __slots__ = ()
 
+    @abstractmethod
     def __call__(self, t: "Tensor") -> "Tensor":
         """Positions of the indices `t` (any shape)."""
-        if self.constant is not None:
-            return t * 0 + self.constant
-        if self.modulo is not None:
-            t = t % self.modulo
-        if self.group != 1:
-            t = t // self.group if isinstance(self.group, int) else t / self.group
-        if self.shift:
-            t = t + self.shift
+
+    @property
+    def edge(self) -> int | None:
+        """The index from which on the map changes what it does, where there is one; tests look there."""
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Grouped(PositionMap):
+    """t // group + shift."""
+
+    group: int = 1
+    shift: int = 0
+
+    def __call__(self, t: "Tensor") -> "Tensor":
+        """Whole positions."""
+        t = t if self.group == 1 else t // self.group
+        return t + self.shift if self.shift else t
+
+
+TRUE = Grouped()
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled(PositionMap):
+    """t / divisor + shift, without rounding."""
+
+    divisor: float
+    shift: float = 0
+
+    def __call__(self, t: "Tensor") -> "Tensor":
+        """Broken positions."""
+        return t / self.divisor + self.shift
+
+
+@dataclass(frozen=True, slots=True)
+class Clamped(PositionMap):
+    """min(t, maximum)."""
+
+    maximum: int
+
+    def __call__(self, t: "Tensor") -> "Tensor":
+        """Whole positions."""
+        return t.clamp(max=self.maximum)
+
+    @property
+    def edge(self) -> int:
+        """The last index that moves."""
+        return self.maximum
+
+
+@dataclass(frozen=True, slots=True)
+class Constant(PositionMap):
+    """The same position for every token."""
+
+    value: int
+
+    def __call__(self, t: "Tensor") -> "Tensor":
+        """`value`."""
+        return t * 0 + self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Within(PositionMap):
+    """min(t % chunk + shift, maximum): places inside chunks."""
+
+    chunk: int
+    shift: int = 0
+    maximum: int | None = None
+
+    def __call__(self, t: "Tensor") -> "Tensor":
+        """Whole positions."""
+        t = t % self.chunk + self.shift
         return t if self.maximum is None else t.clamp(max=self.maximum)
 
-    def around(self, t: "Tensor") -> tuple["Tensor", "Tensor"]:
-        """Of a blend: the whole position at or below that of the indices `t`, and how far on the way to the next it is [0, 1)."""
-        return t // self.group + self.shift, t % self.group / self.group
+    @property
+    def edge(self) -> int | None:
+        """The last position."""
+        return self.maximum
 
 
-TRUE = PositionMap()
+@dataclass(frozen=True, slots=True)
+class Blended(PositionMap):
+    """t / group; at a broken position a vector is the blend of itself at the two whole positions around.
+
+    So its logits are interpolated, where a broken position interpolates angles.
+    """
+
+    group: int
+
+    def __call__(self, t: "Tensor") -> "Tensor":
+        """Broken positions."""
+        return t / self.group
+
+    def around(self, t: "Tensor") -> "tuple[Tensor, Tensor]":
+        """The whole position at or below that of the indices `t`, and how far on the way to the next it is [0, 1)."""
+        return t // self.group, t % self.group / self.group
 
 
-def grouped(group: int, shift: int = 0) -> PositionMap:
-    """t // group + shift."""
-    return PositionMap(group=group, shift=shift)
+@dataclass(frozen=True, slots=True)
+class ByBlocks(PositionMap):
+    """Positions of the text's blocks.
 
+    That share of the pairs of dimensions, the fastest, turns with place + shift, a token's place in its block, and the rest with the
+    block's number + shift. Here `t` are both, [..., 2]: number and place.
+    """
 
-def scaled(divisor: float, shift: float = 0) -> PositionMap:
-    """t / divisor + shift, without rounding."""
-    return PositionMap(group=float(divisor), shift=shift)
+    share: float
+    shift: int = 0
 
-
-def blended(group: int) -> PositionMap:
-    """t / group, at broken positions blended of the whole ones around."""
-    return PositionMap(group=float(group), blend=True)
-
-
-def split_by_blocks(share: float, shift: int = 0) -> PositionMap:
-    """Places in blocks of the text + shift for that share of the pairs of dimensions, numbers of blocks + shift for the rest."""
-    return PositionMap(split=share, shift=shift)
-
-
-def clamped(maximum: int) -> PositionMap:
-    """min(t, maximum)."""
-    return PositionMap(maximum=maximum)
-
-
-def within(chunk: int, shift: int = 0, maximum: int | None = None) -> PositionMap:
-    """min(t % chunk + shift, maximum): places inside chunks."""
-    return PositionMap(modulo=chunk, shift=shift, maximum=maximum)
-
-
-def constant(value: int) -> PositionMap:
-    """The same position for every token."""
-    return PositionMap(constant=value)
+    def __call__(self, t: "Tensor") -> "Tensor":
+        """Numbers and places, shifted."""
+        return t + self.shift
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from longreach.attention.base import AttentionPolicy
+from longreach.attention.base import Ages, AttentionPolicy, Biases, Fades, Prefixes
 from longreach.core.bands import Band, LayerContext
 
 _LEAST_MASS = 1e-30  # of a prefix: below it, it weighs nothing, and dividing by it would give no number
-
-
-def overrides(policy: AttentionPolicy, name: str) -> bool:
-    """Whether a policy has a method of the contract of its own."""
-    return getattr(type(policy), name) is not getattr(AttentionPolicy, name)
 
 
 @dataclass(frozen=True)
@@ -22,16 +17,21 @@ class Added:
     """The policies of a stack that add something, and the layer that they add it to."""
 
     context: LayerContext
-    biases: tuple[AttentionPolicy, ...]
-    agings: tuple[AttentionPolicy, ...]
-    prefixes: tuple[AttentionPolicy, ...]
-    decays: tuple[AttentionPolicy, ...]
+    biases: tuple[Biases, ...]
+    agings: tuple[Ages, ...]
+    prefixes: tuple[Prefixes, ...]
+    decays: tuple[Fades, ...]
 
     @classmethod
     def of(cls, policies: Sequence[AttentionPolicy], context: LayerContext) -> "Added":
         """Those of a stack."""
-        chosen = (tuple(policy for policy in policies if overrides(policy, name)) for name in ("bias", "aging", "prefix", "decay"))
-        return cls(context, *chosen)
+        return cls(
+            context,
+            biases=tuple(policy for policy in policies if isinstance(policy, Biases)),
+            agings=tuple(policy for policy in policies if isinstance(policy, Ages)),
+            prefixes=tuple(policy for policy in policies if isinstance(policy, Prefixes)),
+            decays=tuple(policy for policy in policies if isinstance(policy, Fades)),
+        )
 
     @property
     def biased(self) -> bool:
@@ -40,7 +40,7 @@ class Added:
 
     def ages(self, hidden: Tensor) -> Tensor:
         """[B, H, T, 1]: by how much the new tokens, up to each of them, age what comes before all of them."""
-        steps = [step for policy in self.agings if (step := policy.aging(hidden, self.context)) is not None]
+        steps = [policy.aging(hidden, self.context) for policy in self.agings]
         # Ages grow with the text and only differences count: in float32 those of near keys would blur.
         exact = torch.float32 if hidden.device.type == "mps" else torch.float64
         return torch.stack(steps).sum(0).to(exact).cumsum(-1)[..., None]
@@ -55,18 +55,16 @@ class Added:
             total = total - (ages[0] - ages[1].mT).float()
         return total
 
-    def _by_distance(self, policy: AttentionPolicy, distance: Tensor) -> Tensor:
+    def _by_distance(self, policy: Biases, distance: Tensor) -> Tensor:
         """The bias [B | 1, H, T, S] of one policy; whole distances, of which there are few, are looked up."""
         if distance.is_floating_point():
-            found = policy.bias(distance, self.context)
-        else:
-            least = int(distance.min())
-            table = policy.bias(torch.arange(least, int(distance.max()) + 1, device=distance.device), self.context)
-            found = None if table is None else table[:, distance - least]
-        return distance.new_zeros((1, 1, 1, 1), dtype=torch.float32) if found is None else found.transpose(0, 1)
+            return policy.bias(distance, self.context).transpose(0, 1)
+        least = int(distance.min())
+        table = policy.bias(torch.arange(least, int(distance.max()) + 1, device=distance.device), self.context)
+        return table[:, distance - least].transpose(0, 1)
 
     def prefix(self, q: Tensor) -> list[tuple[Tensor, Tensor]]:
         """(output [B, H, T, D], log-sum-exp [B, H, T]) of what queries q [B, H, T, D] see besides the text."""
-        seen = [found for policy in self.prefixes if (found := policy.prefix(q, self.context)) is not None]
+        seen = [policy.prefix(q, self.context) for policy in self.prefixes]
         masses = [mass.clamp(min=_LEAST_MASS) for _, mass in seen]
         return [((total / mass[..., None]).to(q.dtype), mass.log()) for (total, _), mass in zip(seen, masses, strict=True)]

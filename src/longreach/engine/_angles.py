@@ -1,15 +1,15 @@
 """cos and sin at the positions of the tokens of one forward pass, as the rotary embedding and the methods want them."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from longreach.core.bands import PositionMap
+from longreach.core.bands import Blended, ByBlocks, PositionMap
 from longreach.engine import rotation
 from longreach.engine._text import split_tables
+from longreach.engine.setup import Frequencies
 
 # In float32 the product of position and frequency loses the angle little by little (6e-8 of the position): streams without end need better.
 EXACT_FROM = 1 << 16
@@ -21,14 +21,13 @@ Side = Literal["queries", "keys"]
 class Angles:
     """Of one layer.
 
-    Args: rotary: the model's own module. inv_freq: where a method gives the frequencies instead, see engine/setup.py. mixture: coefficients
-    [K, R/2, R/2] of cos and sin, see positions.base. decay: [R/2], see attention.base. endless: texts may have no end.
+    Args: rotary: the model's own module. frequencies: where a method gives them instead. decay: [R/2], see attention.base. endless: texts
+    may have no end.
     """
 
     rotation: rotation.Rotation
     rotary: nn.Module
-    inv_freq: Callable[[int], tuple[Tensor, float]] | None
-    mixture: tuple[Tensor, Tensor] | None
+    frequencies: Frequencies | None
     decay: Tensor | None
     endless: bool
 
@@ -39,9 +38,10 @@ class Angles:
 
         end: tokens seen. offset: added to positions, where they have to be the model's own to the last bit.
         """
-        if position.split is not None:  # then `t` are blocks and places [B, T, 2]
-            return split_tables(position.split, *(self._at(t[..., n] + position.shift, epoch, like, end) for n in (1, 0)))
-        if not position.blend:
+        if isinstance(position, ByBlocks):
+            numbers, places = position(t).unbind(-1)
+            return split_tables(position.share, *(self._at(at, epoch, like, end) for at in (places, numbers)))
+        if not isinstance(position, Blended):
             positions = position(t) if offset is None else position(t) + offset
             cos, sin = self._at(positions, epoch, like, end)
             if self.decay is None:
@@ -55,16 +55,16 @@ class Angles:
         return torch.lerp(cos, next_cos, share), torch.lerp(sin, next_sin, share)
 
     def _at(self, positions: Tensor, epoch: Epoch, like: Tensor, end: int) -> tuple[Tensor, Tensor]:
-        if epoch is None or self.inv_freq is None:
+        if epoch is None or self.frequencies is None:
             if self.endless and end > EXACT_FROM:
                 return rotation.exact_angles(self.rotary, like, positions, self.rotation.layer_type)
             cos, sin = rotation.table(self.rotary, like, positions, self.rotation.layer_type)
             return self.rotation.angles(cos), self.rotation.angles(sin)
-        found = [self.inv_freq(length) for length in epoch]
+        found = [self.frequencies.inv_freq(length) for length in epoch]
         frequencies = torch.stack([f for f, _ in found]).to(like.device)[..., None, :]
         factors = torch.tensor([factor for _, factor in found], device=like.device).view(-1, *[1] * (frequencies.ndim - 1))
         angles = positions.view(positions.shape[0], *[1] * (frequencies.ndim - 3), -1, 1).float() * frequencies
         cos, sin = angles.cos() * factors, angles.sin() * factors
-        if self.mixture is not None:
-            cos, sin = (table @ mix.to(table) for table, mix in zip((cos, sin), self.mixture, strict=True))
+        if self.frequencies.mixture is not None:
+            cos, sin = (table @ mix.to(table) for table, mix in zip((cos, sin), self.frequencies.mixture, strict=True))
         return cos.to(like.dtype), sin.to(like.dtype)

@@ -1,6 +1,5 @@
 """Applies methods to a loaded model, and undoes it completely."""
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
@@ -10,9 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from longreach.attention.base import PROBE, AttentionPolicy, EncoderTemperature
+from longreach.attention.base import AttentionPolicy, EncoderTemperature, FollowsLength, ReadsText
 from longreach.cache.base import CachePolicy
-from longreach.core.bands import FULL, LayerContext, View
 from longreach.core.errors import UnsupportedError
 from longreach.core.method import Method
 from longreach.core.spec import stack_of, unparse
@@ -22,7 +20,7 @@ from longreach.engine.contexts import contexts
 from longreach.engine.examine import examine
 from longreach.engine.rope_config import rope_of, with_rope
 from longreach.engine.rotation import Attention, rotary_modules, unscaled_tokens
-from longreach.engine.setup import Setup
+from longreach.engine.setup import Frequencies, Setup
 from longreach.engine.tables import lengthened
 from longreach.engine.version import check_version
 from longreach.engine.weights import check_weights
@@ -161,30 +159,14 @@ def _setup(
     positions: PositionsMethod | None,
     attentions: Sequence[Attention],
 ) -> Setup:
-    seeing = _only(name, [policy for policy in policies if policy.bands(PROBE) is not None], "methods that decide what a query sees")
+    setup = Setup(policies=tuple(policies))
+    seeing = _only(name, setup.seeing, "methods that decide what a query sees")
     _only(name, [policy for policy in policies if isinstance(policy, CachePolicy)], "cache policies")
-    scalers = [policy for policy in policies if isinstance(policy, AttentionPolicy)]
-
-    def bands(layer: LayerContext) -> tuple[View, ...]:
-        return (seeing.bands(layer) if seeing is not None else None) or FULL
-
-    def temperature(t: Tensor, layer: LayerContext) -> Tensor | None:
-        factors = [factor for policy in scalers if (factor := policy.temperature(t, layer)) is not None]
-        if not factors:
-            return None
-        by_head = any(factor.ndim == 3 for factor in factors)
-        return math.prod(factor[:, None] if by_head and factor.ndim == 2 else factor for factor in factors)  # type: ignore[return-value]
-
-    keep_all = any(policy.keep_all for policy in policies if isinstance(policy, CachePolicy))
-    placing = seeing if isinstance(seeing, AttentionPolicy) and seeing.info.length_dependent else None
     if positions is None or not positions.needs_engine:
-        return Setup(
-            bands=bands, temperature=temperature, policies=tuple(scalers), keep_all=keep_all,
-            text_length=None if placing is None else placing.text_length, bands_at=None if placing is None else placing.bands_at,
-        )  # fmt: skip
-    if placing is not None:
+        return setup
+    if isinstance(seeing, FollowsLength):
         why = "both change with the length of the text, or the head"
-        raise UnsupportedError(placing.spec, positions.spec, why, "leave one of them out")
+        raise UnsupportedError(seeing.spec, positions.spec, why, "leave one of them out")
     rope = rope_of(model.config.get_text_config(), _full_layer_type(model), method=positions.spec)
     heads = {attention.num_kv_heads for attention in attentions if attention.window is None and attention.rotation is not None}
     if positions.info.per_head and len(heads) > 1:
@@ -198,24 +180,17 @@ def _setup(
             return torch.full_like(t, window)
         return torch.where(t < window, window, (t // step + 1) * step)  # inside the window the length is not rounded up
 
-    return Setup(
-        bands=bands,
-        temperature=temperature,
-        policies=tuple(scalers),
-        keep_all=keep_all,
-        lengths=lengths,
-        inv_freq=lambda length: positions.inv_freq(rope, length),
-        fixed_length=fixed,
-        mixture=positions.mixture(rope),
-        plain_inside=window if positions.info.plain_inside and not policies else None,
+    frequencies = Frequencies(
+        lengths=lengths, inv_freq=lambda length: positions.inv_freq(rope, length), fixed=fixed, mixture=positions.mixture(rope)
     )
+    return replace(setup, frequencies=frequencies, plain_inside=window if positions.info.plain_inside and not policies else None)
 
 
 def _reader(
     model: PreTrainedModel, policies: Sequence[Method], window: int, tokenizer: PreTrainedTokenizerBase | None
 ) -> _text.TextReader | None:
     """What follows the text for the policy that reads it, where there is one."""
-    reading = next((policy for policy in policies if isinstance(policy, AttentionPolicy) and policy.info.reads_text), None)
+    reading = next((policy for policy in policies if isinstance(policy, ReadsText)), None)
     if reading is None:
         return None
     tokenizer = _text.tokenizer_of(model) if tokenizer is None else tokenizer

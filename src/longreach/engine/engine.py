@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
 
 from longreach.attention.base import goes_by_text
-from longreach.core.bands import TRUE, Band, LayerContext, PositionMap, Selection, View
+from longreach.core.bands import TRUE, Band, ByBlocks, LayerContext, PositionMap, Selection, View
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.engine import rotation
 from longreach.engine._added import Added
@@ -91,9 +91,9 @@ class Engine:
     def step(self, stream: Stream, first: int, x: Tensor, spec: Any, position_ids: Tensor | None, *, cached: bool) -> Step:
         """The forward pass under way; made by its first layer."""
         if not (isinstance(stream.step, Step) and stream.step.first == first and stream.step.count == x.shape[2]):
-            keep = self.setup.lengths is not None and not self.setup.fixed_length
+            keep = self.setup.frequencies is not None and not self.setup.frequencies.fixed
             stream.step = make_step(stream, first, x, spec, position_ids, cached=cached, keep_indices=keep)
-            if stream.step.skips and any(goes_by_text(policy) for policy in self.setup.policies):
+            if stream.step.skips and any(goes_by_text(policy) for policy in self.setup.seeing):
                 raise LongreachError("positions that skip cannot go with a method that goes by the text; give positions that follow on")
             if self.setup.text is not None:
                 stream.step.memo["blocks"] = self.setup.text.blocks(stream, first, self.ids)
@@ -113,18 +113,19 @@ class LayerEngine:
         self.rotation, self.native_window = attention.rotation, attention.window
         setup = engine.setup
         # A layer with a sliding window of its own never sees beyond it: there is nothing to extend.
-        self.views: tuple[View, ...] = setup.bands(context) if self.native_window is None else (Band(hi=self.native_window - 1),)
+        self.views: tuple[View, ...] = setup.views(context) if self.native_window is None else (Band(hi=self.native_window - 1),)
         self.chooser = next((view for view in self.views if isinstance(view, Selection)), None)
-        self.dynamic = setup.lengths is not None and self.rotation is not None and self.native_window is None
-        self.grows = self.dynamic and not setup.fixed_length  # its frequencies change with the length
-        placed = setup.text_length is not None and self.native_window is None
+        frequencies = setup.frequencies
+        self.dynamic = frequencies is not None and self.rotation is not None and self.native_window is None
+        self.grows = self.dynamic and frequencies is not None and not frequencies.fixed  # its frequencies change with the length
+        placed = setup.following is not None and self.native_window is None
         # What is counted from the beginning of the text is not the same for rows that begin elsewhere.
         self.by_row = placed or any(view.chunk > 1 for view in self.views)
         if self.dynamic and (self.by_row or setup.text is not None):
             what = "positions that depend on the length or the head"
             raise UnsupportedError(what, "a method that places tokens itself", "both would move them", "leave one of them out")
         self.plan = Plan.of(self.views, keep_all=setup.keep_all and self.native_window is None, raw=self.grows or placed)
-        self.added = Added.of(setup.policies if self.native_window is None else (), context)
+        self.added = Added.of(setup.attention if self.native_window is None else (), context)
         self.hidden: Tensor | None = None
         self.angles = None if self.rotation is None else self._angles(self.rotation)
         self.decays = self.angles is not None and self.angles.decay is not None
@@ -134,10 +135,10 @@ class LayerEngine:
     def _angles(self, rotation: Rotation) -> Angles:
         setup, rotary = self.engine.setup, self.engine.rotaries[rotation.rotary]
         pairs = getattr(rotary, f"{rotation.layer_type}_inv_freq" if rotation.layer_type else "inv_freq").shape[-1]
-        decays = [decay for policy in self.added.decays if (decay := policy.decay(pairs, self.context)) is not None]
+        decays = [policy.decay(pairs, self.context) for policy in self.added.decays]
         return Angles(
-            rotation=rotation, rotary=rotary, inv_freq=setup.inv_freq if self.dynamic else None,
-            mixture=setup.mixture if self.dynamic else None, decay=torch.stack(decays).prod(0) if decays else None,
+            rotation=rotation, rotary=rotary, frequencies=setup.frequencies if self.dynamic else None,
+            decay=torch.stack(decays).prod(0) if decays else None,
             endless=self.plan.window is not None,
         )  # fmt: skip
 
@@ -204,14 +205,14 @@ class LayerEngine:
     def _segments(self, step: Step) -> list[tuple[int, int, Epoch]]:
         """Runs of queries for one length of the text: (begin, end, epoch), counted in the new tokens."""
         setup = self.engine.setup
-        if self.native_window is not None or (setup.text_length is None and not self.dynamic):
+        if self.native_window is not None or (setup.following is None and not self.dynamic):
             return [(0, step.count, None)]
         if "segments" not in step.memo:
-            if setup.text_length is not None:
-                length = setup.text_length(step.places, self.context)
+            if setup.following is not None:
+                length = setup.following.text_length(step.places, self.context)
             else:
-                assert setup.lengths is not None  # noqa: S101 - dynamic layers have it
-                length = setup.lengths(step.t)
+                assert setup.frequencies is not None  # noqa: S101 - dynamic layers have it
+                length = setup.frequencies.lengths(step.t)
             cuts = [0, *((length.diff() != 0).any(0).nonzero()[:, 0] + 1).tolist(), step.count]
             step.memo["segments"] = [(a, b, tuple(length[:, a].tolist())) for a, b in pairwise(cuts)]
         segments: list[tuple[int, int, Epoch]] = step.memo["segments"]
@@ -255,7 +256,7 @@ class LayerEngine:
         key = (self.rotation.layer_type, position, epoch if self.dynamic else None, side if self.decays else None, begin, x.shape[2])
         if key not in step.memo:
             # Where a method counts in chunks, so do its positions: the two may not drift apart at padding inside a row.
-            t = step.memo["blocks"] if position.split is not None else step.places if self.by_row and not step.skips else step.t
+            t = step.memo["blocks"] if isinstance(position, ByBlocks) else step.places if self.by_row and not step.skips else step.t
             step.memo[key] = self._tables(position, t[:, begin : begin + x.shape[2]], epoch, x, step, side)
         return self.rotation(x, *step.memo[key])
 
@@ -303,8 +304,8 @@ class LayerEngine:
         if self.added.prefixes:
             for out, lse in self.added.prefix(self._rotate(q, step, TRUE, epoch, "queries", begin)):
                 merge.add(out, lse, slice(0, end - begin), end - begin)
-        if epoch is not None and not self.dynamic and self.engine.setup.bands_at is not None:
-            views = self.engine.setup.bands_at(self.context, epoch[0])
+        if epoch is not None and self.engine.setup.following is not None:
+            views = self.engine.setup.following.bands_at(self.context, epoch[0])
         for view in views:
             if isinstance(view, Selection):
                 pieces = chosen_pieces(layer, step, view, q, turned, slot, options.scale, options.softcap)

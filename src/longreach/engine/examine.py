@@ -12,7 +12,7 @@ from longreach.engine.cache_argument import cache_argument
 from longreach.engine.engine import installed
 from longreach.engine.interface import interface
 from longreach.engine.rotation import Attention
-from longreach.engine.setup import FULL_SETUP
+from longreach.engine.setup import Setup
 
 _known: weakref.WeakKeyDictionary[PreTrainedModel, list[Attention]] = weakref.WeakKeyDictionary()
 
@@ -56,7 +56,7 @@ def _prove(model: PreTrainedModel, attentions: list[Attention], trained_window: 
         return torch.cat([model(ids, use_cache=False).logits, *parts], 1).float()
 
     stock = logits()
-    with installed(model, attentions, FULL_SETUP, trained_window):
+    with installed(model, attentions, Setup(), trained_window):
         ours = logits()
     differs = float((ours - stock).abs().max() / stock.std())
     if not differs < (1e-3 if model.dtype == torch.float32 else 0.2):

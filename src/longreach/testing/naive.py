@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from longreach.attention.base import AttentionPolicy, Vectors
+from longreach.attention.base import Ages, AttentionPolicy, Biases, Fades, Places, Prefixes, ReadsText, Scales, Vectors
 from longreach.cache.base import CachePolicy
 from longreach.core.bands import LayerContext
 from longreach.core.method import Method
@@ -85,11 +85,11 @@ def _row(
         visible = visible & (i - j < learned.window)
     else:
         for method in methods:
-            if isinstance(method, AttentionPolicy | CachePolicy) and method.bands(context) is not None:
-                if isinstance(method, AttentionPolicy) and method.info.reads_text:
+            if isinstance(method, AttentionPolicy | CachePolicy) and method.views(context) is not None:
+                if isinstance(method, ReadsText):
                     pairs = 0 if learned.rotation is None else _frequencies(model, learned)[0].shape[-1]
                     relative, seen = method.reference_by_text(i, j, texts, pairs, context.trained_window)
-                elif isinstance(method, AttentionPolicy):
+                elif isinstance(method, Places):
                     between = method.interpolates_logits
                     relative, seen = method.reference_of(i, j, _vectors(model, learned, q, k, v, scale))
                 else:
@@ -103,18 +103,16 @@ def _row(
     else:
         logits = _pair_logits(model, learned, context, methods, relative, q, k, i) * scale
     for policy in policies:
-        factor = policy.temperature(before, context)
-        if factor is not None:
-            logits = logits * factor.double().reshape(-1, q.shape[1], 1)
+        if isinstance(policy, Scales):
+            logits = logits * policy.temperature(before, context).double().reshape(-1, q.shape[1], 1)
     if (cap := options.get("softcap")) is not None:
         logits = cap * torch.tanh(logits / cap)
     real = (i >= 0)[:, 0]
     for policy in policies:
-        bias = policy.bias(relative.clamp(min=0), context)
-        logits = logits if bias is None else logits + bias.double()
-        aging = policy.aging(hidden, context)
-        if aging is not None:
-            ages = (aging[0].double() * real).cumsum(-1)
+        if isinstance(policy, Biases):
+            logits = logits + policy.bias(relative.clamp(min=0), context).double()
+        if isinstance(policy, Ages):
+            ages = (policy.aging(hidden, context)[0].double() * real).cumsum(-1)
             logits = logits - (ages[:, :, None] - ages[:, None])
     sees = visible.any(-1, keepdim=True)  # a row that sees nothing (padding) gives 0; it may not reach softmax, whose gradient is nan there
     logits = logits.masked_fill(~visible & sees, float("-inf"))
@@ -123,9 +121,9 @@ def _row(
         v = torch.cat([v, torch.zeros_like(v[:, :1])], 1)
     out, mass = logits.softmax(-1) * sees @ v, logits.logsumexp(-1)
     for policy in policies:
-        turned = _vectors(model, learned, q, k, v, scale).rotated(q, i[:, 0])
-        found = policy.prefix(turned[None].to(dtype), context)
-        if found is not None:
+        if isinstance(policy, Prefixes):
+            turned = _vectors(model, learned, q, k, v, scale).rotated(q, i[:, 0])
+            found = policy.prefix(turned[None].to(dtype), context)
             share = torch.sigmoid(found[1][0].double().log() - mass)[..., None]
             out = out * (1 - share) + found[0][0].double() / found[1][0].double()[..., None] * share
     return out.to(dtype)
@@ -151,9 +149,8 @@ def _pair_logits(
     q1, q2, k1, k2 = q[..., first], q[..., second], k[..., first], k[..., second]
     cos, sin = angles.cos() * scale**2, angles.sin() * scale**2
     for method in methods:
-        decay = method.decay(half, context) if isinstance(method, AttentionPolicy) and learned.window is None else None
-        if decay is not None:
-            lost = decay.double() ** relative.clamp(min=0)[..., None]
+        if isinstance(method, Fades) and learned.window is None:
+            lost = method.decay(half, context).double() ** relative.clamp(min=0)[..., None]
             cos, sin = cos * lost, sin * lost
     same = torch.einsum("hif,hjf,hijf->hij", q1, k1, cos) + torch.einsum("hif,hjf,hijf->hij", q2, k2, cos)
     cross = torch.einsum("hif,hjf,hijf->hij", q1, k2, sin) - torch.einsum("hif,hjf,hijf->hij", q2, k1, sin)

@@ -139,7 +139,7 @@ def _check_policies(policies: Sequence[AttentionPolicy], sampler: PositionSample
     for policy in policies:
         if sampler.skips and goes_by_text(policy):
             raise InputError(f"{policy} goes by the whole text, and {sampler} leaves parts of it out; choose full_length")
-        if sampler.uniform_scaling and policy.bands(PROBE) is not None:
+        if sampler.uniform_scaling and policy.views(PROBE) is not None:
             raise InputError(f"{policy} counts whole tokens, and {sampler} puts tokens at broken positions; choose pose")
 
 

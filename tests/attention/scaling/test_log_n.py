@@ -22,7 +22,7 @@ def test_queries_beyond_the_window_are_scaled_by_the_log_of_their_place(window):
 
 
 def test_it_decides_nothing_else():
-    assert LogN().bands(LAYER) is None
+    assert LogN().views(LAYER) is None
     relative, visible = LogN().reference(torch.tensor(5), torch.tensor([3, 5, 6]))
     assert relative.tolist() == [2, 0, -1]
     assert visible.tolist() == [True, True, False]

@@ -14,13 +14,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.attention.base import AttentionPolicy
+from longreach.attention.base import Biases
 from longreach.core.bands import LayerContext
 from longreach.core.method import Claim, MethodInfo, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alibi(AttentionPolicy):
+class Alibi(Biases):
     """Args: factor: divides distances (>= 1)."""
 
     info: ClassVar = MethodInfo(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, softplus
 
-from longreach.attention.base import AttentionPolicy
+from longreach.attention.base import Ages
 from longreach.core.bands import LayerContext
 from longreach.core.method import Claim, MethodInfo
 
@@ -21,7 +21,7 @@ _STD = 0.02  # of the projection before training
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cable(AttentionPolicy):
+class Cable(Ages):
     """Has no settings."""
 
     info: ClassVar = MethodInfo(

@@ -11,13 +11,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.attention.base import AttentionPolicy
-from longreach.core.bands import Band, LayerContext, within
+from longreach.attention.base import Fades, Places
+from longreach.core.bands import Band, LayerContext, Within
 from longreach.core.method import Claim, MethodInfo, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lex(AttentionPolicy):
+class Lex(Places, Fades):
     """Args: block_size: tokens, half the trained window. scale_base: tokens over which the fading is told. gamma: of the fading."""
 
     info: ClassVar = MethodInfo(
@@ -46,8 +46,8 @@ class Lex(AttentionPolicy):
     def bands(self, layer: LayerContext) -> tuple[Band, ...]:
         """The own block, and the one before."""
         size = self.block_size
-        own = Band(queries=within(size), keys=within(size), lo=0, hi=0, chunk=size)
-        before = Band(queries=within(size, shift=size), keys=within(size), lo=1, hi=1, chunk=size)
+        own = Band(queries=Within(size), keys=Within(size), lo=0, hi=0, chunk=size)
+        before = Band(queries=Within(size, shift=size), keys=Within(size), lo=1, hi=1, chunk=size)
         return own, before
 
     def decay(self, pairs: int, layer: LayerContext) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import elu
 
-from longreach.attention.base import AttentionPolicy
+from longreach.attention.base import Prefixes
 from longreach.core.bands import LayerContext
 from longreach.core.method import Claim, MethodInfo
 
@@ -22,7 +22,7 @@ _FIRST_MASS = 1e-3  # of each feature before training; the exponentials of a tex
 
 
 @dataclass(frozen=True, kw_only=True)
-class NtkAttention(AttentionPolicy):
+class NtkAttention(Prefixes):
     """Has no settings."""
 
     info: ClassVar = MethodInfo(

@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.attention.base import AttentionPolicy
+from longreach.attention.base import Biases
 from longreach.attention.bias.alibi import alibi_slopes
 from longreach.core.bands import LayerContext
 from longreach.core.errors import SpecError
@@ -21,7 +21,7 @@ from longreach.core.method import Claim, MethodInfo
 
 
 @dataclass(frozen=True, kw_only=True)
-class RopeAlibi(AttentionPolicy):
+class RopeAlibi(Biases):
     """Args: strength: factor on all slopes (> 0)."""
 
     info: ClassVar = MethodInfo(

@@ -18,7 +18,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.attention.base import AttentionPolicy
+from longreach.attention.base import Biases
 from longreach.core.bands import LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.method import Claim, MethodInfo, at_least
@@ -48,7 +48,7 @@ _TAKES: dict[str, tuple[str, ...]] = {  # the settings that a series has; the ot
 
 
 @dataclass(frozen=True, kw_only=True)
-class RpeFamily(AttentionPolicy):
+class RpeFamily(Biases):
     """Args: series: the weight of the distance t:
 
     exponential: exp(-rate t), ALiBi's. kerple_power: exp(-rate t^exponent). kerple_log: (1 + rate t)^-exponent. type1: 1 / (1 + t)^2.

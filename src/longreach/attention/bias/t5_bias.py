@@ -13,14 +13,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.attention.base import AttentionPolicy
+from longreach.attention.base import Biases
 from longreach.core.bands import LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.method import Claim, MethodInfo, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
-class T5Bias(AttentionPolicy):
+class T5Bias(Biases):
     """Args: buckets: of distances, half of them one token wide (even, >= 4). max_distance: where the last one begins (> buckets / 2)."""
 
     info: ClassVar = MethodInfo(

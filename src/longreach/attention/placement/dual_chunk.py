@@ -12,14 +12,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.attention.base import AttentionPolicy
-from longreach.core.bands import Band, LayerContext, constant, within
+from longreach.attention.base import Places
+from longreach.core.bands import Band, Constant, LayerContext, Within
 from longreach.core.errors import SpecError
 from longreach.core.method import Claim, MethodInfo, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
-class DualChunk(AttentionPolicy):
+class DualChunk(Places):
     """Args: chunk_size: tokens a chunk (paper: 3/4 of the trained window). local_window: distances that stay true across a chunk's edge
     (tokens; paper: the rest of the window); at most chunk_size.
     """
@@ -59,11 +59,11 @@ class DualChunk(AttentionPolicy):
     def bands(self, layer: LayerContext) -> tuple[Band, ...]:
         """Intra-chunk, successive-chunk and inter-chunk attention; keys always stand at their place in the chunk."""
         size = self.chunk_size
-        keys = within(size)
+        keys = Within(size)
         return (
             Band(chunk=size, hi=0, queries=keys, keys=keys),
-            Band(chunk=size, lo=1, hi=1, queries=within(size, size, self.ceiling), keys=keys),
-            Band(chunk=size, lo=2, queries=constant(self.ceiling), keys=keys),
+            Band(chunk=size, lo=1, hi=1, queries=Within(size, size, self.ceiling), keys=keys),
+            Band(chunk=size, lo=2, queries=Constant(self.ceiling), keys=keys),
         )
 
     def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.attention.base import AttentionPolicy
-from longreach.core.bands import FULL, Band, LayerContext, PositionMap, blended
+from longreach.attention.base import FollowsLength
+from longreach.core.bands import FULL, Band, Blended, LayerContext, PositionMap
 from longreach.core.errors import SpecError
 from longreach.core.method import Claim, MethodInfo, at_least
 
@@ -23,13 +23,16 @@ from longreach.core.method import Claim, MethodInfo, at_least
 class _Query(PositionMap):
     """max(ceil(t / group), t + shift): the position of a query among `group` tokens a position, or among the last tokens, one each."""
 
+    group: int
+    shift: int
+
     def __call__(self, t: Tensor) -> Tensor:
         """Positions of the indices `t`."""
         return torch.maximum(-(-t // self.group), t + self.shift)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gali(AttentionPolicy):
+class Gali(FollowsLength):
     """Args: window_size: positions in use (at most the trained window). local_window: last tokens that keep positions of their own, at
     the least. chunk_size: queries that are placed together (paper: 1 in decoding, about 1000 and more in prefill).
     """
@@ -86,7 +89,7 @@ class Gali(AttentionPolicy):
             return FULL
         group, shared = self._layout(length)
         query = _Query(group=group, shift=self.window_size - length)
-        return (Band(after=shared), Band(queries=query, keys=blended(group), before=shared))
+        return (Band(after=shared), Band(queries=query, keys=Blended(group), before=shared))
 
     def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
         """The greedy placement, for every query by itself: ceil(position of the query) - position of the key."""

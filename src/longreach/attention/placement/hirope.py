@@ -18,15 +18,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.attention.base import AttentionPolicy
+from longreach.attention.base import ReadsText
 from longreach.attention.placement._blocks import START, SYNTAXES
-from longreach.core.bands import Band, LayerContext, split_by_blocks
+from longreach.core.bands import Band, ByBlocks, LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.method import Claim, MethodInfo, at_least, format_value
 
 
 @dataclass(frozen=True, kw_only=True)
-class HiRope(AttentionPolicy):
+class HiRope(ReadsText):
     """Args: window_size: nearest keys with true positions, the query's own included (tokens, >= 1; default: half the trained window).
 
     split: share of the pairs of dimensions, the fastest, that turn with a token's place in its block, and not with the block's number (0 to
@@ -56,7 +56,7 @@ class HiRope(AttentionPolicy):
     def bands(self, layer: LayerContext) -> tuple[Band, ...]:
         """Near: i - j. Far: window + place of i - place of j in fast dimensions, window + block of i - block of j in slow ones."""
         near, _ = self._sizes(layer.trained_window)
-        return Band(hi=near - 1), Band(queries=split_by_blocks(self.split, near), keys=split_by_blocks(self.split), lo=near)
+        return Band(hi=near - 1), Band(queries=ByBlocks(self.split, near), keys=ByBlocks(self.split), lo=near)
 
     def read(self, state: tuple[int, ...] | None, text: str, trained_window: int) -> tuple[int, ...]:
         """(block, place, whether the next token begins a block, and where in its line the text ends)."""

@@ -10,13 +10,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from longreach.attention.base import AttentionPolicy
-from longreach.core.bands import Band, LayerContext, constant
+from longreach.attention.base import Places
+from longreach.core.bands import Band, Constant, LayerContext
 from longreach.core.method import Claim, MethodInfo, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
-class LmInfinite(AttentionPolicy):
+class LmInfinite(Places):
     """Args: num_sinks: first tokens always seen. window_size: last tokens seen, the current one included.
 
     limit: ceiling on distances (default: window_size).
@@ -49,7 +49,7 @@ class LmInfinite(AttentionPolicy):
 
     def bands(self, layer: LayerContext) -> tuple[Band, ...]:
         """The window and the sinks, each split where the distance reaches the ceiling."""
-        still = Band(queries=constant(self.ceiling), keys=constant(0), lo=self.ceiling + 1)
+        still = Band(queries=Constant(self.ceiling), keys=Constant(0), lo=self.ceiling + 1)
         last = self.window_size - 1
         bands = [Band(hi=min(last, self.ceiling), after=self.num_sinks)]
         if last > self.ceiling:

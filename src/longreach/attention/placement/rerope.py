@@ -12,13 +12,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.attention.base import AttentionPolicy
-from longreach.core.bands import Band, LayerContext, constant, scaled
+from longreach.attention.base import Places
+from longreach.core.bands import Band, Constant, LayerContext, Scaled
 from longreach.core.method import Claim, MethodInfo, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReRoPE(AttentionPolicy):
+class ReRoPE(Places):
     """Args: window_size: distances below it are true (tokens, >= 1).
 
     leak: beyond the window the distance grows by 1 / leak a token (none: not at all).
@@ -46,9 +46,9 @@ class ReRoPE(AttentionPolicy):
         """Near: i - j. Far: window_size, or window_size + (i - j - window_size) / leak."""
         near = Band(hi=self.window_size - 1)
         if self.leak is None:
-            return (near, Band(queries=constant(self.window_size), keys=constant(0), lo=self.window_size))
+            return (near, Band(queries=Constant(self.window_size), keys=Constant(0), lo=self.window_size))
         shift = self.window_size - self.window_size / self.leak
-        return (near, Band(queries=scaled(self.leak, shift), keys=scaled(self.leak), lo=self.window_size))
+        return (near, Band(queries=Scaled(self.leak, shift), keys=Scaled(self.leak), lo=self.window_size))
 
     def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
         """min(i - j, w), or w + (i - j - w) / k beyond w."""

@@ -13,13 +13,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.attention.base import AttentionPolicy
-from longreach.core.bands import Band, LayerContext, grouped
+from longreach.attention.base import Places
+from longreach.core.bands import Band, Grouped, LayerContext
 from longreach.core.method import Claim, MethodInfo, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
-class SelfExtend(AttentionPolicy):
+class SelfExtend(Places):
     """Args: neighbours: nearest keys with true positions, the query's own included (tokens, >= 1). group: far positions a step (>= 1)."""
 
     info: ClassVar = MethodInfo(
@@ -54,7 +54,7 @@ class SelfExtend(AttentionPolicy):
         shift = self.neighbours - self.neighbours // self.group
         return (
             Band(hi=self.neighbours - 1),
-            Band(queries=grouped(self.group, shift), keys=grouped(self.group), lo=self.neighbours),
+            Band(queries=Grouped(self.group, shift), keys=Grouped(self.group), lo=self.neighbours),
         )
 
     def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,14 +12,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.attention.base import AttentionPolicy
+from longreach.attention.base import Scales
 from longreach.core.bands import LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.method import Claim, MethodInfo
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadTemperature(AttentionPolicy):
+class HeadTemperature(Scales):
     """Args: first: the factor of every head before training (> 0); by itself the uniform scale that the paper compares with."""
 
     info: ClassVar = MethodInfo(

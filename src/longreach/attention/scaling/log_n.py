@@ -11,13 +11,13 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from longreach.attention.base import AttentionPolicy
+from longreach.attention.base import Scales
 from longreach.core.bands import LayerContext
 from longreach.core.method import Claim, Method, MethodInfo, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogN(AttentionPolicy):
+class LogN(Scales):
     """Args: window_size: tokens at which the factor is 1 (default: the trained window; >= 2)."""
 
     info: ClassVar = MethodInfo(

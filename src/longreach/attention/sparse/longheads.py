@@ -14,13 +14,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.attention.base import AttentionPolicy, Vectors
-from longreach.core.bands import Band, LayerContext, Selection, View, within
+from longreach.attention.base import Places, Vectors
+from longreach.core.bands import Band, LayerContext, Selection, View, Within
 from longreach.core.method import Claim, MethodInfo, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
-class LongHeads(AttentionPolicy):
+class LongHeads(Places):
     """Args: chunk_size: tokens a chunk (paper: 256). num_chunks: chunks that a head sees at once, with the first, the one before the
     query's own and that itself among them (paper: the trained window / chunk_size; >= 3).
     """
@@ -49,7 +49,7 @@ class LongHeads(AttentionPolicy):
     def bands(self, layer: LayerContext) -> tuple[View, ...]:
         """The query's own chunk, the one before, and the chosen ones at the places behind, nearest first."""
         size = self.chunk_size
-        places = [within(size, place * size) for place in range(self.num_chunks)]
+        places = [Within(size, place * size) for place in range(self.num_chunks)]
         return (
             Band(chunk=size, hi=0, queries=places[0], keys=places[0]),
             Band(chunk=size, lo=1, hi=1, queries=places[1], keys=places[0]),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from longreach.cache.base import CachePolicy
-from longreach.core.bands import Band, LayerContext, clamped
+from longreach.core.bands import Band, Clamped, LayerContext
 from longreach.core.method import Claim, MethodInfo, at_least
 
 
@@ -40,12 +40,12 @@ class Sinks(CachePolicy):
         """The paper's four sinks and the rest of the window."""
         return (cls(window_size=max(1, trained_window - 4)),)
 
-    def bands(self, layer: LayerContext) -> tuple[Band, ...]:
+    def stores(self, layer: LayerContext) -> tuple[Band, ...]:
         """Window; sinks from the last place in the cache."""
         window = Band(hi=self.window_size - 1, after=self.num_sinks)
         if not self.num_sinks:
             return (window,)
-        return (window, Band(queries=clamped(self.num_sinks + self.window_size - 1), sinks=self.num_sinks))
+        return (window, Band(queries=Clamped(self.num_sinks + self.window_size - 1), sinks=self.num_sinks))
 
     def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
         """Positions are places in the cache [sinks, window]."""

@@ -174,14 +174,14 @@ def check_lengths(method: Method) -> int:
 def _edges(method: Method) -> set[int]:
     """Distances and indices at which the method changes its behaviour: of its bands, and its whole-number settings."""
     layer = LayerContext(layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=2, hidden_size=2, trained_window=WINDOW)
-    views: tuple[View, ...] = getattr(method, "bands", lambda _: None)(layer) or ()
+    views: tuple[View, ...] = getattr(method, "views", lambda _: None)(layer) or ()
     found = [
         edge
         for band in views
         if isinstance(band, Band)
         for edge in (
-            band.lo * band.chunk, None if band.reach is None else band.reach + 1, band.sinks, band.after, band.queries.maximum,
-            band.keys.maximum,
+            band.lo * band.chunk, None if band.reach is None else band.reach + 1, band.sinks, band.after, band.queries.edge,
+            band.keys.edge,
         )
     ]  # fmt: skip
     found += [value for setting in fields(method) if isinstance(value := getattr(method, setting.name), int)]
