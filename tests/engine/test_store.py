@@ -7,7 +7,9 @@ import torch
 
 from longreach.core.bands import FULL, TRUE, Band, Clamped, Constant, Grouped, Selection, Within
 from longreach.core.errors import LongreachError
-from longreach.engine._store import BandLayer, Change, Channels, Plan, Stream
+from longreach.engine._channels import Change, Channels
+from longreach.engine._store import BandLayer, Plan
+from longreach.engine._stream import Stream
 
 ROWS = 3
 

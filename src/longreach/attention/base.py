@@ -7,7 +7,8 @@ from typing import ClassVar, Protocol
 
 from torch import Tensor
 
-from longreach.core.bands import Band, LayerContext, View
+from longreach.core.bands import PROBE, Band, LayerContext
+from longreach.core.memory import View
 from longreach.core.method import Method, MethodInfo
 
 
@@ -152,9 +153,6 @@ class Fades(AttentionPolicy):
 
         Positions have to stay small under it: keys are divided by what queries are multiplied by.
         """
-
-
-PROBE = LayerContext(layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=2, hidden_size=2, trained_window=2)
 
 
 class Sees(Protocol):

@@ -220,4 +220,6 @@ class LayerContext:
 
 
 FULL = (Band(),)
-View = Band | Selection
+PROBE = LayerContext(
+    layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=2, hidden_size=2, trained_window=2
+)  # to ask a policy what it is like

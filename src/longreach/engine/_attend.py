@@ -27,10 +27,13 @@ class Options:
     added: Added | None
 
 
-def recent_pieces(layer: BandLayer, step: Step, band: Band, q: Tensor, keys: Tensor, slot: int, options: Options) -> Pieces:
-    """The band of rotated queries q [B, H, T, D], the first of which has the slot `slot`, and rotated keys [B, K, n, D]."""
+def recent_pieces(layer: BandLayer, step: Step, band: Band, q: Tensor, keys: Tensor, slot: int, options: Options, upto: int = 0) -> Pieces:
+    """The band of rotated queries q [B, H, T, D], the first of which has the slot `slot`, and rotated keys [B, K, n, D].
+
+    upto: slot before which tokens are no longer the window's.
+    """
     values, oldest = layer.recent.view("v"), layer.oldest
-    first = max(oldest, step.start_min + band.after)
+    first = max(oldest, step.start_min + band.after, upto)
     ragged = step.start_max + band.after if step.start_max != step.start_min else 0
     if step.valid is not None:
         ragged = step.end

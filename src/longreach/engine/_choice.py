@@ -92,10 +92,10 @@ def chosen_pieces(
             continue
         maps = [selection.queries[min(place, len(selection.queries) - 1)] for place in range(chosen.shape[3])]
         placed = torch.stack([turned(position, rows) for position in maps], 3)
-        yield (rows, *_attend(placed, keys, values, chosen, scale, softcap))
+        yield (rows, *attend_chosen(placed, keys, values, chosen, scale, softcap))
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, chosen: Tensor, scale: float, softcap: float | None) -> tuple[Tensor, Tensor]:
+def attend_chosen(q: Tensor, k: Tensor, v: Tensor, chosen: Tensor, scale: float, softcap: float | None) -> tuple[Tensor, Tensor]:
     """Attention of q [B, H, T, P, D] over the chunk chosen [B, H, T, P] (-1: none) at each place; k, v [B, K, n, C, D]."""
     b, h, t, places, d = q.shape
     groups, n = k.shape[1], k.shape[2]

@@ -20,6 +20,8 @@ def attend(
     logits. Returns (out [B, H, T, D], lse [B, H, T] float32); a query that sees nothing has out 0 and lse -inf.
     """
     q = q.to(v.dtype)  # under autocast it was rotated in float32
+    # The kernels read a vector as one piece, and do not say so where it is none.
+    q, k, v = (x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous() for x in (q, k, v))
     if softcap is None and k.shape[-1] == v.shape[-1] and not _needs_grad(bias):
         if q.device.type == "cpu":
             return _flash_cpu(q, k, v, scale, causal, mask, bias)
@@ -105,7 +107,8 @@ def _eager(
 ) -> tuple[Tensor, Tensor]:
     b, h, t, d = q.shape
     groups, s = k.shape[1], k.shape[2]
-    logits = (q.reshape(b, groups, h // groups * t, d) @ k.mT).view(b, h, t, s).float() * scale
+    logits = (q.reshape(b, groups, h // groups * t, d) @ k.mT).view(b, h, t, s)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) * scale
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     if bias is not None:
@@ -146,6 +149,11 @@ class Merge:
         if torch.is_grad_enabled() and (new_out.requires_grad or self._out.requires_grad):
             self._out, self._lse = self._out.clone(), self._lse.clone()
         self._out[:, :, rows], self._lse[:, :, rows] = new_out, new_lse
+
+    def lse(self, sink_logits: Tensor | None) -> Tensor:
+        """Log-sum-exp [B, H, Q] of the whole softmax, learned logits that give nothing included."""
+        assert self._lse is not None  # noqa: S101 - every query sees itself
+        return self._lse if sink_logits is None else torch.logaddexp(self._lse, sink_logits.float()[None, :, None])
 
     def result(self, sink_logits: Tensor | None, like: Tensor) -> Tensor:
         """Attention output [B, H, Q, D]. sink_logits [H]: learned logits that take weight and give nothing (GPT-OSS)."""

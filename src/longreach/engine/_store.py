@@ -2,18 +2,22 @@
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from longreach.core.bands import Band, PositionMap, Selection, View
+from longreach.core.bands import Band, PositionMap, Selection
 from longreach.core.errors import LongreachError
+from longreach.core.memory import Store, View
+from longreach.engine._channels import Change, Channels
+from longreach.engine._cuts import CutStore
+from longreach.engine._stream import Stream
 
+AnyStore = CutStore[Any, Any]
 AGES = "ages"  # the channel of what tokens age each other by, [B, H, n, 1]
-_FIRST_CAPACITY = 64
-_GROWTH = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +25,8 @@ class Plan:
     """What a layer keeps, derived from its bands.
 
     num_sinks: first tokens of every row. window: last tokens (None: all). maps, sink_maps: position maps with a rotated copy each.
-    raw: also the unrotated keys (the frequencies, or where keys are placed, will change). chunk: tokens of the chunks that queries
+    raw: also the unrotated keys (the frequencies, or where keys are placed, will change, or a policy looks at them). received: also the
+    attention that each token got. chunk: tokens of the chunks that queries
     choose from, whose queries are kept until the chunk is full.
     """
 
@@ -30,6 +35,7 @@ class Plan:
     maps: tuple[PositionMap, ...]
     sink_maps: tuple[PositionMap, ...]
     raw: bool = False
+    received: bool = False
     chunk: int | None = None
 
     @classmethod
@@ -40,136 +46,17 @@ class Plan:
         recent = [band for band in bands if band.sinks is None]
         first = [band for band in bands if band.sinks is not None]
         reach = [band.reach for band in recent]
-        bounded = not keep_all and None not in reach and not chosen
+        stores = [view for view in views if isinstance(view, Store)]
+        bounded = not keep_all and None not in reach and not chosen and not stores
         return cls(
             num_sinks=max((band.sinks or 0 for band in first), default=0),
             window=max((hi + 1 for hi in reach if hi is not None), default=0) if bounded else None,
-            maps=tuple(dict.fromkeys([*(band.keys for band in recent), *(each.keys for each in chosen)])),
+            maps=tuple(dict.fromkeys([*(b.keys for b in recent), *(s.keys for s in chosen), *(m for s in stores for m in s.maps)])),
             sink_maps=tuple(dict.fromkeys(band.keys for band in first)),
-            raw=raw,
+            raw=raw or any("keys" in store.signals or getattr(store, "packed", False) for store in stores),
+            received=any("received" in store.signals for store in stores),
             chunk=chosen[0].chunk if chosen else None,
         )
-
-
-class Channels:
-    """Tensors [B, K, n, D] that grow at the end and shrink at the front together; views of them stay contiguous along D.
-
-    K and D may differ from channel to channel.
-    """
-
-    def __init__(self) -> None:
-        self.data: dict[object, Tensor] = {}
-        self.begin = self.end = 0
-
-    def __len__(self) -> int:
-        return self.end - self.begin
-
-    def reserve(self, like: dict[object, Tensor], tokens: int) -> None:
-        """Make room for `tokens` more, moving what is live to the front or to a larger buffer."""
-        if self.data and self.end + tokens <= next(iter(self.data.values())).shape[2]:
-            return
-        live = len(self)
-        for name, new in like.items():
-            old = self.data.get(name)
-            # A bounded store needs room for its live part twice: then moving it is paid for by as many appended tokens.
-            if old is not None and 2 * live + tokens <= old.shape[2]:
-                old[:, :, :live] = old[:, :, self.begin : self.end].clone() if self.begin < live else old[:, :, self.begin : self.end]
-                continue
-            capacity = max(_FIRST_CAPACITY, int((live + tokens) * _GROWTH), 2 * live + tokens if self.begin else 0)
-            b, k, _, d = new.shape
-            grown = new.new_empty(b, k, capacity, d)
-            if old is not None:
-                grown[:, :, :live] = old[:, :, self.begin : self.end]
-            self.data[name] = grown
-        self.begin, self.end = 0, live
-
-    def append(self, new: dict[object, Tensor]) -> None:
-        """Add `new` [B, K, T, D] of every channel."""
-        tokens = next(iter(new.values())).shape[2]
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in new.values()):  # writing in place would break gradients
-            joined = {name: torch.cat([self.view(name), tensor], 2) if self.data else tensor for name, tensor in new.items()}
-            self.data, self.begin, self.end = joined, 0, len(self) + tokens
-            return
-        self.reserve(new, tokens)
-        for name, tensor in new.items():
-            self.data[name][:, :, self.end : self.end + tokens] = tensor
-        self.end += tokens
-
-    @classmethod
-    def holding(cls, tensors: dict[object, Tensor]) -> "Channels":
-        """Channels that are these tensors, without a copy."""
-        channels = cls()
-        channels.data, channels.end = tensors, next(iter(tensors.values())).shape[2]
-        return channels
-
-    def replace(self, name: object, tensor: Tensor) -> None:
-        """Put `tensor` in place of the live part of a channel."""
-        old = self.data[name]
-        if torch.is_grad_enabled() and (tensor.requires_grad or old.requires_grad):  # writing in place would break gradients
-            self.data[name] = torch.cat([old[:, :, : self.begin], tensor.to(old.dtype), old[:, :, self.end :]], 2)
-        else:
-            old[:, :, self.begin : self.end] = tensor
-
-    def view(self, name: object) -> Tensor:
-        """The live part of a channel."""
-        return self.data[name][:, :, self.begin : self.end]
-
-    def row(self, index: int) -> "Channels":
-        """These channels of one row of the batch, without a copy."""
-        channels = Channels()
-        channels.data = {name: tensor[index : index + 1] for name, tensor in self.data.items()}
-        channels.begin, channels.end = self.begin, self.end
-        return channels
-
-    def keep_last(self, count: int) -> None:
-        """Forget all but the last `count` tokens."""
-        self.begin = max(self.begin, self.end - count)
-
-    def apply(self, change: "Change") -> None:
-        """Replace every buffer (batch rows picked, repeated, ...)."""
-        self.data = {name: change(tensor) for name, tensor in self.data.items()}
-
-
-class Change:
-    """Rows of the batch: pick by index, or repeat each."""
-
-    def __init__(self, *, pick: Tensor | None = None, repeat: int | None = None) -> None:
-        self.pick, self.repeat = pick, repeat
-
-    def __call__(self, tensor: Tensor) -> Tensor:
-        """The changed tensor."""
-        if self.repeat is not None:
-            return tensor.repeat_interleave(self.repeat, 0)
-        return tensor.index_select(0, self.pick.to(tensor.device)) if self.pick is not None else tensor
-
-
-@dataclass(eq=False)
-class Stream:
-    """What all layers of one cache share: where rows begin, which tokens are real, and the index of each token.
-
-    start: left padding of each row. offset: position id of each row's first real token [B, 1]. valid: [B, n], only where there
-    is padding elsewhere than on the left. indices: [B | 1, n], kept only for frequencies that change. read: [B, n, state], what a method
-    that reads the text made of it after each token.
-    """
-
-    start: list[int] = field(default_factory=list)
-    started: list[bool] = field(default_factory=list)
-    offset: Tensor | None = None
-    valid: Tensor | None = None
-    indices: Tensor | None = None
-    read: Tensor | None = None
-    step: object = None
-    closed: bool = False
-
-    def apply(self, change: Change) -> None:
-        """Follow a change of the batch's rows."""
-        rows = change(torch.tensor(self.start)).tolist() if self.start else []
-        flags = change(torch.tensor(self.started)).tolist() if self.started else []
-        self.start, self.started, self.step = rows, flags, None
-        for name in ("offset", "valid", "indices", "read"):
-            tensor = getattr(self, name)
-            if tensor is not None and tensor.shape[0] > 1:  # a single row stands for all of them
-                setattr(self, name, change(tensor))
 
 
 class BandLayer(CacheLayerMixin):
@@ -178,8 +65,10 @@ class BandLayer(CacheLayerMixin):
     is_sliding = False
     is_croppable = True  # the tokens of the last forward pass, which is what assisted decoding asks; further, `crop` refuses
 
-    def __init__(self, plan: Plan, stream: Stream, leads: bool) -> None:
+    def __init__(self, plan: Plan, stream: Stream, leads: bool, store: AnyStore | None = None) -> None:
         super().__init__()
+        self.store = store
+        self.batch = 1
         self.plan, self.stream, self.leads = plan, stream, leads
         self.recent = Channels()
         self.first: dict[object, Tensor] = {}
@@ -223,12 +112,16 @@ class BandLayer(CacheLayerMixin):
         before = self.tokens - next(iter(channels.values())).shape[2]
         if self.plan.num_sinks and not self.first_filled:
             self.write_sinks(sinks, before)
+        self.batch = next(iter(channels.values())).shape[0]
         self.recent.append(channels)
 
     def forget(self) -> None:
         """Drop what no later query can reach. Comes before the next tokens, not after the last, so that those can still be taken back."""
         if self.plan.window is not None:
             self.recent.keep_last(max(0, self.plan.window - 1))
+        if self.store is not None:
+            before = self.tokens - (0 if self.pending is None else self.pending[0].shape[2])
+            self.recent.keep_last(before - self.store.begin_pass(self, before))
         if self.plan.chunk is not None:  # as many again, so that some tokens can be taken back
             self.queries.keep_last(2 * self.plan.chunk)
 
@@ -268,6 +161,8 @@ class BandLayer(CacheLayerMixin):
         """Empty the layer."""
         self.recent, self.first, self.first_filled, self.pending, self.tokens, self.epoch = Channels(), {}, False, None, 0, None
         self.queries, self.summaries, self.placed = Channels(), None, {}
+        if self.store is not None:
+            self.store.rows.clear()
         if self.leads:
             fresh = Stream(closed=self.stream.closed)
             self.stream.__dict__.update(fresh.__dict__)
@@ -281,7 +176,9 @@ class BandLayer(CacheLayerMixin):
             raise LongreachError(f"crop({tokens_to_remove}): give minus the number of tokens to take back")
         count = min(-tokens_to_remove, self.tokens)
         needed = self.tokens - count if self.plan.window is None else min(self.tokens - count, max(0, self.plan.window - 1))
-        if len(self.recent) - count < needed:
+        if self.store is not None:
+            self.store.crop(self, self.tokens - count)
+        elif len(self.recent) - count < needed:
             raise LongreachError(f"a cache that forgets cannot take back {count} tokens, only those of the last forward pass")
         if self.plan.chunk is not None:
             if len(self.queries) - count < min(self.tokens - count, self.plan.chunk - 1):
@@ -310,6 +207,8 @@ class BandLayer(CacheLayerMixin):
         self._change(Change(repeat=repeats))
 
     def _change(self, change: Change) -> None:
+        if self.store is not None:
+            self.store.change(self, change)
         self.recent.apply(change)
         self.queries.apply(change)
         self.summaries = None if self.summaries is None else change(self.summaries)

@@ -8,7 +8,36 @@ from torch import Tensor
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from longreach.core.errors import LongreachError
-from longreach.engine._store import Stream
+from longreach.engine._channels import Change
+
+
+@dataclass(eq=False)
+class Stream:
+    """What all layers of one cache share: where rows begin, which tokens are real, and the index of each token.
+
+    start: left padding of each row. offset: position id of each row's first real token [B, 1]. valid: [B, n], only where there
+    is padding elsewhere than on the left. indices: [B | 1, n], kept only for frequencies that change. read: [B, n, state], what a method
+    that reads the text made of it after each token.
+    """
+
+    start: list[int] = field(default_factory=list)
+    started: list[bool] = field(default_factory=list)
+    offset: Tensor | None = None
+    valid: Tensor | None = None
+    indices: Tensor | None = None
+    read: Tensor | None = None
+    step: object = None
+    closed: bool = False
+
+    def apply(self, change: Change) -> None:
+        """Follow a change of the batch's rows."""
+        rows = change(torch.tensor(self.start)).tolist() if self.start else []
+        flags = change(torch.tensor(self.started)).tolist() if self.started else []
+        self.start, self.started, self.step = rows, flags, None
+        for name in ("offset", "valid", "indices", "read"):
+            tensor = getattr(self, name)
+            if tensor is not None and tensor.shape[0] > 1:  # a single row stands for all of them
+                setattr(self, name, change(tensor))
 
 
 @dataclass(eq=False)

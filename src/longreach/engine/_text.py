@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from longreach.core.errors import LongreachError
-from longreach.engine._store import Stream
+from longreach.engine._stream import Stream
 
 _TOKENIZER = "longreach_tokenizer"
 Read = Callable[[tuple[int, ...] | None, str], tuple[int, ...]]  # (state before a token, its text) -> state after it

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from longreach.attention.base import PROBE, AttentionPolicy, FollowsLength, Scales
+from longreach.attention.base import AttentionPolicy, FollowsLength, Scales
 from longreach.cache.base import CachePolicy
-from longreach.core.bands import FULL, LayerContext, View
+from longreach.core.bands import FULL, PROBE, LayerContext
+from longreach.core.memory import View
 from longreach.engine._text import TextReader
 
 

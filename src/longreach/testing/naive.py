@@ -3,7 +3,7 @@
 It can be differentiated, so gradients are compared with it, too.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from longreach.attention.base import Ages, AttentionPolicy, Biases, Fades, Places, Prefixes, ReadsText, Scales, Vectors
-from longreach.cache.base import CachePolicy
+from longreach.cache.base import CachePolicy, History
 from longreach.core.bands import LayerContext
 from longreach.core.method import Method
 from longreach.engine import rotation
@@ -75,6 +75,10 @@ def _row(
     """
     dtype, start = q.dtype, q.shape[1] - len(texts)
     q, k, v = q.double(), k.double(), v.double()
+    for policy in methods if learned.window is None else ():
+        if isinstance(policy, CachePolicy) and type(policy).sight is not CachePolicy.sight:
+            out = _by_sight(model, learned, context, methods, policy, q[:, start:], k[:, start:], v[:, start:], options)
+            return torch.cat([out.new_zeros(len(q), start, v.shape[-1]), out], 1).to(dtype)
     k, v = k.repeat_interleave(q.shape[0] // k.shape[0], 0), v.repeat_interleave(q.shape[0] // v.shape[0], 0)
     before = torch.arange(q.shape[1])[None] - start
     j = before if indices is None else indices[None]
@@ -127,6 +131,59 @@ def _row(
             share = torch.sigmoid(found[1][0].double().log() - mass)[..., None]
             out = out * (1 - share) + found[0][0].double() / found[1][0].double()[..., None] * share
     return out.to(dtype)
+
+
+def _by_sight(
+    model: PreTrainedModel, learned: rotation.Attention, context: LayerContext, methods: Sequence[Method], policy: CachePolicy,
+    q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any],
+) -> Tensor:  # fmt: skip
+    """Attention output [H, T, D] of a policy that decides by content, query by query; q [H, T, D], k and v [K, T, D] without padding."""
+    scale, tokens, repeats = options.get("scaling", q.shape[-1] ** -0.5), torch.arange(q.shape[1]), len(q) // len(k)
+    vectors = _vectors(model, learned, q, k, v, scale)
+    rotated = _as_model(model, learned) if policy.rounds else vectors.rotated
+    still = rotated(k, torch.zeros_like(tokens))
+    factors = [other.temperature(tokens[None], context).double().view(-1, len(tokens)) for other in methods if isinstance(other, Scales)]
+    rows: list[Tensor] = []
+    outs: list[Tensor] = []
+    for i in range(len(tokens)):
+        attention = torch.stack(rows, 1).detach() if rows else q.new_zeros(len(q), 0, len(tokens))
+        sight = policy.sight(i, History(attention=attention, q=q, k=k, v=v, rotated=rotated))
+        assert sight is not None  # noqa: S101 - the caller chose a policy that states it
+        if sight.keys is not None:
+            logits = (rotated(q[:, i : i + 1], tokens[i : i + 1]) * sight.keys.repeat_interleave(repeats, 0)).sum(-1)
+        else:
+            relative = (i - tokens).repeat(len(q), 1) if sight.relative is None else sight.relative.repeat_interleave(repeats, 0)
+            turned = torch.stack([rotated(q[h, i].expand(len(tokens), -1), relative[h]) for h in range(len(q))])
+            logits = (turned * still.repeat_interleave(repeats, 0)).sum(-1)
+        logits = logits * scale
+        for factor in factors:
+            logits = logits * factor[:, i, None]
+        if (cap := options.get("softcap")) is not None:
+            logits = cap * torch.tanh(logits / cap)
+        visible = torch.zeros(len(k), len(tokens), dtype=torch.bool)
+        for head, seen in enumerate(sight.tokens):
+            visible[head, list(seen)] = True
+        logits = logits.masked_fill(~visible.repeat_interleave(repeats, 0), float("-inf"))
+        if (sinks := options.get("s_aux")) is not None:
+            logits = torch.cat([logits, sinks.double()[:, None]], -1)
+        weights = logits.softmax(-1)[:, : len(tokens)]
+        rows.append(weights)
+        values = v if sight.values is None else sight.values
+        outs.append((weights[..., None] * values.repeat_interleave(repeats, 0)).sum(1))
+    return torch.stack(outs, 1)
+
+
+def _as_model(model: PreTrainedModel, learned: rotation.Attention) -> Callable[[Tensor, Tensor], Tensor]:
+    """Rotates by the tables of the model itself, whose last bits decide how a number is rounded."""
+
+    def rotated(x: Tensor, positions: Tensor) -> Tensor:
+        if learned.rotation is None:
+            return x
+        rotary = rotation.rotary_modules(model)[learned.rotation.rotary][2]
+        tables = rotation.table(rotary, x, positions[None], learned.rotation.layer_type)
+        return learned.rotation(x[None], *(learned.rotation.angles(table) for table in tables))[0]
+
+    return rotated
 
 
 def _pair_logits(

@@ -6,8 +6,9 @@ from typing import Literal
 
 from transformers import PreTrainedModel
 
-from longreach.attention.base import PROBE, AttentionPolicy, goes_by_text
+from longreach.attention.base import AttentionPolicy, goes_by_text
 from longreach.core import registry
+from longreach.core.bands import PROBE
 from longreach.core.errors import InputError, UnsupportedError
 from longreach.core.method import Method
 from longreach.core.spec import parse, unparse

@@ -13,7 +13,7 @@ from longreach.checkpoints.record import read_record
 from longreach.cli.main import run
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.data.stdlib import stdlib_files
-from longreach.engine._store import Stream
+from longreach.engine._stream import Stream
 from longreach.engine._text import Pieces, TextReader, tokenizer_of
 from longreach.engine.apply import apply
 from longreach.evaluation.tasks.loss.loss import token_losses

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from longreach.attention.base import Places, Vectors
-from longreach.core.bands import Band, LayerContext, Selection, View, Within
+from longreach.core.bands import Band, LayerContext, Selection, Within
+from longreach.core.memory import View
 from longreach.core.method import Claim, MethodInfo, at_least
 
 

@@ -11,8 +11,9 @@ from transformers import DynamicCache, PreTrainedModel
 
 from longreach.attention.base import AttentionPolicy
 from longreach.cache.base import CachePolicy
-from longreach.core.bands import Band, LayerContext, View
+from longreach.core.bands import Band, LayerContext
 from longreach.core.errors import LongreachError, UnsupportedError
+from longreach.core.memory import View
 from longreach.core.method import Method
 from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
@@ -28,12 +29,13 @@ from longreach.testing.conformance.base import (
     logits,
     model_for,
     moves,
+    new_model,
     require,
+    rounds,
     same,
-    with_weights,
     written,
 )
-from longreach.testing.models import VOCABULARY, random_ids, tiny_model
+from longreach.testing.models import VOCABULARY, random_ids
 from longreach.testing.naive import naive_logits
 
 # Multi-head, grouped-query, partial rotary (a quarter of each head), sliding layers among full ones, soft-capped logits, learned sinks.
@@ -67,7 +69,7 @@ def check_reference(method: Method) -> int:
     ids, mask = random_ids(2, LENGTH), left_padding((LENGTH - 11, LENGTH))
     real = mask.bool()
     compared = 0
-    for family in SHAPES:
+    for family in [family for family in SHAPES if not (rounds(method) and family == "gpt_oss")]:  # that has no float64
         model = model_for(method, family)
         with torch.no_grad():
             wanted, wanted_padded = naive_logits(model, (method,), ids), naive_logits(model, (method,), ids, real)[real]
@@ -197,7 +199,7 @@ def _lengths(method: Method) -> Iterator[int]:
 
 def check_undo(method: Method) -> int:
     """After the context, also one left by an exception in the middle of a forward pass, everything is as it was."""
-    model, ids = with_weights(tiny_model(max_position_embeddings=WINDOW), method), random_ids(1, 40)
+    model, ids = new_model(method), random_ids(1, 40)
     stock, before = logits(model, ids), snapshot(model)
     with apply(model, method):
         logits(model, ids)
@@ -307,7 +309,7 @@ def check_lost_tokens_stay_lost(method: Method) -> int:
 
 def check_deepcopy(method: Method) -> int:
     """A copy of the model made inside the context works under the method, and shares nothing with the original."""
-    model, ids = with_weights(tiny_model(max_position_embeddings=WINDOW), method), random_ids(2, LENGTH)
+    model, ids = new_model(method), random_ids(2, LENGTH)
     with apply(model, method):
         wanted = logits(model, ids)
         twin = copy.deepcopy(model)

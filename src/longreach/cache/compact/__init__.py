@@ -1,0 +1,1 @@
+"""Caches that keep everything in fewer bytes."""

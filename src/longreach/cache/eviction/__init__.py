@@ -1,0 +1,1 @@
+"""Caches that keep some tokens and drop others, by what they got to be worth."""

@@ -1,0 +1,1 @@
+"""Caches that keep everything out of the way, and bring back what is needed."""

@@ -1,0 +1,124 @@
+"""InfLLM: all of the text in blocks outside the device; every query sees the first block, those that it finds, and a local window.
+
+Paper: InfLLM: Unveiling the Intrinsic Capacity of LLMs for Understanding Extremely Long Sequences with Training-Free Memory, 2024,
+arXiv:2402.04617
+Cost: attention weights are computed once more, to choose what represents a block; blocks are loaded when they are needed.
+Limits: any length, within local_window + block_size trained positions; blocks have no order among themselves, and what is found hangs on
+a few keys a block.
+Differs from the paper: every query finds its blocks by itself, also in prefill, where the paper lets 512 and more share what they find:
+so reading in chunks, at once and token by token agree. The local window ends where a block does, and so is up to a block longer. The
+first block stands for the initial tokens. What represents a block is chosen by the attention that its tokens got (as in the official
+code), for each key-value head and not for each query head.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from longreach.cache.base import CachePolicy, History, Sight, coarse, highest
+from longreach.core.bands import Band, Constant, LayerContext
+from longreach.core.memory import Blocks, View
+from longreach.core.method import Claim, MethodInfo, at_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class InfLLM(CachePolicy):
+    """Args: block_size: tokens a block (paper: 128). num_blocks: that a query finds (paper: 16 to 96). local_window: nearest tokens, seen
+    whole at true distances (paper: 4096 of a window of 8192). num_representatives: keys that stand for a block (paper: 4).
+    """
+
+    info: ClassVar = MethodInfo(
+        title="InfLLM: Unveiling the Intrinsic Capacity of LLMs for Understanding Extremely Long Sequences with Training-Free Memory",
+        paper="arXiv:2402.04617",
+        changes_positions=True,
+        claims=(Claim(text="untuned, passkeys are found in 1,024K tokens (Llama-3, window of 8k)", metric="retrieval", at_least=0.9),),
+    )
+    block_size: int
+    num_blocks: int
+    local_window: int
+    num_representatives: int = 4
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "block_size", "num_blocks", "local_window", "num_representatives")
+
+    @classmethod
+    def suggest(cls, trained_window: int, target: int) -> tuple["InfLLM", ...]:
+        """Half of the window for local tokens, as in the paper, and a quarter of it in blocks of a sixty-fourth."""
+        size = max(1, trained_window // 64)
+        return (cls(block_size=size, num_blocks=16, local_window=max(1, trained_window // 2), num_representatives=min(4, size)),)
+
+    @property
+    def _near(self) -> int:
+        """Blocks of the local window."""
+        return -(-self.local_window // self.block_size)
+
+    @property
+    def _far(self) -> int:
+        """The distance at which blocks stand."""
+        return self._near * self.block_size
+
+    def stores(self, layer: LayerContext) -> tuple[View, ...]:
+        """The blocks, all at one distance, and the local window."""
+        blocks = Blocks(
+            chooser=self, chunk=self.block_size, near=self._near, queries=Constant(self._far), keys=Constant(0), loaded=2 * self.num_blocks
+        )
+        return (blocks, Band())
+
+    def represent(self, keys: Tensor, received: Tensor) -> Tensor:
+        """The mean of the keys that got the most attention."""
+        index = torch.arange(keys.shape[2], device=keys.device).expand(received.shape)
+        best = highest(received, index, min(self.num_representatives, keys.shape[2]))
+        return (keys * best[..., None]).sum(2) / best.sum(2, keepdim=True)
+
+    def select(self, q: Tensor, representatives: Tensor) -> Tensor:
+        """The first block, and those with the largest products with the query, over all heads; of equal ones the later."""
+        b, h, t, d = q.shape
+        k, n = representatives.shape[1:3]
+        summed = q.view(b, k, h // k, t, d).sum(2)
+        scores = torch.einsum("bktd,bknd->btn", summed.float(), representatives.float())
+        scores[..., 0] = float("inf")
+        index = torch.arange(n, device=q.device).expand(scores.shape)
+        best = highest(scores, index, min(self.num_blocks + 1, n))
+        chosen = index[best].view(b, 1, t, -1)
+        return chosen.expand(b, h, t, -1)
+
+    def sight(self, i: int, history: History) -> Sight:
+        """Block by block, for one query."""
+        size, near = self.block_size, self._near
+        blocks = max(0, i // size - near)
+        attention = history.by_kv_head()
+        means = []
+        for block in range(blocks):
+            inside, seen = range(block * size, (block + 1) * size), (block + 1 + near) * size
+            rows = []
+            for head, k in enumerate(history.rotated(history.k, torch.zeros(history.k.shape[1], dtype=torch.long))):
+                got = [float(attention[head, :seen, token].sum()) for token in inside]
+                ranked = sorted(zip(coarse(torch.tensor(got)).tolist(), inside, strict=True), reverse=True)
+                rows.append(torch.stack([k[token] for _, token in ranked[: self.num_representatives]]).mean(0))
+            means.append(torch.stack(rows))
+        q = history.rotated(history.q[:, i : i + 1], torch.tensor([self._far]))[:, 0]
+        heads = len(q) // len(history.k)
+        worth = [float((q * mean.repeat_interleave(heads, 0)).sum().detach()) for mean in means]
+        ranked = sorted(zip(coarse(torch.tensor(worth[1:])).tolist(), range(1, blocks), strict=True), reverse=True)
+        found = sorted({0, *(block for _, block in ranked[: self.num_blocks])}) if blocks else []
+        far = [token for block in found for token in range(block * size, (block + 1) * size)]
+        relative = i - torch.arange(history.k.shape[1])
+        relative[far] = self._far
+        return Sight(tokens=[[*far, *range(blocks * size, i + 1)]] * len(history.k), relative=relative.repeat(len(history.k), 1))
+
+
+METHOD = InfLLM
+EXAMPLES = (
+    InfLLM(block_size=4, num_blocks=2, local_window=8, num_representatives=2),
+    InfLLM(block_size=5, num_blocks=1, local_window=3),
+    InfLLM(block_size=1, num_blocks=6, local_window=5, num_representatives=1),
+)
+NEUTRAL = (InfLLM(block_size=8, num_blocks=2, local_window=64),)
+BAD = (
+    {"block_size": 0, "num_blocks": 1, "local_window": 8},
+    {"block_size": 4, "num_blocks": 0, "local_window": 8},
+    {"block_size": 4, "num_blocks": 1, "local_window": 0},
+    {"block_size": 4, "num_blocks": 1, "local_window": 8, "num_representatives": 0},
+)

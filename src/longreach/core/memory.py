@@ -1,0 +1,186 @@
+"""Memory beside the tokens read last: stores that take tokens over when the text is cut.
+
+A layer's memory is an ordered list of parts: bands over what is kept whole (core/bands.py), and at most one of the stores below, which
+takes tokens out of it. Between two cuts a store does not change, so every query between them sees the same of it; where the cuts lie
+depends on the row's own tokens alone, so that reading in chunks and at once cannot differ. All parts share one softmax.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from longreach.core.bands import TRUE, Band, LayerContext, PositionMap, Selection
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Signal = Literal["keys", "values", "received", "observed"]
+
+
+class Cut(Protocol):
+    """Where a text is cut. Implementations are hashable."""
+
+    def before(self, begin: int, end: int) -> list[int]:
+        """The indices of tokens, of those from `begin` up to and without `end`, that a cut comes right before, ascending."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """A cut whenever so many tokens more of the row have been read."""
+
+    tokens: int
+
+    def before(self, begin: int, end: int) -> list[int]:
+        """Multiples of `tokens`, 0 left out."""
+        return list(range(max(1, -(-begin // self.tokens)) * self.tokens, end, self.tokens))
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """A cut whenever `slack` tokens more than the budget are held (1: with every token, once the budget is spent)."""
+
+    budget: int
+    slack: int = 1
+
+    def before(self, begin: int, end: int) -> list[int]:
+        """budget + slack, budget + 2 slack, ..."""
+        first = self.budget + self.slack
+        start = max(first, first + -(-(begin - first) // self.slack) * self.slack)
+        return list(range(start, end, self.slack))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signals:
+    """What a policy may look at when it decides about n tokens, oldest first, in B rows laid out alike. Only what it asked for is there.
+
+    Args: seen: tokens of a row so far. index: of each token in its row, [B, K, n]; -1 where a head holds fewer than others. keys,
+    values: [B, K, n, D], keys unrotated. received: [B, K, n] float32, the attention that each token got from all queries since it came,
+    itself included, summed over the query heads that share its key-value head; exact, by the log-sum-exp of the whole softmax.
+    observed: the same from the last queries only.
+    """
+
+    seen: int
+    index: "Tensor"
+    keys: "Tensor | None" = None
+    values: "Tensor | None" = None
+    received: "Tensor | None" = None
+    observed: "Tensor | None" = None
+
+
+class Keeper(Protocol):
+    """Decides which tokens stay."""
+
+    def keep(self, signals: Signals, layer: LayerContext) -> "Tensor":
+        """Which tokens stay, [B, K, n] bool; how many may differ from head to head."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """Tokens that a policy keeps, of each key-value head its own; what it does not keep is gone.
+
+    keeper: decides, at every cut, about all tokens held. signals: what it looks at. observe: queries whose attention `observed` adds up.
+    packed: keys stand at places inside the cache, the last one right before the cut, instead of at their own positions.
+    """
+
+    keeper: Keeper
+    cut: Cut
+    signals: tuple[Signal, ...] = ()
+    observe: int = 0
+    packed: bool = False
+
+    @property
+    def maps(self) -> tuple[PositionMap, ...]:
+        """The position maps that it needs keys under."""
+        return (TRUE,)
+
+
+class Codec(Protocol):
+    """Writes the keys or values of a chunk in fewer bytes. Implementations are hashable."""
+
+    def encode(self, x: "Tensor", side: Literal["keys", "values"]) -> "dict[str, Tensor]":
+        """The code of x [B, K, C, D] (keys rotated)."""
+        ...
+
+    def decode(self, code: "dict[str, Tensor]", side: Literal["keys", "values"]) -> "Tensor":
+        """What is left of x, [B, K, C, D]; of several codes joined along the dimension of chunks, [B, K, n, C, D]."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Coded:
+    """Chunks of tokens in fewer and fewer bits as they grow older; decoded when they are attended to.
+
+    chunk: tokens that are coded together. exact: chunks before the query's own that stay as they are. steps: (chunks, codec), nearest
+    first; those of a step that is full are decoded and written by the codec of the next. The last step has no end (None).
+    """
+
+    chunk: int
+    exact: int
+    steps: tuple[tuple[int | None, Codec], ...]
+
+    @property
+    def cut(self) -> Every:
+        """At every chunk."""
+        return Every(self.chunk)
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """None."""
+        return ()
+
+    @property
+    def maps(self) -> tuple[PositionMap, ...]:
+        """The position maps that it needs keys under."""
+        return (TRUE,)
+
+
+class BlockChooser(Protocol):
+    """Finds the blocks that a query needs. Implementations are hashable."""
+
+    def represent(self, keys: "Tensor", received: "Tensor") -> "Tensor":
+        """What is kept at hand of a block to find it by, [B, K, E].
+
+        keys [B, K, C, D], turned by the map of the store; received [B, K, C]: the attention that each token got while it was near.
+        """
+        ...
+
+    def select(self, q: "Tensor", representatives: "Tensor") -> "Tensor":
+        """The blocks [B, H, T, P] that each query of each head sees, -1 for none; q [B, H, T, D], turned; representatives [B, K, n, E]."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Blocks:
+    """All of the text in blocks, found by what represents them, and loaded when a query needs them.
+
+    chunk: tokens a block. near: blocks before the query's own that it sees whole, at true distances. queries, keys: how both are turned
+    where a query sees a block. host: blocks lie in the host's memory. loaded: blocks of a layer that stay on the device, those used last.
+    """
+
+    chooser: BlockChooser
+    chunk: int
+    near: int
+    queries: PositionMap
+    keys: PositionMap
+    host: bool = True
+    loaded: int = 32
+
+    @property
+    def cut(self) -> Every:
+        """At every block."""
+        return Every(self.chunk)
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """What representatives are chosen by."""
+        return ("received",)
+
+    @property
+    def maps(self) -> tuple[PositionMap, ...]:
+        """The position maps that it needs keys under."""
+        return (TRUE, self.keys)
+
+
+Store = Kept | Coded | Blocks
+View = Band | Selection | Store

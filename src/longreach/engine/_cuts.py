@@ -1,0 +1,238 @@
+"""The stores that take tokens out of the window when the text is cut: what is common to all of them.
+
+Rows that begin at the same slot share one state; others have one each. A state never changes: a cut makes a new one, so that the tokens of
+the last forward pass can be taken back by going back to the state that stood before them.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from longreach.core.bands import TRUE, LayerContext
+from longreach.core.errors import LongreachError
+from longreach.core.memory import Kept, Store
+from longreach.engine._channels import Change, Channels
+from longreach.engine._stream import Step
+
+if TYPE_CHECKING:
+    from longreach.engine._store import BandLayer
+
+RECEIVED = "received"  # the channel of the attention that tokens in the window got so far, [B, K, n, 1] float32
+ROLLBACK = 32  # tokens of the last forward pass that can be taken back
+_ROWS = 256  # queries whose weights are computed again at once
+ALL = -1  # the key of the one state that all rows share
+
+Part = tuple[slice, Tensor, Tensor]  # rows of the queries, their output [B, H, n, D] and log-sum-exp [B, H, n]
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """What a store holds at one time. upto: the slot up to which, exclusive, it took the tokens over."""
+
+    upto: int
+
+
+S = TypeVar("S", bound=State)
+V = TypeVar("V", bound=Store)
+
+
+@dataclass(kw_only=True)
+class Run(Generic[S]):
+    """Queries between two cuts, whose attention may be asked for again.
+
+    state: that they saw; None once it may no longer come back. begin: slot of the first. q: rotated [B, H, n, D]. lse: of their softmax,
+    [B, H, n]. settled: what they gave is in the accounts.
+    """
+
+    state: S | None
+    begin: int
+    q: Tensor
+    lse: Tensor
+    settled: bool = False
+
+    @property
+    def end(self) -> int:
+        """The slot after the last."""
+        return self.begin + self.q.shape[2]
+
+    def between(self, begin: int, end: int) -> "Run[S]":
+        """Those with slots from `begin` up to and without `end`."""
+        part = slice(max(0, begin - self.begin), end - self.begin)
+        return replace(self, begin=max(begin, self.begin), q=self.q[:, :, part], lse=self.lse[:, :, part])
+
+
+@dataclass(kw_only=True)
+class Row(Generic[S]):
+    """What is known of rows that are laid out alike: their state, and the runs of the last queries, oldest first."""
+
+    state: S
+    runs: list[Run[S]] = field(default_factory=list)
+    back: int = 0  # the slot that can be gone back to at most
+
+
+class CutStore(ABC, Generic[V, S]):
+    """A store of one layer. Args: view: what the policy declared. scale, softcap: of the layer's softmax."""
+
+    def __init__(self, view: V, context: LayerContext, scale: float = 1.0, softcap: float | None = None) -> None:
+        self.view, self.context, self.scale, self.softcap = view, context, scale, softcap
+        self.rows: dict[int, Row[S]] = {}
+
+    @abstractmethod
+    def empty(self, like: dict[object, Tensor], start: int) -> S:
+        """The state before anything was taken over; like: the channels of the window. start: slot of the first token."""
+
+    @abstractmethod
+    def taken(self, row: Row[S], window: Channels, oldest: int, slot: int, start: int) -> S:
+        """The state after a cut right before `slot`; window: the channels, whose first token has the slot `oldest`."""
+
+    @abstractmethod
+    def pieces(self, state: S, q: Tensor, turned: Any) -> Iterator[Part]:
+        """Output and log-sum-exp of the queries of a run over what the store holds.
+
+        q: [B, H, n, D] under TRUE. turned: (map, rows) -> these rows of them under another map.
+        """
+
+    @abstractmethod
+    def changed(self, state: S, change: Change) -> S:
+        """The state for other rows of the batch."""
+
+    def credited(self, state: S, run: Run[S]) -> S:
+        """The state with the attention that its tokens got from a run."""
+        return state
+
+    # --- called by the engine
+
+    def row(self, layer: "BandLayer", step: Step) -> Row[S]:
+        """What is known of the rows that `layer` stands for."""
+        start = step.start_min
+        if layer.index not in self.rows:
+            if ALL in self.rows:
+                self._split(layer.batch)
+            else:
+                self.rows[layer.index] = Row(state=self.empty(layer.recent.data, start), back=step.first)
+        row = self.rows[layer.index]
+        if row.state.upto < start:  # the row begins later than was known
+            row.state = self.empty(layer.recent.data, start)
+        return row
+
+    def cut(self, layer: "BandLayer", step: Step, slot: int) -> None:
+        """Take over what is due where the text is cut right before `slot`."""
+        row = self.row(layer, step)
+        if slot > row.state.upto:
+            row.state = self.taken(row, layer.recent, layer.oldest, slot, step.start_min)
+
+    def observe(self, layer: "BandLayer", step: Step, q: Tensor, lse: Tensor, slot: int) -> None:
+        """Note the queries of a run: q rotated [B, H, n, D], lse [B, H, n] of the whole softmax; the first has the slot `slot`."""
+        row, early = self.row(layer, step), step.end - max(ROLLBACK, self.observed)
+        asked = bool(self.view.signals)
+        run = Run(state=row.state, begin=slot, q=q.detach() if asked else q.new_empty(*q.shape[:3], 0), lse=lse.detach())
+        if slot < step.start_min:  # padding
+            run = run.between(step.start_min, run.end)
+        if run.begin < early:  # these cannot be taken back: what they gave is settled at once
+            first = run.between(run.begin, early)
+            if asked:
+                self._settle(row, first, layer.recent, layer.oldest, mine=True)
+            row.back = max(row.back, first.end)
+            row.runs.append(replace(first, state=None, settled=True))
+            run = replace(run.between(early, run.end), state=row.state)
+        row.runs.append(run)
+        asked_again = slot + q.shape[2] - self.observed
+        row.runs = [each for each in row.runs if each.q.shape[2] and (each.state is not None or each.end > asked_again)]
+
+    def begin_pass(self, layer: "BandLayer", tokens: int) -> int:
+        """Settle the last pass, which can no longer be taken back; `tokens` were read up to now.
+
+        Returns: the slot before which the window is no longer needed.
+        """
+        for index, row in self.rows.items():
+            window = (layer if index == ALL else layer.row(index)).recent
+            state = row.state
+            for run in row.runs if self.view.signals else ():
+                if not run.settled:
+                    self._settle(row, run, window, tokens - len(window), mine=run.state is state)
+            first = tokens - self.observed
+            row.runs = [replace(run.between(first, run.end), state=None, settled=True) for run in row.runs if run.end > first]
+            row.back = tokens
+        return min((row.state.upto for row in self.rows.values()), default=0)
+
+    @property
+    def observed(self) -> int:
+        """The last queries whose attention is asked for at a cut."""
+        return self.view.observe if isinstance(self.view, Kept) else 0
+
+    def crop(self, layer: "BandLayer", tokens: int) -> None:
+        """Go back to the first `tokens` tokens.
+
+        Raises: LongreachError where that is not known any more.
+        """
+        if any(tokens < row.back for row in self.rows.values()):
+            lost = layer.tokens - tokens
+            raise LongreachError(f"a cache that forgets cannot take back {lost} tokens, only the last {ROLLBACK} of the last forward pass")
+        for row in self.rows.values():
+            kept = [run.between(run.begin, tokens) for run in row.runs if run.begin < tokens]
+            dropped = next((run for run in row.runs if run.begin >= tokens and run.state is not None), None)
+            before = kept[-1].state if kept and kept[-1].state is not None else dropped.state if dropped is not None else None
+            row.runs, row.state = kept, row.state if before is None else before
+
+    def change(self, layer: "BandLayer", change: Change) -> None:
+        """Follow a change of the batch's rows."""
+        self.begin_pass(layer, layer.tokens)
+        if ALL in self.rows:
+            self.rows[ALL].state = self.changed(self.rows[ALL].state, change)
+            self.rows[ALL].runs = [replace(run, q=change(run.q), lse=change(run.lse)) for run in self.rows[ALL].runs]
+            return
+        sources = change(torch.arange(layer.batch)).tolist() if self.rows else []
+        self.rows = {new: replace(self.rows[old], runs=list(self.rows[old].runs)) for new, old in enumerate(sources)}
+
+    # --- accounts
+
+    def _settle(self, row: Row[S], run: Run[S], window: Channels, oldest: int, mine: bool) -> None:
+        """Credit the tokens of the window, and of the state where the run saw it (mine), with the attention that the run gave them."""
+        if mine:
+            row.state = self.credited(row.state, run)
+        part = slice(row.state.upto - oldest, run.end - oldest)
+        if RECEIVED in window.data and part.stop > part.start:
+            window.view(RECEIVED)[:, :, part, 0] += self.given(run, window.view(TRUE)[:, :, part], row.state.upto)
+        run.settled = True
+
+    def received(self, row: Row[S], window: Channels, oldest: int, slot: int) -> tuple[S, Tensor]:
+        """The state and [B, K, n] of the window's tokens up to `slot`, with all that was given so far, settled or not."""
+        part = slice(row.state.upto - oldest, slot - oldest)
+        state, total = row.state, window.view(RECEIVED)[:, :, part, 0].clone()
+        keys = window.view(TRUE)[:, :, part]
+        for run in row.runs:
+            if not run.settled:
+                state = self.credited(state, run) if run.state is row.state else state
+                total += self.given(run, keys, row.state.upto)
+        return state, total
+
+    def given(self, run: Run[S], keys: Tensor, first: int | None) -> Tensor:
+        """The attention [B, K, n] float32 that a run gave to keys [B, K, n, D], summed over the query heads of each key-value head.
+
+        first: slot of the first key, of consecutive ones that come no earlier than they are seen; None: all queries see all of them.
+        """
+        groups, total = keys.shape[1], keys.new_zeros(keys.shape[:3], dtype=torch.float32)
+        keys = keys.detach()
+        for a in range(0, run.q.shape[2], _ROWS):
+            q, lse = run.q[:, :, a : a + _ROWS], run.lse[:, :, a : a + _ROWS]
+            b, h, n, d = q.shape
+            logits = (q.reshape(b, groups, h // groups * n, d) @ keys.mT).float() * self.scale
+            if self.softcap is not None:
+                logits = self.softcap * torch.tanh(logits / self.softcap)
+            weights = torch.exp(logits - lse.reshape(b, groups, -1, 1)).view(b, groups, -1, n, keys.shape[2])
+            if first is not None:
+                slots = torch.arange(run.begin + a, run.begin + a + n, device=q.device)[:, None]
+                weights = weights * (torch.arange(first, first + keys.shape[2], device=q.device) <= slots)
+            total += weights.sum((2, 3))
+        return total
+
+    def _split(self, batch: int) -> None:
+        shared = self.rows.pop(ALL)
+        for index in range(batch):
+            pick = Change(pick=torch.tensor([index]))
+            runs = [replace(run, q=pick(run.q), lse=pick(run.lse), state=None) for run in shared.runs]
+            self.rows[index] = Row(state=self.changed(shared.state, pick), runs=runs, back=shared.back)

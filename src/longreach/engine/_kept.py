@@ -1,0 +1,119 @@
+"""Tokens that a policy keeps, of each key-value head its own, in buffers as small as what is kept."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from longreach.core.bands import TRUE
+from longreach.core.memory import Kept, Signals
+from longreach.engine._channels import Change, Channels
+from longreach.engine._cuts import RECEIVED, CutStore, Part, Row, Run, State
+from longreach.engine._fused import attend
+
+RAW = "raw"
+Repack = Callable[[Tensor, Tensor, int], Tensor]  # (unrotated keys [B, K, m, D], positions [B, K, m], tokens seen) -> rotated
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeptState(State):
+    """channels: [B, K, m, D] each, keys under TRUE (or packed), "v", and what else is asked for. index: [B, K, m], -1: none.
+
+    full: no head holds fewer than the others.
+    """
+
+    channels: dict[object, Tensor]
+    index: Tensor
+    full: bool = True
+
+
+class KeptStore(CutStore[Kept, KeptState]):
+    """Args: repack: rotates keys to places in the cache, for `packed` ones."""
+
+    def __init__(self, *args: Any, repack: Repack | None = None) -> None:
+        super().__init__(*args)
+        self.repack = repack
+
+    def empty(self, like: dict[object, Tensor], start: int) -> KeptState:
+        """Nothing."""
+        channels = {name: tensor[:, :, :0] for name, tensor in like.items()}
+        some = next(iter(channels.values()))
+        return KeptState(upto=start, channels=channels, index=torch.zeros(some.shape[:3], dtype=torch.long, device=some.device))
+
+    def taken(self, row: Row[KeptState], window: Channels, oldest: int, slot: int, start: int) -> KeptState:
+        """What the policy keeps of what was kept and of the window's tokens before `slot`."""
+        state, part = row.state, slice(row.state.upto - oldest, slot - oldest)
+        fresh = {name: window.view(name)[:, :, part] for name in state.channels}
+        if RECEIVED in fresh:
+            state, total = self.received(row, window, oldest, slot)
+            fresh[RECEIVED] = total[..., None]
+        both = {name: torch.cat([state.channels[name], new], 2) for name, new in fresh.items()}
+        new = torch.arange(state.upto - start, slot - start, device=state.index.device)
+        index = torch.cat([state.index, new.expand(*state.index.shape[:2], -1)], 2)
+        there = index >= 0
+        with torch.no_grad():
+            mask = self.view.keeper.keep(self._signals(row, both, index, slot - start, slot), self.context) & there
+        if bool(mask.all()):
+            return replace(state, upto=slot, channels=self._placed(both, index, slot - start), index=index)
+        counts = mask.sum(2)
+        most = int(counts.max())
+        order = mask.logical_not().to(torch.uint8).sort(dim=2, stable=True).indices[:, :, :most]  # oldest first
+        kept = {name: tensor.gather(2, order[..., None].expand(*order.shape, tensor.shape[3])) for name, tensor in both.items()}
+        index = index.gather(2, order)
+        full = bool((counts == most).all())
+        if not full:
+            index = index.masked_fill(torch.arange(most, device=index.device) >= counts[..., None], -1)
+        return KeptState(upto=slot, channels=self._placed(kept, index, slot - start), index=index, full=full)
+
+    def _signals(self, row: Row[KeptState], channels: dict[object, Tensor], index: Tensor, seen: int, slot: int) -> Signals:
+        asked = self.view.signals
+        observed = None
+        if "observed" in asked:
+            observed = channels["v"].new_zeros(index.shape, dtype=torch.float32)
+            for run in row.runs:
+                if run.end > slot - self.view.observe:
+                    last = run.between(slot - self.view.observe, slot)
+                    # A query sees no key that comes after it; those that are gone by now got what they got.
+                    first = index + (slot - seen)
+                    for at in range(last.q.shape[2]):
+                        one = last.between(last.begin + at, last.begin + at + 1)
+                        observed += self.given(one, channels[TRUE], None) * (first <= one.begin)
+        return Signals(
+            seen=seen,
+            index=index,
+            keys=channels[RAW] if "keys" in asked else None,
+            values=channels["v"] if "values" in asked else None,
+            received=channels[RECEIVED][..., 0] if RECEIVED in asked else None,
+            observed=observed,
+        )
+
+    def _placed(self, channels: dict[object, Tensor], index: Tensor, seen: int) -> dict[object, Tensor]:
+        if self.repack is None:
+            return channels
+        counts = (index >= 0).sum(2, keepdim=True)
+        places = torch.arange(index.shape[2], device=index.device) + seen - counts
+        return {**channels, TRUE: self.repack(channels[RAW], places.clamp(min=0), seen).to(channels["v"].dtype)}
+
+    def pieces(self, state: KeptState, q: Tensor, turned: Any) -> Iterator[Part]:
+        """All that is kept."""
+        keys, values = state.channels[TRUE], state.channels["v"]
+        if not keys.shape[2]:
+            return
+        mask = None
+        if not state.full:
+            there = (state.index >= 0).repeat_interleave(q.shape[1] // keys.shape[1], 1)
+            mask = there[:, :, None].expand(-1, -1, q.shape[2], -1)
+        yield (slice(0, q.shape[2]), *attend(q, keys, values, scale=self.scale, mask=mask, softcap=self.softcap))
+
+    def credited(self, state: KeptState, run: Run[KeptState]) -> KeptState:
+        """With the attention that a run gave what is kept."""
+        if RECEIVED not in state.channels or not state.index.shape[2]:
+            return state
+        given = self.given(run, state.channels[TRUE], None)
+        return replace(state, channels={**state.channels, RECEIVED: state.channels[RECEIVED] + given[..., None]})
+
+    def changed(self, state: KeptState, change: Change) -> KeptState:
+        """Every tensor changed."""
+        return replace(state, channels={name: change(tensor) for name, tensor in state.channels.items()}, index=change(state.index))
