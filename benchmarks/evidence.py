@@ -24,12 +24,11 @@ from longreach.core.errors import InputError, LongreachError, SpecError
 from longreach.core.fitting import FittedFile
 from longreach.core.spec import make, parse
 from longreach.data.stdlib import stdlib_files
-from longreach.decoding.reading import CHUNK
+from longreach.decoding.reading import CHUNK, token_losses
 from longreach.engine.cache_argument import cache_argument, cache_of
 from longreach.evaluation.evidence import Finding, Subject, claim_row, counted, found_share, write
 from longreach.evaluation.intervals import Interval, mean_interval, paired_share_interval, ratio_interval
 from longreach.evaluation.measure import fingerprint
-from longreach.evaluation.tasks.loss.loss import token_losses
 from longreach.evaluation.text import Encoder, cut_windows
 from longreach.stretching.candidates import Candidate, applicable
 

@@ -15,7 +15,7 @@ from nano import read_books
 
 import longreach
 from longreach.core import registry
-from longreach.data.documents import Texts
+from longreach.data.sources import Texts
 from longreach.engine.window import window_of
 from longreach.evaluation.evidence import Finding, claim_row, counted, describe, write
 from longreach.evaluation.intervals import mean_interval

@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from longreach.core.errors import InputError
-from longreach.data.documents import Documents, encode, plain_words, prefix, read_folder, tokenized
+from longreach.data.documents import Documents, encode, plain_words, prefix, tokenized
 from longreach.data.interleave import interleaved
 from longreach.data.questions import QuestionGenerator
+from longreach.data.sources import read_folder
 from tests.evaluation.samples import real_text, tokenizer
 
 

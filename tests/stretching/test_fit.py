@@ -8,9 +8,9 @@ from longreach.core.errors import InputError, SpecError, UnsupportedError
 from longreach.core.fitting import FittedFile
 from longreach.core.progress import Progress
 from longreach.core.spec import make, parse_settings
+from longreach.decoding.reading import token_losses
 from longreach.engine.apply import apply
 from longreach.evaluation.rows import Rows
-from longreach.evaluation.tasks.loss.loss import token_losses
 from longreach.evaluation.text import Encoder
 from longreach.positions.fitted.longrope import Longrope
 from longreach.stretching import fit as fitting

@@ -1,6 +1,6 @@
 """What the tests of tuning share: a tiny model with a window of 64 tokens, texts, and a run of a few steps."""
 
-from longreach.data.documents import Texts
+from longreach.data.sources import Texts
 from longreach.testing.models import tiny_model
 from longreach.training.plan import TuneConfig
 from longreach.training.tune import tune

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.core.bands import Band, LayerContext
+from longreach.core.bands import PROBE, Band, LayerContext
 from longreach.core.memory import Cut, Kept, Over, Signal, Signals, View
 from longreach.core.method import Method
 
@@ -108,6 +108,12 @@ class Eviction(CachePolicy):
         """What is kept, and all that came since."""
         kept = Kept(keeper=self, cut=self.cut(layer), signals=self.signals, observe=self.observe, packed=self.packed)
         return (kept, Band())
+
+    def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+        """The farthest that a key can stand: where it is, or packed as many places away as are held."""
+        held = self.tokens(PROBE)
+        slack = self.cut(PROBE).before(0, 2 * held + 1)
+        return (i - j).clamp(max=(slack[0] if slack else held) - 1) if self.packed else i - j, j <= i
 
     def evicted(self, i: int, history: History, layer: LayerContext, worth: Callable[[int, list[int], int], list[float]]) -> Sight:
         """The definition, token by token. worth: (tokens seen, tokens held by a head, head) -> what each is worth."""

@@ -1,6 +1,6 @@
 """Refuses, before hours of work, places that cannot be written to after them."""
 
-import os
+import tempfile
 from pathlib import Path
 
 from longreach.core.errors import InputError
@@ -9,5 +9,8 @@ from longreach.core.errors import InputError
 def check_writable(folder: Path, option: str) -> None:
     """Raise InputError where `folder` could not be made or filled; `option` is named."""
     nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if place.exists())
-    if not (nearest.is_dir() and os.access(nearest, os.W_OK)):
-        raise InputError(f"{option} {folder} cannot be written to; choose another folder")
+    try:
+        with tempfile.TemporaryDirectory(prefix=".longreach-", dir=nearest):  # only trying tells: not all that says it can be can
+            return
+    except OSError as error:
+        raise InputError(f"{option} {folder} cannot be written to ({error.strerror}); choose another folder") from None

@@ -40,6 +40,8 @@ class BarProgress(Progress):
             self._bars = _bars(self._stream)
             self._bars.add_task(label, total=total)
             self._bars.start()
+        else:
+            print(f"{label} ...", file=self._stream, flush=True)
 
     def advance(self, tokens: int) -> None:
         """So many tokens more are done."""

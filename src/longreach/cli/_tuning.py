@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from longreach.checkpoints.checkpoint import Checkpoint
     from longreach.core.method import Method
     from longreach.core.progress import Progress
-    from longreach.data.documents import Texts
+    from longreach.data.sources import Texts
     from longreach.stretching.stretch import Trained
     from longreach.training.plan import TuneConfig
     from longreach.training.tune import Tuned
+
+_FEW = 50  # steps
 
 
 @dataclass
@@ -82,6 +84,7 @@ def result(tuned: "Tuned", config: "TuneConfig", texts: "Texts", folder: Path) -
         "mixture": dict(config.mixture),
         "short_loss": {**asdict(gate), "rise": gate.rise},
         "extended": gate.passed,
+        "data": texts.told,
         "skipped_files": list(texts.skipped),
         "loss": str(folder / "loss.jsonl"),
         "loss_curve": str(folder / "loss.png"),
@@ -90,9 +93,7 @@ def result(tuned: "Tuned", config: "TuneConfig", texts: "Texts", folder: Path) -
 
 def words(result: dict[str, Any]) -> list[str]:
     """The sentences that say it to people."""
-    loss, skipped, sentences = result["short_loss"], result["skipped_files"], []
-    if skipped:
-        sentences.append(f"Not read: {len(skipped)} files that are no UTF-8 text, or empty (the first: {skipped[0]}).")
+    loss, sentences = result["short_loss"], [result["data"]]
     going_on = f", going on from step {result['resumed_at']}" if result["resumed_at"] else ""
     sentences.append(
         f"Trained {result['trained_parameters']:,} parameters on {result['tokens']:,} tokens under {result['method']}, "
@@ -101,9 +102,9 @@ def words(result: dict[str, Any]) -> list[str]:
     change = f"{loss['before']:.3f} nats a token before, {loss['after']:.3f} after ({loss['rise']:+.2%}; bar +1 %)"
     sentences.append(f"Loss inside the trained window: {change}.")
     if not result["extended"]:
-        sentences.append(
-            "The model lost too much at short lengths to be called extended; use a smaller --lr, or more of short in tune's --mix."
-        )
+        few = "more --steps (so few end before the rate has fallen), " if result["steps"] < _FEW else ""
+        way = f"{few}a smaller --lr, or more of short in tune's --mix"
+        sentences.append(f"The model lost too much at short lengths to be called extended; try {way}.")
     return sentences
 
 

@@ -138,7 +138,7 @@ def _data(
     from longreach.doctor.readers import gguf_keys, transformers_4, vllm_window
 
     old = transformers_4(patient) if patient.pairs else None
-    measured = None if usable is None or isinstance(usable, str) else {**asdict(usable), "rise": usable.rise and usable.rise._asdict()}
+    measured = None if usable is None or isinstance(usable, str) else usable.as_json()
     return {
         "model": patient.name,
         "transformers": transformers.__version__,
@@ -186,7 +186,7 @@ def _show(patient: "Patient", plan: "Plan", usable: "UsableLength | str | None",
     console.print(f"{patient.name}: {family}, positions: {patient.used.kind}, {window}", soft_wrap=True, style="bold", markup=False)
     if patient.pairs:
         _print(console, _ropes(patient))
-    for line in memory_lines(plan):
+    for line in memory_lines(plan, patient.window):
         console.print(line, soft_wrap=True, markup=False)
     if usable is not None:
         console.print(usable if isinstance(usable, str) else sentence(usable), soft_wrap=True, markup=False)
@@ -239,7 +239,7 @@ def _cell(value: Any) -> str:
     return "" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
-def memory_lines(plan: "Plan") -> list[str]:
+def memory_lines(plan: "Plan", window: int | None = None) -> list[str]:
     """The memory plan in words."""
     from longreach.checkpoints._safety import amount
 
@@ -258,7 +258,8 @@ def memory_lines(plan: "Plan") -> list[str]:
         lines.append("How much fits is not known: the free memory or the weights are not.")
     else:
         where = f"{amount(plan.free)} free on {plan.device}, batch size {plan.batch_size}, {plan.dtype}"
-        lines.append(f"Longest context that fits: {plan.fits} tokens ({where})." if plan.fits else f"It does not fit ({where}).")
+        beside = "" if window is None else f"; its window is {window}"
+        lines.append(f"Fits into memory: {plan.fits} tokens ({where}){beside}." if plan.fits else f"It does not fit into memory ({where}).")
     return lines
 
 

@@ -15,6 +15,8 @@ from longreach.core.lengths import parse_length
 from longreach.core.spec import check_spec
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from transformers import PreTrainedModel
 
     from longreach.core.method import Method
@@ -76,6 +78,7 @@ def generate(
     if most is None and not bounded:
         most = _NEW_TOKENS
     _check_length(loaded.model, model, ids.shape[1], most, quiet=bool(stack) or bounded)
+    _check_reach(loaded.model, active, ids.shape[1], most)
     with longreach.apply(loaded.model, stack):
         with BarProgress() as progress:
             size = CHUNK if chunk_size is None else chunk_size
@@ -89,13 +92,12 @@ def _is_auto(method: str) -> bool:
 
 
 def _stack(method: str | None, model: "PreTrainedModel", read: int, most: int | None) -> "tuple[Method, ...]":
-    """The methods to write under; `factor=auto` reaches the end of what is read and written."""
+    """The methods to write under; `factor=auto`, and a method without settings, reach the end of what is read and written."""
     from longreach.core.spec import stack_of
-    from longreach.engine.window import trained_window
+    from longreach.engine.window import stated_window
 
-    if method is None or not _is_auto(method):
-        return stack_of(method)
-    return stack_of(method, trained_window=trained_window(model.config), target=read + (_NEW_TOKENS if most is None else most))
+    window = stated_window(model.config)
+    return stack_of(method, trained_window=window, target=None if window is None else read + (_NEW_TOKENS if most is None else most))
 
 
 def _read_prompt(source: str | None, prompt: str | None, file: Path | None) -> str:
@@ -135,6 +137,26 @@ def _check_length(model: "PreTrainedModel", name: str, read: int, written: int |
         typer.echo(
             f"warning: {read} tokens read and up to {written} written go beyond the {window} that {name} is made for, where its text "
             f"falls apart; `longreach {way}` extends it",
+            err=True,
+        )
+
+
+def _check_reach(model: "PreTrainedModel", stack: "Sequence[Method]", read: int, written: int | None) -> None:
+    """Warn where prompt and answer go beyond what the methods reach."""
+    import warnings
+
+    from longreach.engine.reach import reach_of
+    from longreach.engine.window import stated_window
+
+    warnings.filterwarnings("ignore", message=".* tokens are read under")  # said here, of the whole text, and once
+    window = stated_window(model.config)
+    if not stack or window is None or model.config.is_encoder_decoder:
+        return
+    reach = reach_of(stack, window)
+    if reach is not None and (written is None or read + written > reach):
+        spec, more = "+".join(method.spec for method in stack), "as many as you let it" if written is None else f"up to {written}"
+        typer.echo(
+            f"warning: {read} tokens read and {more} written go beyond the {reach} that {spec} reaches, where the text falls apart",
             err=True,
         )
 

@@ -60,7 +60,7 @@ def heads(
     method: Annotated[str, typer.Option(metavar="SPEC", help="Under a positions method, as yarn:factor=8; factor=auto reaches --to.")] = "",
     tasks: Annotated[str, typer.Option(metavar="SPEC", help="What the ablated model is measured by, joined by +.")] = "loss+needle",
     windows: Annotated[int, typer.Option(help="Windows of text.")] = 8,
-    samples: Annotated[int | None, typer.Option(help="Prompts of each depth. [default: 4]")] = None,
+    samples: Annotated[int | None, typer.Option(help="Prompts of each depth. [default: 7]")] = None,
     depths: Depths = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first draw, and of the prompts.")] = 0,
     rows: Annotated[

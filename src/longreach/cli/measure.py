@@ -24,7 +24,7 @@ from longreach.cli._options import (
     parse_depths,
 )
 from longreach.core.lengths import format_length, parse_length
-from longreach.core.spec import check_spec
+from longreach.core.spec import check_spec, split_specs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from longreach.evaluation.intervals import Interval
     from longreach.evaluation.rows import Row
-    from longreach.evaluation.usable import UsableLength
+    from longreach.evaluation.usable import Open, UsableLength
 
 _METRICS = ("likelihood", "generation")
 _BEYOND = 4  # trained windows to measure to, where no length is given and its positions do not end before
@@ -46,9 +46,12 @@ def measure(
         typer.Option(metavar="FILE", help="Real text, UTF-8; may be repeated. [default: this Python's documentation and held-out source]"),
     ] = None,
     method: Annotated[str, typer.Option(metavar="SPEC", help="Measure under a method, as yarn:factor=8; factor=auto reaches --to.")] = "",
-    tasks: Annotated[str, typer.Option(metavar="SPEC", help="What to measure, joined by +.")] = "loss+passkey+needle",
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SPEC", help="What to measure; may be repeated. [default: loss, passkey, needle; loss_inside beside them]"),
+    ] = None,
     windows: Annotated[int | None, typer.Option(help="Windows of text. [default: 16, or fewer where the text is short]")] = None,
-    samples: Annotated[int | None, typer.Option(help="Prompts of each depth and length. [default: 4]")] = None,
+    samples: Annotated[int | None, typer.Option(help="Prompts of each depth and length. [default: 7]")] = None,
     depths: Depths = None,
     seed: Annotated[int | None, typer.Option(help="Of the prompts. [default: 0]")] = None,
     rows: Annotated[
@@ -70,7 +73,8 @@ def measure(
     from longreach.evaluation.measure import measure as run
 
     length, trained = (None if given is None else parse_length(given) for given in (to, trained_window))
-    options = _options(tasks, text, windows=windows, samples=samples, depths=parse_depths(depths), seed=seed, batch_size=batch_size)
+    chosen = "+".join(split_specs(tasks, "+")) if tasks else None
+    options = _options(chosen, text, windows=windows, samples=samples, depths=parse_depths(depths), seed=seed, batch_size=batch_size)
     options |= {} if chunk_size is None else {"chunk_size": chunk_size}
     check(**options)
     if method:
@@ -81,6 +85,8 @@ def measure(
         model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, decoder_only=True
     )
     trained = trained or window.window_of(loaded.model)
+    if chosen is None:
+        options["tasks"] = None  # those that the length asks for
     with longreach.apply(loaded.model, method):
         limit = window.position_limit(loaded.model)
     reach = min(_BEYOND * trained, limit or _BEYOND * trained)
@@ -92,13 +98,13 @@ def measure(
         typer.echo(f"{name} {window.cannot_read(limit)}.")
 
 
-def _options(tasks: str, text: list[Path] | None, **settings: Any) -> dict[str, Any]:
+def _options(tasks: str | None, text: list[Path] | None, **settings: Any) -> dict[str, Any]:
     """Arguments of `check` and `measure`: the tasks, the text that they read, and other settings."""
     from longreach.data.stdlib import stdlib_text
-    from longreach.evaluation.measure import parse_tasks
+    from longreach.evaluation.measure import TASKS, parse_tasks
     from longreach.evaluation.text import read_texts
 
-    chosen = parse_tasks(tasks)
+    chosen = parse_tasks(TASKS if tasks is None else tasks)
     reads_text = any(task.fewest_windows for task in chosen)
     return {"tasks": chosen, "text": read_texts(text) if text else stdlib_text("held-out") if reads_text else None, **settings}
 
@@ -109,7 +115,7 @@ def _report(found: Sequence["Row"], trained_window: int, as_json: bool, path: st
     usable, rows = usable_length(found, trained_window), summarise(found)
     if as_json:
         named = {"model": rows[0].model, "method": rows[0].method, "rows_file": path}
-        shown = {**asdict(usable), "rise": usable.rise and usable.rise._asdict()}
+        shown = usable.as_json()
         print(json.dumps({**named, "usable": shown, "rows": [asdict(row) for row in rows]}, allow_nan=False))
     else:
         _show(rows, loss_rises(found, trained_window), usable)
@@ -173,20 +179,39 @@ def retrieval_table(task: str, rows: Sequence["Row"]) -> "Table":
 
 def sentence(usable: "UsableLength") -> str:
     """The usable length in words, with both criteria."""
+    from longreach.evaluation.usable import RISE
+
     parts = []
     if usable.by_loss is not None:
-        why = "the loss has nowhere risen above that inside the trained window"
+        why = f"the loss has nowhere risen by more than {RISE} nats above that inside the trained window"
         if (rise := usable.rise) is not None:
             why = f"up to {usable.risen_at} it is {rise.mean:.3f} ± {rise.high - rise.mean:.3f} nats above that inside the trained window"
+        why = _about(usable.open_loss, "texts") or why
         parts.append(f"{_tokens(usable.by_loss, usable.measured_to)} by loss ({why})")
     if usable.by_retrieval is not None:
         wanted = f"{' and '.join(usable.tasks)} by {usable.metric} at least {usable.threshold:g}"
         if usable.misses:
             wanted += f"; at {usable.missed_at} {' and '.join(f'{task} is {score:.2f}' for task, score in usable.misses.items())}"
+        if told := _about(usable.open_retrieval, "prompts"):
+            wanted += f"; {told}"
         parts.append(f"{_tokens(usable.by_retrieval, usable.measured_to)} by retrieval ({wanted})")
     if usable.both is not None:
         parts.append(f"{_tokens(usable.both, usable.measured_to)} by both")
     return f"Usable length: {', '.join(parts) or 'not measured; it takes loss, passkey or needle'}."
+
+
+def _about(found: "Open | None", what: str) -> str:
+    """What is open, and what would decide it."""
+    if found is None:
+        return ""
+    interval = found.interval
+    width = (
+        f"{interval.low:.2f} to {interval.high:.2f}"
+        if what == "prompts"
+        else f"{interval.mean:+.3f} ± {interval.high - interval.mean:.3f} nats"
+    )
+    more = f"; about {found.needed} would tell" if found.needed else ""
+    return f"undecided at {found.length}: {found.about} is {width} with {found.n} {what}{more}"
 
 
 def _tokens(length: int, measured_to: int) -> str:

@@ -29,6 +29,7 @@ from longreach.cli._places import check_writable
 from longreach.cli._tuning import Tuner, check_places, save_proven
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
+from longreach.core.spec import split_specs
 
 if TYPE_CHECKING:
     from longreach.checkpoints.checkpoint import Checkpoint
@@ -50,7 +51,7 @@ def stretch(
         list[str] | None,
         typer.Option(
             metavar="SPEC",
-            help="What to try, as yarn:factor=8; repeat it or separate by ;. A bare name: settings that fit. [default: auto]",
+            help="What to try, as yarn:factor=8; more after a space or ;, or repeated. A bare name: settings that fit. [default: auto]",
         ),
     ] = None,
     text: Annotated[
@@ -77,7 +78,7 @@ def stretch(
         typer.Option(metavar="TIME", help="Time for measuring, more or less, as 5m; what is not tried then is named. [default: no limit]"),
     ] = None,
     windows: Annotated[int | None, typer.Option(help="Windows of text. [default: 8, or fewer where the text is short]")] = None,
-    samples: Annotated[int | None, typer.Option(help="Prompts of each depth and length. [default: 4]")] = None,
+    samples: Annotated[int | None, typer.Option(help="Prompts of each depth and length. [default: 7]")] = None,
     depths: Depths = None,
     seed: Annotated[int | None, typer.Option(help="Of the prompts. [default: 0]")] = None,
     rows: Annotated[
@@ -111,7 +112,7 @@ def stretch(
     from longreach.stretching.stretch import check
     from longreach.stretching.stretch import stretch as run
 
-    wanted = [spec for option in methods or ["auto"] for spec in option.split(";") if spec.strip()]
+    wanted = split_specs(methods or ["auto"])
     options: dict[str, Any] = {
         "text": read_texts(text) if text else stdlib_text("held-out"), "purpose": purpose, "finalists": finalists, "windows": windows,
         "samples": samples, "depths": parse_depths(depths), "seed": seed, "chunk_size": chunk_size, "batch_size": batch_size,
@@ -176,7 +177,7 @@ def _check_tuning(steps: int | None, data: Path | None, trained_window: int | No
 
 def _tuner(settings: dict[str, Any], data: Path, folder: Path, out: Path | None, held_out: str) -> "partial[Tuner]":
     """What will train a checkpoint. Raises: InputError for settings, text or places that cannot be."""
-    from longreach.data.documents import read_folder
+    from longreach.data.sources import read_folder
     from longreach.training.plan import TuneConfig
 
     check_writable(folder, "--work")

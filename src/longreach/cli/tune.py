@@ -19,7 +19,7 @@ from longreach.core.lengths import parse_length
 def tune(
     model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
     to: Annotated[str, typer.Option(metavar="LENGTH", help="Tokens to reach: 4096, 32k, 1M.")],
-    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Text files to train on, UTF-8: books, code.")],
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="What to train on: text files, JSON, JSON Lines, CSV, Parquet, Arrow.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Save the tuned checkpoint here.")],
     method: Annotated[
         str | None,
@@ -60,6 +60,7 @@ def tune(
         str | None, typer.Option(metavar="NAME,...", help="Linear layers with adapters: q_proj,v_proj. [default: all but the output head]")
     ] = None,
     train: Annotated[str | None, typer.Option(metavar="PART,...", help="Beside the adapters: embeddings,norms. [default: nothing]")] = None,
+    text_field: Annotated[str, typer.Option(metavar="NAME", help="Field of records (JSON Lines, CSV, Parquet) with the text.")] = "text",
     text: Annotated[
         list[Path] | None,
         typer.Option(
@@ -94,7 +95,7 @@ def tune(
 
     from longreach.checkpoints.checkpoint import Checkpoint, place_of
     from longreach.cli._progress import BarProgress
-    from longreach.data.documents import read_folder
+    from longreach.data.sources import read_folder
     from longreach.data.stdlib import stdlib_text
     from longreach.engine.rope_config import rope_of
     from longreach.evaluation.text import read_texts
@@ -107,7 +108,8 @@ def tune(
     check_writable(folder, "--work")
     make = None if recipe is None else _recipe(recipe)
     config = TuneConfig(target=target, **given)
-    texts = read_folder(data)
+    texts = read_folder(data, text_field)
+    typer.echo(texts.told, err=True)
     held_out = read_texts(text) if text else stdlib_text("held-out")
     # Weights are trained in float32: in bfloat16 small steps are lost.
     loaded = longreach.load(

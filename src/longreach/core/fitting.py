@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from longreach.core.errors import InputError, SpecError
+from longreach.core.files import write_text
 from longreach.core.method import Method, Settings
 
 FORMAT = 1
@@ -190,13 +191,7 @@ def write_fitted(path: Path, data: dict[str, Any]) -> None:
 
     Raises: InputError where that fails.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as stream:
-            json.dump(data, stream, indent=1)
-            stream.write("\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
+        write_text(path, json.dumps(data, indent=1) + "\n")
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None

@@ -66,9 +66,11 @@ def module(name: str, kind: str | None = None, *, acts_on: Subject | None = None
     """
     having = [of for of, known in modules() if known == name and kind in (None, of)]
     if not having:
-        close = difflib.get_close_matches(name, names(kind), n=2, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(names(kind))}"
-        raise SpecError(f"unknown {kind or 'method'} {name!r}; {hint}")
+        meant = [of for of in kinds() if of == kind or (kind is None and acts_on in (None, kinds()[of].acts_on))]
+        known = sorted({each for of in meant for each in names(of)})
+        close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
+        raise SpecError(f"unknown {meant[0] if len(meant) == 1 else 'method'} {name!r}; {hint}")
     if len(having) > 1:
         having = [of for of in having if kinds()[of].acts_on == acts_on] or having
     if len(having) > 1:

@@ -1,6 +1,7 @@
 """The spec grammar: `name:key=value,key=value`, stacked with `+` (`yarn:factor=8+log_n`)."""
 
 import difflib
+import re
 import types
 import typing
 from collections.abc import Iterable
@@ -28,7 +29,7 @@ def parse(spec: str, *, trained_window: int | None = None, target: int | None = 
 
 
 def stack_of(
-    method: str | Method | Iterable[Method] | None, *, trained_window: int | None = None, target: int | None = None
+    method: str | Method | Iterable[str | Method] | None, *, trained_window: int | None = None, target: int | None = None
 ) -> tuple[Method, ...]:
     """The methods meant by a spec, a method, several of them, or None. The lengths are for `factor=auto`.
 
@@ -38,7 +39,11 @@ def stack_of(
         return ()
     if isinstance(method, str):
         return parse(method, trained_window=trained_window, target=target)
-    return (method,) if isinstance(method, Method) else tuple(method)
+    if isinstance(method, Method):
+        return (method,)
+    if not isinstance(method, Iterable):
+        raise SpecError(f"{method!r} is no method: write a spec, as yarn:factor=8, or give a method, or a list of both")
+    return tuple(each for part in method for each in stack_of(part, trained_window=trained_window, target=target))
 
 
 def check_spec(spec: str) -> None:
@@ -77,11 +82,28 @@ def _parse_one(text: str, trained_window: int | None, target: int | None, acts_o
         if trained_window is None or target is None:
             raise SpecError(f"{name}: factor=auto needs to know the length to reach; give a target, or write the factor as a number")
         return make(method, {**settings, "factor": method.auto_factor(trained_window, target)})
+    if not settings and trained_window is not None and target is not None and any(_required(field) for field in fields(method)):
+        suggested = method.suggest(trained_window, target)  # by itself it means what it suggests for this length
+        if suggested:
+            return suggested[0]
     return make(method, settings)
+
+
+def _required(field: Any) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def split_specs(options: Iterable[str], also: str = "") -> list[str]:
+    """The specs in values of an option that may be repeated: white space and `;` separate them, and the characters in `also`."""
+    return [spec for option in options for spec in re.split(rf"[\s;{re.escape(also)}]+", option) if spec]
 
 
 def _setting(name: str, item: str) -> tuple[str, str]:
     key, equals, value = item.partition("=")
+    other = key.partition(":")[0].strip()
+    if other in registry.names() and (":" in key or not equals):
+        why = "separate methods by white space or ';', or repeat the option; + stacks them"
+        raise SpecError(f"{name}: after the comma comes {other}, which is no setting but another method; {why}")
     if not equals or not key.strip() or not value.strip():
         raise SpecError(f"{name}: {item!r} is not a setting; write key=value")
     return key.strip(), value.strip()
@@ -99,7 +121,7 @@ def make(method: type[S], settings: dict[str, Any]) -> S:
             raise SpecError(f"{method.name()}: unknown setting {key!r}; {hint}")
         values[key] = _convert(method.name(), key, value, hints[key]) if isinstance(value, str) else value
     for key, field in known.items():
-        if key not in values and field.default is MISSING and field.default_factory is MISSING:
+        if key not in values and _required(field):
             raise SpecError(f"{method.name()}: {key} is missing; write {method.name()}:{key}=...")
     return method(**values)
 

@@ -1,9 +1,8 @@
-"""A folder of text files as tokens, and spans of running text drawn from it."""
+"""Texts as tokens, and spans of running text drawn from them."""
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,51 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
-from longreach.core.errors import InputError
+from longreach.core.files import replacing_file
+from longreach.core.progress import SILENT, Progress
+from longreach.data.sources import Texts
 
 Ids = npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Texts:
-    """The text files of a folder. Args: names: relative to it. skipped: files that are no UTF-8 text, or hold none."""
-
-    names: tuple[str, ...]
-    contents: tuple[str, ...]
-    skipped: tuple[str, ...]
-
-
-def read_folder(folder: Path) -> Texts:
-    """Every UTF-8 text file below a folder, whatever its ending, in the order of their names; hidden files are no part of it.
-
-    Raises: InputError where it is no folder, or holds no text.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; give a folder of text files")
-    files = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    found: dict[str, str] = {}
-    skipped = []
-    for name, path in files.items():
-        if any(part.startswith(".") for part in name.parts):
-            continue
-        text = _text(path)
-        if text is None:
-            skipped.append(str(name))
-        else:
-            found[str(name)] = text
-    if not found:
-        raise InputError(f"{folder} holds no text: none of its {len(skipped)} files is UTF-8 text; give a folder of text files")
-    return Texts(names=tuple(found), contents=tuple(found.values()), skipped=tuple(skipped))
-
-
-def _text(path: Path) -> str | None:
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    return text.removeprefix("\ufeff") if text.strip() and "\0" not in text else None
 
 
 class Documents:
@@ -96,7 +55,7 @@ class Documents:
         return np.concatenate(parts)[:length], numbers[:length]
 
 
-def tokenized(texts: Texts, tokenizer: PreTrainedTokenizerBase, cache: Path) -> Documents:
+def tokenized(texts: Texts, tokenizer: PreTrainedTokenizerBase, cache: Path, progress: Progress = SILENT) -> Documents:
     """The texts as tokens, kept in the file `cache` (`.npz`) for the next run with the same texts and tokenizer."""
     digest = hashlib.sha256(json.dumps([len(tokenizer), tokenizer.eos_token_id]).encode())
     for name, text in zip(texts.names, texts.contents, strict=True):
@@ -107,13 +66,15 @@ def tokenized(texts: Texts, tokenizer: PreTrainedTokenizerBase, cache: Path) -> 
         with np.load(cache) as saved:
             if str(saved["key"]) == key:
                 return Documents(saved["ids"], saved["ends"], end, key)
-    encoded = [np.array(encode(tokenizer, text), dtype=np.int32) for text in texts.contents]
+    progress.start("tokenizing", sum(len(text) for text in texts.contents))
+    encoded = []
+    for text in texts.contents:
+        encoded.append(np.array(encode(tokenizer, text), dtype=np.int32))
+        progress.advance(len(text))
     documents = Documents(np.concatenate(encoded), np.cumsum([len(ids) for ids in encoded]), end, key)
     cache.parent.mkdir(parents=True, exist_ok=True)
-    partial = cache.with_name(f"{cache.name}.partial")
-    with partial.open("wb") as file:
+    with replacing_file(cache) as partial, partial.open("wb") as file:
         np.savez(file, key=key, ids=documents.ids, ends=documents.ends)
-    partial.replace(cache)
     return documents
 
 

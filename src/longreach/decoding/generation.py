@@ -156,6 +156,8 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat: bool = 
 
     Raises: InputError for a prompt without tokens, and for `chat` where the tokenizer has no template.
     """
+    if not prompt.strip():
+        raise InputError("the prompt is empty")
     if chat and not tokenizer.chat_template:
         raise InputError("the tokenizer has no chat template; leave --chat away, or choose a chat model")
     if chat:

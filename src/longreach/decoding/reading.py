@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 from transformers import Cache, DynamicCache, PreTrainedModel
 
 from longreach.core.errors import InputError
@@ -56,3 +57,15 @@ def prefill(model: PreTrainedModel, ids: Tensor, *, cache: Cache, chunk_size: in
     for _, last in read(model, ids, cache=cache, chunk_size=chunk_size, progress=progress):
         return last[:, -1]
     raise ValueError("nothing to read: ids has no tokens")
+
+
+def token_losses(model: PreTrainedModel, ids: Tensor, *, chunk_size: int, progress: Progress = SILENT) -> Tensor:
+    """[B, T - 1] float64 on the CPU: -log p(ids[:, i + 1] | ids[:, : i + 1]) in nats. Only one chunk's logits exist at a time."""
+    losses = torch.empty(ids.shape[0], ids.shape[1] - 1, dtype=torch.float64)
+    for start, logits in read(model, ids, chunk_size=chunk_size, logits="all", progress=progress):
+        targets = ids[:, start + 1 : start + 1 + logits.shape[1]]
+        end = start + targets.shape[1]  # nothing follows the last token
+        for row in range(len(ids)):
+            scores = logits[row, : end - start].float()
+            losses[row, start:end] = cross_entropy(scores, targets[row], reduction="none").double().cpu()
+    return losses

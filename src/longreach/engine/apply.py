@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,23 +11,26 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from longreach.attention.base import AttentionPolicy, EncoderTemperature, FollowsLength, ReadsText
 from longreach.cache.base import CachePolicy
-from longreach.core.errors import UnsupportedError
+from longreach.core.errors import InputError, UnsupportedError
 from longreach.core.method import Method
 from longreach.core.spec import stack_of, unparse
 from longreach.engine import _text, engine
 from longreach.engine.biased import tempered
 from longreach.engine.contexts import contexts
 from longreach.engine.examine import examine
+from longreach.engine.reach import reach_of
 from longreach.engine.rope_config import rope_of, with_rope
 from longreach.engine.rotation import Attention, rotary_modules, unscaled_tokens
 from longreach.engine.setup import Frequencies, Setup
 from longreach.engine.tables import lengthened
 from longreach.engine.version import check_version
+from longreach.engine.watch import watched
 from longreach.engine.weights import check_weights
 from longreach.engine.window import stated_window, trained_window
 from longreach.positions.base import PositionsMethod, Rope, TableMethod, positions_of
 
 _APPLIED = "_longreach_applied"
+M = TypeVar("M")
 
 
 def applied(model: PreTrainedModel) -> str:
@@ -42,29 +45,31 @@ def runs_attention(model: PreTrainedModel) -> bool:
 
 @contextmanager
 def apply(
-    model: PreTrainedModel,
-    methods: str | Method | Sequence[Method] | None,
+    model: M,
+    methods: str | Method | Sequence[str | Method] | None,
     *,
     target: int | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
-) -> Iterator[PreTrainedModel]:
+    warn: bool = True,
+) -> Iterator[M]:
     """Inside the context, `model` works under `methods`: a spec (`self_extend:neighbours=128,group=8+log_n`), or methods.
 
     An empty spec or None changes nothing. One positions method with any wrappers behind it, one attention policy and one cache policy can
     stand together, with any number of policies that only scale or bias logits. A temperature for an encoder stands alone.
-    Args: target: tokens to reach, for `factor=auto` in a spec. tokenizer: of the model, for methods that read the text, where the model
-    was not loaded with `longreach.load`.
+    Args: model: of transformers, also inside a PEFT wrapper, a SentenceTransformer or a pipeline. methods: several may also be a list.
+    target: tokens to reach, for `factor=auto` in a spec and for methods without settings. tokenizer: of the model, for
+    methods that read the text, where the model was not loaded with `longreach.load`. warn: where a text is longer than the methods reach.
     Raises: SpecError; UnsupportedError for a model or a pair that cannot work.
     """
     check_version()
-    inner = _unwrapped(model)
+    inner = unwrapped(model)
     stack = stack_of(methods, trained_window=None if target is None else stated_window(inner.config), target=target)
-    with _applied(inner, stack, tokenizer) if stack else nullcontext():
+    with _applied(inner, stack, tokenizer, warn) if stack else nullcontext():
         yield model
 
 
 @contextmanager
-def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrainedTokenizerBase | None) -> Iterator[None]:
+def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrainedTokenizerBase | None, warn: bool) -> Iterator[None]:
     name = unparse(stack)
     if inside := applied(model):
         raise UnsupportedError(name, type(model).__name__, f"{inside} is applied to it", "leave that first, or stack methods with +")
@@ -75,6 +80,9 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
     with ExitStack() as undo:
         model.__dict__[_APPLIED] = name
         undo.callback(model.__dict__.pop, _APPLIED, None)
+        window, reach = stated_window(model.config), None
+        if window is not None and warn:
+            reach = reach_of(stack, window)
         for method in stack:
             if isinstance(method, EncoderTemperature):
                 _alone(method, stack)
@@ -90,13 +98,14 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
             _check_full_layers(name, model, positions)
             undo.enter_context(_frequencies(model, positions))
         if policies or (positions is not None and positions.needs_engine):
-            window = trained_window(model.config.get_text_config())
-            attentions = _examined(name, model, window)
+            trained = trained_window(model.config.get_text_config())
+            attentions = _examined(name, model, trained)
             full = [layer for each, layer in zip(attentions, contexts(model, attentions), strict=True) if each.window is None]
             check_weights(stack, model, full)
-            setup = replace(_setup(name, model, policies, positions, attentions), text=_reader(model, policies, window, tokenizer))
+            setup = replace(_setup(name, model, policies, positions, attentions), text=_reader(model, policies, trained, tokenizer))
             _check_effect(name, model, stack, attentions)
-            undo.enter_context(engine.installed(model, attentions, setup, window))
+            undo.enter_context(engine.installed(model, attentions, setup, trained))
+        undo.enter_context(watched(model, name, reach, engine=runs_attention(model)))
         yield
 
 
@@ -130,10 +139,22 @@ def _check_effect(name: str, model: PreTrainedModel, stack: Sequence[Method], at
             raise UnsupportedError(method.spec, type(model).__name__, why, "leave it out; log_n and methods that bound memory do work")
 
 
-def _unwrapped(model: PreTrainedModel) -> PreTrainedModel:
-    """The transformers model in a PEFT wrapper: the wrapper's `generate` goes past the wrapper."""
-    inner: PreTrainedModel = model.get_base_model() if hasattr(model, "get_base_model") else model  # type: ignore[operator]
-    return inner
+def unwrapped(model: Any) -> PreTrainedModel:
+    """The transformers model in a PEFT wrapper, a SentenceTransformer, a pipeline, or a checkpoint as `load` gives it.
+
+    Raises: InputError for anything else.
+    """
+    if hasattr(model, "get_base_model"):  # PEFT, whose `generate` goes past the wrapper
+        model = model.get_base_model()
+    elif not isinstance(model, nn.Module) and isinstance(getattr(model, "model", None), nn.Module):
+        model = model.model
+    found = model if isinstance(model, PreTrainedModel) else None
+    if found is None and isinstance(model, nn.Module):
+        found = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
+    if found is None:
+        what = f"the name {model!r}" if isinstance(model, str) else f"a {type(model).__name__}"
+        raise InputError(f"methods are applied to a loaded transformers model, not to {what}; longreach.load gives one")
+    return found
 
 
 def _examined(name: str, model: PreTrainedModel, window: int) -> list[Attention]:

@@ -70,7 +70,8 @@ class Engine:
         if ours or cache.get_seq_length() > 0:
             raise LongreachError("this cache was filled outside the applied longreach method; start with a new cache")
         if type(cache) not in (Cache, DynamicCache, StaticCache):
-            raise LongreachError(f"a {type(cache).__name__} cannot be used under a longreach method; pass a DynamicCache or none")
+            what = f"a {type(cache).__name__} cannot be used under a longreach method, which keeps keys and values itself"
+            raise LongreachError(f"{what}; pass a DynamicCache or none (for fewer bytes, stack the method staircase on it)")
         stream = Stream()
         self.streams.add(stream)
         lead = min(self.layers)

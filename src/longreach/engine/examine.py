@@ -52,8 +52,8 @@ def _prove(model: PreTrainedModel, attentions: list[Attention], trained_window: 
 
     def logits() -> Tensor:
         cache = DynamicCache(config=model.config.get_text_config())
-        parts = [model(part, **cache_argument(model, cache), use_cache=True).logits for part in (ids[:, :6], ids[:, 6:11], ids[:, 11:])]
-        return torch.cat([model(ids, use_cache=False).logits, *parts], 1).float()
+        parts = [model(part, **cache_argument(model, cache), use_cache=True)[0] for part in (ids[:, :6], ids[:, 6:11], ids[:, 11:])]
+        return torch.cat([model(ids, use_cache=False)[0], *parts], 1).float()  # logits, or without a head hidden states
 
     stock = logits()
     with installed(model, attentions, Setup(), trained_window):

@@ -1,5 +1,6 @@
 """Puts an attention function in place of a model's own through transformers' registries, and takes it away again."""
 
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +28,18 @@ def interface(model: PreTrainedModel, name: str, function: Callable[..., Any]) -
             yield
     finally:
         config._attn_implementation = before
-        _users[name] -= 1
-        if not _users[name]:
-            del AttentionInterface._global_mapping[name], AttentionMaskInterface._global_mapping[name]
+        _leave(name)
+
+
+def hold(model: PreTrainedModel) -> None:
+    """Keep the registered function that a copied model attends with, where it does with one, for as long as the copy lives."""
+    name = model.config.get_text_config()._attn_implementation
+    if name in _users:
+        _users[name] += 1
+        weakref.finalize(model, _leave, name)
+
+
+def _leave(name: str) -> None:
+    _users[name] -= 1
+    if not _users[name]:
+        del _users[name], AttentionInterface._global_mapping[name], AttentionMaskInterface._global_mapping[name]

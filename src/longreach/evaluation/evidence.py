@@ -11,6 +11,7 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from longreach.core.errors import InputError
+from longreach.core.files import write_text
 from longreach.core.method import Claim
 from longreach.core.progress import SILENT, Progress
 from longreach.engine import window
@@ -163,9 +164,7 @@ def write(folder: Path, facts: dict[str, Any], rows: Sequence[dict[str, Any]], k
     try:
         for place, text in texts.items():
             place.parent.mkdir(parents=True, exist_ok=True)
-            partial = place.with_name(f".{place.name}.new")
-            partial.write_text(text, encoding="utf-8")
-            partial.replace(place)
+            write_text(place, text)
     except OSError as error:
         raise InputError(f"cannot write evidence to {folder}: {error.strerror}") from error
     return path

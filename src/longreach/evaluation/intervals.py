@@ -14,6 +14,10 @@ class Interval(NamedTuple):
     high: float
 
 
+_MOST_PROMPTS, _MOST_TEXTS = 10_000, 100_000
+_WHOLE = 1e-6  # what differs by less from a whole number is one
+
+
 def mean_interval(values: Sequence[float]) -> Interval:
     """Mean of independent values, with Student's t interval."""
     mean = fmean(values)
@@ -30,6 +34,32 @@ def share_interval(hits: float, n: int) -> Interval:
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
     half = math.sqrt(z2 * (share * (1 - share) / n + z2 / (4 * n * n))) / (1 + z2 / n)
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def prompts_to_decide(share: float, bar: float) -> int | None:
+    """How many prompts would tell whether a share is at least the bar, if it stays what it is; None: more than 10,000.
+
+    >>> prompts_to_decide(1.0, 0.9), prompts_to_decide(0.95, 0.9)
+    (35, 140)
+    """
+    for n in range(1, _MOST_PROMPTS + 1):
+        found = share_interval(round(share * n), n)
+        if abs(round(share * n) - share * n) < _WHOLE and (found.low >= bar or found.high < bar):
+            return n
+    return None
+
+
+def texts_to_decide(interval: Interval, n: int, bar: float) -> int | None:
+    """About how many texts would tell whether a mean is at most the bar, if mean and spread stay; None: more than 100,000, or not known.
+
+    >>> texts_to_decide(Interval(0.0, -0.1, 0.1), 16, 0.05)
+    64
+    """
+    half, distance = interval.high - interval.mean, abs(bar - interval.mean)
+    if not math.isfinite(half) or distance == 0:
+        return None
+    needed = math.ceil(n * (half / distance) ** 2 - _WHOLE)
+    return needed if needed <= _MOST_TEXTS else None
 
 
 def paired_share_interval(pairs: Sequence[tuple[bool, bool]]) -> Interval:

@@ -25,12 +25,13 @@ from longreach.evaluation.text import Encoder, Ids, cut_windows
 
 TASKS = "loss+passkey+needle"
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-SAMPLES = 4
+SAMPLES = 7  # prompts of each depth: with fewer than 35 in all, no share can be told to be at least 0.9
 
 _FIRST_OCTAVE = 64  # tokens
 _SMALL = 100_000_000  # parameters; smaller models read several inputs at once
 _LOGITS = 2**26  # float32 values of one chunk's logits that such a batch may need (256 MiB)
 _WARM_UP = 16  # tokens
+_LEAST_WINDOW = 8  # of `loss_inside`
 
 
 def measure(
@@ -57,8 +58,8 @@ def measure(
 ) -> list[Row]:
     """Every planned observation, measured now or found in `rows`: one row a window and octave (loss), two a prompt (retrieval).
 
-    Args: name: of the model, as rows are to call it. to: longest length (tokens, at least the trained window).
-    text: real text; only for tasks that read some. method: a spec to measure under. tasks: default loss, passkey and needle.
+    Args: name: of the model, as rows are to call it. to: longest length (tokens).
+    text: real text; only for tasks that read some. method: a spec to measure under. tasks: default: those of `default_tasks`.
     trained_window: tokens, where the config does not say or is wrong. windows: of text (default: 16, or 8, 4, 2 where the text has less
     room). samples: prompts of each length and depth. lengths: only these of the octaves (default: all). chunk_size: tokens a forward.
     settings: what else was done to the model, for the rows to tell.
@@ -68,14 +69,12 @@ def measure(
     Raises: InputError for what does not fit; LongreachError where memory runs out or the model returns no finite numbers. What was
     measured until then stays in `rows`.
     """
-    tasks = default_tasks() if tasks is None else tasks
     if model.training:
         raise InputError("the model is in training mode, where dropout makes results random; call model.eval() first")
     numbers = {"chunk_size": chunk_size, "batch_size": batch_size, "trained_window": trained_window}
-    check(tasks, text=text, windows=windows, samples=samples, depths=depths, seed=seed, **numbers)
     trained = trained_window or window.window_of(model)
-    if to < trained:
-        raise InputError(f"nothing to compare: the length to measure to ({to}) is below the trained window of {trained} tokens")
+    tasks = default_tasks(trained, to) if tasks is None else tasks
+    check(tasks, text=text, windows=windows, samples=samples, depths=depths, seed=seed, **numbers)
     batch_size = batch_size or usual_batch_size(model, chunk_size)
     spec = unparse(parse(method, trained_window=trained, target=to)) if method else ""
     encoder = Encoder(tokenizer)
@@ -89,7 +88,7 @@ def measure(
         row=_common(model, name, spec or applied(model), chunk_size, batch_size, settings or {}),
     )
     rows = Rows() if rows is None else rows
-    with apply(model, spec):
+    with apply(model, spec, warn=False):
         limit = window.position_limit(model)
         if limit is not None and to > limit and not all(task.in_pieces for task in tasks):
             edges = tuple(edge for edge in plan.edges if edge <= limit)
@@ -134,9 +133,10 @@ def check(
         raise InputError(f"depths={','.join(f'{depth:g}' for depth in depths)}: give different numbers from 0 to 1")
 
 
-def default_tasks() -> tuple[Task, ...]:
-    """The tasks of `TASKS`."""
-    return parse_tasks(TASKS)
+def default_tasks(trained_window: int, to: int) -> tuple[Task, ...]:
+    """Loss, passkey and needle; and what the loss beyond the window is compared with, where it is measured so far."""
+    inside = f"+loss_inside:window_size={trained_window}" if to > trained_window >= _LEAST_WINDOW else ""
+    return parse_tasks(f"{TASKS}{inside}")
 
 
 def parse_tasks(spec: str) -> tuple[Task, ...]:
@@ -159,7 +159,7 @@ def octaves(trained: int, to: int) -> tuple[int, ...]:
     >>> octaves(512, 3000)
     (64, 128, 256, 512, 1024, 2048, 3000)
     """
-    edges = [trained]
+    edges = [min(trained, to)]
     while edges[0] // 2 >= _FIRST_OCTAVE:
         edges.insert(0, edges[0] // 2)
     while edges[-1] < to:

@@ -1,27 +1,47 @@
 """What the rows say: means with intervals, the rise of the loss beyond the trained window, and the usable length."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from statistics import fmean, harmonic_mean
+from typing import Any
 
 from longreach.core.errors import InputError
-from longreach.evaluation.intervals import Interval, mean_interval, share_interval
+from longreach.evaluation.intervals import Interval, mean_interval, prompts_to_decide, share_interval, texts_to_decide
 from longreach.evaluation.rows import Row
 
-THRESHOLD = 0.9
+THRESHOLD = 0.9  # share of right answers
+RISE = 0.05  # nats a token
 METRIC = "likelihood"
 LOSS = "loss"  # the task whose rise counts
+INSIDE = "loss_inside"  # the task that reads the same tokens inside the window
+
+
+@dataclass(frozen=True, kw_only=True)
+class Open:
+    """What was measured leaves it open whether a length is reached.
+
+    Args: length: the first such, in tokens. about: the loss, or the task. interval: of the rise, or of the share. n: texts, or prompts,
+    that it is made of. needed: how many would tell, if nothing else changes; None: too many, or that cannot be said.
+    """
+
+    length: int
+    about: str
+    interval: Interval
+    n: int
+    needed: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class UsableLength:
-    """How far a model can be used, in tokens; None for what was not measured, 0 where even the shortest length failed.
+    """How far a model can be used, in tokens; None for what was not measured, 0 where not even the shortest length is reached.
 
-    Args: by_loss: longest length up to which the loss has nowhere risen. by_retrieval: longest up to which every retrieval task keeps to
-    the threshold. both: the smaller. measured_to: the longest length measured. risen_at: the first length where the loss has risen, by
-    `rise` above that inside the window. missed_at: the first length where retrieval falls short; `misses`: each failing task's score there.
+    A length is reached where the whole 95 % interval of what was measured keeps to the bar, missed where all of it lies beyond, and open
+    where the bar lies within. Args: by_loss: longest length up to which the loss has nowhere risen. by_retrieval: longest up to which
+    every retrieval task keeps to the threshold. both: the smaller. measured_to: the longest length measured. risen_at: the first length
+    where the loss has risen, by `rise` above that inside the window. missed_at: the first length where retrieval falls short; `misses`:
+    each failing task's score there. open_loss, open_retrieval: the first lengths where it cannot be told.
     """
 
     trained_window: int
@@ -33,9 +53,30 @@ class UsableLength:
     rise: Interval | None
     missed_at: int | None
     misses: dict[str, float]
+    open_loss: Open | None = None
+    open_retrieval: Open | None = None
     tasks: tuple[str, ...]
     metric: str = METRIC
     threshold: float = THRESHOLD
+
+    def as_json(self) -> dict[str, Any]:
+        """For programs; None stands for an end of an interval that is infinite."""
+        found = {**_values(self), "rise": _interval(self.rise)}
+        for name in ("open_loss", "open_retrieval"):
+            one: Open | None = getattr(self, name)
+            found[name] = None if one is None else {**_values(one), "interval": _interval(one.interval)}
+        return found
+
+
+def _values(record: Any) -> dict[str, Any]:
+    """A dataclass as a dict, its values as they are."""
+    return {field.name: getattr(record, field.name) for field in fields(record)}
+
+
+def _interval(interval: Interval | None) -> dict[str, float | None] | None:
+    if interval is None:
+        return None
+    return {name: value if math.isfinite(value) else None for name, value in interval._asdict().items()}
 
 
 def summarise(rows: Sequence[Row]) -> list[Row]:
@@ -51,21 +92,30 @@ def summarise(rows: Sequence[Row]) -> list[Row]:
 
 
 def loss_rises(rows: Sequence[Row], trained_window: int) -> dict[int, Interval]:
-    """For each octave beyond the trained window (by its end): loss less that of the last octave inside, paired over the windows."""
-    losses: dict[int, dict[str, float]] = {}  # length -> window -> loss
+    """For each octave beyond the trained window (by its end): the rise of the loss, paired over the windows of text.
+
+    It is the rise above the loss on the same tokens read inside the window, where that was measured (`loss_inside`); else above that of the
+    last octave inside, whose tokens are others. Empty where no loss was measured up to the window.
+    """
+    return {length: mean_interval(values) for length, values in _rises(rows, trained_window).items()}
+
+
+def _rises(rows: Sequence[Row], trained_window: int) -> dict[int, list[float]]:
+    losses: dict[int, dict[str, float]] = {}  # length -> window of text -> loss
+    same: dict[int, dict[str, float]] = {}
     for row in rows:
         if row.task == LOSS:
             losses.setdefault(row.length, {})[row.settings["input"]] = _score(row)
-    if not losses:
-        return {}
-    if trained_window not in losses:
-        raise InputError(f"no loss was measured up to the trained window of {trained_window} tokens")
-    inside = losses[trained_window]
-    return {
-        length: mean_interval([loss - inside[window] for window, loss in losses[length].items()])
-        for length in sorted(losses)
-        if length > trained_window
-    }
+        elif row.task == f"{INSIDE}:window_size={trained_window}":
+            same.setdefault(row.length, {})[row.settings["input"]] = _score(row)
+    beyond = [length for length in sorted(losses) if length > trained_window]
+    inside = losses.get(trained_window)
+    found = {}
+    for length in beyond:
+        standard = same.get(length) or inside
+        if standard is not None and losses[length].keys() <= standard.keys():
+            found[length] = [loss - standard[window] for window, loss in losses[length].items()]
+    return found
 
 
 def retrieval_scores(rows: Sequence[Row], metric: str = METRIC) -> dict[int, dict[str, float]]:
@@ -80,9 +130,8 @@ def retrieval_scores(rows: Sequence[Row], metric: str = METRIC) -> dict[int, dic
 def usable_length(rows: Sequence[Row], trained_window: int, *, threshold: float = THRESHOLD, metric: str = METRIC) -> UsableLength:
     """The usable length of one model under one method.
 
-    The loss has risen where the 95 % interval of its difference to the loss inside the trained window lies above 0. Retrieval is good
-    where every task's share of right answers (`metric`: likelihood or generation) is at least `threshold`. A length counts if all the
-    shorter ones do.
+    The loss keeps to its bar where it rises by at most RISE, retrieval where every task's share of right answers (`metric`: likelihood or
+    generation) is at least `threshold`; by the whole of the 95 % interval. A length counts if all the shorter ones do.
 
     Raises: InputError for rows of several models or methods, or none.
     """
@@ -90,13 +139,9 @@ def usable_length(rows: Sequence[Row], trained_window: int, *, threshold: float 
         raise InputError("nothing was measured")
     if len({(row.model, row.method, row.settings.get("weights")) for row in rows}) != 1:
         raise InputError("a usable length is that of one model under one method")
-    rises, scores = loss_rises(rows, trained_window), retrieval_scores(rows, metric)
-    risen_at = next((length for length, rise in rises.items() if rise.low > 0), None)
-    misses = {length: {task: score for task, score in of.items() if score < threshold} for length, of in scores.items()}
-    missed_at = next((length for length, failing in misses.items() if failing), None)
-    has_loss = any(row.task == LOSS for row in rows)
-    by_loss = _longest_below(risen_at, [trained_window, *rises]) if has_loss else None
-    by_retrieval = _longest_below(missed_at, scores) if scores else None
+    by_loss, risen_at, open_loss = _by_loss(rows, trained_window)
+    scores = retrieval_scores(rows, metric)
+    by_retrieval, misses, open_retrieval = _by_retrieval(rows, threshold, metric)
     return UsableLength(
         trained_window=trained_window,
         measured_to=max(row.length for row in rows),
@@ -104,17 +149,56 @@ def usable_length(rows: Sequence[Row], trained_window: int, *, threshold: float 
         by_retrieval=by_retrieval,
         both=None if by_loss is None or by_retrieval is None else min(by_loss, by_retrieval),
         risen_at=risen_at,
-        rise=None if risen_at is None else rises[risen_at],
-        missed_at=missed_at,
-        misses={} if missed_at is None else misses[missed_at],
+        rise=None if risen_at is None else loss_rises(rows, trained_window)[risen_at],
+        missed_at=min(misses, default=None),
+        misses=misses[min(misses)] if misses else {},
+        open_loss=open_loss,
+        open_retrieval=open_retrieval,
         tasks=tuple(sorted({task for of in scores.values() for task in of})),
         metric=metric,
         threshold=threshold,
     )
 
 
-def _longest_below(limit: int | None, lengths: Iterable[int]) -> int:
-    return max((length for length in lengths if limit is None or length < limit), default=0)
+def _by_loss(rows: Sequence[Row], trained_window: int) -> tuple[int | None, int | None, Open | None]:
+    """The longest length reached, the first that is missed, and the first that is open, by the loss."""
+    inside = [row.length for row in rows if row.task == LOSS and row.length <= trained_window]
+    if not inside:
+        return None, None, None
+    reached, risen_at, undecided = max(inside), None, None
+    for length, values in _rises(rows, trained_window).items():
+        rise = mean_interval(values)
+        if rise.low > RISE:
+            risen_at = length
+            break
+        if rise.high > RISE and undecided is None:
+            needed = texts_to_decide(rise, len(values), RISE)
+            undecided = Open(length=length, about="the loss", interval=rise, n=len(values), needed=needed)
+        reached = length if undecided is None else reached
+    return reached, risen_at, undecided
+
+
+def _by_retrieval(rows: Sequence[Row], threshold: float, metric: str) -> tuple[int | None, dict[int, dict[str, float]], Open | None]:
+    """The longest length reached, what is missed at the first length that is, and what is open at the first length that is."""
+    chosen = sorted((row for row in rows if row.settings["metric"] == metric), key=_length_and_task)
+    if not chosen:
+        return None, {}, None
+    reached: int = 0
+    undecided: Open | None = None
+    for length, of_length in groupby(chosen, key=lambda row: row.length):
+        misses: dict[str, float] = {}
+        for task, of_task in groupby(of_length, key=lambda row: row.task):
+            found = [_score(row) for row in of_task]
+            share = share_interval(sum(found), len(found))
+            if share.high < threshold:
+                misses[task] = share.mean
+            elif share.low < threshold and undecided is None:
+                needed = prompts_to_decide(share.mean, threshold)
+                undecided = Open(length=length, about=task, interval=share, n=len(found), needed=needed)
+        if misses:
+            return reached, {length: misses}, undecided
+        reached = length if undecided is None else reached
+    return reached, {}, undecided
 
 
 def _summary(cell: Sequence[Row]) -> Row:

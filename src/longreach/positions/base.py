@@ -53,6 +53,11 @@ class PositionsMethod(Method):
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """([dim / 2] radians a token, factor on cos and sin) for a context of `seq_len` tokens; [num_heads, dim / 2] if `per_head`."""
 
+    def reach(self, trained_window: int) -> int | None:
+        """Tokens that the method stretches the trained window to; None: none is stated (it grows with the text, or needs no positions)."""
+        factor: float | None = getattr(self, "factor", None)
+        return None if factor is None or self.info.length_dependent else int(factor * trained_window)
+
     def mixture(self, rope: Rope) -> tuple[Tensor, Tensor] | None:
         """Coefficients of cos and of sin, [num_heads, dim / 2, dim / 2] each: every pair of dimensions is turned by a sum over frequencies.
 
@@ -144,6 +149,10 @@ class Wrapped(PositionsMethod):
     def mixture(self, rope: Rope) -> tuple[Tensor, Tensor] | None:
         """That of the method inside."""
         return self.inner.mixture(rope)
+
+    def reach(self, trained_window: int) -> int | None:
+        """That of the method inside."""
+        return self.inner.reach(trained_window)
 
     def length_step(self, rope: Rope) -> int | None:
         """That of whichever depends on the length."""

@@ -17,6 +17,7 @@ import transformers
 
 import longreach
 from longreach.core.errors import InputError
+from longreach.core.files import replacing_file
 from longreach.evaluation.intervals import Interval, mean_interval
 from longreach.evaluation.rows import Row
 from longreach.evaluation.usable import METRIC, summarise
@@ -103,9 +104,8 @@ def write(data: dict[str, Any], folder: Path) -> list[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            new = folder / f".{name}.new"
-            new.write_text(text, encoding="utf-8", newline="")
-            new.replace(folder / name)
+            with replacing_file(folder / name) as new:
+                new.write_text(text, encoding="utf-8", newline="")
     except OSError as error:
         raise InputError(f"cannot write a report to {folder}: {error.strerror}") from error
     return [folder / name for name in texts]

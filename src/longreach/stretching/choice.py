@@ -5,14 +5,14 @@ from dataclasses import dataclass
 from statistics import fmean, harmonic_mean
 from typing import Literal
 
-from longreach.evaluation.intervals import Interval, mean_interval, share_interval
+from longreach.evaluation.intervals import Interval, mean_interval, prompts_to_decide, share_interval, texts_to_decide
 from longreach.evaluation.rows import Row, by_text
-from longreach.evaluation.usable import METRIC, THRESHOLD
+from longreach.evaluation.usable import METRIC, RISE, THRESHOLD
 
 Purpose = Literal["recall", "streaming"]
 
 RETRIEVAL_BAR = THRESHOLD
-RISE_BAR = 0.05  # nats a token
+RISE_BAR = RISE
 _SAME_RETRIEVAL = 0.05
 _SAME_LOSS = 0.02  # nats a token
 _ROUNDING = 1e-9  # what equals a limit counts as within it
@@ -20,7 +20,8 @@ _ROUNDING = 1e-9  # what equals a limit counts as within it
 _MEANING = "Loss beyond the window is compared with that of the unchanged model on the same tokens, read inside its window."
 RULES: dict[Purpose, str] = {
     "recall": f"Good enough is a method that retrieves at least {RETRIEVAL_BAR:.2f} at the target with a loss beyond the window at most "
-    f"{RISE_BAR} nats a token above that inside. {_MEANING} Of the methods that are good enough (of all, where none is), those within "
+    f"{RISE_BAR} nats a token above that inside, by the whole of both 95 % intervals. {_MEANING} Of the methods that are good enough (else "
+    "of those that may be, else of all), those within "
     f"{_SAME_RETRIEVAL} of the best retrieval stay, of these those within {_SAME_LOSS} nats of the lowest loss, and of these the fastest "
     "is chosen. A method that forgets the middle of the text is never chosen.",
     "streaming": f"Good enough is a method with a loss beyond the window at most {RISE_BAR} nats a token above that inside. {_MEANING} Of "
@@ -42,7 +43,7 @@ class Standing:
     Args: method: spec, "" for the model as it is. tuned: steps that the model was trained before; 0: it is the unchanged one. lost: in
     words, why the tuned model may not be called extended; empty where nothing says so. screened: measured on a small budget only. inside:
     its own loss up to the trained window. beyond: from there to the target. rise: the latter less the unchanged model's loss on the same
-    tokens inside its window. retrieval: share of right answers at the target, None where it was not measured. prompts: how many those are.
+    tokens inside its window. retrieval: share of right answers at the target, None where it was not measured. prompts, texts: how many.
     retrieval_inside: at the trained window. reach: mean share at all lengths beyond the window. tokens_per_s, peak_bytes: at the target.
     """
 
@@ -57,6 +58,7 @@ class Standing:
     rise: Interval
     retrieval: Interval | None = None
     prompts: int = 0
+    texts: int = 1
     retrieval_inside: Interval | None = None
     reach: float = 0.0
     tokens_per_s: float
@@ -69,21 +71,40 @@ class Standing:
 
     @property
     def shortfalls(self) -> list[str]:
-        """Where it misses the bar."""
+        """Where it misses the bar: by the whole of the interval."""
         misses = []
-        if self.retrieval is not None and self.retrieval.mean < RETRIEVAL_BAR:
+        if self.retrieval is not None and self.retrieval.high < RETRIEVAL_BAR:
             misses.append(f"retrieval {self.retrieval.mean:.2f} < {RETRIEVAL_BAR:.2f}")
-        if self.rise.mean > RISE_BAR:
+        if self.rise.low > RISE_BAR:
             misses.append(f"loss {self.rise.mean:+.2f} > +{RISE_BAR}")
         return [*misses, *([self.lost] if self.lost else [])]
+
+    @property
+    def undecided(self) -> list[str]:
+        """Where what was measured cannot tell on which side of the bar it is, and what could."""
+        found, retrieval, rise = [], self.retrieval, self.rise
+        if retrieval is not None and retrieval.low < RETRIEVAL_BAR <= retrieval.high:
+            needed = prompts_to_decide(retrieval.mean, RETRIEVAL_BAR)
+            what = f"retrieval {retrieval.low:.2f} to {retrieval.high:.2f} of {self.prompts} prompts, bar {RETRIEVAL_BAR:.2f}"
+            found.append(what + (f": {needed} would tell" if needed else ""))
+        if rise.low <= RISE_BAR < rise.high:
+            needed = texts_to_decide(rise, self.texts, RISE_BAR)
+            found.append(
+                f"loss {rise.mean:+.2f} ± {rise.high - rise.mean:.2f}, bar +{RISE_BAR}" + (f": {needed} texts would tell" if needed else "")
+            )
+        return found
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The outcome of the rule. Args: best: None where no method could win. reason: one sentence."""
+    """The outcome of the rule.
+
+    Args: best: None where no method could win. good_enough: it is, by the whole of all intervals. undecided: it may be. reason: in words.
+    """
 
     best: Standing | None
     good_enough: bool
+    undecided: bool = False
     reason: str
 
 
@@ -118,6 +139,7 @@ def standing(
         beyond=mean_interval(list(beyond.values())),
         rise=mean_interval([loss - same_tokens[text] for text, loss in beyond.items()]),
         retrieval=_share(answers, target),
+        texts=len(beyond),
         prompts=sum(row.length == target for row in answers),
         retrieval_inside=_share(answers, trained_window),
         reach=fmean(far) if far else 0.0,
@@ -136,10 +158,14 @@ def choose(standings: Sequence[Standing], purpose: Purpose, target: int) -> Choi
     able = [one for one in standings if not one.screened and not (purpose == "recall" and one.forgets)]
     if not able:
         return Choice(best=None, good_enough=False, reason="No method could win: all of them forget the middle of the text.")
-    good = [one for one in able if not one.shortfalls]
-    best, decided = _narrow(good or able, purpose, bool(good))
+    possible = [one for one in able if not one.shortfalls]
+    good = [one for one in possible if not one.undecided]
+    best, decided = _narrow(good or possible or able, purpose, bool(good))
     if good:
         return Choice(best=best, good_enough=True, reason=f"{_name(best)} {_facts(best, target)}; {decided}.")
+    if possible:
+        reason = f"Undecided: {_name(best)} {_facts(best, target)}, which is too few to tell ({'; '.join(best.undecided)})."
+        return Choice(best=best, good_enough=False, undecided=True, reason=reason)
     reason = f"No method is good enough for {target} tokens: the best, {best.label}, falls short ({'; '.join(best.shortfalls)})."
     stock = next((one for one in standings if not one.method), None)
     if stock is not None and stock.retrieval_inside is not None and stock.retrieval_inside.mean < RETRIEVAL_BAR:
@@ -155,7 +181,11 @@ def verdict(one: Standing, choice: Choice, purpose: Purpose) -> str:
         return "forgets the middle of the text"
     if one.screened:
         return "screened out"
-    return f"{'best, but ' if one == choice.best else ''}{'; '.join(one.shortfalls)}" if one.shortfalls else "good enough"
+    if one.shortfalls:
+        return f"{'best, but ' if one == choice.best else ''}{'; '.join(one.shortfalls)}"
+    if one.undecided:
+        return f"{'best so far, ' if one == choice.best else ''}undecided: {'; '.join(one.undecided)}"
+    return "good enough"
 
 
 def _narrow(pool: list[Standing], purpose: Purpose, good: bool) -> tuple[Standing, str]:

@@ -22,7 +22,7 @@ from longreach.core.fitting import FORMAT, Bench, BudgetSpent, Fit, FittedFile
 from longreach.core.method import Method
 from longreach.core.progress import SILENT, Progress
 from longreach.core.spec import make, parse_settings
-from longreach.decoding.reading import CHUNK
+from longreach.decoding.reading import CHUNK, token_losses
 from longreach.engine.apply import apply
 from longreach.engine.biased import sharpness
 from longreach.engine.rope_config import rope_of
@@ -30,7 +30,6 @@ from longreach.engine.rotation import differentiable
 from longreach.engine.window import stated_window
 from longreach.evaluation.measure import fingerprint, usual_batch_size
 from longreach.evaluation.rows import Row, Rows
-from longreach.evaluation.tasks.loss.loss import token_losses
 from longreach.evaluation.text import Encoder, Ids, cut_windows
 from longreach.positions.base import PositionsMethod, Rope
 
@@ -189,7 +188,7 @@ class _Reader:
 
         def read() -> list[float]:
             found = []
-            with apply(self.model, method), _memory(f"{length} tokens at once", "a smaller length"):
+            with apply(self.model, method, warn=False), _memory(f"{length} tokens at once", "a smaller length"):
                 for piece in pieces:
                     found.append(sharpness(self.model, torch.from_numpy(piece[None]).long(), metric))
                     self.progress.advance(length)
@@ -265,7 +264,7 @@ class _Reader:
         size, chunk = self.row.settings["batch_size"], self.row.settings["chunk_size"]
         found: list[torch.Tensor] = []
         what = f"{size} windows of {length} tokens at once, {chunk} tokens a forward"
-        with apply(self.model, method), _memory(what, "a smaller batch size, chunk size or length"):
+        with apply(self.model, method, warn=False), _memory(what, "a smaller batch size, chunk size or length"):
             for start in range(0, len(texts), size):
                 ids = torch.stack([torch.from_numpy(text[:length]) for text in texts[start : start + size]]).long()
                 found += token_losses(self.model, ids.to(self.model.device), chunk_size=chunk, progress=self.progress)

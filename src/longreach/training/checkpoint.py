@@ -1,21 +1,18 @@
 """One-file training checkpoints, replaced atomically: a kill while saving leaves the previous one whole."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from longreach.core.files import replacing_file
+
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write `state` beside `path`, flush it to disk, then rename it into place."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(path.suffix + ".partial")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    with replacing_file(path) as partial:
+        torch.save(state, partial)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:

@@ -5,17 +5,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from longreach.core.errors import InputError
 from longreach.core.progress import SILENT, Progress
 from longreach.data.documents import Ids, encode, prefix
+from longreach.decoding.reading import CHUNK, token_losses
 
 MOST_RISE = 0.01  # of the loss before
 _COUNTS = (64, 32, 16, 8, 4)  # of windows; the most that the text has room for
 _CHARACTERS = 16  # more than the tokens of any text have on average
 _AT_ONCE = 8
+_LOGITS = 2**26  # float32 values of the logits of one chunk (256 MiB)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,10 +68,9 @@ def short_loss(model: PreTrainedModel, windows: Sequence[Ids], progress: Progres
     training = model.training
     model.eval()
     total = 0.0
-    for start in range(0, len(windows), _AT_ONCE):
-        ids = torch.from_numpy(np.stack(windows[start : start + _AT_ONCE])).long().to(model.device)
-        logits = model(ids, use_cache=False).logits[:, :-1].float()
-        total += cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="sum").item()
-        progress.advance(ids.numel())
+    at_once = max(1, min(_AT_ONCE, _LOGITS // (min(CHUNK, len(windows[0])) * model.config.get_text_config().vocab_size)))
+    for start in range(0, len(windows), at_once):
+        ids = torch.from_numpy(np.stack(windows[start : start + at_once])).long().to(model.device)
+        total += float(token_losses(model, ids, chunk_size=CHUNK, progress=progress).sum())
     model.train(training)
     return total / sum(len(window) - 1 for window in windows)

@@ -7,7 +7,6 @@ same settings it goes on from its last whole checkpoint and ends where it would 
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -29,8 +28,10 @@ from transformers import (
 )
 
 from longreach.core.errors import InputError, LongreachError
+from longreach.core.files import write_text
 from longreach.core.progress import SILENT, Progress
-from longreach.data.documents import Ids, Texts, tokenized
+from longreach.data.documents import Ids, tokenized
+from longreach.data.sources import Texts
 from longreach.engine.apply import apply, runs_attention
 from longreach.engine.weights import equip, needs_weights, own_weights
 from longreach.training.adapters import add_adapters, merged
@@ -73,7 +74,7 @@ def tune(
     Raises: InputError for what does not fit, and where `folder` holds another run; UnsupportedError; LongreachError where the loss is no
     number.
     """
-    chosen, windows, examples, facts = _prepared(model, tokenizer, texts, config, folder, held_out)
+    chosen, windows, examples, facts = _prepared(model, tokenizer, texts, config, folder, held_out, progress)
     run = _open_run(folder, facts, model)
     if run.get("before") is None:
         run["before"] = short_loss(model, windows, progress, "short loss before")
@@ -87,11 +88,11 @@ def tune(
             weight.requires_grad_(name.split(".")[-2] in learning)
     elif not config.full:
         trained, adapted = add_adapters(model, rank=config.rank, alpha=config.alpha, targets=config.targets, parts=config.parts), True
-    with apply(model, chosen.methods), _restored(model):
+    with apply(model, chosen.methods, warn=False), _restored(model):
         resumed = _train(trained, examples, config, folder, bf16=run["bf16"], save_every=save_every, progress=progress)
     count = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
     whole = (merged(trained) if adapted else trained.requires_grad_(True)).eval()
-    with apply(whole, chosen.methods):
+    with apply(whole, chosen.methods, warn=False):
         after = short_loss(whole, windows, progress, "short loss after")
     return Tuned(model=whole, plan=chosen, gate=Gate(before=run["before"], after=after), resumed=resumed, trained_parameters=count)
 
@@ -116,13 +117,19 @@ def method_of_run(folder: Path) -> str | None:
 
 
 def _prepared(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Texts, config: TuneConfig, folder: Path, held_out: str
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    texts: Texts,
+    config: TuneConfig,
+    folder: Path,
+    held_out: str,
+    progress: Progress = SILENT,
 ) -> tuple[Plan, list[Ids], Examples, dict[str, Any]]:
     """The plan, the held-out windows, the sequences, and what makes this run the one that it is, as JSON values."""
     chosen = plan(model, config)
     _check_folder(folder)
     windows = held_out_windows(held_out, tokenizer, chosen.geometry.trained_window)
-    documents = tokenized(texts, tokenizer, folder / "tokens.npz")
+    documents = tokenized(texts, tokenizer, folder / "tokens.npz", progress)
     examples = Examples(
         documents, texts.contents, tokenizer, mixture=config.mixture, sampler=chosen.sampler, geometry=chosen.geometry,
         seed=config.seed, count=config.steps * config.batch_size,
@@ -264,9 +271,7 @@ def _read_run(folder: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _write(file: Path, run: dict[str, Any]) -> None:
-    partial_file = file.with_name(f"{file.name}.partial")
-    partial_file.write_text(json.dumps(run, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial_file, file)
+    write_text(file, json.dumps(run, indent=2) + "\n")
 
 
 def _digest(model: PreTrainedModel) -> str:

@@ -84,6 +84,11 @@ class InfLLM(CachePolicy):
         chosen = index[best].view(b, 1, t, -1)
         return chosen.expand(b, h, t, -1)
 
+    def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+        """The farthest that a key can stand: blocks at one distance, the local window up to a block farther."""
+        near = i // self.block_size - j // self.block_size <= self._near
+        return torch.where(near, i - j, torch.full_like(i - j, self._far)), j <= i
+
     def sight(self, i: int, history: History) -> Sight:
         """Block by block, for one query."""
         size, near = self.block_size, self._near

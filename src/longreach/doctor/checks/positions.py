@@ -7,10 +7,14 @@ from longreach.doctor.base import Finding, Patient, Severity
 
 _MEASURE = "no rope scaling applies; `longreach measure` shows its reach"
 _ENCODER = "no rope scaling applies; `longreach fit MODEL attention_alignment --to LENGTH` keeps its attention sharp over longer texts"
+_LENGTHEN = (
+    "the table can be lengthened by stretch_positions, interpolated_positions, grouped_positions or recurrent_positions: "
+    'longreach.apply(model, "stretch_positions:factor=4"), or for a model that writes `longreach stretch MODEL --to LENGTH`'
+)
 _KINDS = {
     "learned": (
         "learned positions: a table of {window} rows, and no position after the last",
-        "no rope scaling applies; split longer texts",
+        _LENGTHEN,
     ),
     "a table": ("positions from a fixed table of {window} rows", "no rope scaling of the config applies"),
     "linear biases": (

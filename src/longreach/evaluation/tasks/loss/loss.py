@@ -13,15 +13,12 @@ from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
 from longreach.core.errors import LongreachError
 from longreach.core.method import MethodInfo
 from longreach.core.progress import SILENT, Progress
-from longreach.decoding.reading import read
+from longreach.decoding.reading import token_losses
 from longreach.evaluation.tasks.base import Case, Plan, Task, stack
 
 
@@ -61,18 +58,6 @@ class Loss(Task):
                 raise LongreachError(f"the loss is not a finite number at length {wrong[0]}; load the model with another dtype (float32)")
             scores.append(values)
         return scores
-
-
-def token_losses(model: PreTrainedModel, ids: Tensor, *, chunk_size: int, progress: Progress = SILENT) -> Tensor:
-    """[B, T - 1] float64 on the CPU: -log p(ids[:, i + 1] | ids[:, : i + 1]) in nats. Only one chunk's logits exist at a time."""
-    losses = torch.empty(ids.shape[0], ids.shape[1] - 1, dtype=torch.float64)
-    for start, logits in read(model, ids, chunk_size=chunk_size, logits="all", progress=progress):
-        targets = ids[:, start + 1 : start + 1 + logits.shape[1]]
-        end = start + targets.shape[1]  # nothing follows the last token
-        for row in range(len(ids)):
-            scores = logits[row, : end - start].float()
-            losses[row, start:end] = cross_entropy(scores, targets[row], reduction="none").double().cpu()
-    return losses
 
 
 METHOD = Loss

@@ -20,8 +20,8 @@ from transformers import PreTrainedModel
 from longreach.core.errors import LongreachError
 from longreach.core.method import MethodInfo, at_least
 from longreach.core.progress import SILENT, Progress
+from longreach.decoding.reading import token_losses
 from longreach.evaluation.tasks.base import Case, Plan, Task, stack
-from longreach.evaluation.tasks.loss.loss import token_losses
 
 
 @dataclass(frozen=True, kw_only=True)
