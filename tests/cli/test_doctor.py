@@ -39,7 +39,7 @@ def test_a_healthy_checkpoint(capsys):
     assert "tiny: llama, positions: rotary, window 128 tokens" in out
     assert "config.json says" in out
     assert "Cache: 0.4 MB for each 1024 tokens of a text (measured)." in out
-    assert "Longest context that fits: " in out
+    assert "Fits into memory: " in out
     assert out.rstrip().endswith("No findings.")
 
 
@@ -121,10 +121,11 @@ def test_a_stretched_checkpoint(folder, capsys):
 
 
 def test_measured_rows_are_told(folder, capsys):
-    row = {"task": "passkey", "model": "tiny", "method": "", "version": "1", "settings": {"metric": "likelihood"}}
+    row = {"task": "passkey", "model": "tiny", "version": "1"}
     Rows(folder / "longreach-rows" / "tiny.jsonl").append(
-        Row(**{**row, "method": method}, length=length, score=score)
+        Row(**row, method=method, length=length, score=score, settings={"metric": "likelihood", "input": str(number)})
         for method, length, score in (("", 64, 1.0), ("", 128, 0.5), ("ntk:factor=2", 128, 1.0))
+        for number in range(40)
     )
     data = said(capsys, "tiny")
     assert (data["usable"]["trained_window"], data["usable"]["by_retrieval"]) == (128, 64)

@@ -54,7 +54,7 @@ def test_the_prompt_comes_from_one_place(folder, how, tmp_path, capsys, monkeypa
         (["--prompt", "a", "--top-p", "0.9"], "error: top_p has no effect on greedy decoding; give a temperature above 0\n"),
         (["--prompt", "a", "--max-new-tokens", "0"], "error: not a length: '0'"),
         (["--prompt", "a", "--chunk-size", "0"], "error: Invalid value for '--chunk-size'"),
-        (["--prompt", "a", "--method", "sinks"], "error: sinks: window_size is missing"),
+        (["--prompt", "a", "--method", "self_extend:group=2"], "error: self_extend: neighbours is missing"),
         (["--prompt", "a", "--dtype", "half"], "error: unknown dtype 'half'"),
     ],
 )

@@ -78,7 +78,7 @@ def test_tables_for_people(capsys):
             ["tiny", "--method", "self_extend:neighbours=8,group=2"],
             "self_extend:neighbours=8,group=2 cannot be used with .* a positions method",
         ),
-        (["tiny", "--tasks", "los"], "unknown method 'los'; did you mean loss"),
+        (["tiny", "--tasks", "los"], "unknown task 'los'; did you mean loss"),
     ],
 )
 @pytest.mark.usefixtures("folder")

@@ -41,7 +41,7 @@ def test_json_for_programs_and_rows_for_the_next_run(folder, capsys):
     assert (usable["trained_window"], usable["measured_to"], usable["tasks"]) == (128, 512, ["needle", "passkey"])
     assert usable["both"] == min(usable["by_loss"], usable["by_retrieval"])
     lines = (folder / "longreach-rows" / "tiny.jsonl").read_text().splitlines()
-    assert len(lines) == 2 * 4 + 2 * 2 * 2 + 2 * 3 * 2
+    assert len(lines) == 2 * 4 + 2 * 2 + 2 * 2 * 2 + 2 * 3 * 2
     assert measured(capsys, *QUICK, "--text", "book.txt") == result
     assert (folder / "longreach-rows" / "tiny.jsonl").read_text().splitlines() == lines
 
@@ -106,15 +106,16 @@ def test_a_torn_row_is_reported_and_measured_again(folder, capsys):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--to", "64"], r"\(64\) is below the trained window of 128 tokens"),
         (["--to", "many"], "not a length: 'many'"),
         (["--to", "64k", "--text", "book.txt"], r"the text is too short: it has \d+ tokens, and 2 windows of 65535 tokens"),
         (["--text", "none.txt"], r"cannot read none\.txt"),
         (["--text", "binary.bin"], r"binary\.bin is not UTF-8 text \(byte 0xff at offset 2\)"),
         (["--text", "empty.txt"], r"empty\.txt holds no text"),
-        (["--tasks", "los"], "unknown method 'los'; did you mean loss"),
+        (["--tasks", "los"], "unknown task 'los'; did you mean loss"),
         (["--tasks", "passkey:digits=9"], "passkey: digits=9 must be below 8"),
         (["--tasks", "passkey", "--text", "book.txt"], "text has no effect on passkey"),
+        (["--tasks", "ppl"], "unknown task 'ppl'; known: loss, loss_inside, needle, passkey$"),
+        (["--method", "yarn:factor=2,log_n"], "after the comma comes log_n, which is no setting but another method; separate methods by"),
         (["--tasks", "loss", "--samples", "2"], "samples has no effect on loss"),
         (["--windows", "0"], "windows=0 must be at least"),
         (["--samples", "-1"], "samples=-1 must be at least 1"),
@@ -147,7 +148,8 @@ def test_the_sentence_names_both_criteria():
         "512 tokens by retrieval (needle and passkey by likelihood at least 0.9; at 1024 needle is 0.60), 512 tokens by both."
     )
     assert sentence(usable(by_loss=2048)) == (
-        "Usable length: at least 2048 tokens by loss (the loss has nowhere risen above that inside the trained window)."
+        "Usable length: at least 2048 tokens by loss (the loss has nowhere risen by more than 0.05 nats above that inside "
+        "the trained window)."
     )
     assert sentence(usable(by_retrieval=0, missed_at=256, misses={"needle": 0.6, "passkey": 0.5})) == (
         "Usable length: no measured length by retrieval (needle and passkey by likelihood at least 0.9; "

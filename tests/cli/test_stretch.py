@@ -100,7 +100,7 @@ def test_tuning_is_chained_onto_the_tournament(folder, capsys):
     out = capsys.readouterr().out
     for words in (
         "linear:factor=2, tuned 2 steps", "linear:factor=2+log_n, tuned 2 steps", "linear:factor=2+resonance, tuned 2 steps",
-        "Not read: 1 files that are no UTF-8 text, or empty (the first: cover.png).",
+        "Not read: 1 file (cover.png is no UTF-8 text).",
         "under linear:factor=2, positions by randomized, in 2 steps of 128-token sequences.", "bar +1 %", "Saved: far",
     ):  # fmt: skip
         assert words in out
@@ -201,7 +201,7 @@ def test_a_stopped_run_says_where_its_rows_are(folder, monkeypatch, capsys):
         (["--to", "256", "--depths", "deep"], "--depths deep: not numbers"),
         (["--to", "256", "--out", "tiny"], "tiny exists and is not a longreach checkpoint"),
         (["--to", "256", "--out", "far", "--report", "far/report"], "--report far/report lies in --out"),
-        (["--to", "256", "--report", "book.txt"], "--report book.txt cannot be written to; choose another folder"),
+        (["--to", "256", "--report", "book.txt"], "--report book.txt cannot be written to (Not a directory); choose another folder"),
         (["--to", "256", "--out", "book.txt/far"], "book.txt/far cannot be written to"),
         (["--to", "256", "--force"], "--force has no effect without --out"),
         (["--to", "256", "--text", "missing.txt"], "cannot read missing.txt"),

@@ -37,7 +37,7 @@ def folder(place, tmp_path, monkeypatch):
 def test_from_the_model_to_the_checkpoint(folder, capsys):
     assert run(["tune", "tiny", *QUICK]) == 0
     out = capsys.readouterr().out
-    assert "Not read: 1 files that are no UTF-8 text, or empty (the first: cover.png)." in out
+    assert "Not read: 1 file (cover.png is no UTF-8 text)." in out
     assert "parameters on 256 tokens under yarn:factor=4, positions by pose, in 2 steps of 64-token sequences." in out
     assert "bar +1 %" in out
     assert "Saved: far (transformers loads it without longreach; checked, logits differ by at most" in out
@@ -49,7 +49,7 @@ def test_from_the_model_to_the_checkpoint(folder, capsys):
     assert run(["tune", "tiny", *QUICK, "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["resumed_at"], result["extended"], result["saved"]["exported"]) == (2, True, True)
-    assert result["skipped_files"] == ["cover.png"]
+    assert result["skipped_files"] == ["cover.png is no UTF-8 text"]
     assert run(["tune", "tiny", *QUICK, "--seed", "1"]) == 2
     assert "far-run holds a run with other settings (seed=0)" in capsys.readouterr().err
 

@@ -24,7 +24,8 @@ def test_a_folder_is_read_whole_and_what_is_no_text_is_named(tmp_path):
     (tmp_path / ".hidden").write_text("no")
     texts = read_folder(tmp_path)
     assert dict(zip(texts.names, texts.contents, strict=True)) == {"book.txt": "Once upon a time.", "deep/code.py": "x = 1\n"}
-    assert texts.skipped == ("empty.txt", "picture.png")
+    assert texts.skipped == ("empty.txt is empty", "picture.png is no UTF-8 text")
+    assert texts.told == "Read 2 text files. Not read: 2 files (empty.txt is empty; picture.png is no UTF-8 text)."
 
 
 def test_a_folder_without_text_is_refused(tmp_path):

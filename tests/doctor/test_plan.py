@@ -115,9 +115,11 @@ def test_exported_checkpoints_are_healthy(folder, tmp_path, method):
     assert all(finding.severity == Severity.NOTE for finding in findings)
 
 
-def test_checkpoints_with_a_method_of_ours_are_healthy(folder, tmp_path):
+def test_a_method_that_only_longreach_applies_is_told(folder, tmp_path):
     out = save(*load(folder), tmp_path / "out", method="self_extend:neighbours=32,group=8", target=512)
-    assert diagnose(admit(out, "out")) == []
+    (finding,) = diagnose(admit(out, "out"))
+    assert (finding.check, finding.severity) == ("applied", Severity.WARNING)
+    assert "self_extend:neighbours=32,group=8, which only longreach applies" in finding.what
 
 
 def test_an_export_that_another_program_lost_is_written_again(folder, tmp_path):
@@ -136,7 +138,7 @@ def test_an_export_that_another_program_lost_is_written_again(folder, tmp_path):
 
 def test_a_method_on_top_of_a_scaled_config_is_found(folder, tmp_path):
     out = save(*load(folder), tmp_path / "out", method="dynamic_ntk+log_n", target=512)
-    assert diagnose(admit(out, "out")) == []
+    assert {finding.check for finding in diagnose(admit(out, "out"))} == {"applied"}
     edit(out / CONFIG, rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0})
     (finding,) = (finding for finding in diagnose(admit(out, "out")) if finding.severity == Severity.ERROR)
     assert "longreach.json applies dynamic_ntk+log_n on top" in finding.what

@@ -36,15 +36,16 @@ def losses(method="", rise=0.0, *, inside=0.0, task="loss", **values):
 
 
 def answers(method="", right=10, of=10, *, at_window=10, **values):
-    """`of` prompts for each depth and length: beyond the window `right` of them are answered, inside it `at_window`."""
+    """Four times `of` prompts for each depth and length: beyond the window `right` in `of` are answered, inside it `at_window`."""
     return [
         row(
-            "needle", metric, method, length=length, depth=depth, seed=0, score=float(sample < (right if length > WINDOW else at_window)),
+            "needle", metric, method, length=length, depth=depth, seed=0,
+            score=float(sample < 4 * (right if length > WINDOW else at_window)),
             settings={"input": f"{length} {depth} {sample}"}, **values,
         )
         for length in (128, 256, 512)
         for depth in DEPTHS
-        for sample in range(of)
+        for sample in range(4 * of)
         for metric in ("likelihood", "generation")
     ]  # fmt: skip
 

@@ -52,10 +52,11 @@ def test_every_cell_is_measured_with_speed_and_memory(model):
     rows = run(model)
     cells = {(row.task, row.settings["metric"], row.length, row.depth) for row in rows}
     expected = {("loss", "loss", length, None) for length in (64, 128, 256, 512)}
+    expected |= {("loss_inside:window_size=128", "loss", length, None) for length in (256, 512)}
     for task, lengths in (("passkey", (256, 512)), ("needle", (128, 256, 512))):
         expected |= {(task, metric, length, depth) for metric in ("likelihood", "generation") for length in lengths for depth in (0.0, 1.0)}
     assert cells == expected
-    assert len(rows) == 2 * 4 + 2 * 2 * 2 + 2 * 3 * 2
+    assert len(rows) == 2 * 4 + 2 * 2 + 2 * 2 * 2 + 2 * 3 * 2
     assert all(row.tokens_per_s > 0 and row.peak_bytes >= 0 and row.model == "tiny" and row.version for row in rows)
 
 
@@ -66,7 +67,7 @@ def test_the_same_again_is_the_same(model):
 def test_seeds_change_prompts_and_not_windows(model):
     first, second = run(model), run(model, seed=1)
     same = scores(first).keys() & scores(second).keys()
-    assert same == {row.identity for row in first if row.task == "loss"}
+    assert same == {row.identity for row in first if row.settings["metric"] == "loss"}
 
 
 def test_nothing_is_measured_twice(model, tmp_path):
@@ -103,7 +104,7 @@ def test_a_killed_run_goes_on_where_it_stopped(model, tmp_path, share):
 def test_progress_reaches_its_total(model):
     counter = Counter()
     run(model, progress=counter, chunk_size=100)
-    assert list(counter.totals) == ["loss", "passkey", "needle"]
+    assert list(counter.totals) == ["loss", "passkey", "needle", "loss_inside"]
     assert counter.done == sum(counter.totals.values())
 
 
@@ -145,13 +146,20 @@ def test_a_method_is_at_work_and_undone(model):
 
 
 def test_the_usable_length_of_a_model_that_forgets():
-    settings = {"tasks": parse_tasks("passkey+needle"), "to": 1024, "trained_window": 256, "windows": 1}
+    settings = {"tasks": parse_tasks("passkey+needle"), "to": 1024, "trained_window": 256, "windows": 1, "samples": 18}
     usable = usable_length(run(Copier(window=400), **settings), 256)
     assert (usable.by_retrieval, usable.missed_at) == (256, 512)
     assert usable.misses == {"needle": 0.5, "passkey": 0.5}  # found at depth 1, lost at depth 0
     perfect = run(Copier(), **settings)
     assert {row.score for row in perfect} == {1.0}
     assert usable_length(perfect, 256, metric="generation").by_retrieval == 1024
+
+
+def test_inside_the_window_is_an_ordinary_question(model):
+    rows = run(model, to=100, tasks=parse_tasks("loss"), samples=None, depths=None)
+    assert sorted({row.length for row in rows}) == [100]
+    usable = usable_length(rows, 128)
+    assert (usable.by_loss, usable.measured_to, usable.rise) == (100, 100, None)
 
 
 def gpt2(positions):
@@ -182,7 +190,6 @@ def test_what_a_table_does_not_hold_is_left_out_on_demand_and_read_under_a_metho
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"to": 100}, r"the length to measure to \(100\) is below the trained window of 128 tokens"),
         ({"to": 400_000}, r"the text is too short: it has \d+ tokens, and 2 windows of 399999"),
         ({"windows": 1}, "windows=1 must be at least 2"),
         ({"windows": 0}, "windows=0 must be at least"),
@@ -230,7 +237,7 @@ def test_too_little_memory_is_an_error_that_says_what_to_change(model, monkeypat
 
 def test_tasks_are_specs():
     assert [task.spec for task in parse_tasks("loss+passkey:digits=7")] == ["loss", "passkey:digits=7"]
-    with pytest.raises(SpecError, match="unknown method 'pass_key'"):
+    with pytest.raises(SpecError, match="unknown task 'pass_key'"):
         parse_tasks("pass_key")
     with pytest.raises(InputError, match="yarn is not a task but a method of the kind 'positions'"):
         parse_tasks("yarn:factor=4")

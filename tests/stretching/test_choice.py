@@ -22,7 +22,7 @@ STOCK = method("", right=2, rise=0.8)
 def test_a_standing_is_what_the_rows_say():
     one = stand([*answers("a", 7), *losses("a", 0.25, inside=0.1)])
     assert one.retrieval.mean == pytest.approx(0.7)
-    assert one.prompts == 20  # ten at each of two depths
+    assert one.prompts == 80  # forty at each of two depths
     assert one.retrieval_inside.mean == 1
     assert one.reach == pytest.approx(0.7)
     assert one.inside.mean == pytest.approx(3.6)
@@ -62,12 +62,12 @@ def test_what_was_only_screened_never_wins():
 @pytest.mark.parametrize(
     ("better", "worse", "why"),
     [
-        (method("a", 10, 0.04, speed=1), method("b", 9, 0.0, speed=9), "it has the best retrieval"),
+        (method("a", 100, 0.04, of=100, speed=1), method("b", 94, 0.0, of=100, speed=9), "it has the best retrieval"),
         (method("a", 10, 0.0, speed=1), method("b", 10, 0.03, speed=9), "it has the lowest loss of those that retrieve as well"),
         (method("a", 10, 0.01, speed=9), method("b", 10, 0.0, speed=1), "it is the fastest of its equals"),
         (method("a", 95, 0.0, of=100, speed=9), method("b", 100, 0.02, of=100, speed=1), "it is the fastest of its equals"),
-        (method("a", 9, 0.05, speed=1), method("b", 8, 0.0, speed=9), "it is the only one that is good enough"),
-        (method("a", 9, 0.05, speed=1), method("b", 10, 0.051, speed=9), "it is the only one that is good enough"),
+        (method("a", 10, 0.05, speed=1), method("b", 8, 0.0, speed=9), "it is the only one that is good enough"),
+        (method("a", 10, 0.05, speed=1), method("b", 10, 0.051, speed=9), "it is the only one that is good enough"),
     ],
 )
 def test_retrieval_comes_first_then_loss_then_speed(better, worse, why):
@@ -79,10 +79,10 @@ def test_retrieval_comes_first_then_loss_then_speed(better, worse, why):
 
 
 def test_a_tuned_model_wins_by_the_same_rule_if_it_kept_its_window():
-    untuned, tuned = method("a", 9, 0.03, speed=9), method("a", 10, 0.0, speed=1, tuned=300)
+    untuned, tuned = method("a", 94, 0.03, of=100, speed=9), method("a", 100, 0.0, of=100, speed=1, tuned=300)
     choice = choose([STOCK, untuned, tuned], "recall", TARGET)
     assert choice.best == tuned
-    assert choice.reason.startswith("a, tuned 300 steps, retrieves 1.00 of 20 prompts")
+    assert choice.reason.startswith("a, tuned 300 steps, retrieves 1.00 of 800 prompts")
     lost = replace(tuned, lost="loss inside the window +2.0% > +1%")
     assert choose([STOCK, untuned, lost], "recall", TARGET).best == untuned
     alone = choose([STOCK, lost], "recall", TARGET)
@@ -90,11 +90,23 @@ def test_a_tuned_model_wins_by_the_same_rule_if_it_kept_its_window():
     assert verdict(lost, alone, "recall") == "best, but loss inside the window +2.0% > +1%"
 
 
+def test_what_cannot_be_told_is_not_good_enough():
+    maybe, weak = method("maybe", 9, 0.0), method("weak", 5)  # 72 of 80 may be 0.81
+    choice = choose([STOCK, maybe, weak], "recall", TARGET)
+    assert (choice.best, choice.good_enough, choice.undecided) == (maybe, False, True)
+    assert choice.reason.startswith("Undecided: maybe retrieves 0.90 of 80 prompts at 512 tokens (bar 0.90)")
+    assert choice.reason.endswith("which is too few to tell (retrieval 0.81 to 0.95 of 80 prompts, bar 0.90).")
+    assert verdict(maybe, choice, "recall").startswith("best so far, undecided: retrieval 0.81 to 0.95")
+    few = stand([row for row in answers("few", 10) if int(row.settings["input"].split()[2]) < 10] + losses("few"))
+    assert few.undecided == ["retrieval 0.84 to 1.00 of 20 prompts, bar 0.90: 35 would tell"]
+    assert choose([STOCK, maybe, method("sure")], "recall", TARGET).best.method == "sure"
+
+
 def test_the_model_as_it_is_can_win():
     able = method("", speed=9)
     choice = choose([able, method("a", speed=1)], "recall", TARGET)
     assert choice.best == able
-    assert choice.reason.startswith("The model as it is retrieves 1.00 of 20 prompts at 512 tokens (bar 0.90)")
+    assert choice.reason.startswith("The model as it is retrieves 1.00 of 80 prompts at 512 tokens (bar 0.90)")
 
 
 def test_where_none_is_good_enough_that_is_said_with_the_bar():

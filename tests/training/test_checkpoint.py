@@ -20,10 +20,11 @@ def test_a_kill_while_saving_leaves_the_old_one(tmp_path, monkeypatch):
     save_checkpoint(path, {"step": 1})
 
     def half(state, file):
-        file.write(b"half")
+        file.write_bytes(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr("longreach.training.checkpoint.torch.save", half)
     with pytest.raises(KeyboardInterrupt):
         save_checkpoint(path, {"step": 2})
     assert load_checkpoint(path) == {"step": 1}
+    assert list(tmp_path.iterdir()) == [path]

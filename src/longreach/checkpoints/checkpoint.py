@@ -337,7 +337,10 @@ def _write(
     dtype = _lossless_dtype(model)
     own = own_weights(model)
     state = _cast(model, dtype) or (model.state_dict() if own else None)
-    model.save_pretrained(folder, state_dict={name: value for name, value in state.items() if name not in own} if state and own else state)
+    # Past the watch of a table that is lengthened for this, which refuses to save.
+    PreTrainedModel.save_pretrained(
+        model, folder, state_dict={name: value for name, value in state.items() if name not in own} if state and own else state
+    )
     if own:  # in a file of their own: other readers of the checkpoint do not know them
         save_file({name: value.detach().contiguous() for name, value in own.items()}, folder / OWN_WEIGHTS)
     if changes is not None or dtype != model.dtype:

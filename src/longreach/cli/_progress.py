@@ -1,6 +1,7 @@
 """Progress on stderr: a bar with the time left on a terminal, a line now and then elsewhere."""
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -10,6 +11,8 @@ from longreach.core.progress import Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
+
+_AT_ONCE = 2.0  # seconds after which work that shows nothing yet is named
 
 
 class BarProgress(Progress):
@@ -24,6 +27,7 @@ class BarProgress(Progress):
         self._label, self._total, self._done = "", 0, 0
         self._began = self._told = clock()
         self._bars: Bars | None = None
+        self._timer: threading.Timer | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -40,8 +44,10 @@ class BarProgress(Progress):
             self._bars = _bars(self._stream)
             self._bars.add_task(label, total=total)
             self._bars.start()
-        else:
-            print(f"{label} ...", file=self._stream, flush=True)
+        else:  # work that is done at once says nothing
+            self._timer = threading.Timer(_AT_ONCE, print, args=(f"{label} ...",), kwargs={"file": self._stream, "flush": True})
+            self._timer.daemon = True
+            self._timer.start()
 
     def advance(self, tokens: int) -> None:
         """So many tokens more are done."""
@@ -60,6 +66,9 @@ class BarProgress(Progress):
         return f"{self._label} ... {share:.0%}, {left // 60}:{left % 60:02} left"
 
     def _stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self._bars is not None:
             self._bars.stop()
             self._bars = None

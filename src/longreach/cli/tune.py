@@ -109,13 +109,13 @@ def tune(
     make = None if recipe is None else _recipe(recipe)
     config = TuneConfig(target=target, **given)
     texts = read_folder(data, text_field)
-    typer.echo(texts.told, err=True)
     held_out = read_texts(text) if text else stdlib_text("held-out")
     # Weights are trained in float32: in bfloat16 small steps are lost.
     loaded = longreach.load(
         model, dtype=dtype or ("float32" if full else None), device=device, allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code, apply_method=False, decoder_only=True,
     )  # fmt: skip
+    typer.echo(texts.told, err=True)
     if make is not None:
         config = dataclasses.replace(make(rope_of(loaded.model.config, method="this recipe"), target), **given)
     try:

@@ -18,7 +18,8 @@ class Texts:
     """The texts of a folder.
 
     Args: names: files, relative to it, with the number of the record where a file holds several. skipped: files that were not read, and
-    why. records: how many of the texts are records of `files` many files. empty: records that hold no text.
+    why. records: how many of the texts are records of `files` many files. empty: records that hold no text. field:
+    of records.
     """
 
     names: tuple[str, ...]
@@ -27,6 +28,7 @@ class Texts:
     records: int = 0
     files: int = 0
     empty: int = 0
+    field: str = TEXT_FIELD
 
     @property
     def told(self) -> str:
@@ -34,7 +36,7 @@ class Texts:
         plain = len(self.names) - self.records
         parts = [_counted(plain, "text file")] if plain or not self.records else []
         if self.records:
-            parts.append(f"{_counted(self.records, 'record')} of {_counted(self.files, 'file')}")
+            parts.append(f"{_counted(self.records, 'record')} of {_counted(self.files, 'file')}, by their field {self.field!r}")
         told = f"Read {' and '.join(parts)}."
         if self.empty:
             told += f" Left out {_counted(self.empty, 'record')} without text."
@@ -85,7 +87,9 @@ def read_folder(folder: Path, field: str = TEXT_FIELD) -> Texts:
     if not found:
         why = f": {'; '.join(skipped[:3])}" if skipped else ", and no file"
         raise InputError(f"{folder} holds no text{why}; give a folder of texts, or the field of its records with --text-field")
-    return Texts(names=tuple(found), contents=tuple(found.values()), skipped=tuple(skipped), records=records, files=of, empty=empty)
+    return Texts(
+        names=tuple(found), contents=tuple(found.values()), skipped=tuple(skipped), records=records, files=of, empty=empty, field=field
+    )
 
 
 def _text(path: Path) -> str:

@@ -62,6 +62,9 @@ def apply(
     Raises: SpecError; UnsupportedError for a model or a pair that cannot work.
     """
     check_version()
+    if not methods:
+        yield model
+        return
     inner = unwrapped(model)
     stack = stack_of(methods, trained_window=None if target is None else stated_window(inner.config), target=target)
     with _applied(inner, stack, tokenizer, warn) if stack else nullcontext():

@@ -13,6 +13,7 @@ from longreach.evaluation.rows import Row
 
 THRESHOLD = 0.9  # share of right answers
 RISE = 0.05  # nats a token
+_ROUNDING = 1e-9  # what equals a bar keeps to it
 METRIC = "likelihood"
 LOSS = "loss"  # the task whose rise counts
 INSIDE = "loss_inside"  # the task that reads the same tokens inside the window
@@ -168,10 +169,10 @@ def _by_loss(rows: Sequence[Row], trained_window: int) -> tuple[int | None, int 
     reached, risen_at, undecided = max(inside), None, None
     for length, values in _rises(rows, trained_window).items():
         rise = mean_interval(values)
-        if rise.low > RISE:
+        if rise.low > RISE + _ROUNDING:
             risen_at = length
             break
-        if rise.high > RISE and undecided is None:
+        if rise.high > RISE + _ROUNDING and undecided is None:
             needed = texts_to_decide(rise, len(values), RISE)
             undecided = Open(length=length, about="the loss", interval=rise, n=len(values), needed=needed)
         reached = length if undecided is None else reached

@@ -75,7 +75,7 @@ class Standing:
         misses = []
         if self.retrieval is not None and self.retrieval.high < RETRIEVAL_BAR:
             misses.append(f"retrieval {self.retrieval.mean:.2f} < {RETRIEVAL_BAR:.2f}")
-        if self.rise.low > RISE_BAR:
+        if self.rise.low > RISE_BAR + _ROUNDING:
             misses.append(f"loss {self.rise.mean:+.2f} > +{RISE_BAR}")
         return [*misses, *([self.lost] if self.lost else [])]
 
@@ -87,7 +87,7 @@ class Standing:
             needed = prompts_to_decide(retrieval.mean, RETRIEVAL_BAR)
             what = f"retrieval {retrieval.low:.2f} to {retrieval.high:.2f} of {self.prompts} prompts, bar {RETRIEVAL_BAR:.2f}"
             found.append(what + (f": {needed} would tell" if needed else ""))
-        if rise.low <= RISE_BAR < rise.high:
+        if rise.low <= RISE_BAR + _ROUNDING < rise.high:
             needed = texts_to_decide(rise, self.texts, RISE_BAR)
             found.append(
                 f"loss {rise.mean:+.2f} ± {rise.high - rise.mean:.2f}, bar +{RISE_BAR}" + (f": {needed} texts would tell" if needed else "")

@@ -73,12 +73,12 @@ def test_positions_that_one_query_has_are_used_as_far_as_they_go():
 
 
 def test_copies_of_keys_are_extended_and_made_anew_only_when_groups_grow(monkeypatch):
-    from longreach.engine import engine
+    from longreach.engine._turn import Turning
     from longreach.engine.apply import apply
 
     turned = []
-    original = engine.LayerEngine._turn
-    monkeypatch.setattr(engine.LayerEngine, "_turn", lambda self, x, *rest: turned.append(x.shape[2]) or original(self, x, *rest))
+    original = Turning.turn
+    monkeypatch.setattr(Turning, "turn", lambda self, x, *rest: turned.append(x.shape[2]) or original(self, x, *rest))
     model, ids = tiny_model(max_position_embeddings=32, num_hidden_layers=1), random_ids(1, 120)
     with apply(model, Gali(window_size=32, local_window=8, chunk_size=4)), torch.no_grad():
         out = model(ids[:, :40], use_cache=True)

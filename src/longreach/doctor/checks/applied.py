@@ -12,5 +12,5 @@ def check(patient: Patient) -> Iterator[Finding]:
         yield Finding(
             severity=Severity.WARNING,
             what=f"longreach.json names {record.method}, which only longreach applies: other programs run the model without it",
-            remedy="load it with longreach.load, or `longreach generate`; stretch --methods with one that exports (yarn) for other programs",
+            remedy="load it with longreach.load; for other programs stretch it by a method that exports, as yarn",
         )

@@ -72,12 +72,16 @@ def checks() -> list[Check]:
 
 def cases(kind: str | None = None) -> Iterator[Case]:
     """Every check that applies to a method, on each of its settings; of all registered methods, or of one kind's."""
+    represented: set[str] = set()  # checks of the tier `contract` that some method has stood for
     for method in registry.methods(kind):
         name, module = method.name(), sys.modules[method.__module__]
         for check in checks():
-            for example in (*getattr(module, check.settings, module.EXAMPLES), *(stacks(module) if check.settings == "EXAMPLES" else ())):
-                if check.applies(example):
-                    yield Case(kind=example.kind, name=name, example=example, check=check)
+            examples = [*getattr(module, check.settings, module.EXAMPLES), *(stacks(module) if check.settings == "EXAMPLES" else ())]
+            fitting = [example for example in examples if check.applies(example)]
+            if check.tier != "example":
+                fitting = [] if check.tier == "contract" and check.name in represented else fitting[:1]
+            represented |= {check.name} if fitting else set()
+            yield from (Case(kind=example.kind, name=name, example=example, check=check) for example in fitting)
 
 
 def stacks(module: ModuleType) -> list[Method]:

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from longreach.engine.cache_argument import cache_argument
 from longreach.engine.weights import equip, needs_weights, own_weights
 from longreach.testing.models import tiny_model
 
+Tier = Literal["contract", "method", "example"]
 WINDOW = 32  # trained window of the models: shorter than LENGTH, so that methods which act beyond it are seen to act
 LENGTH = 50
 TOLERANCE = 1e-4  # of float32 logits, whose standard deviation is 1 to 2
@@ -25,12 +26,15 @@ class Check:
     """A check of a suite.
 
     Args: run: checks one setting of a method, raises AssertionError, returns how many comparisons it made. applies: to this method?
-    settings: name of the list in the method's file that it is run on; a file without NEUTRAL is checked with its EXAMPLES.
+    settings: name of the list in the method's file that it is run on; a file without NEUTRAL is checked with its EXAMPLES. tier: `example`
+    is run on every setting; `method` on the first of each method, for what cannot hang on the setting (undoing, copies, seeds); `contract`
+    on one method, for what the engine does in front of all of them (refusals).
     """
 
     run: Callable[[Any], int]
     applies: Callable[[Method], bool]
     settings: str = "EXAMPLES"
+    tier: Tier = "example"
 
     @property
     def name(self) -> str:
@@ -89,6 +93,12 @@ def new_model(method: Method, window: int = WINDOW) -> PreTrainedModel:
     """The same, one of its own."""
     model = with_weights(tiny_model(max_position_embeddings=window), method)
     return model.double() if rounds(method) else model
+
+
+def first(method: Method) -> bool:
+    """Whether it is the first setting in its method's file: that is checked on every shape of model, the others on Llama alone."""
+    examples = getattr(sys.modules[type(method).__module__], "EXAMPLES", (method,))
+    return bool(examples[0] == method)
 
 
 def rounds(method: Method) -> bool:

@@ -211,12 +211,14 @@ CHECKS = (
             check_temperature_is_read,
             check_padded_texts,
             check_writing_with_a_cache,
-            check_temperature_is_undone,
             check_temperature_and_gradients,
-            check_copies_have_the_temperature,
-            check_decoders_are_refused,
         )
     ),
+    *(
+        Check(run=check, applies=_is_temperature, tier="method")
+        for check in (check_temperature_is_undone, check_copies_have_the_temperature)
+    ),
+    Check(run=check_decoders_are_refused, applies=_is_temperature, tier="contract"),
     Check(run=check_short_texts_are_left_alone, applies=lambda method: _is_temperature(method) and method.info.plain_inside),
     Check(run=check_neutral_temperature, applies=_is_temperature, settings="NEUTRAL"),
 )

@@ -1,7 +1,7 @@
 """What holds for every method that the engine runs: attention policies, cache policies, and positions that depend on the length."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -23,8 +23,10 @@ from longreach.testing.conformance.base import (
     LENGTH,
     WINDOW,
     Check,
+    Tier,
     cached_logits,
     close,
+    first,
     left_padding,
     logits,
     model_for,
@@ -55,7 +57,7 @@ def check_changes_the_model(method: Method) -> int:
 def check_neutral(method: Method) -> int:
     """A setting that changes nothing gives the model's own logits."""
     compared = 0
-    for family in ("llama_mha", "llama", "qwen2_mixed"):
+    for family in _families(method, "llama_mha", "llama", "qwen2_mixed"):
         model, ids = model_for(method, family, _NEUTRAL_WINDOW), random_ids(2, LENGTH)
         stock = logits(model, ids)
         with apply(model, method):
@@ -69,7 +71,7 @@ def check_reference(method: Method) -> int:
     ids, mask = random_ids(2, LENGTH), left_padding((LENGTH - 11, LENGTH))
     real = mask.bool()
     compared = 0
-    for family in [family for family in SHAPES if not (rounds(method) and family == "gpt_oss")]:  # that has no float64
+    for family in _families(method, *SHAPES):
         model = model_for(method, family)
         with torch.no_grad():
             wanted, wanted_padded = naive_logits(model, (method,), ids), naive_logits(model, (method,), ids, real)[real]
@@ -86,7 +88,7 @@ def check_gradients(method: Method) -> int:
     """The gradients of every weight are those of the method's definition in float64, with left padding."""
     compared = 0
     ids, mask = random_ids(2, LENGTH), left_padding((LENGTH - 11, LENGTH))
-    for family in ("llama", "gemma2", "gpt_oss"):
+    for family in _families(method, "llama", "gemma2", "gpt_oss"):
         model = model_for(method, family)
         with apply(model, method):
             ours = _gradients(model, model(ids, attention_mask=mask, use_cache=False).logits, mask)
@@ -122,7 +124,7 @@ def check_chunks(method: Method) -> int:
     """Prefill in chunks gives what prefill at once gives, long enough for every buffer to grow."""
     ids = random_ids(2, 150)
     compared = 0
-    for family in ("llama", "qwen2_mixed"):
+    for family in _families(method, "llama", "qwen2_mixed"):
         model = model_for(method, family)
         with apply(model, method):
             wanted = logits(model, ids)
@@ -134,7 +136,7 @@ def check_chunks(method: Method) -> int:
 def check_decoding(method: Method) -> int:
     """Decoding token by token through the cache gives what one pass over the whole gives."""
     compared = 0
-    for family in ("llama", "gpt_neox"):
+    for family in _families(method, "llama", "gpt_neox"):
         model, ids = model_for(method, family), random_ids(2, 90)
         with apply(model, method):
             compared += close(cached_logits(model, ids, [1] * 90), logits(model, ids), family)
@@ -216,6 +218,12 @@ def check_undo(method: Method) -> int:
     return compared + same(logits(model, ids), stock, "logits after the context")
 
 
+def _families(method: Method, *families: str) -> list[str]:
+    """The shapes of model to check on: all of them for the first setting of a method, Llama alone for others."""
+    chosen = families if first(method) else ("llama",)
+    return [family for family in chosen if not (rounds(method) and family == "gpt_oss")]  # that has no float64
+
+
 def _interrupt(module: nn.Module, args: Any, output: Any) -> None:
     raise KeyError("raised to leave the context")
 
@@ -282,7 +290,7 @@ def check_prompt_lookup(method: Method) -> int:
     """Assisted decoding, which takes wrong guesses back out of the cache, writes what plain decoding writes."""
     ids = random_ids(1, 12).repeat(1, 4)  # repeats, so that there is something to look up
     compared = 0
-    for family in ("llama", "qwen2_mixed"):
+    for family in _families(method, "llama", "qwen2_mixed"):
         model = model_for(method, family)
         with apply(model, method):
             compared += same(written(model, ids, tokens=12, prompt_lookup_num_tokens=4), written(model, ids, tokens=12), family)
@@ -359,16 +367,20 @@ def _runs(method: Method) -> bool:
     return isinstance(method, AttentionPolicy | CachePolicy) or (isinstance(method, PositionsMethod) and method.needs_engine)
 
 
+def _suite(*checks: Callable[[Any], int], tier: Tier) -> tuple[Check, ...]:
+    return tuple(Check(run=check, applies=_runs, tier=tier) for check in checks)
+
+
 CHECKS = (
-    *(
-        Check(run=check, applies=_runs)
-        for check in (
-            check_changes_the_model, check_reference, check_gradients, check_causality, check_chunks, check_decoding, check_left_padding,
-            check_lengths, check_undo, check_same_seed, check_beams, check_prompt_lookup, check_deepcopy, check_no_nesting,
-            check_old_caches_are_refused,
-        )
+    *_suite(
+        check_changes_the_model, check_reference, check_gradients, check_causality, check_chunks, check_decoding, check_left_padding,
+        check_lengths, tier="example",
     ),
+    *_suite(
+        check_undo, check_same_seed, check_beams, check_prompt_lookup, check_deepcopy, check_old_caches_are_refused, tier="method",
+    ),
+    *_suite(check_no_nesting, tier="contract"),
     Check(run=check_neutral, applies=_runs, settings="NEUTRAL"),
-    Check(run=check_bounded_memory, applies=lambda method: _runs(method) and method.info.bounded_memory),
-    Check(run=check_lost_tokens_stay_lost, applies=lambda method: _runs(method) and method.info.forgets),
+    Check(run=check_bounded_memory, applies=lambda method: _runs(method) and method.info.bounded_memory, tier="method"),
+    Check(run=check_lost_tokens_stay_lost, applies=lambda method: _runs(method) and method.info.forgets, tier="method"),
 )  # fmt: skip

@@ -172,13 +172,12 @@ CHECKS = (
         for check in (
             check_places,
             check_table_is_read,
-            check_table_is_undone,
             check_table_and_padding,
             check_table_and_causality,
             check_table_and_chunks,
-            check_table_export,
-            check_rotary_models_are_refused,
         )
     ),
+    *(Check(run=check, applies=_is_table, tier="method") for check in (check_table_is_undone, check_table_export)),
+    Check(run=check_rotary_models_are_refused, applies=_is_table, tier="contract"),
     Check(run=check_neutral_table, applies=_is_table, settings="NEUTRAL"),
 )

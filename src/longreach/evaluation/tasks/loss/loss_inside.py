@@ -79,6 +79,7 @@ class LossInside(Task):
         """[B, T] float64: the loss of each token from number `window_size` + 1 on; nan before."""
         losses = torch.full(ids.shape, math.nan, dtype=torch.float64)
         step = max(1, (self.window_size - prefix) // 2)
+        progress.advance(ids.shape[0] * min(self.window_size, ids.shape[1]))
         for start in range(self.window_size, ids.shape[1], step):
             end = min(start + step, ids.shape[1])
             piece = torch.cat([ids[:, :prefix], ids[:, max(prefix, end - self.window_size + prefix) : end]], dim=1)
