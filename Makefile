@@ -8,6 +8,7 @@ TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TRANSFORMERS_LOW ?= 5.20.0
 LOW_TESTS ?= tests/test_imports.py tests/test_conformance.py tests/core tests/positions tests/attention tests/cache tests/engine tests/decoding tests/checkpoints
+METHOD_TESTS := tests/test_conformance.py tests/core tests/attention tests/cache tests/positions tests/training/test_samplers.py
 PYTEST ?= pytest -n auto --maxprocesses 8
 
 BIN := .venv/bin
@@ -15,13 +16,18 @@ READY := .venv/.ready
 READY_LOW := .venv-low/.ready
 PIP := -m pip --disable-pip-version-check
 
-.PHONY: demo test test-low lint bench docs clean
+.PHONY: demo test test-low check lint bench docs clean
 
 demo: $(READY)
 	$(BIN)/longreach stretch nano --to 4096 --out demo/nano-4k
 
 test: $(READY)
 	$(BIN)/python -m $(PYTEST)
+
+# All that concerns one method: make check METHOD=yarn
+check: $(READY)
+	@test -n "$(METHOD)" || { echo "make check METHOD=name"; exit 2; }
+	$(BIN)/python -m pytest -q --method $(METHOD) $(METHOD_TESTS)
 
 # The low end of the transformers range; everything else is as in .venv.
 test-low: $(READY_LOW)

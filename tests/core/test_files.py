@@ -6,9 +6,14 @@ from longreach.core.files import replacing_file, write_text
 def test_a_file_is_replaced_as_a_whole(tmp_path):
     path = tmp_path / "a.txt"
     write_text(path, "one")
-    with pytest.raises(KeyError), replacing_file(path) as partial:
-        partial.write_text("tw")
-        raise KeyError
+
+    def half():
+        with replacing_file(path) as partial:
+            partial.write_text("tw")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        half()
     assert path.read_text() == "one"
     write_text(path, "two")
     assert path.read_text() == "two"

@@ -26,7 +26,7 @@ def attend(
         if q.device.type == "cpu":
             return _flash_cpu(q, k, v, scale, causal, mask, bias)
         fits = mask is None and bias is None and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256
-        if q.device.type == "cuda" and fits and not _needs_grad(q, k, v):
+        if q.device.type == "cuda" and q.dtype != torch.float64 and fits and not _needs_grad(q, k, v):
             return _fused_cuda(q, k, v, scale, causal)
     if _needs_grad(q, k, v, bias) or q.shape[2] <= _EAGER_ROWS:
         return _eager(q, k, v, scale, causal, mask, bias, softcap, 0)

@@ -1,0 +1,123 @@
+"""Ten small faults in the engine and in methods, each of which the shared checks have to notice."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from longreach.attention.placement.self_extend import SelfExtend
+from longreach.cache import base as cache_base
+from longreach.cache.compact.staircase import Bits, Staircase
+from longreach.cache.eviction.h2o import H2O
+from longreach.cache.retrieval.infllm import InfLLM
+from longreach.cache.streaming.sinks import Sinks
+from longreach.core.bands import Grouped
+from longreach.engine import _cuts, _fused
+from longreach.engine._store import BandLayer
+from longreach.testing import conformance
+
+CHECKS = {check.name: check for check in conformance.checks()}
+
+
+def group_off_by_one(patch):
+    """Far positions begin one too far."""
+    call = Grouped.__call__
+    patch.setattr(Grouped, "__call__", lambda self, t: call(self, t) + (self.group > 1 and self.shift > 0))
+
+
+def heavy_hitters_without_the_last(patch):
+    """The last tokens are not kept for sure."""
+    patch.setattr(H2O, "score", lambda self, signals, layer: signals.received)
+
+
+def earlier_of_equals(patch):
+    """Of equal scores the earlier token stays."""
+
+    def highest(score, index, count):
+        order = score.masked_fill(index < 0, -1e9).sort(dim=-1, descending=True, stable=True).indices
+        return torch.zeros_like(index, dtype=torch.bool).scatter(-1, order[..., :count], True) & (index >= 0)
+
+    patch.setattr(cache_base, "coarse", torch.zeros_like)
+    patch.setattr(cache_base, "highest", highest)
+
+
+def cut_one_short(patch):
+    """A cut leaves out the token right before it."""
+    cut = _cuts.CutStore.cut
+    patch.setattr(_cuts.CutStore, "cut", lambda self, layer, step, slot: cut(self, layer, step, slot - 1))
+
+
+def half_of_the_queries(patch):
+    """Accounts forget the second half of every run of queries."""
+    given = _cuts.CutStore.given
+
+    def half(self, run, keys, first):
+        return given(self, run.between(run.begin, (run.begin + run.end + 1) // 2), keys, first)
+
+    patch.setattr(_cuts.CutStore, "given", half)
+
+
+def nothing_is_settled_between_passes(patch):
+    """What the queries of the last pass gave is lost at the next."""
+
+    def begin_pass(self, layer, tokens):
+        for row in self.rows.values():
+            row.runs, row.back = [], tokens
+        return min((row.state.upto for row in self.rows.values()), default=0)
+
+    patch.setattr(_cuts.CutStore, "begin_pass", begin_pass)
+
+
+def blocks_one_nearer(patch):
+    """A block leaves the local window one block early."""
+    stores = InfLLM.stores
+
+    def nearer(self, layer):
+        blocks, band = stores(self, layer)
+        return dataclasses.replace(blocks, near=blocks.near - 1), band
+
+    patch.setattr(InfLLM, "stores", nearer)
+
+
+def one_bit_less(patch):
+    """Codes are coarser than they say."""
+    encode = Bits.encode
+    patch.setattr(Bits, "encode", lambda self, x, side: encode(self, (x * 8).round() / 8, side))
+
+
+def window_one_short(patch):
+    """The window forgets a token too much."""
+    forget = BandLayer.forget
+
+    def shorter(self):
+        forget(self)
+        if self.plan.window:
+            self.recent.keep_last(max(0, self.plan.window - 2))
+
+    patch.setattr(BandLayer, "forget", shorter)
+
+
+def weights_do_not_add_up(patch):
+    """Pieces are merged without their log-sum-exp."""
+    patch.setattr(_fused, "_merged", lambda out, lse, other, other_lse: ((out + other) / 2, torch.logaddexp(lse, other_lse)))
+
+
+MUTATIONS = [
+    (group_off_by_one, SelfExtend(neighbours=16, group=4), "reference"),
+    (heavy_hitters_without_the_last, H2O(budget=8, recent=6, slack=1), "reference"),
+    (earlier_of_equals, H2O(budget=16, slack=4), "reference"),
+    (cut_one_short, H2O(budget=16, slack=4), "reference"),
+    (half_of_the_queries, H2O(budget=16, slack=4), "reference"),
+    (nothing_is_settled_between_passes, H2O(budget=16, slack=4), "decoding"),
+    (blocks_one_nearer, InfLLM(block_size=4, num_blocks=2, local_window=8, num_representatives=2), "reference"),
+    (one_bit_less, Staircase(exact=8, eight=8, four=8, chunk_size=4), "lengths"),
+    (window_one_short, Sinks(num_sinks=4, window_size=16), "chunks"),
+    (weights_do_not_add_up, SelfExtend(neighbours=16, group=4), "lengths"),
+]
+
+
+@pytest.mark.parametrize(("fault", "example", "name"), MUTATIONS, ids=lambda value: getattr(value, "__name__", str(value)))
+def test_a_fault_is_noticed(fault, example, name, monkeypatch):
+    fault(monkeypatch)
+    with pytest.raises(AssertionError):
+        CHECKS[name].run(example)
