@@ -198,17 +198,10 @@ def test_foreign_folders_are_never_replaced(folder, tmp_path):
 @pytest.mark.parametrize(
     ("spec", "family"),
     [
-        ("linear:factor=4", "llama"),
-        ("ntk:factor=4", "llama"),
-        ("yarn:factor=4", "llama"),
         ("yarn:factor=8,beta_fast=16,attention_factor=1", "llama"),
         ("yarn:factor=4", "gemma3"),
         ("ntk:factor=4", "phi3"),
-        ("ntk_by_parts:factor=4", "gemma3"),
-        ("llama3:factor=4", "llama"),
-        ("giraffe_power:factor=4", "phi3"),
         ("giraffe_truncated", "llama"),
-        ("distributional:factor=4", "phi3"),
         ("yarn:factor=4+resonance", "phi3"),
         ("linear:factor=4+giraffe_power:power=0.5+resonance", "llama"),
     ],

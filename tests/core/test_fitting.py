@@ -55,7 +55,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
     def full(*args, **settings):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(json, "dump", full)
+    monkeypatch.setattr("longreach.core.fitting.write_text", full)
     with pytest.raises(InputError, match=r"cannot write .*a\.json: No space left on device"):
         write(file, factor=8.0)
     assert file.read_bytes() == before

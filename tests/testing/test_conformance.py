@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from longreach.attention.base import AttentionPolicy
+from longreach.attention.base import AttentionPolicy, Scales
 from longreach.attention.encoder.attention_alignment import AttentionAlignment
 from longreach.attention.placement.self_extend import SelfExtend
 from longreach.cache.streaming.sinks import Sinks
@@ -141,21 +141,21 @@ class NeverForgets(SelfExtend):
     info = replace(SelfExtend.info, bounded_memory=True)
 
 
-class ByCall(Idle):
+class ByCall(Idle, Scales):
     """Its logits depend on how many tokens come at once."""
 
     def temperature(self, t, layer):
         return torch.full_like(t, 1.0 + 0.2 * t.shape[1], dtype=torch.float32)
 
 
-class ByRow(Idle):
+class ByRow(Idle, Scales):
     """Its logits depend on the place in the batch."""
 
     def temperature(self, t, layer):
         return (1.0 + torch.arange(t.shape[0]).float()[:, None]).expand(t.shape)
 
 
-class ByMood(Idle):
+class ByMood(Idle, Scales):
     """Its logits are different every time."""
 
     calls = itertools.count()
