@@ -101,3 +101,27 @@ def test_modules_stay_short(path):
 
 def test_nothing_is_called_utils():
     assert not [path for path in MODULES if path.stem in ("utils", "helpers", "misc", "common")]
+
+
+def imported_modules(path: Path) -> set[str]:
+    """The modules of longreach that a module imports, wherever it does; not what only type checkers see."""
+    found = set()
+    tree = ast.parse((HOUSE / path).read_text(encoding="utf-8"))
+    for node in [node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)]:
+        node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("longreach"):
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in DOTTED else node.module for name in names}
+    return found & DOTTED.keys()
+
+
+DOTTED = {".".join(("longreach", *path.with_suffix("").parts)).removesuffix(".__init__"): path for path in MODULES}
+
+
+def test_imports_make_no_circle():
+    left = {name: imported_modules(path) - {name, "longreach"} for name, path in DOTTED.items()}
+    while free := [name for name, needs in left.items() if not needs & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left, f"modules that import one another: {', '.join(sorted(left))}"

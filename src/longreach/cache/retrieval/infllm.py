@@ -45,9 +45,10 @@ class InfLLM(CachePolicy):
 
     @classmethod
     def suggest(cls, trained_window: int, target: int) -> tuple["InfLLM", ...]:
-        """Half of the window for local tokens, as in the paper, and a quarter of it in blocks of a sixty-fourth."""
-        size = max(1, trained_window // 64)
-        return (cls(block_size=size, num_blocks=16, local_window=max(1, trained_window // 2), num_representatives=min(4, size)),)
+        """Half of the window for local tokens, as in the paper, and a quarter of it in blocks of at most the paper's 128 tokens."""
+        size = min(128, max(1, trained_window // 16))
+        local, found = max(1, trained_window // 2), max(1, trained_window // (4 * size))
+        return (cls(block_size=size, num_blocks=found, local_window=local, num_representatives=min(4, size)),)
 
     @property
     def _near(self) -> int:
