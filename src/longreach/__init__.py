@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from longreach.core.errors import LongreachError, UnsupportedError
     from longreach.core.spec import parse
     from longreach.engine.apply import apply
+    from longreach.engine.attach import attach
     from longreach.engine.weights import equip
 
 _HOMES = {
@@ -16,12 +17,13 @@ _HOMES = {
     "UnsupportedError": "longreach.core.errors",
     "parse": "longreach.core.spec",
     "apply": "longreach.engine.apply",
+    "attach": "longreach.engine.attach",
     "equip": "longreach.engine.weights",
     "load": "longreach.checkpoints.checkpoint",
     "save": "longreach.checkpoints.checkpoint",
 }
 
-__all__ = ["LongreachError", "UnsupportedError", "apply", "equip", "load", "parse", "save"]
+__all__ = ["LongreachError", "UnsupportedError", "apply", "attach", "equip", "load", "parse", "save"]
 
 
 def __getattr__(name: str) -> Any:

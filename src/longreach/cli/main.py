@@ -16,6 +16,7 @@ import longreach
 from longreach.core import registry
 from longreach.core.errors import LongreachError
 
+_SETTINGS = {"help_option_names": ["--help", "-h"]}
 _STOPPED = 130  # what shells expect of a program that Ctrl-C ended
 
 
@@ -27,10 +28,10 @@ def verbs() -> list[str]:
 def make_app() -> typer.Typer:
     """The command line with every verb: `cli/some_verb.py` is `longreach some-verb`."""
     # Markup stays off: it would swallow brackets in the verbs' help.
-    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app = typer.Typer(context_settings=_SETTINGS, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(_root)
     for name in verbs():
-        app.command(name.replace("_", "-"))(getattr(registry.module(name, "command"), name))
+        app.command(name.replace("_", "-"), context_settings=_SETTINGS)(getattr(registry.module(name, "command"), name))
     return app
 
 
