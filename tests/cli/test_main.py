@@ -74,7 +74,7 @@ def test_a_bug_is_a_bug():
     [
         (["metods"], "No such command 'metods'"),
         (["methods", "--jsn"], "No such option: --jsn"),
-        (["methods", "extra"], "extra"),
+        (["methods", "yarn", "extra"], "extra"),
         (["--wrong"], "No such option: --wrong"),
     ],
 )

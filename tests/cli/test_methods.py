@@ -47,3 +47,15 @@ def test_one_kind(kind, capsys):
 def test_an_unknown_kind_is_refused(capsys):
     assert run(["methods", "--kind", "position"]) == 2
     assert capsys.readouterr().err == f"error: --kind position: no such kind; known: {', '.join(kinds())}\n"
+
+
+def test_one_method_in_full(capsys):
+    assert run(["methods", "yarn"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("yarn: YaRN: low frequencies interpolated")
+    assert "Settings: factor, beta_fast=32, beta_slow=1, attention_factor=none\n" in out
+    assert "Meaning: factor: target length" in out
+    assert run(["methods", "yarm"]) == 2
+    assert capsys.readouterr().err == "error: unknown method 'yarm'; did you mean yarn?\n"
+    assert run(["methods", "generate"]) == 2
+    assert "is a command without a paper" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from longreach.core import registry
 from longreach.core.catalogue import Entry, Setting, catalogue
 from longreach.core.errors import InputError
 from longreach.core.kinds import kinds
@@ -19,24 +20,47 @@ _WIDTH = 100
 
 
 def methods(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="One method, in full.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list, for programs.")] = False,
     kind: Annotated[str | None, typer.Option(help=f"Only methods of this kind: {', '.join(kinds())}.")] = None,
 ) -> None:
-    """List every method with its kind, settings, limits and paper."""
+    """List every method with its kind, settings, limits and paper; or show one."""
     if kind is not None and kind not in kinds():
         raise InputError(f"--kind {kind}: no such kind; known: {', '.join(kinds())}")
-    entries = catalogue(kind)
+    entries = [entry for entry in catalogue(kind) if name in (None, entry.name)]
+    if name is not None and not entries:
+        registry.module(name, kind)  # names the nearest ones
+        raise InputError(f"{name} is a command without a paper; see longreach {name} --help")
     if as_json:
         print(json.dumps([asdict(entry) for entry in entries], indent=2))
+        return
+    if name is not None:
+        print("\n\n".join(_whole(entry) for entry in entries))
         return
     from rich.console import Console
 
     console = Console()
     # Pipes and files have no width of their own; rich would take 80 columns.
     console.width = min(console.width, _WIDTH) if console.is_terminal else _WIDTH
-    for name in kinds():
-        if chosen := [entry for entry in entries if entry.kind == name]:
-            console.print(table(name, chosen))
+    for of in kinds():
+        if chosen := [entry for entry in entries if entry.kind == of]:
+            console.print(table(of, chosen))
+
+
+def _whole(entry: Entry) -> str:
+    """All that one method says of itself."""
+    facts = {
+        "Kind": entry.kind,
+        "Paper": f"{entry.title}, {entry.paper}",
+        "Cost": entry.cost,
+        "Limits": entry.limits,
+        "Differs from the paper": entry.differs,
+        "Declares": ", ".join(flag.replace("_", " ") for flag in entry.flags),
+        "Settings": _settings("", entry.settings).removeprefix(": "),
+        "Meaning": entry.arguments if entry.settings else "",
+        "Settings of its fit": _settings("", entry.fit).removeprefix(": "),
+    }
+    return "\n".join([f"{entry.name}: {entry.summary}", *(f"{label}: {text}" for label, text in facts.items() if text)])
 
 
 def table(kind: str, entries: list[Entry]) -> "Table":
