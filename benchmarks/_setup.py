@@ -26,11 +26,11 @@ class Contender:
     static: bool = False
 
 
-def make_model(dtype: torch.dtype) -> LlamaForCausalLM:
-    """A random Llama of 28M parameters."""
+def make_model(dtype: torch.dtype, vocabulary: int = VOCABULARY) -> LlamaForCausalLM:
+    """A random Llama of 28M parameters (more with a larger vocabulary)."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=HIDDEN, intermediate_size=1408, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
+        vocab_size=vocabulary, hidden_size=HIDDEN, intermediate_size=1408, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
         num_key_value_heads=KV_HEADS, max_position_embeddings=512, tie_word_embeddings=True,
     )  # fmt: skip
     return LlamaForCausalLM(config).to(dtype).eval()

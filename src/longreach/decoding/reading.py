@@ -14,6 +14,7 @@ from longreach.engine.cache_argument import cache_argument
 from longreach.engine.whole_length import whole_length
 
 CHUNK = 512
+UNPREDICTED = -100  # transformers' label for a token that is not predicted
 
 
 def new_cache(model: PreTrainedModel) -> Cache:
@@ -66,6 +67,11 @@ def token_losses(model: PreTrainedModel, ids: Tensor, *, chunk_size: int, progre
         targets = ids[:, start + 1 : start + 1 + logits.shape[1]]
         end = start + targets.shape[1]  # nothing follows the last token
         for row in range(len(ids)):
-            scores = logits[row, : end - start].float()
-            losses[row, start:end] = cross_entropy(scores, targets[row], reduction="none").double().cpu()
+            losses[row, start:end] = next_token_losses(logits[row, : end - start], targets[row]).double().cpu()
     return losses
+
+
+def next_token_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """[N]: -log p(target) in nats under the logits [N, V], in float32 at least; 0 where the target is UNPREDICTED."""
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return cross_entropy(exact, targets.to(logits.device), reduction="none", ignore_index=UNPREDICTED)

@@ -25,13 +25,13 @@ from longreach.data.documents import Documents, encode, plain_words, prefix
 from longreach.data.interleave import interleaved
 from longreach.data.questions import QuestionGenerator
 from longreach.data.recall import RecallGenerator
+from longreach.decoding.reading import UNPREDICTED
 from longreach.training.samplers.base import Array, Geometry, PositionSampler
 
 SOURCES = ("long", "short", "recall", "interleaved", "questions", "bootstrap")
 
 _MIXED, _CHUNK_SHARE = 4, 8  # documents that are interleaved; chunks of each in a text
 _FEWEST_WORDS = 64
-_IGNORED = -100  # transformers' label for what is not predicted
 
 Draw = Callable[[np.random.Generator, int], tuple[Array, Array]]  # (rng, length) -> ids and document numbers, [length] each
 
@@ -143,7 +143,7 @@ def collate(rows: Sequence[Mapping[str, Array]], model: PreTrainedModel, *, apar
     ids, documents = (torch.from_numpy(np.stack([row[key] for row in rows])).long() for key in ("input_ids", "documents"))
     positions = np.stack([row["position_ids"] for row in rows])
     labels = ids.clone()
-    labels[:, 1:][documents[:, 1:] != documents[:, :-1]] = _IGNORED
+    labels[:, 1:][documents[:, 1:] != documents[:, :-1]] = UNPREDICTED
     return {
         "input_ids": ids,
         "position_ids": torch.from_numpy(positions.astype(np.int64 if positions.dtype.kind == "i" else np.float32)),

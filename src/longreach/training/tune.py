@@ -32,9 +32,10 @@ from longreach.core.files import write_text
 from longreach.core.progress import SILENT, Progress
 from longreach.data.documents import Ids, tokenized
 from longreach.data.sources import Texts
-from longreach.engine.apply import apply, runs_attention
+from longreach.engine.apply import apply, runs_attention, unwrapped
 from longreach.engine.weights import equip, needs_weights, own_weights
 from longreach.training.adapters import add_adapters, merged
+from longreach.training.chunked_loss import LOGITS, ChunkedLoss, chunked_loss
 from longreach.training.examples import Examples, collate
 from longreach.training.gate import Gate, held_out_windows, short_loss
 from longreach.training.loss_log import LossLog
@@ -175,15 +176,37 @@ def _train(model: Any, examples: Examples, config: TuneConfig, folder: Path, *, 
     )
     trainer.remove_callback(PrinterCallback)
     if done < config.steps:
-        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        if arguments.n_gpu <= 1:  # copies of the model on several devices are not taken apart
+            trainer.chunked = _loss_of(model, examples, config)
+        try:
+            trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        except torch.OutOfMemoryError as error:
+            forward = f"{tokens // config.accumulate} tokens in a forward pass"
+            parts = "a larger accumulate, shorter sequences" if config.accumulate < config.batch_size else "shorter sequences"
+            raise LongreachError(f"the device's memory is too small to train on {forward}; use {parts} or a smaller model") from error
     elif last is not None:
         trainer._load_from_checkpoint(str(last))
     watch.log.draw()
     return done
 
 
+def _loss_of(model: Any, examples: Examples, config: TuneConfig) -> ChunkedLoss | None:
+    """The loss in chunks of tokens, where a forward pass has more of them than a chunk and the model comes apart; None: the model's own."""
+    tokens = config.batch_size // config.accumulate * examples.geometry.seq_len
+    chunk = max(1, LOGITS // unwrapped(model).config.get_text_config().vocab_size)
+    return chunked_loss(unwrapped(model), model, examples[0]["input_ids"], chunk=chunk) if tokens > chunk else None
+
+
 class _Trainer(Trainer):
-    """Keeps in its checkpoints what is trained, and nothing else of the model."""
+    """Keeps in its checkpoints what is trained, and nothing else of the model. `chunked`: computes the loss, in place of the model."""
+
+    chunked: ChunkedLoss | None = None
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+        if self.chunked is None or return_outputs:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        with self.accelerator.autocast():  # the head is not run through `model`, which has it
+            return self.chunked(model, inputs, num_items_in_batch if self.model_accepts_loss_kwargs else None)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
         folder = Path(output_dir or str(self.args.output_dir))

@@ -1,0 +1,169 @@
+"""The loss of a training step without the logits of its whole sequences: they exist for a chunk of tokens at a time.
+
+The model's forward pass is run in two parts, by putting something in the place of its decoder: first the decoder reads everything, and
+what follows it sees one token; then what follows it (the output head with its adapters, soft caps, scales) sees the decoder's last hidden
+states, chunk by chunk, and again when gradients are computed. So the head is the model's own, whatever it does to a token.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from longreach.decoding.reading import UNPREDICTED, next_token_losses
+from longreach.training.samplers.base import Array
+
+LOGITS = 2**25  # float32 values of the logits of one chunk (128 MiB)
+
+_CLOSE = {torch.float64: 1e-6, torch.float32: 1e-3}  # relative; logits of other numbers of tokens are rounded otherwise
+_ROUGH = 0.05  # in 16 bits
+_TRIED = 24  # tokens of each row of the check
+_TRIED_CHUNK = 7  # so that several chunks and a rest are tried
+
+Forward = Callable[..., Any]
+
+
+class CannotSplitError(Exception):
+    """A forward pass does not come apart behind its decoder."""
+
+
+class ChunkedLoss:
+    """The mean loss of the next token, in nats, and its gradients, which are those of the model's own loss.
+
+    Args: model: a causal language model. chunk: tokens whose logits exist at a time.
+    """
+
+    def __init__(self, model: PreTrainedModel, chunk: int) -> None:
+        self.model, self.chunk = model, chunk
+        self.decoder = decoder_of(model)
+        name = next(name for name, module in model.named_modules() if module is self.decoder)
+        parent, _, self.name = name.rpartition(".")
+        self.parent = model.get_submodule(parent)
+
+    def __call__(self, forward: Forward, inputs: Mapping[str, Any], count: Tensor | int | None = None) -> Tensor:
+        """The loss of the `labels` [B, T] among the inputs of `forward`, which is the model or what wraps it.
+
+        Args: count: what the sum is divided by (default: the number of labels).
+        Raises: CannotSplitError.
+        """
+        given = {name: value for name, value in inputs.items() if name != "labels"}
+        outputs: list[Any] = []
+
+        def read(*args: Any, **kwargs: Any) -> Any:
+            outputs.append(self.decoder(*args, **kwargs))
+            return _with_hidden(outputs[-1], _hidden(outputs[-1])[:, :1])
+
+        with self._in_place_of_the_decoder(read):
+            forward(**given)
+        if len(outputs) != 1:
+            raise CannotSplitError(f"the forward pass of {type(self.model).__name__} calls its decoder {len(outputs)} times")
+        hidden = _hidden(outputs[0])[:, :-1].flatten(0, 1)
+        labels = inputs["labels"][:, 1:].flatten().to(hidden.device)
+        predicted = labels != UNPREDICTED
+        if not bool(predicted.all()):
+            hidden, labels = hidden[predicted], labels[predicted]
+        total = hidden.new_zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32))
+        for part, targets in zip(hidden.split(self.chunk), labels.split(self.chunk), strict=True):
+            total = total + checkpoint(self._sum, outputs[0], part, targets, use_reentrant=False)
+        return total / (len(labels) if count is None else count)
+
+    def _sum(self, output: Any, hidden: Tensor, targets: Tensor) -> Tensor:
+        """The summed loss of tokens with the hidden states [N, hidden size]. Args: output: of the decoder."""
+        with self._in_place_of_the_decoder(lambda *args, **kwargs: _with_hidden(output, hidden[None])):
+            logits: Tensor = self.model.forward(input_ids=targets[None])[0]
+        return next_token_losses(logits[0], targets).sum()
+
+    @contextmanager
+    def _in_place_of_the_decoder(self, call: Forward) -> Iterator[None]:
+        modules: dict[str, Any] = self.parent._modules
+        modules[self.name] = _StandIn(self.decoder, call)
+        try:
+            yield
+        finally:
+            modules[self.name] = self.decoder
+
+
+class _StandIn:
+    """Is called in place of a module, and has all else of it. The module's own hooks are not run."""
+
+    def __init__(self, module: nn.Module, call: Forward) -> None:
+        self._module, self._call = module, call
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._call(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+
+def decoder_of(model: PreTrainedModel) -> nn.Module:
+    """What reads the tokens, below the output head; the model itself where it has no part of that kind."""
+    decoder: nn.Module = model.get_decoder()
+    return model.base_model if decoder is model else decoder
+
+
+def chunked_loss(model: PreTrainedModel, forward: nn.Module, ids: Array, *, chunk: int) -> ChunkedLoss | None:
+    """The loss in chunks, where it is proved on some `ids` [N] to be the model's own, with its gradients; None where it is not.
+
+    Encoder-decoders and models with a loss or a head of their own kind are not split. Args: forward: the model or what wraps it.
+    """
+    if model.config.is_encoder_decoder or decoder_of(model) is model:
+        return None
+    tried = torch.from_numpy(np.resize(ids, (2, _TRIED))).long().to(model.device)
+    return ChunkedLoss(model, chunk) if _agrees(ChunkedLoss(model, _TRIED_CHUNK), forward, tried) else None
+
+
+def _agrees(loss: ChunkedLoss, forward: nn.Module, ids: Tensor) -> bool:
+    """Whether loss and gradients on the ids [2, T] are those of the stock forward pass."""
+    labels = ids.clone()
+    labels[1, : ids.shape[1] // 3] = UNPREDICTED
+    positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+    inputs = {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids), "position_ids": positions}
+    weights = [parameter for parameter in forward.parameters() if parameter.requires_grad]
+    training = forward.training
+    forward.eval()  # dropout would make any two passes differ
+    try:
+        stock: Tensor = forward(**inputs)[0]
+        wanted = torch.autograd.grad(stock, weights, allow_unused=True)
+        try:
+            ours = loss(forward, inputs)
+            found = torch.autograd.grad(ours, weights, allow_unused=True)
+        except Exception:  # noqa: BLE001 - whatever the model's code raises when it is taken apart: whole, it has just run
+            return False
+    finally:
+        forward.train(training)
+    close = _CLOSE.get(loss.model.dtype, _ROUGH)
+    return _difference([ours.detach()], [stock.detach()]) <= close and _difference(found, wanted) <= close
+
+
+def _difference(found: Sequence[Tensor | None], wanted: Sequence[Tensor | None]) -> float:
+    """The norm of the difference, as a share of the norm of what is wanted. None: a gradient of zeros."""
+    apart = size = 0.0
+    for one, other in zip(found, wanted, strict=True):
+        if one is None and other is None:
+            continue
+        first, second = (0.0 if each is None else each.double() for each in (one, other))
+        apart += float(torch.as_tensor(first - second).square().sum())
+        size += float(torch.as_tensor(second).square().sum())
+    return (apart / size) ** 0.5 if size else float(apart > 0)
+
+
+def _hidden(output: Any) -> Tensor:
+    """The last hidden states [B, T, hidden size] among a decoder's output, which they come first in."""
+    hidden: Tensor = output if isinstance(output, Tensor) else output[0]
+    return hidden
+
+
+def _with_hidden(output: Any, hidden: Tensor) -> Any:
+    """The output with other last hidden states."""
+    if isinstance(output, Tensor):
+        return hidden
+    if isinstance(output, tuple):
+        return (hidden, *output[1:])
+    first = next(iter(output))
+    return type(output)(**{**output, first: hidden})
