@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, LlamaForSequenceClassification, PreTrainedModel, T5Config
 
 import longreach
-from longreach.checkpoints import _safety, checkpoint
+from longreach.checkpoints import _safety, checkpoint, placement
 from longreach.checkpoints.checkpoint import load, save
 from longreach.core.errors import CheckpointError, InputError
 from tests.checkpoints.folders import byte_tokenizer, edit, logits, tiny, write_folder
@@ -37,7 +37,7 @@ def test_the_dtype_on_a_cpu_is_float32_below_a_limit(folder, monkeypatch):
     assert load(folder).model.dtype == torch.float32
     assert load(folder, dtype="auto").model.dtype == torch.bfloat16
     assert load(folder, dtype=torch.float16).model.dtype == torch.float16
-    monkeypatch.setattr(checkpoint, "FLOAT32_LIMIT", 1000)
+    monkeypatch.setattr(placement, "FLOAT32_LIMIT", 1000)
     assert load(folder).model.dtype == torch.bfloat16
     assert load(folder, dtype="float32").model.dtype == torch.float32
 
@@ -78,7 +78,7 @@ def test_what_is_not_there(name, says):
 def test_hub_models_go_the_same_way(folder, monkeypatch):
     asked = []
 
-    def snapshot(name, allow_patterns):
+    def snapshot(name, revision, allow_patterns):
         asked.append((name, allow_patterns))
         return str(folder)
 
@@ -92,6 +92,33 @@ def test_hub_models_go_the_same_way(folder, monkeypatch):
     assert len(asked) == 1, "weights of a refused model are not fetched"
 
 
+@pytest.mark.parametrize(
+    ("name", "revision", "asked"),
+    [
+        ("some/model", None, ("some/model", None)),
+        ("some/model", "v2", ("some/model", "v2")),
+        ("https://huggingface.co/some/model", None, ("some/model", None)),
+        ("https://huggingface.co/some/model.v1/tree/main?x=1", None, ("some/model.v1", "main")),
+        ("https://hf.co/some/model/blob/abc/config.json", "v2", ("some/model", "v2")),
+    ],
+)
+def test_a_revision_or_a_link_says_what_is_fetched(folder, monkeypatch, name, revision, asked):
+    calls = []
+
+    def snapshot(name, revision, allow_patterns):
+        calls.append((name, revision))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    load(name, revision=revision)
+    assert set(calls) == {asked}
+
+
+def test_a_revision_of_a_folder_is_refused(folder):
+    with pytest.raises(InputError, match=r"revision v2 has no effect on .*base, which is not on the hub"):
+        load(folder, revision="v2")
+
+
 def test_a_file_is_not_a_folder(tmp_path):
     (tmp_path / "model.gguf").touch()
     with pytest.raises(CheckpointError, match=r"is a file; give the folder of the checkpoint"):
@@ -102,8 +129,8 @@ def test_no_config(folder):
     (folder / "config.json").unlink()
     with pytest.raises(CheckpointError, match=r"has no config.json: it is not a checkpoint"):
         load(folder)
-    (folder / "adapter_config.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=r"it is an adapter, not a model; merge it into its model first"):
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "some/model"}')
+    with pytest.raises(CheckpointError, match=r"base is an adapter, not a model; its model is some/model, and --adapter .*base merges"):
         load(folder)
 
 

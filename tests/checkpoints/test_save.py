@@ -4,6 +4,7 @@ import json
 import pytest
 import torch
 
+import longreach
 from longreach.checkpoints.checkpoint import load, save
 from longreach.checkpoints.export import verify_export
 from longreach.checkpoints.record import read_record
@@ -277,3 +278,22 @@ def test_rope_types_that_a_family_does_not_take_go_into_longreach_json(tmp_path)
 def test_only_exports_are_verified(folder):
     with pytest.raises(CheckpointError, match=r"is not a checkpoint that longreach exported with a method"):
         verify_export(folder)
+
+
+def test_a_method_given_to_load_is_applied_for_good(folder, tmp_path):
+    model, tokenizer = load(folder, method="log_n")
+    with longreach.apply(tiny(), "log_n") as plain:
+        wanted = logits(plain)
+    assert torch.equal(logits(model), wanted)
+    with pytest.raises(InputError, match=r"log_n is to be saved without a target"):
+        save(model, tokenizer, tmp_path / "out")
+    save(model, tokenizer, tmp_path / "out", target=128)
+    assert torch.equal(logits(load(tmp_path / "out").model), wanted)
+    model.longreach_undo.close()
+    assert torch.equal(logits(model), logits(tiny()))
+
+
+def test_a_method_without_settings_reaches_the_target(folder):
+    model, tokenizer = load(folder, method="yarn", target=256)
+    assert model.longreach_record.method == "yarn:factor=2"  # 128 tokens were trained on
+    assert tokenizer.model_max_length == 256

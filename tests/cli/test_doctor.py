@@ -141,7 +141,7 @@ def test_measured_rows_are_told(folder, capsys):
 def test_only_texts_are_fetched_where_weights_are_not_wanted(folder, capsys, monkeypatch):
     fetched = []
     monkeypatch.setattr(
-        "huggingface_hub.snapshot_download", lambda name, allow_patterns: fetched.append(allow_patterns) or str(folder / "tiny")
+        "huggingface_hub.snapshot_download", lambda name, revision, allow_patterns: fetched.append(allow_patterns) or str(folder / "tiny")
     )
     data = said(capsys, "people/tiny", "--no-load")
     assert (data["model"], data["memory"]["measured"]) == ("people/tiny", False)
@@ -194,7 +194,7 @@ def test_what_does_not_fit_is_one_line(folder, arguments, says, capsys, monkeypa
     assert err.count("\n") == 1
 
 
-def _missing(name, allow_patterns):
+def _missing(name, revision, allow_patterns):
     raise OSError("no such model")
 
 

@@ -29,9 +29,12 @@ from transformers import (
 
 from longreach.attention.base import EncoderTemperature
 from longreach.checkpoints import _safety
+from longreach.checkpoints._errors import disk_full, first_line, one_line
 from longreach.checkpoints._folder import heal, replacing
+from longreach.checkpoints.adapters import check_is_model, find_adapter, merge_adapter
 from longreach.checkpoints.export import edited, table_record, verify_export
 from longreach.checkpoints.lasting import as_loaded, keep
+from longreach.checkpoints.placement import check_placement, find_device, find_dtype, four_bits
 from longreach.checkpoints.record import MARKER, Record, fitted_in, read_record
 from longreach.core.errors import CheckpointError, InputError, LongreachError
 from longreach.core.method import Method
@@ -45,8 +48,9 @@ from longreach.positions.base import TableMethod, positions_of
 
 __all__ = ["Checkpoint", "load", "save", "verify_export"]
 
-FLOAT32_LIMIT = 1_000_000_000  # parameters; below it a model runs in float32 on a CPU, where bfloat16 is slow and less exact
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_HUB_LINK = re.compile(
+    r"https?://(www\.)?(huggingface\.co|hf\.co)/(?P<id>[\w.-]+/[\w.-]+?)(/(tree|blob)/(?P<revision>[^/?#]+)[^?#]*)?/?([?#].*)?"
+)
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "spiece.model", "vocab.json", "vocab.txt")
 _HUB_TEXT = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]  # configs and tokenizers; weights follow once these are accepted
@@ -64,6 +68,12 @@ def load(
     *,
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
+    device_map: str | None = None,
+    load_in_4bit: bool = False,
+    revision: str | None = None,
+    adapter: str | Path | None = None,
+    method: str | Method | Iterable[Method] | None = None,
+    target: int | None = None,
     allow_pickle: bool = False,
     trust_remote_code: bool = False,
     apply_method: bool = True,
@@ -71,31 +81,42 @@ def load(
 ) -> Checkpoint:
     """Load a checkpoint, checked before anything in it is read into memory or run.
 
-    Args: name: a folder, a hub id, or `nano`, the bundled model (a folder of that name is `./nano`).
+    Args: name: a folder, a hub id, the link of a hub page, or `nano`, the bundled model (a folder of that name is `./nano`).
     dtype: float32, bfloat16, float16, or auto (as it is stored). None: auto on a GPU; on a CPU float32 below a billion parameters, auto
     from there on and for quantized weights. device: as torch writes it; None: cuda where there is one, else cpu.
+    device_map: auto, balanced, balanced_low_0 or sequential spread the weights over all devices, as accelerate does; instead of `device`.
+    load_in_4bit: quantize the weights to 4 bits (NF4) while they are loaded; needs bitsandbytes.
+    revision: branch, tag or commit of a hub model. adapter: a PEFT adapter, as a folder or hub id, merged into the weights.
+    method: apply it for good, instead of the one that the checkpoint was saved with. target: tokens to reach, for a method that leaves
+    out its settings.
     allow_pickle: also load weights that exist only as pickle. trust_remote_code: run code that the checkpoint brings.
-    apply_method: apply the method that the checkpoint was saved with, for good (`model.longreach_undo.close()` takes it off).
+    apply_method: apply the method that the checkpoint was saved with, for good. `model.longreach_undo.close()` takes off what was applied.
     decoder_only: refuse encoder-decoders.
-    Raises: CheckpointError for whatever is missing, broken, unsafe or too large; InputError for an unknown dtype or device.
+    Raises: CheckpointError for whatever is missing, broken, unsafe or too large; InputError for an unknown dtype or device, and for
+    arguments that exclude each other; UnsupportedError for a method that does not work on this model.
     """
     place = find_device(device)
-    folder = find_folder(str(name), allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+    check_placement(device, device_map, load_in_4bit, adapter)
+    folder = find_folder(str(name), revision=revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
     label = str(name)
     record = read_record(folder)
     config = _config(folder, label, trust_remote_code=trust_remote_code, decoder_only=decoder_only)
     weights = _safety.find_weights(folder, label, allow_pickle=allow_pickle)
     quantized = getattr(config, "quantization_config", None) is not None
-    target = find_dtype(dtype, weights, place, quantized=quantized)
-    _safety.check_memory(label, weights, None if quantized else target, place)
+    if quantized and load_in_4bit:
+        raise InputError(f"{label} is quantized already; load it without load_in_4bit (--load-in-4bit)")
+    wanted = find_dtype(dtype, weights, place, quantized=quantized or load_in_4bit)
+    if device_map is None and not load_in_4bit:  # several devices share the weights, or 4 bits hold what 16 do not: the loader finds out
+        _safety.check_memory(label, weights, None if quantized else wanted, place)
     tokenizer = _tokenizer(folder, label, trust_remote_code=trust_remote_code)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    with _one_line(label):
+    with one_line(label):
         loaded: Any = auto.from_pretrained(
             folder,
             config=config,
-            dtype="auto" if target is None else target,
-            device_map={"": place} if place.type != "cpu" else None,
+            dtype="auto" if wanted is None else wanted,
+            device_map=device_map or ({"": place} if place.type != "cpu" or load_in_4bit else None),
+            **({"quantization_config": four_bits()} if load_in_4bit else {}),
             use_safetensors=not weights.pickled,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
@@ -104,12 +125,21 @@ def load(
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise CheckpointError(f"{label} lacks {len(missing)} of its model's weights (the first: {missing[0]}); it is not whole")
+    if adapter is not None:
+        with one_line(f"the adapter {adapter}"):
+            model = merge_adapter(model, find_adapter(str(adapter)))
     model.eval()
-    vars(model).update(longreach_record=record, longreach_stored=None if weights.pickled or quantized else weights.stored)
+    as_stored = weights.pickled or quantized or load_in_4bit
+    vars(model).update(longreach_record=record, longreach_stored=None if as_stored else weights.stored)
     remember_tokenizer(model, tokenizer)
-    with _one_line(label):
+    with one_line(label):
         load_weights(model, folder / OWN_WEIGHTS, None if record is None else record.method)
-    if record is not None and record.method and not record.exported and apply_method:
+    if method is not None:
+        stack = stack_of(method, trained_window=stated_window(model.config), target=target)
+        chosen = Record(method=unparse(stack), exported=False, trained_window=window_of(model), target=target, fitted=fitted_in(stack))
+        keep(model, chosen)
+        tokenizer.model_max_length = target or tokenizer.model_max_length
+    elif record is not None and record.method and not record.exported and apply_method:
         keep(model, record)
         tokenizer.model_max_length = record.target
     return Checkpoint(model, tokenizer)
@@ -148,7 +178,7 @@ def save(
                 with _lengthened(model, record):
                     _write(model, tokenizer, new, record, changes)
         except (OSError, ValueError, SafetensorError) as error:
-            why = f"the disk is full (it takes {_safety.amount(needed)})" if _disk_full(error) else _first_line(error)
+            why = f"the disk is full (it takes {_safety.amount(needed)})" if disk_full(error) else first_line(error)
             raise CheckpointError(f"cannot save to {folder}: {why}; nothing was changed there") from error
     return place
 
@@ -164,13 +194,25 @@ def place_of(folder: str | Path) -> Path:
     return place
 
 
-def find_folder(name: str, *, allow_pickle: bool = False, trust_remote_code: bool = False, weights: bool = True) -> Path:
+def find_folder(
+    name: str,
+    *,
+    revision: str | None = None,
+    allow_pickle: bool = False,
+    trust_remote_code: bool = False,
+    weights: bool = True,
+) -> Path:
     """The folder that holds the checkpoint, fetched from the hub where it has to be.
 
-    Args: name: a folder, a hub id, or `nano`. weights: fetch them, too, where the checkpoint is one that can be loaded.
-    Raises: CheckpointError where there is none.
+    Args: name: a folder, a hub id, the link of a hub page, or `nano`. revision: branch, tag or commit of a hub model. weights: fetch them,
+    too, where the checkpoint is one that can be loaded.
+    Raises: CheckpointError where there is none; InputError for a revision of what is not on the hub.
     """
-    if name == "nano":
+    if link := _HUB_LINK.fullmatch(name):
+        name, revision = link["id"], revision or link["revision"]
+    elif revision is not None and (name == "nano" or Path(name).expanduser().exists()):
+        raise InputError(f"revision {revision} has no effect on {name}, which is not on the hub")
+    elif name == "nano":
         bundled = Path(str(files("longreach.checkpoints") / "nano"))
         if not (bundled / "config.json").is_file():
             raise CheckpointError("this installation of longreach lacks the bundled model nano; install longreach again")
@@ -183,38 +225,36 @@ def find_folder(name: str, *, allow_pickle: bool = False, trust_remote_code: boo
         raise CheckpointError(f"{name} is a file; give the folder of the checkpoint")
     if not _HUB_ID.fullmatch(name) or "--" in name or ".." in name:
         raise CheckpointError(f"no such folder: {name}")
-    return _fetch(name, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, weights=weights)
+    return _fetch(name, revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, weights=weights)
 
 
-def _fetch(name: str, *, allow_pickle: bool, trust_remote_code: bool, weights: bool) -> Path:
+def _fetch(name: str, revision: str | None, *, allow_pickle: bool, trust_remote_code: bool, weights: bool) -> Path:
     """The snapshot of a hub model: first what describes it, then, once that is accepted, its weights."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import snapshot_download as download
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # its own base, of whichever client it uses
 
     try:
-        folder = Path(snapshot_download(name, allow_patterns=[*_HUB_TEXT, *(["*.py"] if trust_remote_code else [])]))
+        described_by = [*_HUB_TEXT, *(["*.py"] if trust_remote_code else [])]
+        folder = Path(download(name, revision=revision, allow_patterns=described_by))
         if not weights:
             return folder
         _config(folder, name, trust_remote_code=trust_remote_code)
-        snapshot_download(name, allow_patterns=_safety.weight_files(folder, _safety.INDEX, _safety.SINGLE))
+        download(name, revision=revision, allow_patterns=_safety.weight_files(folder, _safety.INDEX, _safety.SINGLE))
         if allow_pickle and not any((folder / file).is_file() for file in (_safety.INDEX, _safety.SINGLE)):
-            snapshot_download(name, allow_patterns=_safety.weight_files(folder, _safety.PICKLED_INDEX, _safety.PICKLED))
+            download(name, revision=revision, allow_patterns=_safety.weight_files(folder, _safety.PICKLED_INDEX, _safety.PICKLED))
     except (HTTPError, OSError, ValueError) as error:
         if isinstance(error, LongreachError):
             raise
-        raise CheckpointError(f"{name} is not a folder here and could not be fetched from the hub: {_first_line(error)}") from None
+        raise CheckpointError(f"{name} is not a folder here and could not be fetched from the hub: {first_line(error)}") from None
     return folder
 
 
 def _config(folder: Path, label: str, *, trust_remote_code: bool, decoder_only: bool = False) -> PreTrainedConfig:
     """The config of a causal language model or of an encoder-decoder, read without running code of the checkpoint."""
-    if not (folder / "config.json").is_file():
-        adapter = (folder / "adapter_config.json").is_file()
-        what = "an adapter, not a model; merge it into its model first" if adapter else "not a checkpoint"
-        raise CheckpointError(f"{label} has no config.json: it is {what}")
+    check_is_model(folder, label)
     if not trust_remote_code:
         _safety.check_no_code(folder, label)
-    with _one_line(label):
+    with one_line(label):
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if trust_remote_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {}):
         return config
@@ -238,38 +278,11 @@ def _config(folder: Path, label: str, *, trust_remote_code: bool, decoder_only: 
 def _tokenizer(folder: Path, label: str, *, trust_remote_code: bool) -> PreTrainedTokenizerBase:
     if not any((folder / file).is_file() for file in _TOKENIZERS) and not any(folder.glob("*.tiktoken")):
         raise CheckpointError(f"{label} has no tokenizer (none of {', '.join(_TOKENIZERS)})")
-    with _one_line(f"the tokenizer of {label}"):
+    with one_line(f"the tokenizer of {label}"):
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise CheckpointError(f"the tokenizer of {label} has no vocabulary; its files are incomplete")
     return tokenizer
-
-
-def find_device(device: str | torch.device | None) -> torch.device:
-    """The device that is meant; None: cuda where there is one. Raises: InputError for one that is not there."""
-    if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        place = torch.device(device)
-    except RuntimeError:
-        raise InputError(f"unknown device {device!r}; write cpu, cuda, cuda:1 or mps") from None
-    missing = place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count()
-    if missing or (place.type == "mps" and not torch.backends.mps.is_available()):
-        raise InputError(f"device {device} is not there; torch sees {torch.cuda.device_count()} CUDA devices")
-    return place
-
-
-def find_dtype(dtype: str | torch.dtype | None, weights: _safety.Weights, place: torch.device, *, quantized: bool) -> torch.dtype | None:
-    """The dtype to load in; None means as stored. Raises: InputError for an unknown one."""
-    if isinstance(dtype, torch.dtype):
-        return dtype
-    if dtype is None:
-        return torch.float32 if place.type == "cpu" and not quantized and weights.parameters < FLOAT32_LIMIT else None
-    if dtype == "auto":
-        return None
-    if dtype not in DTYPES:
-        raise InputError(f"unknown dtype {dtype!r}; choose auto, {', '.join(DTYPES)}")
-    return DTYPES[dtype]
 
 
 def _plan(
@@ -278,6 +291,8 @@ def _plan(
     """What to write into longreach.json, and which values of the config change (None: none)."""
     carried: Record | None = vars(model).get("longreach_record")
     if method is None and carried is not None:
+        if target is None and carried.target is None and carried.method and not carried.exported:
+            raise InputError(f"{carried.method} is to be saved without a target; give the tokens that the checkpoint is meant for")
         if target in (None, carried.target):
             return carried, None
         method = carried.method if not carried.exported else None
@@ -372,23 +387,3 @@ def _cast(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, torch.Tensor]
         if value.data_ptr() not in done:
             done[value.data_ptr()] = value.to(dtype) if value.is_floating_point() else value
     return {name: done[value.data_ptr()] for name, value in model.state_dict().items()}
-
-
-@contextmanager
-def _one_line(label: str) -> Iterator[None]:
-    """What other libraries raise while they load, as one line."""
-    try:
-        yield
-    except LongreachError:
-        raise
-    except Exception as error:  # tokenizers raises nothing narrower
-        raise CheckpointError(f"{label} cannot be loaded: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
-def _disk_full(error: BaseException) -> bool:
-    """Whether a write failed for lack of space; safetensors says so only in its text."""
-    return (isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)) or f"(os error {errno.ENOSPC})" in str(error)

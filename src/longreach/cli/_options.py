@@ -1,14 +1,20 @@
 """Options that several verbs have, and what they make of them."""
 
+import inspect
 import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+import longreach
 from longreach.core.errors import InputError
 
 if TYPE_CHECKING:
+    from longreach.checkpoints.checkpoint import Checkpoint
     from longreach.evaluation.rows import Rows
 
 TrainedWindow = Annotated[
@@ -17,10 +23,65 @@ TrainedWindow = Annotated[
 ChunkSize = Annotated[int | None, typer.Option(help="Tokens a forward. [default: 512]")]
 BatchSize = Annotated[int | None, typer.Option(help="Inputs a forward. [default: up to 8 for small models]")]
 Depths = Annotated[str | None, typer.Option(metavar="D,D,...", help="Where facts stand. [default: 0,0.25,0.5,0.75,1]")]
+Revision = Annotated[str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub model.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")]
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Load weights that exist only as pickle.")]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")]
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How a verb loads its MODEL: one field for each option."""
+
+    revision: Revision = None
+    adapter: Annotated[str | None, typer.Option(metavar="DIR", help="A PEFT adapter (folder or hub id), merged into the weights.")] = None
+    dtype: Dtype = None
+    device: Device = None
+    device_map: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Spread the weights over all devices: auto, balanced or sequential.")
+    ] = None
+    load_in_4bit: Annotated[bool, typer.Option("--load-in-4bit", help="Quantize the weights to 4 bits (needs bitsandbytes).")] = False
+    allow_pickle: AllowPickle = False
+    trust_remote_code: TrustRemoteCode = False
+
+    def load(self, model: str, **more: Any) -> "Checkpoint":
+        """The checkpoint. Args: more: other arguments of `longreach.load`, which win."""
+        return longreach.load(model, **{**asdict(self), **more})
+
+    def given(self) -> list[str]:
+        """The options that were given."""
+        return [f"--{field.name.replace('_', '-')}" for field in fields(self) if getattr(self, field.name) != field.default]
+
+    def name(self, model: str) -> str:
+        """What rows and reports call the model that is loaded so."""
+        parts = [model_name(model), *([f"@{self.revision}"] if self.revision else [])]
+        return "".join([*parts, *([f"+{model_name(self.adapter)}"] if self.adapter else [])])
+
+
+AS_IT_IS = Loading()
+
+
+def loads_model(verb: Callable[..., None]) -> Callable[..., None]:
+    """Gives a verb the options of `Loading` in place of its parameter `loading`."""
+    hints = get_type_hints(Loading, include_extras=True)
+    options = [
+        inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name])
+        for field in fields(Loading)
+    ]
+    own = inspect.signature(verb).parameters.values()
+    given = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
+    at = [one.name for one in given].index("loading")
+
+    @wraps(verb)
+    def command(**values: Any) -> None:
+        verb(loading=Loading(**{option.name: values.pop(option.name) for option in options}), **values)
+
+    parameters = [*given[:at], *options, *given[at + 1 :]]
+    command.__signature__ = inspect.Signature(parameters, return_annotation=None)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    return command
+
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longreach.cli._options import AllowPickle, Device, Dtype, TrustRemoteCode, model_name, open_rows
-from longreach.core.errors import CheckpointError, InputError
+from longreach.cli._options import AllowPickle, Device, Dtype, Revision, TrustRemoteCode, model_name, open_rows
+from longreach.core.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,6 +30,7 @@ def doctor(
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts at a time, for the memory plan.")] = 1,
     no_load: Annotated[bool, typer.Option("--no-load", help="Do not load the weights; weigh the cache on the model's shape.")] = False,
+    revision: Revision = None,
     dtype: Dtype = None,
     device: Device = None,
     allow_pickle: AllowPickle = False,
@@ -40,16 +41,17 @@ def doctor(
 
     Exits with 1 where an error is found (with --fix: where one is left in the copy).
     """
-    from longreach.checkpoints.checkpoint import find_device, find_folder
+    from longreach.checkpoints.adapters import check_is_model
+    from longreach.checkpoints.checkpoint import find_folder
+    from longreach.checkpoints.placement import find_device
     from longreach.doctor.diagnose import admit, diagnose, worst
     from longreach.doctor.plan import make_plan
 
     place = find_device(device)
-    folder = find_folder(model, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, weights=not no_load)
+    folder = find_folder(model, revision=revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, weights=not no_load)
     target = None if fix is None else _place(fix, folder)
     name = model_name(model)
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{model} has no config.json: it is not a checkpoint")
+    check_is_model(folder, model)
     patient = admit(folder, name, trust_remote_code=trust_remote_code)
     usable = _usable(patient, rows)
     plan, about_weights = make_plan(

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-import longreach
-from longreach.cli._options import AllowPickle, ChunkSize, Device, Dtype, TrustRemoteCode, model_name, open_rows, parse_seconds
+from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model, open_rows, parse_seconds
 from longreach.core.errors import InputError
 from longreach.core.fitting import check_place, write_fitted
 from longreach.core.lengths import format_length, parse_length
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from longreach.stretching.fit import Budget
 
 
+@loads_model
 def fit(
     model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
     method: Annotated[str, typer.Argument(metavar="METHOD", help="A method that is fitted, with settings of its fit, as longrope.")],
@@ -38,17 +38,14 @@ def fit(
     ] = None,
     chunk_size: ChunkSize = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows a forward. [default: up to 8 for small models]")] = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    allow_pickle: AllowPickle = False,
-    trust_remote_code: TrustRemoteCode = False,
+    loading: Loading = AS_IT_IS,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written, for programs.")] = False,
 ) -> None:
     """Fit a method to a model by its loss on real text, and compare it on other text. A stopped fit goes on when run again.
 
     What was found is a JSON file, which the method takes as its setting: longreach stretch MODEL --methods METHOD:file=FILE.
     """
-    target, name = parse_length(to), model_name(model)
+    target, name = parse_length(to), loading.name(model)
     spend = _budget(budget)
     base = method.partition(":")[0]
     place = out or Path(f"{name.replace('/', '--')}-{base}-{format_length(target)}.json")
@@ -65,9 +62,7 @@ def fit(
     check(**numbers)
     words = read_texts(text) if text else stdlib_text("held-out")
     store = open_rows(rows, f"{name}-fit")
-    loaded = longreach.load(
-        model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, apply_method=False
-    )
+    loaded = loading.load(model, apply_method=False)
     try:
         with BarProgress() as progress:
             found = run(*loaded, name=name, method=method, to=target, text=words, budget=spend, rows=store, progress=progress, **numbers)

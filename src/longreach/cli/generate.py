@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import longreach
-from longreach.cli._options import AllowPickle, Device, Dtype, TrustRemoteCode
+from longreach.cli._options import AS_IT_IS, Loading, loads_model
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
 from longreach.core.spec import check_spec
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _NEW_TOKENS = 256  # without a method that bounds memory
 
 
+@loads_model
 def generate(
     model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
     source: Annotated[str | None, typer.Argument(metavar="[-]", help="- reads the prompt from standard input.")] = None,
@@ -46,10 +47,7 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="Makes drawing repeatable.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Give the prompt as a user's message, in the checkpoint's chat template.")] = False,
     chunk_size: Annotated[int | None, typer.Option(min=1, help="Tokens of the prompt read at a time. [default: 512]")] = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    allow_pickle: AllowPickle = False,
-    trust_remote_code: TrustRemoteCode = False,
+    loading: Loading = AS_IT_IS,
 ) -> None:
     """Write on from a prompt, as it is produced, until the model ends its text or Ctrl-C. The prompt is read whole, in chunks."""
     words = _read_prompt(source, prompt, file)
@@ -63,9 +61,7 @@ def generate(
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     if method:
         check_spec(method)
-    loaded = longreach.load(
-        model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, apply_method=method is None
-    )
+    loaded = loading.load(model, apply_method=method is None)
     if chunk_size is not None and loaded.model.config.is_encoder_decoder:
         raise InputError(f"--chunk-size has no effect on {model}: an encoder reads its text whole")
     record = vars(loaded.model).get("longreach_record")

@@ -16,15 +16,13 @@ import typer
 
 import longreach
 from longreach.cli._options import (
-    AllowPickle,
+    AS_IT_IS,
     BatchSize,
     ChunkSize,
     Depths,
-    Device,
-    Dtype,
+    Loading,
     TrainedWindow,
-    TrustRemoteCode,
-    model_name,
+    loads_model,
     open_rows,
     parse_depths,
 )
@@ -47,6 +45,7 @@ _LISTED = 10
 _LONGEST = 2048  # tokens that heads are found on, read at once
 
 
+@loads_model
 def heads(
     model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
     top: Annotated[int | None, typer.Option(min=1, help="Positional heads to ablate. [default: a tenth of all]")] = None,
@@ -69,10 +68,7 @@ def heads(
     trained_window: TrainedWindow = None,
     chunk_size: ChunkSize = None,
     batch_size: BatchSize = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    allow_pickle: AllowPickle = False,
-    trust_remote_code: TrustRemoteCode = False,
+    loading: Loading = AS_IT_IS,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
     """Find the positional heads, whose slow rotary dimensions look into the distance, and measure what the model loses without them
@@ -92,9 +88,9 @@ def heads(
     check(chosen_tasks, text=words if any(task.fewest_windows for task in chosen_tasks) else None, **measuring)
     if method:
         check_spec(method)
-    name = model_name(model)
+    name = loading.name(model)
     store = open_rows(rows, f"{name}-heads")
-    loaded = longreach.load(model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+    loaded = loading.load(model)
     trained = trained or window_of(loaded.model)
     length = length or trained
     if length < trained:

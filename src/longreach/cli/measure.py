@@ -11,15 +11,13 @@ import typer
 
 import longreach
 from longreach.cli._options import (
-    AllowPickle,
+    AS_IT_IS,
     BatchSize,
     ChunkSize,
     Depths,
-    Device,
-    Dtype,
+    Loading,
     TrainedWindow,
-    TrustRemoteCode,
-    model_name,
+    loads_model,
     open_rows,
     parse_depths,
 )
@@ -38,6 +36,7 @@ _METRICS = ("likelihood", "generation")
 _BEYOND = 4  # trained windows to measure to, where no length is given and its positions do not end before
 
 
+@loads_model
 def measure(
     model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
     to: Annotated[str | None, typer.Option(metavar="LENGTH", help="Longest length: 4096, 32k, 1M. [default: 4 trained windows]")] = None,
@@ -60,10 +59,7 @@ def measure(
     trained_window: TrainedWindow = None,
     chunk_size: ChunkSize = None,
     batch_size: BatchSize = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    allow_pickle: AllowPickle = False,
-    trust_remote_code: TrustRemoteCode = False,
+    loading: Loading = AS_IT_IS,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
     """Measure loss by position and retrieval by depth and length, and name the usable length. A stopped run goes on when run again."""
@@ -79,11 +75,9 @@ def measure(
     check(**options)
     if method:
         check_spec(method)
-    name = model_name(model)
+    name = loading.name(model)
     store = open_rows(rows, name)
-    loaded = longreach.load(
-        model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, decoder_only=True
-    )
+    loaded = loading.load(model, decoder_only=True)
     trained = trained or window.window_of(loaded.model)
     if chosen is None:
         options["tasks"] = None  # those that the length asks for

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import longreach
-from longreach.cli._options import AllowPickle, Device, Dtype, TrustRemoteCode, model_name
+from longreach.cli._options import AS_IT_IS, Loading, loads_model
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
 from longreach.core.method import MethodInfo
@@ -39,6 +39,7 @@ _SAMPLES = 8
 _LONGEST = 4096  # tokens, where no length is given: all of them need gradients at once
 
 
+@loads_model
 def reach(
     of: Annotated[str | None, typer.Option(metavar="SPEC", help="A method with a bias or a window, as rpe_family:series=type1.")] = None,
     model: Annotated[str | None, typer.Option(metavar="MODEL", help="Measure a model, too, plain and under SPEC.")] = None,
@@ -52,20 +53,15 @@ def reach(
         typer.Option(metavar="FILE", help="Real text, UTF-8; may be repeated. [default: this Python's documentation and held-out source]"),
     ] = None,
     samples: Annotated[int | None, typer.Option(min=1, help="Texts the model reads. [default: 8]")] = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    allow_pickle: AllowPickle = False,
-    trust_remote_code: TrustRemoteCode = False,
+    loading: Loading = AS_IT_IS,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
     """Say whether the weights of a bias have a finite sum (then a model trained with it extrapolates) and within how many tokens they lie;
     for a model, measure by the gradient how many of the last tokens its predictions hang on.
     """
-    given = {
-        "--length": length, "--text": text, "--samples": samples, "--dtype": dtype, "--device": device,
-        "--allow-pickle": allow_pickle or None, "--trust-remote-code": trust_remote_code or None,
-    }  # fmt: skip
-    _check(of, model, epsilon, num_heads, [name for name, value in given.items() if value is not None])
+    given = {"--length": length, "--text": text, "--samples": samples}
+    of_model = [*(name for name, value in given.items() if value is not None), *loading.given()]
+    _check(of, model, epsilon, num_heads, of_model)
     tokens = None if length is None else parse_length(length)
     if of:
         check_spec(of)
@@ -78,7 +74,7 @@ def reach(
     from longreach.evaluation.text import read_texts
 
     words = read_texts(text) if text else None
-    loaded = longreach.load(model, dtype=dtype, device=device, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+    loaded = loading.load(model)
     context = _context(loaded.model, _HEADS)
     tokens = tokens or min(context.trained_window, _LONGEST)
     stack = parse(of, trained_window=context.trained_window, target=tokens) if of else ()
@@ -86,7 +82,7 @@ def reach(
     theory = reach_of(stack, context, epsilon) if stack else None
     texts = _texts(loaded, tokens, words, samples or _SAMPLES)
     found = _measured(loaded.model, stack, texts, epsilon, max(1, theory.sinks if theory else 0))
-    _report(theory, found, model_name(model), unparse(stack), epsilon, as_json)
+    _report(theory, found, loading.name(model), unparse(stack), epsilon, as_json)
 
 
 def _check(of: str | None, model: str | None, epsilon: float, num_heads: int | None, of_model: Sequence[str]) -> None:

@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-import longreach
 from longreach.cli._options import (
-    AllowPickle,
+    AS_IT_IS,
     BatchSize,
     ChunkSize,
     Depths,
-    Device,
-    Dtype,
+    Loading,
     TrainedWindow,
-    TrustRemoteCode,
-    model_name,
+    loads_model,
     open_rows,
     parse_depths,
     parse_seconds,
@@ -37,6 +34,7 @@ if TYPE_CHECKING:
     from longreach.stretching.stretch import Outcome
 
 
+@loads_model
 def stretch(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
@@ -87,10 +85,7 @@ def stretch(
     trained_window: TrainedWindow = None,
     chunk_size: ChunkSize = None,
     batch_size: BatchSize = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    allow_pickle: AllowPickle = False,
-    trust_remote_code: TrustRemoteCode = False,
+    loading: Loading = AS_IT_IS,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, for programs.")] = False,
 ) -> None:
     """Find the method that lets a model reach a length, and save the model.
@@ -102,7 +97,7 @@ def stretch(
     seconds = None if budget is None else _seconds(budget)
     target, trained = parse_length(to), None if trained_window is None else parse_length(trained_window)
     folder = report or (Path("longreach-report") if out is None else out.with_name(f"{out.name}-report"))
-    name = model_name(model)
+    name = loading.name(model)
     _check_tuning(tune, data, trained, {"--data": data, "--sampler": sampler, "--lr": lr, "--full": full or None, "--work": work})
     _check_places(out, folder, force)
 
@@ -125,9 +120,8 @@ def stretch(
         make_tuner = _tuner(settings, data, place, out, options["text"])
     store = open_rows(rows, name)
     load = partial(  # a method that the checkpoint was saved with would stand in the way of others
-        longreach.load, model, dtype=dtype or ("float32" if full else None), device=device, allow_pickle=allow_pickle,
-        trust_remote_code=trust_remote_code, apply_method=False, decoder_only=True,
-    )  # fmt: skip
+        loading.load, model, dtype=loading.dtype or ("float32" if full else None), apply_method=False, decoder_only=True
+    )
     loaded = load()
     tuner = make_tuner(loaded) if make_tuner else None
     try:

@@ -7,8 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-import longreach
-from longreach.cli._options import AllowPickle, Device, Dtype, TrustRemoteCode
+from longreach.cli._options import AS_IT_IS, Loading, loads_model
 from longreach.cli._places import check_writable
 from longreach.cli._tuning import check_places, result, save_proven, words
 from longreach.core import registry
@@ -16,6 +15,7 @@ from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
 
 
+@loads_model
 def tune(
     model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
     to: Annotated[str, typer.Option(metavar="LENGTH", help="Tokens to reach: 4096, 32k, 1M.")],
@@ -73,10 +73,7 @@ def tune(
     ] = False,
     work: Annotated[Path | None, typer.Option(metavar="DIR", help="For checkpoints and the loss curve. [default: OUT-run]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the sequences and the adapters. [default: 0]")] = None,
-    dtype: Dtype = None,
-    device: Device = None,
-    allow_pickle: AllowPickle = False,
-    trust_remote_code: TrustRemoteCode = False,
+    loading: Loading = AS_IT_IS,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")] = False,
 ) -> None:
     """Train a model to reach a length, on short sequences at sampled positions, and save it.
@@ -111,10 +108,7 @@ def tune(
     texts = read_folder(data, text_field)
     held_out = read_texts(text) if text else stdlib_text("held-out")
     # Weights are trained in float32: in bfloat16 small steps are lost.
-    loaded = longreach.load(
-        model, dtype=dtype or ("float32" if full else None), device=device, allow_pickle=allow_pickle,
-        trust_remote_code=trust_remote_code, apply_method=False, decoder_only=True,
-    )  # fmt: skip
+    loaded = loading.load(model, dtype=loading.dtype or ("float32" if full else None), apply_method=False, decoder_only=True)
     typer.echo(texts.told, err=True)
     if make is not None:
         config = dataclasses.replace(make(rope_of(loaded.model.config, method="this recipe"), target), **given)

@@ -6,7 +6,8 @@ import torch
 from transformers import PreTrainedModel
 
 from longreach.checkpoints import _safety
-from longreach.checkpoints.checkpoint import find_dtype, load
+from longreach.checkpoints.checkpoint import load
+from longreach.checkpoints.placement import find_dtype
 from longreach.core.errors import CheckpointError
 from longreach.doctor.base import Finding, Patient, Severity, of
 from longreach.doctor.memory import SHARE, Layer, Plan, computed, weigh

@@ -1,0 +1,60 @@
+"""Where and how the weights of a checkpoint are held: device, dtype, several devices, 4 bits."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from transformers import BitsAndBytesConfig
+
+from longreach.checkpoints import _safety
+from longreach.core.errors import InputError
+
+FLOAT32_LIMIT = 1_000_000_000  # parameters; below it a model runs in float32 on a CPU, where bfloat16 is slow and less exact
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+
+
+def check_placement(device: object, device_map: str | None, load_in_4bit: bool, adapter: str | Path | None) -> None:
+    """Raises: InputError for arguments of `load` that exclude each other or need what is not installed."""
+    if device_map is not None and device_map not in DEVICE_MAPS:
+        raise InputError(f"unknown device map {device_map!r}; choose {', '.join(DEVICE_MAPS)}")
+    if device_map is not None and device is not None:
+        raise InputError("a device and a device map exclude each other; give one of them")
+    if load_in_4bit and find_spec("bitsandbytes") is None:
+        raise InputError("loading in 4 bits needs bitsandbytes; pip install 'longreach[4bit]'")
+    if load_in_4bit and adapter is not None:
+        raise InputError("an adapter cannot be merged into 4-bit weights without loss; merge and save it first, then load that in 4 bits")
+
+
+def four_bits() -> BitsAndBytesConfig:
+    """NF4 with double quantization (QLoRA, arXiv:2305.14314), computed in bfloat16."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
+    )
+
+
+def find_device(device: str | torch.device | None) -> torch.device:
+    """The device that is meant; None: cuda where there is one. Raises: InputError for one that is not there."""
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError:
+        raise InputError(f"unknown device {device!r}; write cpu, cuda, cuda:1 or mps") from None
+    missing = place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count()
+    if missing or (place.type == "mps" and not torch.backends.mps.is_available()):
+        raise InputError(f"device {device} is not there; torch sees {torch.cuda.device_count()} CUDA devices")
+    return place
+
+
+def find_dtype(dtype: str | torch.dtype | None, weights: _safety.Weights, place: torch.device, *, quantized: bool) -> torch.dtype | None:
+    """The dtype to load in; None means as stored. Raises: InputError for an unknown one."""
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype is None:
+        return torch.float32 if place.type == "cpu" and not quantized and weights.parameters < FLOAT32_LIMIT else None
+    if dtype == "auto":
+        return None
+    if dtype not in DTYPES:
+        raise InputError(f"unknown dtype {dtype!r}; choose auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
