@@ -94,9 +94,10 @@ def result(tuned: "Tuned", config: "TuneConfig", texts: "Texts", folder: Path) -
 def words(result: dict[str, Any]) -> list[str]:
     """The sentences that say it to people."""
     loss, sentences = result["short_loss"], [result["data"]]
+    under = f"under {result['method']}" if result["method"] else "with its longer table of positions"
     going_on = f", going on from step {result['resumed_at']}" if result["resumed_at"] else ""
     sentences.append(
-        f"Trained {result['trained_parameters']:,} parameters on {result['tokens']:,} tokens under {result['method']}, "
+        f"Trained {result['trained_parameters']:,} parameters on {result['tokens']:,} tokens {under}, "
         f"positions by {result['sampler']}, in {result['steps']} steps of {result['seq_len']}-token sequences{going_on}."
     )
     change = f"{loss['before']:.3f} nats a token before, {loss['after']:.3f} after ({loss['rise']:+.2%}; bar +1 %)"

@@ -3,16 +3,21 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+import longreach
 from longreach.cli._options import AS_IT_IS, Loading, loads_model
 from longreach.cli._places import check_writable
 from longreach.cli._tuning import check_places, result, save_proven, words
 from longreach.core import registry
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
+
+if TYPE_CHECKING:
+    from longreach.checkpoints.checkpoint import Checkpoint
 
 
 @loads_model
@@ -25,7 +30,8 @@ def tune(
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="Positions method, attention methods, or both, to train under. [default: yarn with the factor that it takes]",
+            help="Positions method, attention methods, or both, to train under; for learned positions a method that lengthens their table. "
+            "[default: yarn with the factor that it takes]",
         ),
     ] = None,
     sampler: Annotated[
@@ -89,6 +95,7 @@ def tune(
     }  # fmt: skip
     given = {name: value for name, value in given.items() if value is not None}
     _check_adapters(given)
+    table = given.pop("method") if method is not None and _is_table(method) else None
 
     from longreach.checkpoints.checkpoint import Checkpoint, place_of
     from longreach.cli._progress import BarProgress
@@ -110,6 +117,8 @@ def tune(
     # Weights are trained in float32: in bfloat16 small steps are lost.
     loaded = loading.load(model, dtype=loading.dtype or ("float32" if full else None), apply_method=False, decoder_only=True)
     typer.echo(texts.told, err=True)
+    if table is not None:
+        loaded = _lengthened(loaded, table, target, folder)
     if make is not None:
         config = dataclasses.replace(make(rope_of(loaded.model.config, method="this recipe"), target), **given)
     try:
@@ -119,12 +128,29 @@ def tune(
         typer.echo(f"The run is kept in {folder}; the same command goes on from there.", err=True)
         raise
     saved = None
+    reached = target if tuned.plan.methods else tuned.plan.geometry.target  # a table is trained whole
     if tuned.gate.passed or force:
-        saved = save_proven(Checkpoint(tuned.model, loaded.tokenizer), out, method=tuned.plan.methods, target=target)
+        saved = save_proven(Checkpoint(tuned.model, loaded.tokenizer), out, method=tuned.plan.methods, target=reached)
     found = {**result(tuned, config, texts, folder), "saved": saved}
     print(json.dumps(found, allow_nan=False) if as_json else _sentences(found, out))
     if saved is None:
         raise typer.Exit(1)
+
+
+def _is_table(method: str) -> bool:
+    """Whether a spec names a method that lengthens a table of learned positions."""
+    from longreach.core.spec import parse
+    from longreach.positions.base import TableMethod
+
+    return any(isinstance(each, TableMethod) for each in parse(method, trained_window=1024, target=2048))  # any lengths do
+
+
+def _lengthened(loaded: "Checkpoint", method: str, target: int, folder: Path) -> "Checkpoint":
+    """The checkpoint with its longer table of positions among the weights, where it can be trained."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=folder.parent, prefix=".lengthened-") as scratch:
+        place = longreach.save(*loaded, Path(scratch, "model"), method=method, target=target)
+        return longreach.load(place, dtype=loaded.model.dtype, device=loaded.model.device, apply_method=False)
 
 
 def _mixture(text: str | None) -> dict[str, float] | None:
@@ -180,6 +206,7 @@ def _sentences(result: dict[str, Any], out: Path) -> str:
     else:
         how = "longreach.load applies the method, which longreach.json names"
         if saved["exported"]:
-            how = f"transformers loads it without longreach; checked, logits differ by at most {saved['difference']:.1g}"
+            checked = "" if saved["difference"] is None else f"; checked, logits differ by at most {saved['difference']:.1g}"
+            how = f"transformers loads it without longreach{checked}"
         lines.append(f"Saved: {saved['folder']} ({how})")
     return "\n".join([*lines, f"Loss curve: {result['loss_curve']}"])

@@ -7,6 +7,7 @@ from typing import Literal
 from transformers import PreTrainedModel
 
 from longreach.attention.base import AttentionPolicy, goes_by_text
+from longreach.checkpoints.record import Record
 from longreach.core import registry
 from longreach.core.bands import PROBE
 from longreach.core.errors import InputError, UnsupportedError
@@ -14,8 +15,8 @@ from longreach.core.method import Method
 from longreach.core.spec import parse, unparse
 from longreach.engine.rope_config import rope_of
 from longreach.engine.weights import needs_weights
-from longreach.engine.window import trained_window
-from longreach.positions.base import PositionsMethod, Rope, positions_of
+from longreach.engine.window import position_limit, trained_window
+from longreach.positions.base import PositionsMethod, Rope, TableMethod, positions_of
 from longreach.training.adapters import PARTS, check_targets
 from longreach.training.examples import SOURCES
 from longreach.training.samplers.base import Geometry, PositionSampler
@@ -108,12 +109,15 @@ def plan(model: PreTrainedModel, config: TuneConfig) -> Plan:
     Raises: InputError for a target within the trained window, for a sampler and a method that do not go together, and for adapters' targets
     that match nothing; UnsupportedError for a model whose positions cannot be scaled.
     """
-    window = trained_window(model.config)
+    lengthened = window_before_table(model)
+    window = lengthened or trained_window(model.config)
     if config.target <= window:
         raise InputError(f"nothing to extend: {config.target} tokens are within the trained window of {window}; give a greater length")
     if getattr(model, "is_quantized", False):
         raise InputError("the model is quantized, and adapters cannot be merged into it without loss; tune the checkpoint it was made from")
     sampler = position_sampler(config.sampler)
+    if lengthened is not None:
+        return _plan_for_table(model, config, sampler, window)
     usual = "linear" if sampler.uniform_scaling else "yarn"
     stack = trainable(config.method or f"{usual}:factor={config.target / window:g}")
     method = positions_of(stack)
@@ -133,6 +137,31 @@ def plan(model: PreTrainedModel, config: TuneConfig) -> Plan:
             f"{unparse(stack)} cannot tell texts of {window} tokens in sequences of {seq_len} apart; leave short out of the mixture"
         )
     return Plan(methods=stack, sampler=sampler, geometry=Geometry(seq_len=seq_len, target=reach, trained_window=window))
+
+
+def window_before_table(model: PreTrainedModel) -> int | None:
+    """The trained window of a checkpoint that was saved with a longer table of learned positions; None for any other."""
+    record: Record | None = vars(model).get("longreach_record")
+    if record is None or not record.method or not any(isinstance(each, TableMethod) for each in parse(record.method)):
+        return None
+    return record.trained_window
+
+
+def _plan_for_table(model: PreTrainedModel, config: TuneConfig, sampler: PositionSampler, window: int) -> Plan:
+    """The plan for a model whose table of positions is long enough already: all of its rows are trained, under no method."""
+    if config.method:
+        raise InputError(f"the table of positions was lengthened already, and is trained as it is; leave out the method {config.method}")
+    reach, asked = position_limit(model) or 0, config.train_to or config.target
+    if asked > reach:
+        raise InputError(f"the table has {reach} positions, and {asked} are asked for; lengthen the model it was made from further")
+    if sampler.uniform_scaling:
+        raise InputError(f"{sampler} puts tokens at broken positions, and a table has whole ones; choose pose")
+    check_targets(model, config.targets)
+    return Plan(
+        methods=(),
+        sampler=sampler,
+        geometry=Geometry(seq_len=sampler.seq_len(config.seq_len, window, reach), target=reach, trained_window=window),
+    )
 
 
 def _check_policies(policies: Sequence[AttentionPolicy], sampler: PositionSampler) -> None:

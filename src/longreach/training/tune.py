@@ -33,13 +33,14 @@ from longreach.core.progress import SILENT, Progress
 from longreach.data.documents import Ids, tokenized
 from longreach.data.sources import Texts
 from longreach.engine.apply import apply, runs_attention, unwrapped
+from longreach.engine.tables import position_tables
 from longreach.engine.weights import equip, needs_weights, own_weights
 from longreach.training.adapters import add_adapters, merged
 from longreach.training.chunked_loss import LOGITS, ChunkedLoss, chunked_loss
 from longreach.training.examples import Examples, collate
 from longreach.training.gate import Gate, held_out_windows, short_loss
 from longreach.training.loss_log import LossLog
-from longreach.training.plan import Plan, TuneConfig, plan
+from longreach.training.plan import Plan, TuneConfig, plan, window_before_table
 
 SAVE_EVERY = 120.0  # seconds
 
@@ -89,6 +90,9 @@ def tune(
             weight.requires_grad_(name.split(".")[-2] in learning)
     elif not config.full:
         trained, adapted = add_adapters(model, rank=config.rank, alpha=config.alpha, targets=config.targets, parts=config.parts), True
+    if window_before_table(model) is not None:
+        for table in position_tables(model):  # adapters leave it out, and most of its rows are new
+            table.module.weight.requires_grad_(True)
     with apply(model, chosen.methods, warn=False), _restored(model):
         resumed = _train(trained, examples, config, folder, bf16=run["bf16"], save_every=save_every, progress=progress)
     count = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
