@@ -46,7 +46,7 @@ docs: $(READY)
 	$(BIN)/python docs/generate.py
 
 clean:
-	rm -rf .venv .venv-low demo
+	rm -rf .venv .venv-low demo longreach-results
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("longreach needs Python 3.11 to 3.13: make PYTHON=...")'

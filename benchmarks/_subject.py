@@ -39,7 +39,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     options.add_argument("--to", type=_length, help=f"longest length in tokens [default: {_TIMES} times the trained window]")
     options.add_argument("--text", type=Path, action="append", help=f"real text, UTF-8; may be repeated [default: {HELD_OUT}]")
     options.add_argument("--windows", type=int, default=WINDOWS, help=f"texts of the longest length [default: {WINDOWS}]")
-    options.add_argument("--rows", type=Path, help="file of what was measured already [default: longreach-rows/NAME.jsonl]")
+    options.add_argument("--rows", type=Path, help="file of what was measured already [default: longreach-results/rows/NAME.jsonl]")
     options.add_argument("--out", type=Path, default=FOLDER, help="folder for the rows of the docs [default: docs/evidence]")
     return options
 
@@ -57,7 +57,7 @@ def given(args: argparse.Namespace, script: str, extra: str, progress: BarProgre
     model, tokenizer = longreach.load(args.model)
     facts = describe(model, name=name, card=find_folder(args.model) / "README.md", trained_on=args.trained_on)
     to = args.to or _TIMES * facts["window"]
-    rows = Rows(args.rows or Path("longreach-rows") / f"{name}.jsonl")
+    rows = Rows(args.rows or Path("longreach-results/rows") / f"{name}.jsonl")
     subject = Subject(model, tokenizer, name=name, to=to, text=texts_of(args), windows=args.windows, rows=rows, progress=progress)
     of = f"--model FOLDER --name {name}" if Path(args.model).is_dir() else f"--model {args.model}{f' --name {name}' if args.name else ''}"
     texts = "".join(f" --text {path.name}" for path in args.text or ())

@@ -122,7 +122,7 @@ def test_a_stretched_checkpoint(folder, capsys):
 
 def test_measured_rows_are_told(folder, capsys):
     row = {"task": "passkey", "model": "tiny", "version": "1"}
-    Rows(folder / "longreach-rows" / "tiny.jsonl").append(
+    Rows(folder / "longreach-results/rows" / "tiny.jsonl").append(
         Row(**row, method=method, length=length, score=score, settings={"metric": "likelihood", "input": str(number)})
         for method, length, score in (("", 64, 1.0), ("", 128, 0.5), ("ntk:factor=2", 128, 1.0))
         for number in range(40)
@@ -132,7 +132,7 @@ def test_measured_rows_are_told(folder, capsys):
     (finding,) = data["findings"]
     assert (finding["severity"], finding["check"]) == ("warning", "usable")
     assert "usable" not in check_names()
-    assert run(["doctor", "tiny", "--rows", "longreach-rows/tiny.jsonl"]) == 0
+    assert run(["doctor", "tiny", "--rows", "longreach-results/rows/tiny.jsonl"]) == 0
     assert "Usable length: 64 tokens by retrieval" in capsys.readouterr().out
     (folder / "empty.jsonl").write_text("")
     assert said(capsys, "tiny", "--rows", "empty.jsonl")["usable"] is None

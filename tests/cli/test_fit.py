@@ -4,6 +4,7 @@ import shutil
 import pytest
 
 from longreach.checkpoints.record import read_record
+from longreach.cli import fit
 from longreach.cli.main import run
 from longreach.stretching import fit as fitting
 from longreach.testing.models import tiny_model
@@ -38,15 +39,15 @@ def test_from_the_model_to_a_checkpoint_that_does_not_need_the_file(folder, caps
     out, err = capsys.readouterr()
     for words in ("model as it is", "linear:factor=2", "yarn:factor=2", "Fitted with 6 evaluations on 1 windows of text"):
         assert words in out
-    assert "Use it: longreach stretch tiny --to 64 --methods longrope:file=tiny-longrope-64.json\n" in out
-    assert out.endswith("Fitted: tiny-longrope-64.json\nRows: longreach-rows/tiny-fit.jsonl\n")
+    assert "longreach stretch tiny --to 64 --methods longrope:file=tiny-longrope-64.json\n" in out
+    assert out.endswith("Fitted: tiny-longrope-64.json\nRows: longreach-results/rows/tiny-fit.jsonl\n")
     assert err == ""
     written = json.loads((folder / "tiny-longrope-64.json").read_text())
     assert (written["model"], written["target"], written["seed"], written["windows"]) == ("tiny", 64, 0, 1)
-    lines = (folder / "longreach-rows" / "tiny-fit.jsonl").read_text()
+    lines = (folder / "longreach-results/rows" / "tiny-fit.jsonl").read_text()
     assert run(["fit", "tiny", SEARCH, *QUICK, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == written
-    assert (folder / "longreach-rows" / "tiny-fit.jsonl").read_text() == lines
+    assert (folder / "longreach-results/rows" / "tiny-fit.jsonl").read_text() == lines
     stretch = ("--to", "64", "--text", "book.txt", "--windows", "2", "--for", "streaming", "--out", "far", "--force")
     assert run(["stretch", "tiny", *stretch, "--methods", "longrope:file=tiny-longrope-64.json"]) == 0
     assert "checked in plain transformers, logits differ by at most" in capsys.readouterr().out
@@ -61,7 +62,10 @@ def test_a_stopped_fit_says_where_its_rows_are(folder, monkeypatch, capsys):
 
     monkeypatch.setattr(fitting, "fit", stopped)
     assert run(["fit", "tiny", "longrope", *QUICK]) == 130
-    assert "What was evaluated is kept in longreach-rows/tiny-fit.jsonl; the same command goes on from there." in capsys.readouterr().err
+    assert (
+        "What was evaluated is kept in longreach-results/rows/tiny-fit.jsonl; the same command goes on from there."
+        in capsys.readouterr().err
+    )
     assert not (folder / "tiny-longrope-64.json").exists()
 
 
@@ -90,3 +94,10 @@ def test_bad_input_is_one_line(arguments, says, capsys):
     out, err = capsys.readouterr()
     assert says in err, err
     assert (out, err.count("\n")) == ("", 1)
+
+
+def test_a_fit_that_does_not_help_is_not_recommended():
+    found = {"metric": "loss", "results": [{"beyond": 3.0}, {"beyond": 2.9}, {"beyond": 2.8}]}
+    assert fit._helps(found)
+    found["results"][1]["beyond"] = 2.7
+    assert not fit._helps(found)

@@ -30,11 +30,11 @@ def test_json_for_programs_and_rows_for_the_next_run(folder, capsys):
     for _ in range(2):
         assert run(["heads", "tiny", *QUICK, "--top", "2", "--json"]) == 0
         found.append(json.loads(capsys.readouterr().out))
-        lines = (folder / "longreach-rows" / "tiny-heads.jsonl").read_text().splitlines()
+        lines = (folder / "longreach-results/rows" / "tiny-heads.jsonl").read_text().splitlines()
         assert len(lines) == 4 * (2 * 2 + 2 * 2)
     first, again = found
     assert first == again
-    assert (first["model"], first["method"], first["rows_file"]) == ("tiny", "", "longreach-rows/tiny-heads.jsonl")
+    assert (first["model"], first["method"], first["rows_file"]) == ("tiny", "", "longreach-results/rows/tiny-heads.jsonl")
     assert len(first["heads"]) == 12
     assert [head["score"] for head in first["heads"]] == sorted((head["score"] for head in first["heads"]), reverse=True)
     ablation = first["ablation"]
@@ -58,7 +58,7 @@ def test_tables_for_people(capsys):
     assert "The first 10 of 12 heads." in out
     assert re.search(r"loss 129-256 +\d+\.\d{3} +[+-]\d+\.\d{3} ± \d+\.\d{3} +[+-]\d+\.\d{3} ± \d+\.\d{3}", out)
     assert "against 2 draws of 1 other heads of the same layers" in out
-    assert out.rstrip().endswith("Rows: longreach-rows/tiny-heads.jsonl")
+    assert out.rstrip().endswith("Rows: longreach-results/rows/tiny-heads.jsonl")
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def measured(capsys, *arguments):
 @pytest.mark.usefixtures("folder")
 def test_json_for_programs_and_rows_for_the_next_run(folder, capsys):
     result = measured(capsys, *QUICK, "--text", "book.txt")
-    assert (result["model"], result["method"], result["rows_file"]) == ("tiny", "", "longreach-rows/tiny.jsonl")
+    assert (result["model"], result["method"], result["rows_file"]) == ("tiny", "", "longreach-results/rows/tiny.jsonl")
     loss = [row for row in result["rows"] if row["task"] == "loss"]
     assert [(row["settings"]["start"], row["length"], row["n"]) for row in loss] == [(0, 64, 2), (64, 128, 2), (128, 256, 2), (256, 512, 2)]
     assert all(row["low"] < row["score"] < row["high"] for row in loss)
@@ -40,10 +40,10 @@ def test_json_for_programs_and_rows_for_the_next_run(folder, capsys):
     usable = result["usable"]
     assert (usable["trained_window"], usable["measured_to"], usable["tasks"]) == (128, 512, ["needle", "passkey"])
     assert usable["both"] == min(usable["by_loss"], usable["by_retrieval"])
-    lines = (folder / "longreach-rows" / "tiny.jsonl").read_text().splitlines()
+    lines = (folder / "longreach-results/rows" / "tiny.jsonl").read_text().splitlines()
     assert len(lines) == 2 * 4 + 2 * 2 + 2 * 2 * 2 + 2 * 3 * 2
     assert measured(capsys, *QUICK, "--text", "book.txt") == result
-    assert (folder / "longreach-rows" / "tiny.jsonl").read_text().splitlines() == lines
+    assert (folder / "longreach-results/rows" / "tiny.jsonl").read_text().splitlines() == lines
 
 
 def test_a_table_of_positions_is_measured_to_its_end(folder, capsys):
@@ -66,7 +66,7 @@ def test_tables_for_people(capsys):
     assert re.search(r"memory +\d+ MB +\d+ MB", out)
     assert "Over 2 windows of text, evenly spread, without overlap." in out
     assert re.search(r"Usable length: .* by loss .* by retrieval .* by both\.", out)
-    assert out.rstrip().endswith("Rows: longreach-rows/tiny.jsonl")
+    assert out.rstrip().endswith("Rows: longreach-results/rows/tiny.jsonl")
 
 
 @pytest.mark.usefixtures("folder")

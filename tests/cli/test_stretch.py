@@ -54,7 +54,7 @@ def test_from_the_model_to_the_report(folder, capsys):
     out = capsys.readouterr().out
     for words in ("stock model", "linear:factor=2", "sinks:window_size=124", "yarn:factor=2", "Saved: far"):
         assert words in out
-    assert out.endswith("Report: far-report/report.html\nRows: longreach-rows/tiny.jsonl\n")
+    assert out.endswith("Report: far-report/report.html\nRows: longreach-results/rows/tiny.jsonl\n")
     assert sorted(file.name for file in (folder / "far-report").iterdir()) == ["report.csv", "report.html", "report.json"]
     report = json.loads((folder / "far-report" / "report.json").read_text())
     assert report["command"] == (
@@ -62,11 +62,11 @@ def test_from_the_model_to_the_report(folder, capsys):
         "--windows 2 --samples 1 --depths 0.5"
     )
     assert read_record(folder / "far").target == 256
-    lines = (folder / "longreach-rows" / "tiny.jsonl").read_text()
+    lines = (folder / "longreach-results/rows" / "tiny.jsonl").read_text()
     assert run([*command, "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert again["rows"] == report["rows"]
-    assert (folder / "longreach-rows" / "tiny.jsonl").read_text() == lines
+    assert (folder / "longreach-results/rows" / "tiny.jsonl").read_text() == lines
 
 
 @pytest.fixture
@@ -108,17 +108,17 @@ def test_tuning_is_chained_onto_the_tournament(folder, capsys):
     assert report["tuning"]["method"] == "linear:factor=2"
     assert report["command"].startswith("longreach stretch tiny --to 256 --for streaming")
     assert "--tune 2 --data books --sampler randomized --lr 0.003 --full" in report["command"]
-    assert (folder / "longreach-runs" / "tiny-256" / "run.json").is_file()
+    assert (folder / "longreach-results/runs" / "tiny-256" / "run.json").is_file()
     (best,) = [one for one in report["methods"] if one["best"]]
     trained = {name for name, value in weights("far").items() if not torch.equal(value, weights("tiny")[name])}
     assert bool(trained) == bool(best["tuned"]), "what is saved is what was chosen"
-    lines = (folder / "longreach-rows" / "tiny.jsonl").read_text()
+    lines = (folder / "longreach-results/rows" / "tiny.jsonl").read_text()
     assert run([*command, "--force", "--json"]) == 0
     again = json.loads(capsys.readouterr().out)
     assert (again["rows"], again["tuning"]["resumed_at"]) == (report["rows"], 2)
-    assert (folder / "longreach-rows" / "tiny.jsonl").read_text() == lines
+    assert (folder / "longreach-results/rows" / "tiny.jsonl").read_text() == lines
     assert run([*command, "--tune", "3"]) == 2
-    assert "longreach-runs/tiny-256 holds a run with other settings (steps=2); give those to go on" in capsys.readouterr().err
+    assert "longreach-results/runs/tiny-256 holds a run with other settings (steps=2); give those to go on" in capsys.readouterr().err
 
 
 def weights(folder):
@@ -177,7 +177,7 @@ def test_nothing_is_saved_where_nothing_is_good_enough(folder, chosen, capsys):
     assert "Nothing was saved to far; --force saves the best method all the same." in capsys.readouterr().out
     assert json.loads((folder / "far-report" / "report.json").read_text())["chosen"] is None
     assert run(["stretch", "tiny", "--to", "512"]) == 0
-    assert (folder / "longreach-report" / "report.html").exists()
+    assert (folder / "longreach-results/report" / "report.html").exists()
 
 
 def test_a_stopped_run_says_where_its_rows_are(folder, monkeypatch, capsys):
@@ -186,7 +186,7 @@ def test_a_stopped_run_says_where_its_rows_are(folder, monkeypatch, capsys):
 
     monkeypatch.setattr(stretching, "stretch", stopped)
     assert run(["stretch", "tiny", "--to", "512"]) == 130
-    assert "What was measured is kept in longreach-rows/tiny.jsonl; the same command goes on from there." in capsys.readouterr().err
+    assert "What was measured is kept in longreach-results/rows/tiny.jsonl; the same command goes on from there." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_measured(folder, c
     (folder / "few" / "one.txt").write_text(real_text()[:40_000])
     assert run([*command, "--data", "few"]) == 2
     assert "it has no rotary position embedding" in capsys.readouterr().err
-    assert not (folder / "longreach-rows").exists()
+    assert not (folder / "longreach-results/rows").exists()
 
 
 def test_the_verb_is_light():

@@ -95,7 +95,7 @@ def open_rows(path: Path | None, name: str) -> "Rows":
     """The rows measured so far, by default those of the model of that name."""
     from longreach.evaluation.rows import Rows
 
-    path = path or Path("longreach-rows", f"{name.replace('/', '--')}.jsonl")
+    path = path or Path("longreach-results/rows", f"{name.replace('/', '--')}.jsonl")
     rows = Rows(path)
     if rows.healed:
         typer.echo(f"{path}: its last line was cut off when a run was stopped, and has been taken out", err=True)

@@ -26,7 +26,7 @@ def doctor(
     model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
     fix: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a corrected copy here, where something can be corrected.")] = None,
     rows: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON Lines with measured results. [default: longreach-rows/MODEL.jsonl]")
+        Path | None, typer.Option(metavar="FILE", help="JSON Lines with measured results. [default: longreach-results/rows/MODEL.jsonl]")
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts at a time, for the memory plan.")] = 1,
     no_load: Annotated[bool, typer.Option("--no-load", help="Do not load the weights; weigh the cache on the model's shape.")] = False,

@@ -34,7 +34,8 @@ def fit(
     ] = None,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     rows: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON Lines with the evaluations so far. [default: longreach-rows/MODEL-fit.jsonl]")
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON Lines with the evaluations so far. [default: longreach-results/rows/MODEL-fit.jsonl]"),
     ] = None,
     chunk_size: ChunkSize = None,
     batch_size: Annotated[int | None, typer.Option(help="Windows a forward. [default: up to 8 for small models]")] = None,
@@ -74,7 +75,8 @@ def fit(
         print(json.dumps(found, allow_nan=False))
     else:
         _show(found)
-        print(f"Use it: {_use(found, model, f'{base}:file={place}')}")
+        advice = "Use it" if _helps(found) else "It does not help here; to use it all the same"
+        print(f"{advice}: {_use(found, model, f'{base}:file={place}')}")
         print(f"Fitted: {place}\nRows: {store.path}")
 
 
@@ -117,6 +119,12 @@ def _show(found: dict[str, Any]) -> None:
     console.print(table, crop=False, soft_wrap=True)
     print(f"Fitted with {found['evaluations']} evaluations on {found['windows']} windows of text; ", end="")
     print(_gain(results) if metric == "loss" else _alignment(found, metric))
+
+
+def _helps(found: dict[str, Any]) -> bool:
+    """Whether the loss beyond the window is below that of every method it was compared with; other fits are not judged by loss."""
+    *others, fitted = found["results"]
+    return found["metric"] != "loss" or all(fitted["beyond"] < one["beyond"] for one in others)
 
 
 def _gain(results: list[dict[str, Any]]) -> str:

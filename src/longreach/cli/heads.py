@@ -63,7 +63,8 @@ def heads(
     depths: Depths = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first draw, and of the prompts.")] = 0,
     rows: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON Lines with the results so far. [default: longreach-rows/MODEL-heads.jsonl]")
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON Lines with the results so far. [default: longreach-results/rows/MODEL-heads.jsonl]"),
     ] = None,
     trained_window: TrainedWindow = None,
     chunk_size: ChunkSize = None,

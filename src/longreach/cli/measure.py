@@ -54,7 +54,7 @@ def measure(
     depths: Depths = None,
     seed: Annotated[int | None, typer.Option(help="Of the prompts. [default: 0]")] = None,
     rows: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON Lines with the results so far. [default: longreach-rows/MODEL.jsonl]")
+        Path | None, typer.Option(metavar="FILE", help="JSON Lines with the results so far. [default: longreach-results/rows/MODEL.jsonl]")
     ] = None,
     trained_window: TrainedWindow = None,
     chunk_size: ChunkSize = None,
@@ -134,7 +134,8 @@ def _show(rows: Sequence["Row"], rises: dict[int, "Interval"], usable: "UsableLe
             _print_table(console, retrieval_table(task, cells))
             console.print(f"By likelihood among 10 / by generation; prompts in each cell: {cells[0].n}.\n", soft_wrap=True)
     batch, memory = first.settings["batch_size"], first.settings["memory"]
-    console.print(f"Memory is the peak beside the model, with up to {batch} inputs at once ({memory}). Intervals are 95 %.", soft_wrap=True)
+    at_once = "one input at a time" if batch == 1 else f"up to {batch} inputs at once"
+    console.print(f"Memory is the peak beside the model, with {at_once} ({memory}). Intervals are 95 %.", soft_wrap=True)
     console.print(sentence(usable), soft_wrap=True, style="bold")
 
 

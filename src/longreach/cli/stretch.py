@@ -58,7 +58,9 @@ def stretch(
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Save the stretched checkpoint here.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Save the best method even if it is not good enough.")] = False,
-    report: Annotated[Path | None, typer.Option(metavar="DIR", help="For the report. [default: OUT-report, or longreach-report]")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="For the report. [default: OUT-report, or longreach-results/report]")
+    ] = None,
     tune: Annotated[
         int | None,
         typer.Option(metavar="STEPS", help="Then train the model under the best positions method, as longreach tune does, and compare."),
@@ -68,7 +70,7 @@ def stretch(
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. [default: 2e-4 for adapters, 2e-5 in full]")] = None,
     full: Annotated[bool, typer.Option("--full", help="Train every weight instead of adapters.")] = False,
     work: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="For the training's checkpoints. [default: longreach-runs/MODEL-TOKENS]")
+        Path | None, typer.Option(metavar="DIR", help="For the training's checkpoints. [default: longreach-results/runs/MODEL-TOKENS]")
     ] = None,
     finalists: Annotated[int, typer.Option(help="Methods measured in full, where there are more to try.")] = 3,
     budget: Annotated[
@@ -80,7 +82,7 @@ def stretch(
     depths: Depths = None,
     seed: Annotated[int | None, typer.Option(help="Of the prompts. [default: 0]")] = None,
     rows: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON Lines with the results so far. [default: longreach-rows/MODEL.jsonl]")
+        Path | None, typer.Option(metavar="FILE", help="JSON Lines with the results so far. [default: longreach-results/rows/MODEL.jsonl]")
     ] = None,
     trained_window: TrainedWindow = None,
     chunk_size: ChunkSize = None,
@@ -96,7 +98,7 @@ def stretch(
     """
     seconds = None if budget is None else _seconds(budget)
     target, trained = parse_length(to), None if trained_window is None else parse_length(trained_window)
-    folder = report or (Path("longreach-report") if out is None else out.with_name(f"{out.name}-report"))
+    folder = report or (Path("longreach-results/report") if out is None else out.with_name(f"{out.name}-report"))
     name = loading.name(model)
     _check_tuning(tune, data, trained, {"--data": data, "--sampler": sampler, "--lr": lr, "--full": full or None, "--work": work})
     _check_places(out, folder, force)
@@ -115,7 +117,7 @@ def stretch(
     check(**options)
     make_tuner = None
     if tune is not None and data is not None:
-        place = work or Path("longreach-runs", f"{name.replace('/', '--')}-{target}")
+        place = work or Path("longreach-results/runs", f"{name.replace('/', '--')}-{target}")
         settings = {"target": target, "steps": tune, "sampler": sampler, "lr": lr, "full": full}
         make_tuner = _tuner(settings, data, place, out, options["text"])
     store = open_rows(rows, name)
