@@ -115,14 +115,14 @@ class Eviction(CachePolicy):
         slack = self.cut(PROBE).before(0, 2 * held + 1)
         return (i - j).clamp(max=(slack[0] if slack else held) - 1) if self.packed else i - j, j <= i
 
-    def evicted(self, i: int, history: History, layer: LayerContext, worth: Callable[[int, list[int], int], list[float]]) -> Sight:
-        """The definition, token by token. worth: (tokens seen, tokens held by a head, head) -> what each is worth."""
+    def evicted(self, i: int, history: History, layer: LayerContext, worth: Callable[[int], Tensor]) -> Sight:
+        """The definition, token by token. worth: tokens seen -> what each token is worth to each head, [K, T]."""
         held: list[list[int]] = [[] for _ in history.k]
         relative = (i - torch.arange(history.k.shape[1])).repeat(len(history.k), 1)
         for seen in range(i + 1):
-            for head in range(len(held)) if self.cut(layer).before(seen, seen + 1) else ():
-                values = worth(seen, held[head], head)
-                ranked = sorted(zip(coarse(torch.tensor(values).double()).tolist(), held[head], strict=True), reverse=True)
+            values = coarse(worth(seen)).tolist() if self.cut(layer).before(seen, seen + 1) else ()
+            for head, worths in enumerate(values):
+                ranked = sorted(((worths[token], token) for token in held[head]), reverse=True)
                 held[head] = sorted(token for _, token in ranked[: self.tokens(layer)])
                 if self.packed:
                     for place, token in enumerate(held[head]):

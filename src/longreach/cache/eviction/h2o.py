@@ -10,6 +10,7 @@ too; heads that share keys and values share what is kept, by the sum of their at
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from longreach.cache.base import Eviction, History, Sight
@@ -69,12 +70,10 @@ class H2O(Eviction):
 
     def sight(self, i: int, history: History) -> Sight:
         """Accumulated attention, as in the paper."""
-        attention = history.by_kv_head()
-
-        def worth(seen: int, held: list[int], head: int) -> list[float]:
-            return [float("inf") if token >= seen - self._last else float(attention[head, :seen, token].sum()) for token in held]
-
-        return self.evicted(i, history, PROBE, worth)
+        attention, index = history.by_kv_head(), torch.arange(history.k.shape[1])
+        return self.evicted(
+            i, history, PROBE, lambda seen: attention[:, :seen].sum(1).masked_fill(index >= seen - self._last, float("inf"))
+        )
 
 
 METHOD = H2O

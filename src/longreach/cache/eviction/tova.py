@@ -40,7 +40,8 @@ class Tova(Eviction):
 
     def sight(self, i: int, history: History) -> Sight:
         """The weights of the query before, over all heads."""
-        return self.evicted(i, history, PROBE, lambda seen, held, head: [float(history.attention[:, seen - 1, t].sum()) for t in held])
+        attention = history.attention.sum(0)
+        return self.evicted(i, history, PROBE, lambda seen: attention[seen - 1].expand(len(history.k), -1))
 
 
 METHOD = Tova

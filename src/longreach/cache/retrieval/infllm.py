@@ -94,15 +94,14 @@ class InfLLM(CachePolicy):
         """Block by block, for one query."""
         size, near = self.block_size, self._near
         blocks = max(0, i // size - near)
-        attention = history.by_kv_head()
+        attention, keys = history.by_kv_head(), history.rotated(history.k, torch.zeros(history.k.shape[1], dtype=torch.long))
         means = []
         for block in range(blocks):
             inside, seen = range(block * size, (block + 1) * size), (block + 1 + near) * size
             rows = []
-            for head, k in enumerate(history.rotated(history.k, torch.zeros(history.k.shape[1], dtype=torch.long))):
-                got = [float(attention[head, :seen, token].sum()) for token in inside]
-                ranked = sorted(zip(coarse(torch.tensor(got)).tolist(), inside, strict=True), reverse=True)
-                rows.append(torch.stack([k[token] for _, token in ranked[: self.num_representatives]]).mean(0))
+            for k, got in zip(keys, coarse(attention[:, :seen, inside].sum(1)).tolist(), strict=True):
+                ranked = sorted(zip(got, inside, strict=True), reverse=True)
+                rows.append(k[[token for _, token in ranked[: self.num_representatives]]].mean(0))
             means.append(torch.stack(rows))
         q = history.rotated(history.q[:, i : i + 1], torch.tensor([self._far]))[:, 0]
         heads = len(q) // len(history.k)
