@@ -94,3 +94,22 @@ def test_progress_that_nobody_started_is_not_drawn():
         clock.now += 100
         progress.advance(10)
     assert stream.getvalue() == ""
+
+
+def test_work_can_be_named_at_once():
+    stream, clock = io.StringIO(), Clock()
+    with BarProgress(stream, at_once=True, clock=clock) as progress:
+        progress.start("loading", 0)
+        assert stream.getvalue() == "loading ...\n"
+        progress.start("reading", 100)
+        clock.now += 60
+        progress.advance(50)
+    assert stream.getvalue() == "loading ...\nreading ...\nreading ... 50%, 1:00 left\n"
+
+
+def test_work_of_unknown_length_has_a_bar_without_a_share():
+    stream = Terminal()
+    with BarProgress(stream, at_once=True) as progress:
+        progress.start("loading", 0)
+    assert "loading" in stream.getvalue()
+    assert "%" not in stream.getvalue()

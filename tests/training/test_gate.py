@@ -14,7 +14,7 @@ from tests.training.tuning import HELD_OUT, WINDOW, model
     ("after", "passed"), [(3.0, True), (4.0, True), (4.04, True), (4.0401, False), (math.nan, False), (math.inf, False)]
 )
 def test_one_percent_is_the_bar(after, passed):
-    assert Gate(before=4.0, after=after).passed is passed
+    assert Gate(before=4.0, untrained=4.0, after=after).passed is passed
 
 
 def test_the_loss_is_the_mean_over_every_predicted_token():

@@ -18,12 +18,20 @@ _AT_ONCE = 2.0  # seconds after which work that shows nothing yet is named
 class BarProgress(Progress):
     """Draws progress while its `with` block lasts. A bar leaves the screen when its work is done.
 
-    Args: stream: where to draw (default: stderr). every: seconds between lines where the stream is no terminal. clock: seconds.
+    Args: stream: where to draw (default: stderr). every: seconds between lines where the stream is no terminal. at_once: there, name work
+    when it begins, not only where it is not done after a while. clock: seconds.
     """
 
-    def __init__(self, stream: TextIO | None = None, *, every: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        stream: TextIO | None = None,
+        *,
+        every: float = 10.0,
+        at_once: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._stream = sys.stderr if stream is None else stream
-        self._every, self._clock = every, clock
+        self._every, self._at_once, self._clock = every, at_once, clock
         self._label, self._total, self._done = "", 0, 0
         self._began = self._told = clock()
         self._bars: Bars | None = None
@@ -36,14 +44,16 @@ class BarProgress(Progress):
         self._stop()
 
     def start(self, label: str, total: int) -> None:
-        """Begin a bar of `total` tokens, in place of the one before."""
+        """Begin a bar of `total` tokens (0: nobody knows how many), in place of the one before."""
         self._stop()
         self._label, self._total, self._done = label, total, 0
         self._began = self._told = self._clock()
         if self._stream.isatty():
             self._bars = _bars(self._stream)
-            self._bars.add_task(label, total=total)
+            self._bars.add_task(label, total=total or None)
             self._bars.start()
+        elif self._at_once:
+            print(f"{label} ...", file=self._stream, flush=True)
         else:  # work that is done at once says nothing
             self._timer = threading.Timer(_AT_ONCE, print, args=(f"{label} ...",), kwargs={"file": self._stream, "flush": True})
             self._timer.daemon = True

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from longreach.training.plan import TuneConfig
     from longreach.training.tune import Tuned
 
-_FEW = 50  # steps
-
 
 @dataclass
 class Tuner:
@@ -82,7 +80,7 @@ def result(tuned: "Tuned", config: "TuneConfig", texts: "Texts", folder: Path) -
         "resumed_at": tuned.resumed,
         "trained_parameters": tuned.trained_parameters,
         "mixture": dict(config.mixture),
-        "short_loss": {**asdict(gate), "rise": gate.rise},
+        "short_loss": {**asdict(gate), "rise": gate.rise, "falling": gate.falling},
         "extended": gate.passed,
         "data": texts.told,
         "skipped_files": list(texts.skipped),
@@ -103,10 +101,17 @@ def words(result: dict[str, Any]) -> list[str]:
     change = f"{loss['before']:.3f} nats a token before, {loss['after']:.3f} after ({loss['rise']:+.2%}; bar +1 %)"
     sentences.append(f"Loss inside the trained window: {change}.")
     if not result["extended"]:
-        few = "more --steps (so few end before the rate has fallen), " if result["steps"] < _FEW else ""
-        way = f"{few}a smaller --lr, or more of short in tune's --mix"
-        sentences.append(f"The model lost too much at short lengths to be called extended; try {way}.")
+        sentences.append(f"The model lost too much at short lengths to be called extended. {_advice(result)}")
     return sentences
+
+
+def _advice(result: dict[str, Any]) -> str:
+    """What would keep the loss inside the window down: that hangs on whether it is the method that raised it, or the training."""
+    loss, method = result["short_loss"], result["method"] or "the longer table"
+    alone, now, steps = f"{loss['untrained']:.3f}", f"{loss['after']:.3f}", f"{result['steps']} steps"
+    if loss["falling"]:
+        return f"{method} alone had raised the loss to {alone}, and {steps} have brought it down to {now}: train for more steps."
+    return f"Training raised the loss (under {method} alone it is {alone}): try a smaller --lr, or more of short in tune's --mix."
 
 
 def save_proven(

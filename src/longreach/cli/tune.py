@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,10 +12,15 @@ import typer
 import longreach
 from longreach.cli._options import AS_IT_IS, Loading, loads_model
 from longreach.cli._places import check_writable
+from longreach.cli._progress import BarProgress
+from longreach.cli._target import planned
+from longreach.cli._target import result as measured
+from longreach.cli._target import words as target_words
 from longreach.cli._tuning import check_places, result, save_proven, words
 from longreach.core import registry
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
+from longreach.data.sources import read_folder
 
 if TYPE_CHECKING:
     from longreach.checkpoints.checkpoint import Checkpoint
@@ -77,6 +83,9 @@ def tune(
     force: Annotated[
         bool, typer.Option("--force", help="Save the model even if its loss inside the window rose by more than 1 %.")
     ] = False,
+    no_measure: Annotated[
+        bool, typer.Option("--no-measure", help="Do not measure the loss at the target, which is done where it takes little time.")
+    ] = False,
     work: Annotated[Path | None, typer.Option(metavar="DIR", help="For checkpoints and the loss curve. [default: OUT-run]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of the sequences and the adapters. [default: 0]")] = None,
     loading: Loading = AS_IT_IS,
@@ -85,7 +94,8 @@ def tune(
     """Train a model to reach a length, on short sequences at sampled positions, and save it.
 
     Ends with a gate: where the loss inside the trained window rose by more than 1 %, the model is not called extended, nothing is saved
-    without --force, and the exit code is 1. A stopped run goes on when the same command is given again.
+    without --force, and the exit code is 1. Says what was gained at the target, on a few texts, and how to measure it in full. A stopped
+    run goes on when the same command is given again.
     """
     target = parse_length(to)
     given: dict[str, Any] = {
@@ -97,41 +107,52 @@ def tune(
     _check_adapters(given)
     table = given.pop("method") if method is not None and _is_table(method) else None
 
-    from longreach.checkpoints.checkpoint import Checkpoint, place_of
-    from longreach.cli._progress import BarProgress
-    from longreach.data.sources import read_folder
-    from longreach.data.stdlib import stdlib_text
-    from longreach.engine.rope_config import rope_of
-    from longreach.evaluation.text import read_texts
-    from longreach.training.plan import TuneConfig
-    from longreach.training.tune import tune as run
-
     folder = work or out.with_name(f"{out.name}-run")
     check_places(out, folder)
-    check_writable(place_of(out), "--out")
     check_writable(folder, "--work")
-    make = None if recipe is None else _recipe(recipe)
-    config = TuneConfig(target=target, **given)
-    texts = read_folder(data, text_field)
-    held_out = read_texts(text) if text else stdlib_text("held-out")
-    # Weights are trained in float32: in bfloat16 small steps are lost.
-    loaded = loading.load(model, dtype=loading.dtype or ("float32" if full else None), apply_method=False, decoder_only=True)
+    with BarProgress(at_once=True) as progress:
+        progress.start(f"reading {data}", 0)
+        texts = read_folder(data, text_field)
+        progress.start("loading the libraries", 0)
+        from longreach.checkpoints.checkpoint import Checkpoint, place_of
+        from longreach.data.stdlib import stdlib_text
+        from longreach.engine.rope_config import rope_of
+        from longreach.evaluation.text import read_texts
+        from longreach.training.plan import TuneConfig, plan
+        from longreach.training.tune import tune as run
+
+        check_writable(place_of(out), "--out")
+        make = None if recipe is None else _recipe(recipe)
+        config = TuneConfig(target=target, **given)
+        held_out = read_texts(text) if text else stdlib_text("held-out")
+        progress.start(f"loading {model}", 0)
+        # Weights are trained in float32: in bfloat16 small steps are lost.
+        loaded = loading.load(model, dtype=loading.dtype or ("float32" if full else None), apply_method=False, decoder_only=True)
     typer.echo(texts.told, err=True)
     if table is not None:
         loaded = _lengthened(loaded, table, target, folder)
     if make is not None:
         config = dataclasses.replace(make(rope_of(loaded.model.config, method="this recipe"), target), **given)
-    try:
-        with BarProgress() as progress:
-            tuned = run(*loaded, texts, config, folder, held_out=held_out, progress=progress)
-    except KeyboardInterrupt:
-        typer.echo(f"The run is kept in {folder}; the same command goes on from there.", err=True)
-        raise
-    saved = None
-    reached = target if tuned.plan.methods else tuned.plan.geometry.target  # a table is trained whole
-    if tuned.gate.passed or force:
-        saved = save_proven(Checkpoint(tuned.model, loaded.tokenizer), out, method=tuned.plan.methods, target=reached)
-    found = {**result(tuned, config, texts, folder), "saved": saved}
+    with BarProgress(at_once=True) as progress:
+        look = "--no-measure" if no_measure else planned(loaded, plan(loaded.model, config), config, held_out, progress)
+        probe = None if isinstance(look, str) else look
+        try:
+            tuned = run(*loaded, texts, config, folder, held_out=held_out, probe=probe, progress=progress)
+        except KeyboardInterrupt:
+            typer.echo(_kept(folder, config.steps), err=True)
+            raise
+        saved = None
+        reached = target if tuned.plan.methods else tuned.plan.geometry.target  # a table is trained whole
+        if tuned.gate.passed or force:
+            progress.start(f"saving {out}", 0)
+            saved = save_proven(Checkpoint(tuned.model, loaded.tokenizer), out, method=tuned.plan.methods, target=reached)
+    found = {
+        **result(tuned, config, texts, folder),
+        "target_loss": None if probe is None else measured(probe, tuned.probed),
+        "not_measured": look if isinstance(look, str) else None,
+        "saved": saved,
+        "measure": None if saved is None else _command(out, to, text, loading),
+    }
     print(json.dumps(found, allow_nan=False) if as_json else _sentences(found, out))
     if saved is None:
         raise typer.Exit(1)
@@ -151,6 +172,25 @@ def _lengthened(loaded: "Checkpoint", method: str, target: int, folder: Path) ->
     with TemporaryDirectory(dir=folder.parent, prefix=".lengthened-") as scratch:
         place = longreach.save(*loaded, Path(scratch, "model"), method=method, target=target)
         return longreach.load(place, dtype=loaded.model.dtype, device=loaded.model.device, apply_method=False)
+
+
+def _kept(folder: Path, steps: int) -> str:
+    """What is left of a run that was stopped."""
+    from longreach.training.tune import SAVE_EVERY, last_step
+
+    if step := last_step(folder):
+        return f"Step {step} of {steps} is kept in {folder}; the same command goes on from there."
+    every = round(SAVE_EVERY / 60)
+    return f"Nothing trained is kept yet: that is done every {every} minutes and at the end. The same command begins the training anew."
+
+
+def _command(out: Path, to: str, text: list[Path] | None, loading: Loading) -> str:
+    """That measures the saved model in full, on the same text and device."""
+    words = ["longreach", "measure", str(out), "--to", to]
+    for file in text or ():
+        words += ["--text", str(file)]
+    words += ["--device", loading.device] if loading.device else []
+    return shlex.join([*words, "--trust-remote-code"] if loading.trust_remote_code else words)
 
 
 def _mixture(text: str | None) -> dict[str, float] | None:
@@ -201,6 +241,8 @@ def _recipe(name: str) -> Any:
 
 def _sentences(result: dict[str, Any], out: Path) -> str:
     lines = words(result)
+    if result["target_loss"] is not None:
+        lines += target_words(result["target_loss"], result["method"] or "its longer table")
     if (saved := result["saved"]) is None:
         lines.append(f"Nothing was saved to {out}; --force saves it all the same.")
     else:
@@ -209,4 +251,10 @@ def _sentences(result: dict[str, Any], out: Path) -> str:
             checked = "" if saved["difference"] is None else f"; checked, logits differ by at most {saved['difference']:.1g}"
             how = f"transformers loads it without longreach{checked}"
         lines.append(f"Saved: {saved['folder']} ({how})")
+        why = (
+            f"The target was not measured ({result['not_measured']}); to do so"
+            if result["not_measured"]
+            else "To measure the target in full"
+        )
+        lines.append(f"{why}: {result['measure']}")
     return "\n".join([*lines, f"Loss curve: {result['loss_curve']}"])

@@ -5,7 +5,7 @@ class Progress:
     """Receives progress in tokens and shows nothing. Subclasses draw."""
 
     def start(self, label: str, total: int) -> None:
-        """Work called `label` begins; it will process `total` tokens."""
+        """Work called `label` begins; it will process `total` tokens, or 0: nobody knows how many."""
 
     def advance(self, tokens: int) -> None:
         """So many tokens more are done."""

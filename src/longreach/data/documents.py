@@ -57,6 +57,7 @@ class Documents:
 
 def tokenized(texts: Texts, tokenizer: PreTrainedTokenizerBase, cache: Path, progress: Progress = SILENT) -> Documents:
     """The texts as tokens, kept in the file `cache` (`.npz`) for the next run with the same texts and tokenizer."""
+    progress.start("tokenizing", sum(len(text) for text in texts.contents))
     digest = hashlib.sha256(json.dumps([len(tokenizer), tokenizer.eos_token_id]).encode())
     for name, text in zip(texts.names, texts.contents, strict=True):
         digest.update(f"{name} {len(text)} ".encode() + text.encode())
@@ -66,7 +67,6 @@ def tokenized(texts: Texts, tokenizer: PreTrainedTokenizerBase, cache: Path, pro
         with np.load(cache) as saved:
             if str(saved["key"]) == key:
                 return Documents(saved["ids"], saved["ends"], end, key)
-    progress.start("tokenizing", sum(len(text) for text in texts.contents))
     encoded = []
     for text in texts.contents:
         encoded.append(np.array(encode(tokenizer, text), dtype=np.int32))

@@ -21,9 +21,10 @@ _LOGITS = 2**26  # float32 values of the logits of one chunk (256 MiB)
 
 @dataclass(frozen=True, kw_only=True)
 class Gate:
-    """The mean loss inside the trained window, in nats a token, before and after tuning."""
+    """The mean loss inside the trained window, in nats a token, before and after tuning; `untrained`: under its methods, before it."""
 
     before: float
+    untrained: float
     after: float
 
     @property
@@ -35,6 +36,11 @@ class Gate:
     def passed(self) -> bool:
         """Whether it rose by no more than MOST_RISE (a loss that is no number has not passed)."""
         return self.after <= self.before * (1 + MOST_RISE)
+
+    @property
+    def falling(self) -> bool:
+        """Whether it is the methods that raised it, and training has made it less."""
+        return self.before < self.after < self.untrained
 
     @property
     def shortfall(self) -> str:

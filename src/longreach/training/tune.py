@@ -9,8 +9,8 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,19 +44,25 @@ from longreach.training.plan import Plan, TuneConfig, plan, window_before_table
 
 SAVE_EVERY = 120.0  # seconds
 
+Probe = Callable[[PreTrainedModel, str], Any]
+
 _WHOLE = "whole"  # a file in a checkpoint, written last
 _TRAINED = "trained.safetensors"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuned:
-    """Args: model: with adapters merged; no method is applied to it. resumed: the step that the run went on from (0: from the start)."""
+    """Args: model: with adapters merged; no method is applied to it. resumed: the step that the run went on from (0: from the start).
+
+    probed: what the probe found of the model `before`, `untrained` under the methods, and `after`; empty without a probe.
+    """
 
     model: PreTrainedModel
     plan: Plan
     gate: Gate
     resumed: int
     trained_parameters: int
+    probed: Mapping[str, Any] = field(default_factory=dict)
 
 
 def tune(
@@ -67,23 +73,24 @@ def tune(
     folder: Path,
     *,
     held_out: str,
+    probe: Probe | None = None,
     save_every: float = SAVE_EVERY,
     progress: Progress = SILENT,
 ) -> Tuned:
     """Train `model` in place, and measure what it lost inside its trained window.
 
-    Args: texts: to train on. folder: of the run. held_out: text to measure on. save_every: seconds between checkpoints.
+    Args: texts: to train on. folder: of the run. held_out: text to measure on. probe: looks at the model before and after, with what is
+    applied to it, and is told in words which it is; it returns JSON values. save_every: seconds between checkpoints.
     Raises: InputError for what does not fit, and where `folder` holds another run; UnsupportedError; LongreachError where the loss is no
     number.
     """
     chosen, windows, examples, facts = _prepared(model, tokenizer, texts, config, folder, held_out, progress)
     run = _open_run(folder, facts, model)
-    if run.get("before") is None:
-        run["before"] = short_loss(model, windows, progress, "short loss before")
-        _write(folder / "run.json", run)
+    set_seed(config.seed)
+    equip(model, chosen.methods)
+    _look_before(model, chosen, windows, run, folder, probe, progress)
     set_seed(config.seed)
     trained, adapted = model, False
-    equip(model, chosen.methods)
     if not config.full and (learning := {method.name() for method in needs_weights(chosen.methods)}):
         model.requires_grad_(False)
         for name, weight in own_weights(model).items():
@@ -98,8 +105,25 @@ def tune(
     count = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
     whole = (merged(trained) if adapted else trained.requires_grad_(True)).eval()
     with apply(whole, chosen.methods, warn=False):
-        after = short_loss(whole, windows, progress, "short loss after")
-    return Tuned(model=whole, plan=chosen, gate=Gate(before=run["before"], after=after), resumed=resumed, trained_parameters=count)
+        after = short_loss(whole, windows, progress, "loss inside the window after training")
+        probed = {} if probe is None else {**run["probed"], "after": probe(whole, "after training")}
+    gate = Gate(before=run["before"], untrained=run["untrained"], after=after)
+    return Tuned(model=whole, plan=chosen, gate=gate, resumed=resumed, trained_parameters=count, probed=probed)
+
+
+def _look_before(
+    model: PreTrainedModel, chosen: Plan, windows: list[Ids], run: dict[str, Any], folder: Path, probe: Probe | None, progress: Progress
+) -> None:
+    """Add to the run, where it has not got it yet, what the untrained model is without its methods and under them."""
+    for name, methods in (("before", ()), ("untrained", chosen.methods)):
+        words = f"under {chosen.spec}, untrained" if methods else "before training"
+        with apply(model, methods, warn=False):
+            if run.get(name) is None:
+                run[name] = short_loss(model, windows, progress, f"loss inside the window {words}")
+                _write(folder / "run.json", run)
+            if probe is not None and name not in run.setdefault("probed", {}):
+                run["probed"][name] = probe(model, words)
+                _write(folder / "run.json", run)
 
 
 def check(
@@ -113,6 +137,12 @@ def check(
     if not config.method:
         del facts["method"]
     _read_run(folder, facts)
+
+
+def last_step(folder: Path) -> int:
+    """The step that the run in the folder would go on from."""
+    last = _last_checkpoint(folder)
+    return 0 if last is None else _step(last)
 
 
 def method_of_run(folder: Path) -> str | None:
@@ -147,7 +177,7 @@ def _prepared(
 def _train(model: Any, examples: Examples, config: TuneConfig, folder: Path, *, bf16: bool, save_every: float, progress: Progress) -> int:
     """Train to the last step, and return the step that this began at."""
     last = _last_checkpoint(folder)
-    done = int(last.name.rpartition("-")[2]) if last is not None else 0
+    done = _step(last) if last is not None else 0
     arguments = TrainingArguments(
         output_dir=str(folder),
         max_steps=config.steps,
@@ -170,7 +200,9 @@ def _train(model: Any, examples: Examples, config: TuneConfig, folder: Path, *, 
         seed=config.seed,
     )
     tokens = config.batch_size * examples.geometry.seq_len
-    watch = _Watch(LossLog(folder, done), tokens, config.steps - done, save_every, progress)
+    if done < config.steps:
+        progress.start("tuning", (config.steps - done) * tokens)
+    watch = _Watch(LossLog(folder, done), tokens, save_every, progress)
     trainer = _Trainer(
         model=model,
         args=arguments,
@@ -230,12 +262,9 @@ class _Trainer(Trainer):
 class _Watch(TrainerCallback):
     """Logs, draws progress, saves by the clock, and marks checkpoints as whole."""
 
-    def __init__(self, log: LossLog, tokens: int, steps: int, save_every: float, progress: Progress) -> None:
-        self.log, self.tokens, self.steps, self.save_every, self.progress = log, tokens, steps, save_every, progress
+    def __init__(self, log: LossLog, tokens: int, save_every: float, progress: Progress) -> None:
+        self.log, self.tokens, self.save_every, self.progress = log, tokens, save_every, progress
         self.saved_at = time.monotonic()
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.progress.start("tuning", self.steps * self.tokens)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.progress.advance(self.tokens)
@@ -263,7 +292,11 @@ def _last_checkpoint(folder: Path) -> Path | None:
             whole.append(place)
         else:
             shutil.rmtree(place)
-    return max(whole, key=lambda place: int(place.name.rpartition("-")[2]), default=None)
+    return max(whole, key=_step, default=None)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _check_folder(folder: Path) -> None:
