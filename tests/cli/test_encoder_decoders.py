@@ -42,7 +42,9 @@ def folder(checkpoint, tmp_path, monkeypatch):
 def test_verbs_for_decoders_refuse_in_one_line(arguments, capsys):
     assert run(arguments) == 2
     needs = "and this needs a causal language model; generate takes both"
-    assert capsys.readouterr() == ("", f"error: t5 is an encoder-decoder (T5ForConditionalGeneration), {needs}\n")
+    out, err = capsys.readouterr()
+    said = [line for line in err.splitlines() if not line.endswith(" ...")]  # tune names its phases
+    assert (out, said) == ("", [f"error: t5 is an encoder-decoder (T5ForConditionalGeneration), {needs}"])
 
 
 @pytest.mark.usefixtures("folder")

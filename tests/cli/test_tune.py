@@ -11,7 +11,7 @@ from longreach.cli.main import run
 from longreach.testing.models import tiny_model
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 
-QUICK = ("--to", "256", "--data", "books", "--out", "far", "--text", "held.txt", "--steps", "2", "--batch-size", "2")
+QUICK = ("--to", "256", "--data", "books", "--out", "far", "--text", "held.txt", "--steps", "2", "--batch-size", "2", "--no-measure")
 
 
 @pytest.fixture(scope="module")

@@ -131,6 +131,8 @@ def test_the_sentences_say_what_can_be_told():
     assert lost[0].endswith("which lost 0.510 ± 0.018.")
     neither = words(result(target, {"before": before, "untrained": untrained, "after": look(3.0, 3.0, 3.1, 3.12)}), "yarn:factor=4")
     assert neither[0].endswith("which changed it by +0.005 ± 0.131: 4 texts cannot tell that from nothing.")
+    alone = words(result(target, {"before": before, "untrained": before, "after": look(3.5, 3.62, 3.5, 3.62)}), "")
+    assert ": 4.050 before, 3.560 after training, which gained 0.490 ± 0.018." in alone[0]
     near = words(result(target, {"before": before, "untrained": untrained, "after": look(1.5, 1.6, 1.5, 1.6)}), "yarn:factor=4")
     assert "it is 0.450 ± 0.092 lower after training" in near[1]
 

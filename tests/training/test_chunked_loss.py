@@ -104,6 +104,33 @@ def test_methods_go_on_working(spec):
     assert model.get_decoder() is model.model
 
 
+@pytest.mark.parametrize("family", ["llama", *HEADS])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_rounding_in_16_bits_is_no_difference(family, dtype):
+    model = tiny_model(family, **HEADS.get(family, {})).to(dtype)
+    assert chunked_loss(model, model, random_ids(1, 40)[0].numpy(), chunk=CHUNK) is not None
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_on_a_gpu_a_step_takes_less_memory(dtype):
+    model = tiny_model(vocab_size=50_000).cuda()
+    ids = random_ids(1, 4096).cuda()
+    inputs, peaks, found = {"input_ids": ids, "labels": ids}, [], []
+    loss = chunked_loss(model, model, ids[0].cpu().numpy(), chunk=256)
+    for step in (lambda: model(**inputs).loss, lambda: loss(model, inputs)):
+        torch.cuda.reset_peak_memory_stats()
+        with torch.autocast("cuda", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            value = step()
+        value.backward()
+        peaks.append(torch.cuda.max_memory_allocated())
+        found.append([value.detach(), *(parameter.grad.clone() for parameter in model.parameters())])
+        model.zero_grad()
+    assert peaks[1] < 0.4 * peaks[0]
+    for one, other in zip(*found, strict=True):
+        assert (one - other).norm() <= (1e-4 if dtype == torch.float32 else 0.02) * other.norm()
+
+
 def test_a_count_divides_the_sum():
     model, inputs = tiny_model(), batch()
     loss = ChunkedLoss(model, CHUNK)

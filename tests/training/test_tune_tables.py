@@ -29,7 +29,11 @@ def table(folder):
 
 def test_tune_lengthens_the_table_and_trains_its_rows(folder, capsys):
     assert run(["tune", "gpt2", "--method", "stretch_positions", "--out", "far", *QUICK, "--force"]) == 0
-    assert "with its longer table of positions, positions by pose" in capsys.readouterr().out
+    out, err = capsys.readouterr()
+    assert "with its longer table of positions, positions by pose" in out
+    assert [line for line in err.splitlines() if line.startswith("loss inside")] == [
+        f"loss inside the window {when} training ..." for when in ("before", "after")
+    ]
     assert load("far").model.config.n_positions >= 128
     save(*load("gpt2"), "untrained", method="stretch_positions", target=128)
     assert (table("far") != table("untrained")).any(1)[64:].any()

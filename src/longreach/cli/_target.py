@@ -114,14 +114,16 @@ def result(target: TargetLoss, probed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def words(found: Mapping[str, Any], method: str) -> list[str]:
-    """The sentences that say it to people. Args: found: as `result` has it. method: that the model was trained under."""
+    """The sentences that say it to people. Args: found: as `result` has it. method: that the model was trained under, if any."""
     from longreach.evaluation.intervals import Interval
 
     if failed := found["after"].get("failed"):
         return [f"The loss at {found['length']} tokens was not measured: {failed}."]
+    looks = {"before": "before", "untrained": f"under {method} untrained", "after": "after training"}
     losses = [
         f"not known {when} ({found[name]['failed']})" if "failed" in found[name] else f"{found[name]['loss']:.3f} {when}"
-        for name, when in (("before", "before"), ("untrained", f"under {method} untrained"), ("after", "after training"))
+        for name, when in looks.items()
+        if method or name != "untrained"
     ]
     gained = f", which {_gain(Interval(**found['gained']), found['texts'])}" if "gained" in found else ""
     standard = [

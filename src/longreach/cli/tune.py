@@ -133,17 +133,18 @@ def tune(
         loaded = _lengthened(loaded, table, target, folder)
     if make is not None:
         config = dataclasses.replace(make(rope_of(loaded.model.config, method="this recipe"), target), **given)
-    with BarProgress(at_once=True) as progress:
-        look = "--no-measure" if no_measure else planned(loaded, plan(loaded.model, config), config, held_out, progress)
-        probe = None if isinstance(look, str) else look
-        try:
+    try:
+        with BarProgress(at_once=True) as progress:
+            look = "--no-measure" if no_measure else planned(loaded, plan(loaded.model, config), config, held_out, progress)
+            probe = None if isinstance(look, str) else look
             tuned = run(*loaded, texts, config, folder, held_out=held_out, probe=probe, progress=progress)
-        except KeyboardInterrupt:
-            typer.echo(_kept(folder, config.steps), err=True)
-            raise
-        saved = None
-        reached = target if tuned.plan.methods else tuned.plan.geometry.target  # a table is trained whole
-        if tuned.gate.passed or force:
+    except KeyboardInterrupt:
+        typer.echo(_kept(folder, config.steps), err=True)  # after the bar is gone, which would take it along
+        raise
+    saved = None
+    reached = target if tuned.plan.methods else tuned.plan.geometry.target  # a table is trained whole
+    if tuned.gate.passed or force:
+        with BarProgress(at_once=True) as progress:
             progress.start(f"saving {out}", 0)
             saved = save_proven(Checkpoint(tuned.model, loaded.tokenizer), out, method=tuned.plan.methods, target=reached)
     found = {
@@ -242,7 +243,7 @@ def _recipe(name: str) -> Any:
 def _sentences(result: dict[str, Any], out: Path) -> str:
     lines = words(result)
     if result["target_loss"] is not None:
-        lines += target_words(result["target_loss"], result["method"] or "its longer table")
+        lines += target_words(result["target_loss"], result["method"])
     if (saved := result["saved"]) is None:
         lines.append(f"Nothing was saved to {out}; --force saves it all the same.")
     else:

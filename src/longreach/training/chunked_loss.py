@@ -21,7 +21,7 @@ from longreach.training.samplers.base import Array
 LOGITS = 2**25  # float32 values of the logits of one chunk (128 MiB)
 
 _CLOSE = {torch.float64: 1e-6, torch.float32: 1e-3}  # relative; logits of other numbers of tokens are rounded otherwise
-_ROUGH = 0.05  # in 16 bits
+_ROUGH = 0.02  # in 16 bits
 _TRIED = 24  # tokens of each row of the check
 _TRIED_CHUNK = 7  # so that several chunks and a rest are tried
 

@@ -117,12 +117,13 @@ def _look_before(
     """Add to the run, where it has not got it yet, what the untrained model is without its methods and under them."""
     for name, methods in (("before", ()), ("untrained", chosen.methods)):
         words = f"under {chosen.spec}, untrained" if methods else "before training"
+        same = name == "untrained" and not methods  # a table of positions is trained under no method
         with apply(model, methods, warn=False):
             if run.get(name) is None:
-                run[name] = short_loss(model, windows, progress, f"loss inside the window {words}")
+                run[name] = run["before"] if same else short_loss(model, windows, progress, f"loss inside the window {words}")
                 _write(folder / "run.json", run)
             if probe is not None and name not in run.setdefault("probed", {}):
-                run["probed"][name] = probe(model, words)
+                run["probed"][name] = run["probed"]["before"] if same else probe(model, words)
                 _write(folder / "run.json", run)
 
 
