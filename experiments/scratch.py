@@ -40,6 +40,7 @@ METHODS = (
     "nope+rpe_family:series=type1",
 )  # fmt: skip
 TUNE_STEPS, TUNE_TOKENS, TUNE_RATE = 60, 2 * TARGET, 1e-2  # of weights that methods have of their own
+SOURCE = 1_000_000  # tokens of Python source that a prefix is tuned on
 METRICS = {
     "scratch_rise_8x": "loss at 4 to 8 times the training length above that of the same tokens read inside it, nats a token",
     "scratch_rise_2x_below_rope": "that rise at 1 to 2 times the training length, above that of rotary positions",
@@ -121,7 +122,7 @@ def learned_prefix(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, r
         "tasks": parse_tasks("loss"),
     }  # fmt: skip
     found = {"source": measure(model, tokenizer, name=f"{NAME}, {ROPE}", **common)}
-    tuned(model, encode(tokenizer, [stdlib_text("train")], 1_000_000), PREFIX, WINDOW)
+    tuned(model, encode(tokenizer, [stdlib_text("train")], SOURCE), PREFIX, WINDOW)
     return found | {f"source, {PREFIX}": measure(model, tokenizer, name=f"{NAME}, {PREFIX}", method=PREFIX, **common)}
 
 

@@ -1,7 +1,16 @@
 """Tests are offline, and parallel workers take one core each."""
 
 import gc
+import json
 import os
+import subprocess
+import sys
+from contextlib import ExitStack
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -29,3 +38,32 @@ def _is_about(name, test):
     """Whether a parameter of the test is the method, or a spec that it begins or stands in."""
     _, _, parameters = test.partition("[")
     return any(part.partition(":")[0] == name for part in parameters.rstrip("]").replace("-", "+").split("+"))
+
+
+@pytest.fixture(scope="session")
+def plain_transformers(tmp_path_factory):
+    """Runs what `subprocess` would run, where that needs plain transformers: imported once for all runs."""
+    errors = tmp_path_factory.mktemp("plain") / "errors.txt"
+    python = [sys.executable, "-P"]
+    with ExitStack() as stack:
+
+        @cache
+        def server():
+            program = [*python, str(Path(__file__).with_name("plain_transformers.py"))]
+            process = stack.enter_context(subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            stack.callback(process.stdin.close)
+            return process
+
+        def run(command, **options):
+            assert command[: len(python)] == python
+            errors.write_text("")
+            print(json.dumps([command[len(python) :], str(errors)]), file=server().stdin, flush=True)
+            return subprocess.CompletedProcess(command, int(server().stdout.readline()), stderr=errors.read_text())
+
+        yield SimpleNamespace(run=run)
+
+
+@pytest.fixture
+def warm_reader(monkeypatch, plain_transformers):
+    """Exports are checked by plain transformers as ever, but in a process that has imported it already."""
+    monkeypatch.setattr("longreach.checkpoints.export.subprocess", plain_transformers)

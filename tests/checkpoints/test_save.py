@@ -207,6 +207,7 @@ def test_foreign_folders_are_never_replaced(folder, tmp_path):
         ("linear:factor=4+giraffe_power:power=0.5+resonance", "llama"),
     ],
 )
+@pytest.mark.usefixtures("warm_reader")
 def test_exports_mean_the_same_without_longreach(spec, family, tmp_path):
     model, tokenizer = tiny(family), byte_tokenizer()
     save(model, tokenizer, tmp_path / "out", method=spec, target=512)
@@ -220,6 +221,11 @@ def test_exports_mean_the_same_without_longreach(spec, family, tmp_path):
         expected = logits(model)
     assert (logits(exported) - expected).abs().max() < 1e-4
     assert (logits(model) - expected).abs().max() > 0.1, "the method is felt"
+
+
+def test_exports_are_checked_in_a_process_of_their_own(folder, tmp_path):
+    save(*load(folder), tmp_path / "out", method="yarn:factor=4", target=512)
+    assert verify_export(tmp_path / "out") <= 1e-4
 
 
 def test_an_automatic_factor_is_saved_as_a_number(folder, tmp_path):
@@ -249,6 +255,7 @@ def test_only_the_full_layers_of_a_nested_config_change(tmp_path):
     assert after["full_attention"]["original_max_position_embeddings"] == 128
 
 
+@pytest.mark.usefixtures("warm_reader")
 def test_a_wrong_export_is_found(folder, tmp_path):
     save(*load(folder), tmp_path / "out", method="yarn:factor=4", target=512)
     config = json.loads((tmp_path / "out" / "config.json").read_text())

@@ -17,6 +17,8 @@ from tests.checkpoints.folders import VOCABULARY, byte_tokenizer
 SPEC = "stretch_positions:factor=4,keep=8"
 IDS = torch.arange(3, 103)[None]
 
+pytestmark = pytest.mark.usefixtures("warm_reader")
+
 
 def gpt2(**changes):
     return tiny_learned("gpt2", window=32, vocab_size=VOCABULARY, **changes)

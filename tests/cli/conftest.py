@@ -9,6 +9,11 @@ def _libraries_stay_as_they_are(monkeypatch):
     monkeypatch.setenv("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
+@pytest.fixture(autouse=True)
+def _exports_are_checked_fast(warm_reader):
+    """By a process that is there already."""
+
+
 @pytest.fixture
 def no_bars():
     """As where the command itself is what imports transformers."""

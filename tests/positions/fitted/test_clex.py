@@ -29,6 +29,8 @@ from tests.positions.ropes import ROPES, assert_close, in_transformers
 
 TINY = ROPES[3]
 
+pytestmark = pytest.mark.usefixtures("warm_reader")
+
 
 def network(rope, scale=0.05, seed=0):
     draw, inner = torch.Generator().manual_seed(seed), rope.dim

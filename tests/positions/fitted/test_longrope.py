@@ -25,6 +25,8 @@ from tests.positions.ropes import ROPES, assert_close, in_transformers
 LONG = [1.0, 1.2, 1.9, 2.5, 3.1, 4.0, 4.6, 5.0]
 SHORT = [1.0, 1.0, 1.0, 1.05, 1.1, 1.1, 1.2, 1.25]
 
+pytestmark = pytest.mark.usefixtures("warm_reader")
+
 
 def found(rope=None, **changes):
     """What a search may have found: for a rotary embedding, or for tiny models (16 dimensions, a window of 128 tokens)."""
