@@ -1,8 +1,11 @@
+import json
+
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 from longreach.checkpoints.checkpoint import load, save
-from longreach.core.errors import CheckpointError
+from longreach.core.errors import CheckpointError, InputError
 from longreach.training.adapters import add_adapters
 from tests.checkpoints.folders import logits, tiny
 
@@ -34,6 +37,20 @@ def test_an_adapter_of_another_model_is_refused(folder, adapter):
     other.save_pretrained(folder)
     with pytest.raises(CheckpointError, match=r"the adapter .* cannot be loaded: Found missing adapter keys"):
         load(folder, adapter=place)
+
+
+def test_a_quantized_checkpoint_takes_no_adapter(folder, adapter):
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"base is quantized, and an adapter cannot be merged into its weights"):
+        load(folder, adapter=adapter[0])
+
+
+def test_an_adapter_is_looked_for_before_the_model_is_loaded(folder, monkeypatch):
+    monkeypatch.setattr(LlamaForCausalLM, "from_pretrained", None)
+    with pytest.raises(CheckpointError, match=r"no such folder: no/such/adapter"):
+        load(folder, adapter="no/such/adapter")
 
 
 def test_what_is_no_adapter_is_named(folder, adapter):

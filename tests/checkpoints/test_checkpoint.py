@@ -92,17 +92,7 @@ def test_hub_models_go_the_same_way(folder, monkeypatch):
     assert len(asked) == 1, "weights of a refused model are not fetched"
 
 
-@pytest.mark.parametrize(
-    ("name", "revision", "asked"),
-    [
-        ("some/model", None, ("some/model", None)),
-        ("some/model", "v2", ("some/model", "v2")),
-        ("https://huggingface.co/some/model", None, ("some/model", None)),
-        ("https://huggingface.co/some/model.v1/tree/main?x=1", None, ("some/model.v1", "main")),
-        ("https://hf.co/some/model/blob/abc/config.json", "v2", ("some/model", "v2")),
-    ],
-)
-def test_a_revision_or_a_link_says_what_is_fetched(folder, monkeypatch, name, revision, asked):
+def test_a_link_says_what_is_fetched(folder, monkeypatch):
     calls = []
 
     def snapshot(name, revision, allow_patterns):
@@ -110,8 +100,13 @@ def test_a_revision_or_a_link_says_what_is_fetched(folder, monkeypatch, name, re
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
-    load(name, revision=revision)
-    assert set(calls) == {asked}
+    load("https://huggingface.co/some/model/tree/v2")
+    assert set(calls) == {("some/model", "v2")}
+
+
+def test_a_target_without_a_method_is_refused(folder):
+    with pytest.raises(InputError, match=r"target=512 is for a method, and none is given"):
+        load(folder, target=512)
 
 
 def test_a_revision_of_a_folder_is_refused(folder):

@@ -1,5 +1,10 @@
+import shutil
+
 import pytest
 from transformers.utils import logging
+
+from longreach.testing.models import tiny_model
+from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -22,3 +27,22 @@ def no_bars():
     yield
     if shown:
         logging.enable_progress_bar()
+
+
+@pytest.fixture(scope="session")
+def _to_tune(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tuning")
+    tiny_model(vocab_size=VOCABULARY, max_position_embeddings=64).save_pretrained(folder / "tiny")
+    tokenizer().save_pretrained(folder / "tiny")
+    (folder / "books").mkdir()
+    (folder / "books" / "book.txt").write_text(real_text()[:40_000], encoding="utf-8")
+    (folder / "held.txt").write_text(real_text()[100_000:110_000], encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def to_tune(_to_tune, tmp_path, monkeypatch):
+    """The current folder, with the model `tiny` (trained window 64), books to train on, and held-out text."""
+    shutil.copytree(_to_tune, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

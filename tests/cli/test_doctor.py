@@ -143,8 +143,8 @@ def test_only_texts_are_fetched_where_weights_are_not_wanted(folder, capsys, mon
     monkeypatch.setattr(
         "huggingface_hub.snapshot_download", lambda name, revision, allow_patterns: fetched.append(allow_patterns) or str(folder / "tiny")
     )
-    data = said(capsys, "people/tiny", "--no-load")
-    assert (data["model"], data["memory"]["measured"]) == ("people/tiny", False)
+    data = said(capsys, "people/tiny", "--no-load", "--revision", "v2")
+    assert (data["model"], data["memory"]["measured"]) == ("people/tiny@v2", False)
     assert fetched == [_HUB_TEXT]
 
 

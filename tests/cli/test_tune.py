@@ -1,5 +1,4 @@
 import json
-import shutil
 import subprocess
 import sys
 
@@ -8,30 +7,15 @@ from transformers import BertConfig, BertForMaskedLM
 
 from longreach.checkpoints.record import read_record
 from longreach.cli.main import run
-from longreach.testing.models import tiny_model
-from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
+from tests.evaluation.samples import VOCABULARY, tokenizer
 
 QUICK = ("--to", "256", "--data", "books", "--out", "far", "--text", "held.txt", "--steps", "2", "--batch-size", "2", "--no-measure")
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """The model `tiny` (trained window 64), books, held-out text."""
-    folder = tmp_path_factory.mktemp("tuning")
-    tiny_model(vocab_size=VOCABULARY, max_position_embeddings=64).save_pretrained(folder / "tiny")
-    tokenizer().save_pretrained(folder / "tiny")
-    (folder / "books").mkdir()
-    (folder / "books" / "book.txt").write_text(real_text()[:40_000], encoding="utf-8")
-    (folder / "books" / "cover.png").write_bytes(b"\x89PNG\xff\x00")
-    (folder / "held.txt").write_text(real_text()[100_000:110_000], encoding="utf-8")
-    return folder
-
-
 @pytest.fixture
-def folder(place, tmp_path, monkeypatch):
-    shutil.copytree(place, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def folder(to_tune):
+    (to_tune / "books" / "cover.png").write_bytes(b"\x89PNG\xff\x00")
+    return to_tune
 
 
 def test_from_the_model_to_the_checkpoint(folder, capsys):

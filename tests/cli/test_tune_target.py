@@ -1,5 +1,4 @@
 import json
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 
@@ -35,26 +34,7 @@ PHASES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """The model `tiny` (trained window 64), books, held-out text."""
-    folder = tmp_path_factory.mktemp("tuning")
-    tiny_model(vocab_size=VOCABULARY, max_position_embeddings=64).save_pretrained(folder / "tiny")
-    tokenizer().save_pretrained(folder / "tiny")
-    (folder / "books").mkdir()
-    (folder / "books" / "book.txt").write_text(real_text()[:40_000], encoding="utf-8")
-    (folder / "held.txt").write_text(real_text()[100_000:110_000], encoding="utf-8")
-    return folder
-
-
-@pytest.fixture
-def folder(place, tmp_path, monkeypatch):
-    shutil.copytree(place, tmp_path, dirs_exist_ok=True)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("to_tune")
 def test_what_was_gained_is_what_measure_shows(capsys):
     assert run(["tune", "tiny", *QUICK]) == 0
     out, err = capsys.readouterr()
@@ -79,7 +59,7 @@ def test_what_was_gained_is_what_measure_shows(capsys):
     assert loss["after"]["over_inside"]["mean"] == pytest.approx(rows["loss"] - rows["loss_inside:window_size=64"], abs=1e-4)
 
 
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("to_tune")
 def test_what_is_not_wanted_is_left_out(capsys):
     assert run(["tune", "tiny", *QUICK, "--no-measure"]) == 0
     out, err = capsys.readouterr()
@@ -174,7 +154,7 @@ def test_advice_hangs_on_what_raised_the_loss(untrained, after, advice):
     assert last.startswith(f"The model lost too much at short lengths to be called extended. {advice}")
 
 
-@pytest.mark.usefixtures("folder")
+@pytest.mark.usefixtures("to_tune")
 def test_a_stopped_run_says_what_is_kept(capsys, monkeypatch):
     def stopped(*args, **settings):
         raise KeyboardInterrupt

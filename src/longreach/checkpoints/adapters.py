@@ -5,8 +5,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from longreach.checkpoints._errors import first_line
 from longreach.checkpoints._safety import read_json
+from longreach.checkpoints.hub import download, name_and_revision
 from longreach.core.errors import CheckpointError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -30,12 +30,7 @@ def find_adapter(name: str) -> Path:
     """
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        from huggingface_hub import snapshot_download
-
-        try:
-            folder = Path(snapshot_download(name, allow_patterns=[CONFIG, WEIGHTS]))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{name} is not a folder here and could not be fetched from the hub: {first_line(error)}") from None
+        folder = download(*name_and_revision(name), [CONFIG, WEIGHTS])
     if not (folder / CONFIG).is_file():
         raise CheckpointError(f"{name} has no {CONFIG}: it is not an adapter")
     if not (folder / WEIGHTS).is_file():

@@ -3,7 +3,6 @@
 import copy
 import errno
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -33,10 +32,11 @@ from longreach.checkpoints._errors import disk_full, first_line, one_line
 from longreach.checkpoints._folder import heal, replacing
 from longreach.checkpoints.adapters import check_is_model, find_adapter, merge_adapter
 from longreach.checkpoints.export import edited, table_record, verify_export
+from longreach.checkpoints.hub import download, name_and_revision
 from longreach.checkpoints.lasting import as_loaded, keep
 from longreach.checkpoints.placement import check_placement, find_device, find_dtype, four_bits
 from longreach.checkpoints.record import MARKER, Record, fitted_in, read_record
-from longreach.core.errors import CheckpointError, InputError, LongreachError
+from longreach.core.errors import CheckpointError, InputError
 from longreach.core.method import Method
 from longreach.core.spec import stack_of, unparse
 from longreach.engine._text import remember_tokenizer
@@ -48,10 +48,6 @@ from longreach.positions.base import TableMethod, positions_of
 
 __all__ = ["Checkpoint", "load", "save", "verify_export"]
 
-_HUB_LINK = re.compile(
-    r"https?://(www\.)?(huggingface\.co|hf\.co)/(?P<id>[\w.-]+/[\w.-]+?)(/(tree|blob)/(?P<revision>[^/?#]+)[^?#]*)?/?([?#].*)?"
-)
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "spiece.model", "vocab.json", "vocab.txt")
 _HUB_TEXT = ["*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken"]  # configs and tokenizers; weights follow once these are accepted
 
@@ -97,6 +93,8 @@ def load(
     """
     place = find_device(device)
     check_placement(device, device_map, load_in_4bit, adapter)
+    if target is not None and method is None:
+        raise InputError(f"target={target} is for a method, and none is given; give one, as method='yarn:factor=auto'")
     folder = find_folder(str(name), revision=revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
     label = str(name)
     record = read_record(folder)
@@ -105,6 +103,9 @@ def load(
     quantized = getattr(config, "quantization_config", None) is not None
     if quantized and load_in_4bit:
         raise InputError(f"{label} is quantized already; load it without load_in_4bit (--load-in-4bit)")
+    if quantized and adapter is not None:
+        raise InputError(f"{label} is quantized, and an adapter cannot be merged into its weights without loss; merge it into the original")
+    adapter_folder = None if adapter is None else find_adapter(str(adapter))
     wanted = find_dtype(dtype, weights, place, quantized=quantized or load_in_4bit)
     if device_map is None and not load_in_4bit:  # several devices share the weights, or 4 bits hold what 16 do not: the loader finds out
         _safety.check_memory(label, weights, None if quantized else wanted, place)
@@ -125,9 +126,9 @@ def load(
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise CheckpointError(f"{label} lacks {len(missing)} of its model's weights (the first: {missing[0]}); it is not whole")
-    if adapter is not None:
+    if adapter_folder is not None:
         with one_line(f"the adapter {adapter}"):
-            model = merge_adapter(model, find_adapter(str(adapter)))
+            model = merge_adapter(model, adapter_folder)
     model.eval()
     as_stored = weights.pickled or quantized or load_in_4bit
     vars(model).update(longreach_record=record, longreach_stored=None if as_stored else weights.stored)
@@ -208,11 +209,10 @@ def find_folder(
     too, where the checkpoint is one that can be loaded.
     Raises: CheckpointError where there is none; InputError for a revision of what is not on the hub.
     """
-    if link := _HUB_LINK.fullmatch(name):
-        name, revision = link["id"], revision or link["revision"]
-    elif revision is not None and (name == "nano" or Path(name).expanduser().exists()):
+    given, (name, revision) = name, name_and_revision(name, revision)
+    if revision is not None and given == name and (name == "nano" or Path(name).expanduser().exists()):
         raise InputError(f"revision {revision} has no effect on {name}, which is not on the hub")
-    elif name == "nano":
+    if name == "nano":
         bundled = Path(str(files("longreach.checkpoints") / "nano"))
         if not (bundled / "config.json").is_file():
             raise CheckpointError("this installation of longreach lacks the bundled model nano; install longreach again")
@@ -223,29 +223,17 @@ def find_folder(
         return path
     if path.exists():
         raise CheckpointError(f"{name} is a file; give the folder of the checkpoint")
-    if not _HUB_ID.fullmatch(name) or "--" in name or ".." in name:
-        raise CheckpointError(f"no such folder: {name}")
     return _fetch(name, revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, weights=weights)
 
 
 def _fetch(name: str, revision: str | None, *, allow_pickle: bool, trust_remote_code: bool, weights: bool) -> Path:
     """The snapshot of a hub model: first what describes it, then, once that is accepted, its weights."""
-    from huggingface_hub import snapshot_download as download
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # its own base, of whichever client it uses
-
-    try:
-        described_by = [*_HUB_TEXT, *(["*.py"] if trust_remote_code else [])]
-        folder = Path(download(name, revision=revision, allow_patterns=described_by))
-        if not weights:
-            return folder
+    folder = download(name, revision, [*_HUB_TEXT, *(["*.py"] if trust_remote_code else [])])
+    if weights:
         _config(folder, name, trust_remote_code=trust_remote_code)
-        download(name, revision=revision, allow_patterns=_safety.weight_files(folder, _safety.INDEX, _safety.SINGLE))
+        download(name, revision, _safety.weight_files(folder, _safety.INDEX, _safety.SINGLE))
         if allow_pickle and not any((folder / file).is_file() for file in (_safety.INDEX, _safety.SINGLE)):
-            download(name, revision=revision, allow_patterns=_safety.weight_files(folder, _safety.PICKLED_INDEX, _safety.PICKLED))
-    except (HTTPError, OSError, ValueError) as error:
-        if isinstance(error, LongreachError):
-            raise
-        raise CheckpointError(f"{name} is not a folder here and could not be fetched from the hub: {first_line(error)}") from None
+            download(name, revision, _safety.weight_files(folder, _safety.PICKLED_INDEX, _safety.PICKLED))
     return folder
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from longreach.checkpoints.checkpoint import Checkpoint
     from longreach.evaluation.rows import Rows
 
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
 TrainedWindow = Annotated[
     str | None, typer.Option(metavar="LENGTH", help="Tokens trained on, where the checkpoint does not say or is wrong.")
 ]
@@ -55,8 +57,7 @@ class Loading:
 
     def name(self, model: str) -> str:
         """What rows and reports call the model that is loaded so."""
-        parts = [model_name(model), *([f"@{self.revision}"] if self.revision else [])]
-        return "".join([*parts, *([f"+{model_name(self.adapter)}"] if self.adapter else [])])
+        return "+".join([model_name(model, self.revision), *([model_name(self.adapter)] if self.adapter else [])])
 
 
 AS_IT_IS = Loading()
@@ -83,12 +84,14 @@ def loads_model(verb: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
+def model_name(model: str, revision: str | None = None) -> str:
+    """What rows and reports call a model: its folder's own name, or the hub id, with its revision where one is given."""
+    from longreach.checkpoints.hub import name_and_revision
 
-
-def model_name(model: str) -> str:
-    """What rows and reports call a model: its folder's own name, or the hub id."""
-    return Path(model).resolve().name if Path(model).is_dir() else model
+    if Path(model).is_dir():
+        return Path(model).resolve().name
+    name, revision = name_and_revision(model, revision)
+    return f"{name}@{revision}" if revision else name
 
 
 def open_rows(path: Path | None, name: str) -> "Rows":

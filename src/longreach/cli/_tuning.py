@@ -98,7 +98,8 @@ def words(result: dict[str, Any]) -> list[str]:
         f"Trained {result['trained_parameters']:,} parameters on {result['tokens']:,} tokens {under}, "
         f"positions by {result['sampler']}, in {result['steps']} steps of {result['seq_len']}-token sequences{going_on}."
     )
-    change = f"{loss['before']:.3f} nats a token before, {loss['after']:.3f} after ({loss['rise']:+.2%}; bar +1 %)"
+    start = "before" if result["method"] else "with the longer table before training"
+    change = f"{loss['before']:.3f} nats a token {start}, {loss['after']:.3f} after ({loss['rise']:+.2%}; bar +1 %)"
     sentences.append(f"Loss inside the trained window: {change}.")
     if not result["extended"]:
         sentences.append(f"The model lost too much at short lengths to be called extended. {_advice(result)}")

@@ -50,7 +50,7 @@ def doctor(
     place = find_device(device)
     folder = find_folder(model, revision=revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, weights=not no_load)
     target = None if fix is None else _place(fix, folder)
-    name = model_name(model)
+    name = model_name(model, revision)
     check_is_model(folder, model)
     patient = admit(folder, name, trust_remote_code=trust_remote_code)
     usable = _usable(patient, rows)

@@ -6,21 +6,17 @@ import torch
 from longreach.checkpoints.checkpoint import load, save
 from longreach.cli.main import run
 from longreach.testing.models import tiny_learned
-from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
+from tests.evaluation.samples import VOCABULARY, tokenizer
 
 QUICK = ("--to", "128", "--data", "books", "--text", "held.txt", "--steps", "2", "--batch-size", "2")
 
 
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
+def folder(to_tune):
     """The model `gpt2` with 64 learned positions, books, and held-out text."""
-    tiny_learned("gpt2", window=64, vocab_size=VOCABULARY).save_pretrained(tmp_path / "gpt2")
-    tokenizer().save_pretrained(tmp_path / "gpt2")
-    (tmp_path / "books").mkdir()
-    (tmp_path / "books" / "book.txt").write_text(real_text()[:40_000], encoding="utf-8")
-    (tmp_path / "held.txt").write_text(real_text()[100_000:110_000], encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    tiny_learned("gpt2", window=64, vocab_size=VOCABULARY).save_pretrained(to_tune / "gpt2")
+    tokenizer().save_pretrained(to_tune / "gpt2")
+    return to_tune
 
 
 def table(folder):
