@@ -24,8 +24,9 @@ def add_adapters(model: PreTrainedModel, *, rank: int, alpha: int, targets: Sequ
 
     check_targets(model, targets)
     low_rank = LoraConfig(
-        r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=list(targets) or "all-linear", bias="none", task_type="CAUSAL_LM"
-    )
+        r=rank, lora_alpha=alpha, lora_dropout=0.0, target_modules=list(targets) or "all-linear", bias="none", task_type="CAUSAL_LM",
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+    )  # fmt: skip
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that transformers has renamed
         wrapped = get_peft_model(model, low_rank)
