@@ -1,4 +1,4 @@
-"""Writes what a program can write: `docs/methods.md`, the README's table of methods, `docs/evidence.md`, and numbers in guides.
+"""Writes what a program can write: `docs/methods.md`, `docs/api.md`, `docs/evidence.md`, and numbers in guides.
 
     python docs/generate.py [--check]
 
@@ -7,19 +7,24 @@ The methods describe themselves in their own files; evidence is the rows in `doc
 """
 
 import argparse
+import ast
 import importlib
+import inspect
 import re
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import longreach
 from longreach.core.catalogue import Entry, Setting, catalogue
 from longreach.core.kinds import kinds
 from longreach.core.method import format_value
 from longreach.reports.evidence import evidence_page, read, table, with_numbers
 
 ROOT = Path(__file__).resolve().parents[1]
-BEGIN, END = "<!-- methods -->", "<!-- /methods -->"
+_WIDTH = 100  # columns of a signature on one line
 
 
 def main() -> None:
@@ -36,25 +41,14 @@ def main() -> None:
 
 
 def pages(root: Path) -> dict[Path, str]:
-    """Path -> text of every generated page below `root`, whose README and guide stand around what is written into them."""
-    entries, readme, guide = catalogue(), root / "README.md", root / "docs" / "guide-extend.md"
-    evidence = read(root / "docs" / "evidence")
+    """Path -> text of every generated page below `root`, whose guide stands around what is written into it."""
+    guide, evidence = root / "docs" / "guide-extend.md", read(root / "docs" / "evidence")
     return {
-        root / "docs" / "methods.md": methods_page(entries),
+        root / "docs" / "methods.md": methods_page(catalogue()),
+        root / "docs" / "api.md": api_page(),
         root / "docs" / "evidence.md": evidence_page(evidence),
         guide: with_numbers(guide.read_text(encoding="utf-8"), evidence),
-        readme: with_table(readme.read_text(encoding="utf-8"), entries),
     }
-
-
-def with_table(readme: str, entries: Sequence[Entry]) -> str:
-    """The README with the table of methods between its markers."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"README.md lacks the markers {BEGIN} and {END}")
-    rows = [(e.kind, f"[`{e.name}`](docs/methods.md#{e.name})", e.summary, e.limits, _linked(e.paper)) for e in entries]
-    return f"{before}{BEGIN}\n{table(('kind', 'method', 'what it does', 'limits', 'paper'), rows)}\n{END}{after}"
 
 
 def methods_page(entries: Sequence[Entry]) -> str:
@@ -87,6 +81,71 @@ def _settings(title: str, settings: Sequence[Setting], arguments: str) -> list[s
 
 def _linked(paper: str) -> str:
     return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", paper)
+
+
+def api_page() -> str:
+    """The public functions, in the order of `longreach.__all__`, and the classes that they return, by their docstrings."""
+    functions = [each for name in longreach.__all__ if inspect.isfunction(each := getattr(longreach, name))]
+    returned = list(dict.fromkeys(found for function in functions for found in _returned(function)))
+    errors = [each for name in longreach.__all__ if inspect.isclass(each := getattr(longreach, name))]
+    parts = ["# Python API", "Written by `make docs` from the docstrings. `longreach.NAME` is imported when it is first used."]
+    for function in functions:
+        parts += [f"## {function.__name__}", _signature(function, f"longreach.{function.__name__}"), *_prose(function)]
+    for title, classes in (("What they return", returned), ("Errors", errors)):
+        parts.append(f"## {title}")
+        for each in classes:
+            parts += [f"### {each.__name__}", *_prose(each), *_members(each)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _returned(function: Callable[..., Any]) -> Iterator[type]:
+    """The class of longreach's own that a function returns, and those that its properties return."""
+    for found in (inspect.signature(function).return_annotation,):
+        if inspect.isclass(found) and found.__module__.startswith("longreach."):
+            yield found
+            for member in vars(found).values():
+                if isinstance(member, property) and member.fget is not None:
+                    yield from _returned(member.fget)
+
+
+def _members(of: type) -> list[str]:
+    """The public properties and methods that a class defines, a line each."""
+    lines = []
+    for name, member in vars(of).items():
+        target = member.fget if isinstance(member, property) else member
+        if not name.startswith("_") and inspect.isfunction(target) and target.__doc__:
+            call = "" if isinstance(member, property) else "()"
+            lines.append(f"- `.{name}{call}`: {' '.join(inspect.getdoc(target).split())}")
+    return ["\n".join(lines)] if lines else []
+
+
+def _signature(function: Callable[..., Any], name: str) -> str:
+    """The signature as it stands in the source, a line for each parameter where it is long."""
+    written = inspect.unwrap(function)
+    source = ast.parse(textwrap.dedent(inspect.getsource(written))).body[0]
+    for part in ast.walk(source.args):
+        if isinstance(part, ast.Name) and isinstance(value := written.__globals__.get(part.id), int | str):
+            part.id = repr(value)  # a constant of the module, which says nothing to a reader
+    returns = f" -> {ast.unparse(source.returns)}" if source.returns else ""
+    whole = ast.unparse(source.args)
+    if len(name + whole + returns) > _WIDTH:
+        names = "|".join(inspect.signature(function).parameters)
+        cut = re.split(rf", (?=\*, |\*\*|(?:{names}): )", whole)
+        whole = "\n" + "".join(f"    {part},\n" for part in cut)
+    return f"```python\n{name}({whole}){returns}\n```"
+
+
+def _prose(of: Any) -> list[str]:
+    """The paragraphs of a docstring; those on arguments become lists."""
+    takes = of if inspect.isfunction(of) else vars(of).get("__init__")
+    names = "|".join([*getattr(of, "__annotations__", ()), *(inspect.signature(takes).parameters if takes else ())])
+    parts = []
+    for paragraph in (inspect.getdoc(of) or "").split("\n\n"):
+        for flat in re.split(r" (?=(?:Args|Returns|Raises|Warns): )", " ".join(paragraph.split())):
+            starts = [match.start() for match in re.finditer(rf"(?<=[.:)] )(?:(?:{names})(?:, )?)+: ", flat)] if flat[:5] == "Args:" else []
+            items = [flat[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)] if starts else []
+            parts.append("\n".join(re.sub(r"^([^:]+): ", r"- `\1`: ", item) for item in items) or flat)
+    return parts
 
 
 if __name__ == "__main__":

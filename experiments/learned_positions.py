@@ -7,7 +7,7 @@ FOLDER holds `train/*.txt` and `valid/*.txt` (books). A run that was killed goes
 
 import argparse
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -93,7 +93,7 @@ def specs() -> dict[str, str]:
 
 def compare(
     base: PreTrainedModel, tuned: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, text: str, rows: Rows
-) -> dict[str, list[Row]]:
+) -> Mapping[str, list[Row]]:
     """Rows of the loss by what was measured: the spec of a method on the base model, or words."""
     common: dict[str, Any] = {"text": text, "windows": TEXTS, "to": TARGET, "trained_window": WINDOW, "rows": rows}
     inside = parse_tasks(f"loss_inside:window_size={WINDOW}")
@@ -111,7 +111,7 @@ def differences(rows: Iterable[Row], others: Iterable[Row], keep: Callable[[Row]
     return {text: loss - second[text] for text, loss in first.items()}
 
 
-def evidence(found: dict[str, list[Row]], command: str) -> list[dict[str, Any]]:
+def evidence(found: Mapping[str, list[Row]], command: str) -> list[dict[str, Any]]:
     """A row of the evidence table for each claim of each method."""
     rows = []
     for name, spec in specs().items():
@@ -136,7 +136,7 @@ def _inside(row: Row) -> bool:
     return row.length <= WINDOW
 
 
-def show(found: dict[str, list[Row]]) -> None:
+def show(found: Mapping[str, list[Row]]) -> None:
     """Print the loss by octave."""
     ends = sorted({(row.settings["start"], row.length) for rows in found.values() for row in rows})
     print(f"{'nats a token':46}" + "".join(f"{f'{start + 1}-{end}':>10}" for start, end in ends))

@@ -7,6 +7,7 @@ run that was stopped goes on when the same command is given again.
 """
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def config(sampler: str, method: str, window: int, steps: int) -> TuneConfig:
     )  # fmt: skip
 
 
-def losses(name: str, data: Path, folder: str, steps: int, work: Path, rows: Rows) -> dict[str, list[Row]]:
+def losses(name: str, data: Path, folder: str, steps: int, work: Path, rows: Rows) -> Mapping[str, list[Row]]:
     """Rows of the loss of the model that is tuned with each sampler, of the untuned one under the same positions, and of the plain one."""
     texts = Texts(names=("books",), contents=("\n\n".join(read_books(data / "train"))[:8_000_000],), skipped=())
     valid = "\n\n".join(read_books(data / "valid"))
@@ -76,7 +77,7 @@ def losses(name: str, data: Path, folder: str, steps: int, work: Path, rows: Row
     return found
 
 
-def evidence(found: dict[str, list[Row]], name: str, window: int, steps: int) -> list[dict[str, Any]]:
+def evidence(found: Mapping[str, list[Row]], name: str, window: int, steps: int) -> list[dict[str, Any]]:
     """A row of the evidence table for each claim of each sampler."""
     rows = []
     for label, (sampler, method) in runs().items():

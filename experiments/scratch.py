@@ -7,7 +7,7 @@ on when the same command is given again.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -115,7 +115,7 @@ def tuned(model: PreTrainedModel, ids: Ids, spec: str, length: int) -> PreTraine
     return model
 
 
-def learned_prefix(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Rows) -> dict[str, list[Row]]:
+def learned_prefix(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Rows) -> Mapping[str, list[Row]]:
     """Rows of the loss on Python source inside the window, without a prefix and with one that was trained on other source."""
     common: dict[str, Any] = {
         "text": stdlib_text("held-out"), "windows": TEXTS, "to": TARGET, "lengths": (WINDOW,), "trained_window": WINDOW, "rows": rows,
@@ -126,7 +126,7 @@ def learned_prefix(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, r
     return found | {f"source, {PREFIX}": measure(model, tokenizer, name=f"{NAME}, {PREFIX}", method=PREFIX, **common)}
 
 
-def losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, text: str, rows: Rows) -> dict[str, list[Row]]:
+def losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str, text: str, rows: Rows) -> Mapping[str, list[Row]]:
     """Rows of the loss by position, and of the same tokens read inside a window."""
     common: dict[str, Any] = {
         "text": text, "windows": TEXTS, "to": TARGET, "trained_window": WINDOW, "rows": rows, "method": spec_of(name, model) or None,
@@ -136,18 +136,18 @@ def losses(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str
     return {name: measure(model, tokenizer, tasks=parse_tasks("loss"), **common), f"{name}, inside a window": inside}
 
 
-def rise(found: dict[str, list[Row]], name: str, times: int) -> dict[str, float]:
+def rise(found: Mapping[str, list[Row]], name: str, times: int) -> dict[str, float]:
     """By text: nats a token between `times` / 2 and `times` windows, above the same tokens inside a window."""
     return differences(found[name], found[f"{name}, inside a window"], lambda row: row.length == times * WINDOW)
 
 
-def above(found: dict[str, list[Row]], name: str, times: int) -> dict[str, float]:
+def above(found: Mapping[str, list[Row]], name: str, times: int) -> dict[str, float]:
     """By text: that rise above that of rotary positions."""
     rotary = rise(found, ROPE, times)
     return {text: loss - rotary[text] for text, loss in rise(found, name, times).items()}
 
 
-def difference(found: dict[str, list[Row]], name: str, metric: str) -> dict[str, float]:
+def difference(found: Mapping[str, list[Row]], name: str, metric: str) -> dict[str, float]:
     """By text: the number that a metric asks for."""
     if metric == "scratch_rise_8x":
         return rise(found, name, 8)
@@ -158,7 +158,7 @@ def difference(found: dict[str, list[Row]], name: str, metric: str) -> dict[str,
     return above(found, name, 2 if metric == "scratch_rise_2x_below_rope" else 8)
 
 
-def evidence(found: dict[str, list[Row]], names: Sequence[str], command: str) -> list[dict[str, Any]]:
+def evidence(found: Mapping[str, list[Row]], names: Sequence[str], command: str) -> list[dict[str, Any]]:
     """A row of the evidence table for each claim that these models can show."""
     rows = []
     for name in names:
@@ -175,7 +175,7 @@ def evidence(found: dict[str, list[Row]], names: Sequence[str], command: str) ->
     return rows
 
 
-def by_length(found: dict[str, list[Row]], names: Sequence[str], facts: dict[str, Any]) -> list[dict[str, Any]]:
+def by_length(found: Mapping[str, list[Row]], names: Sequence[str], facts: dict[str, Any]) -> list[dict[str, Any]]:
     """A row for each method and length, of the last octave up to it: the loss, and its rise above the same tokens inside the window."""
     rows = []
     for name in names:

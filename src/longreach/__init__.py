@@ -8,9 +8,13 @@ if TYPE_CHECKING:
     from longreach.checkpoints.checkpoint import load, save
     from longreach.core.errors import LongreachError, UnsupportedError
     from longreach.core.spec import parse
+    from longreach.decoding.writing import generate
     from longreach.engine.apply import apply
     from longreach.engine.attach import attach
     from longreach.engine.weights import equip
+    from longreach.evaluation.measure import measure
+    from longreach.stretching.fit import fit
+    from longreach.stretching.stretch import stretch
 
 _HOMES = {
     "LongreachError": "longreach.core.errors",
@@ -19,11 +23,17 @@ _HOMES = {
     "apply": "longreach.engine.apply",
     "attach": "longreach.engine.attach",
     "equip": "longreach.engine.weights",
+    "fit": "longreach.stretching.fit",
+    "generate": "longreach.decoding.writing",
     "load": "longreach.checkpoints.checkpoint",
+    "measure": "longreach.evaluation.measure",
     "save": "longreach.checkpoints.checkpoint",
+    "stretch": "longreach.stretching.stretch",
 }
 
-__all__ = ["LongreachError", "UnsupportedError", "apply", "attach", "equip", "load", "parse", "save"]
+__all__ = [
+    "LongreachError", "UnsupportedError", "apply", "attach", "equip", "fit", "generate", "load", "measure", "parse", "save", "stretch",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

@@ -10,9 +10,9 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from longreach.checkpoints.checkpoint import load, save
 from longreach.cli.main import run
-from longreach.decoding import generation
-from longreach.decoding.generation import prompt_ids, stream
-from longreach.engine.apply import apply
+from longreach.decoding import generation, writing
+from longreach.decoding.generation import prompt_ids
+from longreach.decoding.writing import generate
 from tests.checkpoints.folders import TEMPLATE, byte_tokenizer, write_folder
 
 PROMPT = "once upon a time"
@@ -28,8 +28,7 @@ def folder(tmp_path_factory):
 
 def expected(folder, most, prompt=PROMPT, spec=""):
     model, tokenizer = load(folder)
-    with apply(model, spec):
-        return "".join(stream(model, tokenizer, prompt_ids(tokenizer, prompt), max_new_tokens=most)) + "\n"
+    return "".join(generate(model, tokenizer, prompt, method=spec, max_new_tokens=most)) + "\n"
 
 
 @pytest.mark.parametrize("how", ["prompt", "file", "stdin"])
@@ -112,9 +111,10 @@ def test_chat(folder, tmp_path, capsys, monkeypatch):
 
 
 def most_tokens(monkeypatch):
-    """What the command asks of `stream`."""
+    """How many tokens the command wants at most."""
     asked = []
-    monkeypatch.setattr(generation, "stream", lambda *args, max_new_tokens, **more: asked.append(max_new_tokens) or iter(["text"]))
+    monkeypatch.setattr(writing, "tokens", lambda *args, max_new_tokens, **more: asked.append(max_new_tokens) or iter([]))
+    monkeypatch.setattr(writing, "text", lambda *args: iter(["text"]))
     return asked
 
 
@@ -248,7 +248,7 @@ def test_an_automatic_factor_reaches_the_end_of_the_answer(folder, capsys):
 
 def test_an_automatic_factor_needs_an_end(folder, capsys):
     assert run(["generate", folder, "--prompt", PROMPT, "--method", "yarn:factor=auto+sinks:window_size=16"]) == 2
-    says = "error: --method with factor=auto has to know where the text ends; give --max-new-tokens, or the factor as a number\n"
-    assert capsys.readouterr().err == says
+    says = "error: a method with factor=auto has to know where the text ends; give max_new_tokens (--max-new-tokens), "
+    assert capsys.readouterr().err.startswith(says)
     assert run(["generate", folder, "--prompt", PROMPT, "--method", "yarn:factor=aut"]) == 2
     assert "yarn: factor=aut is not a number" in capsys.readouterr().err

@@ -4,7 +4,6 @@ import re
 import pytest
 
 from longreach.cli.main import run
-from longreach.cli.measure import sentence
 from longreach.evaluation.intervals import Interval
 from longreach.evaluation.usable import UsableLength
 from longreach.testing.models import tiny_learned, tiny_model
@@ -143,15 +142,15 @@ def usable(**values):
 def test_the_sentence_names_both_criteria():
     rise = {"risen_at": 2048, "rise": Interval(0.5, 0.4, 0.6)}
     misses = {"missed_at": 1024, "misses": {"needle": 0.6}}
-    assert sentence(usable(by_loss=1024, by_retrieval=512, both=512, **rise, **misses)) == (
+    assert str(usable(by_loss=1024, by_retrieval=512, both=512, **rise, **misses)) == (
         "Usable length: 1024 tokens by loss (up to 2048 it is 0.500 ± 0.100 nats above that inside the trained window), "
         "512 tokens by retrieval (needle and passkey by likelihood at least 0.9; at 1024 needle is 0.60), 512 tokens by both."
     )
-    assert sentence(usable(by_loss=2048)) == (
+    assert str(usable(by_loss=2048)) == (
         "Usable length: at least 2048 tokens by loss (the loss has nowhere risen by more than 0.05 nats above that inside "
         "the trained window)."
     )
-    assert sentence(usable(by_retrieval=0, missed_at=256, misses={"needle": 0.6, "passkey": 0.5})) == (
+    assert str(usable(by_retrieval=0, missed_at=256, misses={"needle": 0.6, "passkey": 0.5})) == (
         "Usable length: no measured length by retrieval (needle and passkey by likelihood at least 0.9; "
         "at 256 needle is 0.60 and passkey is 0.50)."
     )

@@ -3,11 +3,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models
 from transformers import PreTrainedTokenizerFast
 
-from longreach.checkpoints.intended import intended_window
 from longreach.core.errors import InputError
 from longreach.core.progress import Progress
 from longreach.decoding import generation
-from longreach.decoding.generation import Sampling, end_tokens, prompt_ids, stream, text, tokens
+from longreach.decoding.generation import Sampling, end_tokens, prompt_ids, text, tokens
 from longreach.engine.apply import apply
 from tests.checkpoints.folders import TEMPLATE, byte_tokenizer, tiny
 
@@ -223,7 +222,7 @@ def test_tokenizers_with_words_and_bytes():
 def test_streamed_text_is_the_text_of_the_tokens(model, tokenizer, ids, monkeypatch):
     monkeypatch.setattr(model.generation_config, "eos_token_id", [])
     expected = tokenizer.decode(list(tokens(model, ids, max_new_tokens=40)), skip_special_tokens=True)
-    assert "".join(stream(model, tokenizer, ids, max_new_tokens=40)) == expected
+    assert "".join(text(tokens(model, ids, max_new_tokens=40), tokenizer)) == expected
 
 
 # prompts
@@ -242,13 +241,3 @@ def test_chat_templates(tokenizer):
     templated.chat_template = TEMPLATE
     assert tokenizer.decode(prompt_ids(templated, "hi", chat=True)[0]) == "<bos>user: hi!"
     assert prompt_ids(templated, "hi", chat=True)[0, 0] == 1
-
-
-@pytest.mark.parametrize(("family", "window"), [("llama", 128), ("llama_yarn", 128), ("gemma3", 128)])
-def test_the_intended_window_of_a_config(family, window):
-    assert intended_window(tiny(family)) == window
-
-
-def test_the_intended_window_of_a_config_that_does_not_count_its_scaling():
-    model = tiny("llama_yarn", max_position_embeddings=32)
-    assert intended_window(model) == 4 * 32

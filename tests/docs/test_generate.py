@@ -1,9 +1,11 @@
 import importlib.util
+import inspect
 import json
 from pathlib import Path
 
 import pytest
 
+import longreach
 from longreach.core.catalogue import catalogue
 from longreach.reports import evidence as drawn
 
@@ -66,24 +68,30 @@ def test_no_page_is_stale(page, text):
     assert page.read_text(encoding="utf-8") == text, f"{page.name} is stale: run `make docs`"
 
 
-def test_every_method_is_on_its_page_and_in_the_table():
+def test_every_method_is_on_its_page():
     entries = catalogue()
     page = generate.methods_page(entries)
-    table = generate.with_table(f"{generate.BEGIN}{generate.END}", entries)
-    assert all(f"\n### {entry.name}\n" in page and f"[`{entry.name}`](docs/methods.md#{entry.name})" in table for entry in entries)
+    assert all(f"\n### {entry.name}\n" in page for entry in entries)
 
 
-def test_the_rest_of_the_readme_stays():
-    readme = f"before\n{generate.BEGIN}\nold\n{generate.END}\nafter\n"
-    new = generate.with_table(readme, catalogue("cache"))
-    assert new.startswith(f"before\n{generate.BEGIN}\n| kind |")
-    assert new.endswith(f"|\n{generate.END}\nafter\n")
-    assert generate.with_table(new, catalogue("cache")) == new
+def test_every_public_name_is_on_the_page_of_the_api_with_every_argument():
+    page = generate.api_page()
+    for name in longreach.__all__:
+        heading = "## " if inspect.isfunction(each := getattr(longreach, name)) else "### "
+        part = page.partition(f"\n{heading}{name}\n")[2].partition("\n## ")[0]
+        assert part, name
+        if heading == "## ":
+            assert all(
+                f" {argument}: " in part or f"({argument}: " in part
+                for argument in inspect.signature(each).parameters
+                if argument != "options"
+            ), name
 
 
-def test_a_readme_without_markers_is_refused():
-    with pytest.raises(ValueError, match="lacks the markers"):
-        generate.with_table("no table here", [])
+def test_arguments_are_listed_and_defaults_are_values():
+    measure = generate.api_page().partition("\n## measure\n")[2].partition("\n## ")[0]
+    assert "    chunk_size: int=512,\n" in measure
+    assert "\n- `trained_window`: tokens, where the config does not say or is wrong.\n" in measure
 
 
 def test_claims_stand_with_interval_and_verdict(tmp_path):

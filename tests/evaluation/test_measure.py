@@ -202,7 +202,6 @@ def test_what_a_table_does_not_hold_is_left_out_on_demand_and_read_under_a_metho
         ({"depths": (float("nan"),)}, "depths=nan"),
         ({"depths": ()}, "depths=: give"),
         ({"seed": -1}, "seed=-1 must be at least 0"),
-        ({"text": None}, "real text is needed"),
         ({"tasks": ()}, "no task"),
         ({"to": 150, "windows": None, "text": None, "tasks": "passkey"}, "passkey needs a length of .* tokens with this tokenizer"),
         ({"tasks": "passkey", "windows": None}, "text has no effect on passkey"),

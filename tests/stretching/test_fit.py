@@ -14,7 +14,7 @@ from longreach.evaluation.rows import Rows
 from longreach.evaluation.text import Encoder
 from longreach.positions.fitted.longrope import Longrope
 from longreach.stretching import fit as fitting
-from longreach.stretching.fit import Budget, fit
+from longreach.stretching.fit import fit
 from longreach.testing.models import tiny_model
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 
@@ -88,7 +88,7 @@ def test_the_result_is_the_best_of_what_was_read_and_no_worse_than_its_starts(mo
 
 def test_losses_are_of_the_method_on_the_windows_to_fit_on(model):
     rows = Rows()
-    run(model, rows=rows, budget=Budget(evaluations=1))
+    run(model, rows=rows, evaluations=1)
     texts = fitting._texts(Encoder(tokenizer()), real_text()[:20_000], 128, 2)
     assert [len(text) for text in texts] == [128] * 4
     first = next(iter(rows))
@@ -117,10 +117,10 @@ def test_the_seed_decides(model, undisturbed):
 
 
 def test_a_budget_of_evaluations_is_kept_and_divided(model):
-    assert run(model, budget=Budget(evaluations=6))["evaluations"] == 6
-    assert run(model, budget=Budget(evaluations=1))["evaluations"] == 3, "the starts are always read"
+    assert run(model, evaluations=6)["evaluations"] == 6
+    assert run(model, evaluations=1)["evaluations"] == 3, "the starts are always read"
     rows = Rows()
-    found = run(model, budget=Budget(evaluations=8), method=f"{SEARCH},short=true", rows=rows)
+    found = run(model, evaluations=8, method=f"{SEARCH},short=true", rows=rows)
     assert found["evaluations"] == 9  # 6 of 8, and three starts
     assert found["fitted"]["short"]
 
@@ -128,7 +128,7 @@ def test_a_budget_of_evaluations_is_kept_and_divided(model):
 def test_a_budget_of_time_is_kept(model, monkeypatch):
     clock = iter(range(0, 10_000, 10))
     monkeypatch.setattr(fitting.time, "monotonic", lambda: next(clock))
-    assert run(model, budget=Budget(seconds=55))["evaluations"] in (6, 7)
+    assert run(model, seconds=55)["evaluations"] in (6, 7)
 
 
 def test_progress_counts_what_is_still_to_be_read(model, tmp_path):
@@ -141,7 +141,7 @@ def test_progress_counts_what_is_still_to_be_read(model, tmp_path):
         model,
         progress=progress,
         rows=Rows(tmp_path / "rows.jsonl"),
-        budget=Budget(evaluations=20),
+        evaluations=20,
         method=SEARCH.replace("iterations=2", "iterations=3"),
     )
     assert progress.started[0] == ("long factors", 4 * 2 * 128)

@@ -74,7 +74,7 @@ def ablate(
     attentions, settings = examine(model, trained_window), {"text": None, **measuring, "seed": seed}
 
     def run(heads: Sequence[Head]) -> list[Row]:
-        found = []
+        found: list[Row] = []
         for task in tasks:
             used = {name: value for name, value in settings.items() if name not in _OF_TASKS or name in task.options}
             used |= {"text": settings["text"] if task.fewest_windows else None, "lengths": (to,) if "depths" in task.options else None}

@@ -130,6 +130,7 @@ def load(
         with one_line(f"the adapter {adapter}"):
             model = merge_adapter(model, adapter_folder)
     model.eval()
+    model.name_or_path = label  # not the folder of the hub's cache
     as_stored = weights.pickled or quantized or load_in_4bit
     vars(model).update(longreach_record=record, longreach_stored=None if as_stored else weights.stored)
     remember_tokenizer(model, tokenizer)

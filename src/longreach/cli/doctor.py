@@ -180,8 +180,6 @@ def _finding(finding: "Finding") -> dict[str, Any]:
 def _show(patient: "Patient", plan: "Plan", usable: "UsableLength | str | None", findings: list["Finding"]) -> None:
     from rich.console import Console
 
-    from longreach.cli.measure import sentence
-
     console = Console(highlight=False)
     window = "no stated window" if patient.window is None else f"window {patient.window} tokens"
     family = patient.text.get("model_type", "unknown family")
@@ -191,7 +189,7 @@ def _show(patient: "Patient", plan: "Plan", usable: "UsableLength | str | None",
     for line in memory_lines(plan, patient.window):
         console.print(line, soft_wrap=True, markup=False)
     if usable is not None:
-        console.print(usable if isinstance(usable, str) else sentence(usable), soft_wrap=True, markup=False)
+        console.print(usable if isinstance(usable, str) else str(usable), soft_wrap=True, markup=False)
     if findings:
         _print(console, _findings(findings))
 

@@ -3,17 +3,14 @@
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model, open_rows, parse_seconds
 from longreach.core.errors import InputError
-from longreach.core.fitting import check_place, write_fitted
+from longreach.core.fitting import check_place
 from longreach.core.lengths import format_length, parse_length
-
-if TYPE_CHECKING:
-    from longreach.stretching.fit import Budget
 
 
 @loads_model
@@ -47,13 +44,12 @@ def fit(
     What was found is a JSON file, which the method takes as its setting: longreach stretch MODEL --methods METHOD:file=FILE.
     """
     target, name = parse_length(to), loading.name(model)
-    spend = _budget(budget)
+    evaluations, seconds = _budget(budget)
     base = method.partition(":")[0]
     place = out or Path(f"{name.replace('/', '--')}-{base}-{format_length(target)}.json")
     check_place(place)
 
     from longreach.cli._progress import BarProgress
-    from longreach.data.stdlib import stdlib_text
     from longreach.evaluation.text import read_texts
     from longreach.stretching.fit import check, fit_of
     from longreach.stretching.fit import fit as run
@@ -61,16 +57,19 @@ def fit(
     fit_of(method)
     numbers: dict[str, Any] = {"windows": windows, "seed": seed, "chunk_size": chunk_size, "batch_size": batch_size}
     check(**numbers)
-    words = read_texts(text) if text else stdlib_text("held-out")
+    words = read_texts(text) if text else None
     store = open_rows(rows, f"{name}-fit")
     loaded = loading.load(model, apply_method=False)
     try:
         with BarProgress() as progress:
-            found = run(*loaded, name=name, method=method, to=target, text=words, budget=spend, rows=store, progress=progress, **numbers)
+            found = run(
+                *loaded, method, to=target, text=words, evaluations=evaluations, seconds=seconds, name=name, rows=store,
+                progress=progress, **numbers,
+            )  # fmt: skip
     except KeyboardInterrupt:
         typer.echo(f"What was evaluated is kept in {store.path}; the same command goes on from there.", err=True)
         raise
-    write_fitted(place, found)
+    found.write(place)
     if as_json:
         print(json.dumps(found, allow_nan=False))
     else:
@@ -80,16 +79,14 @@ def fit(
         print(f"Fitted: {place}\nRows: {store.path}")
 
 
-def _budget(text: str | None) -> "Budget":
-    from longreach.stretching.fit import Budget
-
-    if text is None:
-        return Budget()
-    if (seconds := parse_seconds(text)) is not None:
-        return Budget(seconds=seconds)
+def _budget(text: str | None) -> tuple[int | None, int | None]:
+    """The evaluations and the seconds that a fit may spend; None: as many as it takes."""
+    seconds = None if text is None else parse_seconds(text)
+    if text is None or seconds is not None:
+        return None, seconds
     if re.fullmatch(r"[1-9][0-9]{0,8}", text) is None:
         raise InputError(f"--budget {text}: write evaluations as 200, or time as 90s, 20m or 2h")
-    return Budget(evaluations=int(text))
+    return int(text), None
 
 
 def _use(found: dict[str, Any], model: str, method: str) -> str:

@@ -30,10 +30,9 @@ if TYPE_CHECKING:
 
     from longreach.evaluation.intervals import Interval
     from longreach.evaluation.rows import Row
-    from longreach.evaluation.usable import Open, UsableLength
+    from longreach.evaluation.usable import Measured, UsableLength
 
 _METRICS = ("likelihood", "generation")
-_BEYOND = 4  # trained windows to measure to, where no length is given and its positions do not end before
 
 
 @loads_model
@@ -78,41 +77,35 @@ def measure(
     name = loading.name(model)
     store = open_rows(rows, name)
     loaded = loading.load(model, decoder_only=True)
-    trained = trained or window.window_of(loaded.model)
     if chosen is None:
         options["tasks"] = None  # those that the length asks for
+    with BarProgress() as progress:
+        found = run(*loaded, name=name, to=length, method=method, trained_window=trained, rows=store, **options, progress=progress)
     with longreach.apply(loaded.model, method):
         limit = window.position_limit(loaded.model)
-    reach = min(_BEYOND * trained, limit or _BEYOND * trained)
-    common: dict[str, Any] = {"name": name, "to": length or reach, "method": method, "trained_window": trained, "rows": store}
-    with BarProgress() as progress:
-        found = run(loaded.model, loaded.tokenizer, **common, **options, progress=progress)
-    _report(found, trained, as_json, str(store.path))
+    _report(found, as_json, str(store.path))
     if limit is not None and not as_json:
         typer.echo(f"{name} {window.cannot_read(limit)}.")
 
 
 def _options(tasks: str | None, text: list[Path] | None, **settings: Any) -> dict[str, Any]:
     """Arguments of `check` and `measure`: the tasks, the text that they read, and other settings."""
-    from longreach.data.stdlib import stdlib_text
     from longreach.evaluation.measure import TASKS, parse_tasks
     from longreach.evaluation.text import read_texts
 
-    chosen = parse_tasks(TASKS if tasks is None else tasks)
-    reads_text = any(task.fewest_windows for task in chosen)
-    return {"tasks": chosen, "text": read_texts(text) if text else stdlib_text("held-out") if reads_text else None, **settings}
+    return {"tasks": parse_tasks(TASKS if tasks is None else tasks), "text": read_texts(text) if text else None, **settings}
 
 
-def _report(found: Sequence["Row"], trained_window: int, as_json: bool, path: str) -> None:
-    from longreach.evaluation.usable import loss_rises, summarise, usable_length
+def _report(found: "Measured", as_json: bool, path: str) -> None:
+    from longreach.evaluation.usable import loss_rises, summarise
 
-    usable, rows = usable_length(found, trained_window), summarise(found)
+    usable, rows = found.usable, summarise(found)
     if as_json:
         named = {"model": rows[0].model, "method": rows[0].method, "rows_file": path}
         shown = usable.as_json()
         print(json.dumps({**named, "usable": shown, "rows": [asdict(row) for row in rows]}, allow_nan=False))
     else:
-        _show(rows, loss_rises(found, trained_window), usable)
+        _show(rows, loss_rises(found, found.trained_window), usable)
         print(f"Rows: {path}")
 
 
@@ -136,7 +129,7 @@ def _show(rows: Sequence["Row"], rises: dict[int, "Interval"], usable: "UsableLe
     batch, memory = first.settings["batch_size"], first.settings["memory"]
     at_once = "one input at a time" if batch == 1 else f"up to {batch} inputs at once"
     console.print(f"Memory is the peak beside the model, with {at_once} ({memory}). Intervals are 95 %.", soft_wrap=True)
-    console.print(sentence(usable), soft_wrap=True, style="bold")
+    console.print(str(usable), soft_wrap=True, style="bold")
 
 
 def _print_table(console: "Console", table: "Table") -> None:
@@ -170,49 +163,6 @@ def retrieval_table(task: str, rows: Sequence["Row"]) -> "Table":
     table.add_row("tokens/s", *(f"{min(row.tokens_per_s or 0.0 for row in of):.0f}" for of in by_length))
     table.add_row("memory", *(_megabytes(max(row.peak_bytes or 0 for row in of)) for of in by_length))
     return table
-
-
-def sentence(usable: "UsableLength") -> str:
-    """The usable length in words, with both criteria."""
-    from longreach.evaluation.usable import RISE
-
-    parts = []
-    if usable.by_loss is not None:
-        why = f"the loss has nowhere risen by more than {RISE} nats above that inside the trained window"
-        if (rise := usable.rise) is not None:
-            why = f"up to {usable.risen_at} it is {rise.mean:.3f} ± {rise.high - rise.mean:.3f} nats above that inside the trained window"
-        why = _about(usable.open_loss, "texts") or why
-        parts.append(f"{_tokens(usable.by_loss, usable.measured_to)} by loss ({why})")
-    if usable.by_retrieval is not None:
-        wanted = f"{' and '.join(usable.tasks)} by {usable.metric} at least {usable.threshold:g}"
-        if usable.misses:
-            wanted += f"; at {usable.missed_at} {' and '.join(f'{task} is {score:.2f}' for task, score in usable.misses.items())}"
-        if told := _about(usable.open_retrieval, "prompts"):
-            wanted += f"; {told}"
-        parts.append(f"{_tokens(usable.by_retrieval, usable.measured_to)} by retrieval ({wanted})")
-    if usable.both is not None:
-        parts.append(f"{_tokens(usable.both, usable.measured_to)} by both")
-    return f"Usable length: {', '.join(parts) or 'not measured; it takes loss, passkey or needle'}."
-
-
-def _about(found: "Open | None", what: str) -> str:
-    """What is open, and what would decide it."""
-    if found is None:
-        return ""
-    interval = found.interval
-    width = (
-        f"{interval.low:.2f} to {interval.high:.2f}"
-        if what == "prompts"
-        else f"{interval.mean:+.3f} ± {interval.high - interval.mean:.3f} nats"
-    )
-    more = f"; about {found.needed} would tell" if found.needed else ""
-    return f"undecided at {found.length}: {found.about} is {width} with {found.n} {what}{more}"
-
-
-def _tokens(length: int, measured_to: int) -> str:
-    if not length:
-        return "no measured length"
-    return f"at least {length} tokens" if length == measured_to else f"{length} tokens"
 
 
 def _table(title: str, *columns: str) -> "Table":

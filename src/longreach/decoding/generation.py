@@ -1,4 +1,4 @@
-"""Writes text one token at a time, without end where the method allows it: nothing here grows with what was written."""
+"""Writes ids one at a time, and decodes them as they come; nothing here grows with what was written."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator
@@ -55,23 +55,6 @@ class Sampling:
 
 
 GREEDY = Sampling()
-
-
-def stream(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    ids: Tensor,
-    *,
-    max_new_tokens: int | None,
-    sampling: Sampling = GREEDY,
-    chunk_size: int = CHUNK,
-    progress: Progress = SILENT,
-) -> Iterator[str]:
-    """The text that follows `ids` [1, T], in pieces as they are produced: the first once the prompt has been read.
-
-    Ends at the model's end token or after `max_new_tokens` (None: never for length). Takes the arguments of `tokens`.
-    """
-    return text(tokens(model, ids, max_new_tokens=max_new_tokens, sampling=sampling, chunk_size=chunk_size, progress=progress), tokenizer)
 
 
 def tokens(

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ import longreach
 from longreach.core.errors import InputError, LongreachError
 from longreach.core.progress import SILENT, Progress
 from longreach.core.spec import parse, unparse
+from longreach.data.stdlib import stdlib_text
 from longreach.decoding.reading import CHUNK, read
 from longreach.engine import window
 from longreach.engine.apply import applied, apply
@@ -22,11 +24,13 @@ from longreach.evaluation import memory
 from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.tasks.base import Case, Plan, Task
 from longreach.evaluation.text import Encoder, Ids, cut_windows
+from longreach.evaluation.usable import Measured
 
 TASKS = "loss+passkey+needle"
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 SAMPLES = 7  # prompts of each depth: with fewer than 35 in all, no share can be told to be at least 0.9
 
+_BEYOND = 4  # trained windows
 _FIRST_OCTAVE = 64  # tokens
 _SMALL = 100_000_000  # parameters; smaller models read several inputs at once
 _LOGITS = 2**26  # float32 values of one chunk's logits that such a batch may need (256 MiB)
@@ -38,11 +42,10 @@ def measure(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    name: str,
-    to: int,
+    to: int | None = None,
     text: str | None = None,
     method: str = "",
-    tasks: Sequence[Task] | None = None,
+    tasks: str | Sequence[Task] | None = None,
     trained_window: int | None = None,
     windows: int | None = None,
     samples: int | None = None,
@@ -52,19 +55,24 @@ def measure(
     chunk_size: int = CHUNK,
     batch_size: int | None = None,
     within_reach: bool = False,
-    rows: Rows | None = None,
+    name: str | None = None,
+    rows: Rows | str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     progress: Progress = SILENT,
-) -> list[Row]:
-    """Every planned observation, measured now or found in `rows`: one row a window and octave (loss), two a prompt (retrieval).
+) -> Measured:
+    """Measure how far a model reaches: its loss by position, and whether it finds facts by depth and length.
 
-    Args: name: of the model, as rows are to call it. to: longest length (tokens).
-    text: real text; only for tasks that read some. method: a spec to measure under. tasks: default: those of `default_tasks`.
-    trained_window: tokens, where the config does not say or is wrong. windows: of text (default: 16, or 8, 4, 2 where the text has less
-    room). samples: prompts of each length and depth. lengths: only these of the octaves (default: all). chunk_size: tokens a forward.
+    Returns: every planned observation, measured now or found in `rows`: one row a window and octave (loss), two a prompt (retrieval).
+    `.usable` says how far the model can be used.
+
+    Args: to: longest length, in tokens (default: four trained windows, or what a table of positions holds). text: real text; only for
+    tasks that read some (default: this Python's documentation and held-out source). method: a spec to measure under. tasks: a spec, as
+    `loss+needle` (default: those of `default_tasks`). trained_window: tokens, where the config does not say or is wrong. windows: of text
+    (default: 16, or 8, 4, 2 where the text has less room). samples: prompts of each length and depth. lengths: only these of the octaves
+    (default: all). chunk_size: tokens a forward. batch_size: inputs a forward (default: up to 8 for a small model, else 1). within_reach:
+    leave out the lengths that a table of positions does not hold, where they would be refused. name: what the rows call the model
+    (default: the name that it was loaded by). rows: a JSON Lines file to find results in and to add them to (default: in memory only).
     settings: what else was done to the model, for the rows to tell.
-    batch_size: inputs a forward (default: up to 8 for a small model, else 1). within_reach: leave out the lengths that a table of
-    positions does not hold, where they would be refused.
 
     Raises: InputError for what does not fit; LongreachError where memory runs out or the model returns no finite numbers. What was
     measured until then stays in `rows`.
@@ -73,7 +81,10 @@ def measure(
         raise InputError("the model is in training mode, where dropout makes results random; call model.eval() first")
     numbers = {"chunk_size": chunk_size, "batch_size": batch_size, "trained_window": trained_window}
     trained = trained_window or window.window_of(model)
-    tasks = default_tasks(trained, to) if tasks is None else tasks
+    to = to or _usual_length(model, method, trained)
+    tasks = default_tasks(trained, to) if tasks is None else parse_tasks(tasks) if isinstance(tasks, str) else tasks
+    if text is None and _fewest_windows(tasks):
+        text = stdlib_text("held-out")
     check(tasks, text=text, windows=windows, samples=samples, depths=depths, seed=seed, **numbers)
     batch_size = batch_size or usual_batch_size(model, chunk_size)
     spec = unparse(parse(method, trained_window=trained, target=to)) if method else ""
@@ -85,9 +96,9 @@ def measure(
         depths=DEPTHS if depths is None else tuple(sorted(depths)),
         samples=SAMPLES if samples is None else samples,
         seed=seed or 0,
-        row=_common(model, name, spec or applied(model), chunk_size, batch_size, settings or {}),
+        row=_common(model, name or name_of(model), spec or applied(model), chunk_size, batch_size, settings or {}),
     )
-    rows = Rows() if rows is None else rows
+    store = Rows.of(rows)
     with apply(model, spec, warn=False):
         limit = window.position_limit(model)
         if limit is not None and to > limit and not all(task.in_pieces for task in tasks):
@@ -95,7 +106,8 @@ def measure(
             if not (within_reach and edges):
                 raise InputError(f"the model {window.cannot_read(limit)}; measure to {limit} at most, or under a method that lengthens it")
             plan = replace(plan, edges=edges)
-        return [row for task in tasks for row in _measure_task(model, task, plan, rows, chunk_size, batch_size, progress)]
+        found = [row for task in tasks for row in _measure_task(model, task, plan, store, chunk_size, batch_size, progress)]
+    return Measured(found, trained)
 
 
 def check(
@@ -110,14 +122,12 @@ def check(
 ) -> None:
     """Refuse, before a model is loaded, what `measure` would refuse: its arguments, with the other `numbers` that must be at least 1.
 
-    Raises: InputError for a number out of range, text that is missing, and whatever has no effect on these tasks.
+    Raises: InputError for a number out of range, and whatever has no effect on these tasks.
     """
     names = " and ".join(task.name() for task in tasks)
     fewest = _fewest_windows(tasks)
     if not tasks:
         raise InputError("no task to measure")
-    if fewest and text is None:
-        raise InputError(f"{names}: real text is needed")
     if text is not None and not fewest:
         raise InputError(f"text has no effect on {names}")
     for option, value in (("windows", windows), ("samples", samples), ("depths", depths), ("seed", seed)):
@@ -131,6 +141,19 @@ def check(
             raise InputError(f"{option}={number} must be at least 1")
     if depths is not None and not (depths and all(0 <= depth <= 1 for depth in depths) and len(set(depths)) == len(depths)):
         raise InputError(f"depths={','.join(f'{depth:g}' for depth in depths)}: give different numbers from 0 to 1")
+
+
+def name_of(model: PreTrainedModel) -> str:
+    """What rows call a model where nobody says: the name that it was loaded by (of a folder, the folder's own), else its class."""
+    name = model.name_or_path
+    return (Path(name).resolve().name if Path(name).is_dir() else name) if name else type(model).__name__
+
+
+def _usual_length(model: PreTrainedModel, method: str, trained: int) -> int:
+    """Tokens to measure to where no length is given."""
+    reach = _BEYOND * trained
+    with apply(model, method and unparse(parse(method, trained_window=trained, target=reach)), warn=False):
+        return min(reach, window.position_limit(model) or reach)
 
 
 def default_tasks(trained_window: int, to: int) -> tuple[Task, ...]:

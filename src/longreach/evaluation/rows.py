@@ -62,6 +62,11 @@ class Rows:
         if path is not None and path.exists():
             self._read(path)
 
+    @classmethod
+    def of(cls, rows: "Rows | str | Path | None") -> "Rows":
+        """The rows meant: themselves, those of a file, or, for None, none so far, in memory only. Raises: as above."""
+        return rows if isinstance(rows, Rows) else cls(None if rows is None else Path(rows))
+
     def get(self, row: Row) -> Row | None:
         """The measured row of the same identity, if there is one."""
         return self._rows.get(row.identity)

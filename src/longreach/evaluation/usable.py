@@ -1,7 +1,7 @@
 """What the rows say: means with intervals, the rise of the loss beyond the trained window, and the usable length."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from statistics import fmean, harmonic_mean
@@ -60,6 +60,10 @@ class UsableLength:
     metric: str = METRIC
     threshold: float = THRESHOLD
 
+    def __str__(self) -> str:
+        """In words, with both criteria."""
+        return _sentence(self)
+
     def as_json(self) -> dict[str, Any]:
         """For programs; None stands for an end of an interval that is infinite."""
         found = {**_values(self), "rise": _interval(self.rise)}
@@ -67,6 +71,19 @@ class UsableLength:
             one: Open | None = getattr(self, name)
             found[name] = None if one is None else {**_values(one), "interval": _interval(one.interval)}
         return found
+
+
+class Measured(list[Row]):
+    """The rows that were measured, of one model under one method. Args: trained_window: of the model, in tokens."""
+
+    def __init__(self, rows: Iterable[Row], trained_window: int) -> None:
+        super().__init__(rows)
+        self.trained_window = trained_window
+
+    @property
+    def usable(self) -> UsableLength:
+        """How far the model can be used; printed, it says so in words."""
+        return usable_length(self, self.trained_window)
 
 
 def _values(record: Any) -> dict[str, Any]:
@@ -225,3 +242,43 @@ def _score(row: Row) -> float:
     if row.score is None:
         raise InputError(f"a row of {row.task} at length {row.length} was not measured")
     return row.score
+
+
+def _sentence(usable: UsableLength) -> str:
+    parts = []
+    if usable.by_loss is not None:
+        why = f"the loss has nowhere risen by more than {RISE} nats above that inside the trained window"
+        if (rise := usable.rise) is not None:
+            why = f"up to {usable.risen_at} it is {rise.mean:.3f} ± {rise.high - rise.mean:.3f} nats above that inside the trained window"
+        why = _about(usable.open_loss, "texts") or why
+        parts.append(f"{_tokens(usable.by_loss, usable.measured_to)} by loss ({why})")
+    if usable.by_retrieval is not None:
+        wanted = f"{' and '.join(usable.tasks)} by {usable.metric} at least {usable.threshold:g}"
+        if usable.misses:
+            wanted += f"; at {usable.missed_at} {' and '.join(f'{task} is {score:.2f}' for task, score in usable.misses.items())}"
+        if told := _about(usable.open_retrieval, "prompts"):
+            wanted += f"; {told}"
+        parts.append(f"{_tokens(usable.by_retrieval, usable.measured_to)} by retrieval ({wanted})")
+    if usable.both is not None:
+        parts.append(f"{_tokens(usable.both, usable.measured_to)} by both")
+    return f"Usable length: {', '.join(parts) or 'not measured; it takes loss, passkey or needle'}."
+
+
+def _about(found: Open | None, what: str) -> str:
+    """What is open, and what would decide it."""
+    if found is None:
+        return ""
+    interval = found.interval
+    width = (
+        f"{interval.low:.2f} to {interval.high:.2f}"
+        if what == "prompts"
+        else f"{interval.mean:+.3f} ± {interval.high - interval.mean:.3f} nats"
+    )
+    more = f"; about {found.needed} would tell" if found.needed else ""
+    return f"undecided at {found.length}: {found.about} is {width} with {found.n} {what}{more}"
+
+
+def _tokens(length: int, measured_to: int) -> str:
+    if not length:
+        return "no measured length"
+    return f"at least {length} tokens" if length == measured_to else f"{length} tokens"

@@ -5,8 +5,9 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -18,17 +19,18 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 import longreach
 from longreach.core import registry
 from longreach.core.errors import InputError, LongreachError, UnsupportedError
-from longreach.core.fitting import FORMAT, Bench, BudgetSpent, Fit, FittedFile
+from longreach.core.fitting import FORMAT, Bench, BudgetSpent, Fit, FittedFile, check_place, write_fitted
 from longreach.core.method import Method
 from longreach.core.progress import SILENT, Progress
 from longreach.core.spec import make, parse_settings
+from longreach.data.stdlib import stdlib_text
 from longreach.decoding.reading import CHUNK, token_losses
 from longreach.engine.apply import apply
 from longreach.engine.biased import sharpness
 from longreach.engine.rope_config import rope_of
 from longreach.engine.rotation import differentiable
 from longreach.engine.window import stated_window
-from longreach.evaluation.measure import fingerprint, usual_batch_size
+from longreach.evaluation.measure import fingerprint, name_of, usual_batch_size
 from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.text import Encoder, Ids, cut_windows
 from longreach.positions.base import PositionsMethod, Rope
@@ -37,12 +39,18 @@ _MOST_WINDOWS = 4  # each evaluation reads all of them
 _TASK = "fit"  # what its rows are called
 
 
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What a fit may spend; None: no limit. Args: evaluations: those found among the rows count, too. seconds: of this run."""
+class Fitted(dict[str, Any]):
+    """What was found, in plain JSON values: `format`, `method`, `fitted`, how it was found, and `results` on other text."""
 
-    evaluations: int | None = None
-    seconds: float | None = None
+    @property
+    def method(self) -> Method:
+        """The method with what was found as its setting `file`."""
+        return make(registry.get(self["method"], acts_on="model"), {"file": FittedFile.of(self["method"], self)})
+
+    def write(self, path: str | Path) -> None:
+        """Write the file, which the method then takes as `file=PATH`. Raises: InputError where it cannot be written."""
+        check_place(Path(path))
+        write_fitted(Path(path), self)
 
 
 def fit_of(spec: str) -> Fit:
@@ -72,34 +80,39 @@ def check(*, windows: int | None, seed: int, **numbers: int | None) -> None:
 def fit(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    *,
-    name: str,
     method: str,
+    *,
     to: int,
-    text: str,
+    text: str | None = None,
     windows: int | None = None,
-    budget: Budget | None = None,
+    evaluations: int | None = None,
+    seconds: float | None = None,
     seed: int = 0,
     chunk_size: int | None = None,
     batch_size: int | None = None,
-    rows: Rows | None = None,
+    name: str | None = None,
+    rows: Rows | str | Path | None = None,
     progress: Progress = SILENT,
-) -> dict[str, Any]:
-    """Fit a method to a model for texts of `to` tokens; returns the contents of the file that the method takes as its setting `file`.
+) -> Fitted:
+    """Find what a method needs to know of a model, for texts of `to` tokens.
+
+    Returns: the contents of the file that the method takes as its setting `file`. `.method` is the method with them, to be applied;
+    `.write(path)` writes the file.
 
     Of windows of text, evenly spread, every second one is only read at the end, to compare the result with the model as it is and with
     methods that need no fitting: `results`, in nats a token, `inside` the trained window and `beyond` it; or, where another `metric` is
     what the method is fitted by, that metric at the lengths of the window and of the target.
 
-    Args: name: of the model, as rows are to call it. method: its name, with settings of its fit. to: tokens, beyond the trained window.
-    windows: to fit on (default: 4, or 2 or 1 where the text is short). seed: of everything random. The others are those of `measure`;
-    encoders read windows whole and one at a time, so `chunk_size` and `batch_size` are refused for methods that are fitted to them.
+    Args: method: its name, with settings of its fit. to: tokens, beyond the trained window. windows: to fit on (default: 4, or 2 or 1 where
+    the text is short). evaluations: to spend, those found among the rows included. seconds: to spend in this run. Without both, the method
+    makes as many as it wants. seed: of everything random. The others are those of `measure`; encoders read windows whole and one at a time,
+    so `chunk_size` and `batch_size` are refused for methods that are fitted to them.
 
     Raises: InputError or SpecError for what does not fit; UnsupportedError for a model that the method cannot work on. Evaluations
     made until then stay in `rows`.
     """
-    work = fit_of(method)
-    check(windows=windows, seed=seed, chunk_size=chunk_size, batch_size=batch_size)
+    work, name, text = fit_of(method), name or name_of(model), stdlib_text("held-out") if text is None else text
+    check(windows=windows, seed=seed, chunk_size=chunk_size, batch_size=batch_size, evaluations=evaluations)
     if model.training:
         raise InputError("the model is in training mode, where dropout makes results random; call model.eval() first")
     window = work.stated_window() or stated_window(model.config)
@@ -111,17 +124,18 @@ def fit(
     settings = _settings(model, work, chunk_size, batch_size)
     texts = _texts(Encoder(tokenizer), text, to, windows)
     row = Row(task=_TASK, model=name, method="", length=0, version=longreach.__version__, settings=settings)
-    bench = _Bench(model, tokenizer, window, to, seed, _Reader(model, row, Rows() if rows is None else rows, progress), texts[::2])
-    bench.limit(budget or Budget())
+    bench = _Bench(model, tokenizer, window, to, seed, _Reader(model, row, Rows.of(rows), progress), texts[::2])
+    bench.limit(evaluations, seconds)
     try:
         found = {"format": FORMAT, "method": work.name(), "fitted": work.run(bench)}
     except UnsupportedError as error:  # say it of what the user asked for
         raise UnsupportedError(work.name(), error.model, error.why, error.try_instead) from None
-    return found | {
+    told = {
         "longreach": longreach.__version__, "model": name, "weights": settings["weights"], "trained_window": window, "target": to,
         "text_sha256": hashlib.sha256(text.encode()).hexdigest(), "windows": len(texts[::2]), "fit": work.spec, "seed": seed,
         "evaluations": bench.evaluations, "metric": work.metric, "results": _results(bench, work, found, texts[1::2]),
     }  # fmt: skip
+    return Fitted({**found, **told})
 
 
 def _settings(model: PreTrainedModel, work: Fit, chunk_size: int | None, batch_size: int | None) -> dict[str, Any]:
@@ -300,12 +314,12 @@ class _Bench(Bench):
         self._most = self._deadline = self._phase_deadline = self._phase_most = math.inf
         self._least, self._label, self._planned = 0, "", 0
 
-    def limit(self, budget: Budget) -> None:
+    def limit(self, evaluations: int | None, seconds: float | None) -> None:
         """Spend no more than that from now on."""
-        if budget.evaluations is not None:
-            self._most = self.evaluations + budget.evaluations
-        if budget.seconds is not None:
-            self._deadline = time.monotonic() + budget.seconds
+        if evaluations is not None:
+            self._most = self.evaluations + evaluations
+        if seconds is not None:
+            self._deadline = time.monotonic() + seconds
 
     def rope(self) -> Rope:
         """The model's rotary embedding."""

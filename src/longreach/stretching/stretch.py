@@ -5,17 +5,19 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from longreach.core.errors import InputError, LongreachError, UnsupportedError
 from longreach.core.progress import SILENT, Progress
-from longreach.core.spec import parse
+from longreach.core.spec import parse, split_specs
+from longreach.data.stdlib import stdlib_text
 from longreach.decoding.reading import CHUNK
 from longreach.engine import window
 from longreach.evaluation import measure as measuring
-from longreach.evaluation.measure import DEPTHS, SAMPLES, measure, parse_tasks
+from longreach.evaluation.measure import DEPTHS, SAMPLES, measure, name_of, parse_tasks
 from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.text import Encoder, cut_windows
 from longreach.stretching.candidates import AUTO, Candidate, applicable, collect, improved
@@ -102,10 +104,9 @@ def stretch(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    name: str,
     to: int,
-    text: str,
-    methods: Sequence[str] = (AUTO,),
+    text: str | None = None,
+    methods: str | Sequence[str] = (AUTO,),
     purpose: Purpose = "recall",
     finalists: int = FINALISTS,
     seconds: float | None = None,
@@ -117,28 +118,32 @@ def stretch(
     seed: int | None = None,
     chunk_size: int | None = None,
     batch_size: int | None = None,
-    rows: Rows | None = None,
+    name: str | None = None,
+    rows: Rows | str | Path | None = None,
     progress: Progress = SILENT,
 ) -> Outcome:
-    """Measure the model as it is and under each candidate, up to `to` tokens, and choose.
+    """Find the method that lets a model reach a length: measure it as it is and under each candidate, and choose.
 
-    Args: methods: what to try: `auto`, names or specs. purpose: recall (the whole text can be asked about) or streaming (it reads on and
-    on). finalists: how many are measured in full where there are more. seconds: time to spend, more or less: with less than it takes, fewer
-    methods are tried, and at least one in full. tuner: trains the model, in place, once all else is measured; what it makes is measured,
-    too, alone and with what improves it, and its time does not count. windows: texts for the loss (default: 8, or 4 or 2 where the text
-    is short). The others are those of `measure`.
+    Returns: what was found; `.chosen` is the spec to apply or to save with, None where nothing is good enough.
+
+    Args: to: tokens to reach. methods: what to try: `auto`, names or specs. purpose: recall (the whole text can be asked about) or
+    streaming (it reads on and on). finalists: how many are measured in full where there are more. seconds: time to spend, more or less:
+    with less than it takes, fewer methods are tried, and at least one in full. tuner: trains the model, in place, once all else is
+    measured; what it makes is measured, too, alone and with what improves it, and its time does not count. windows: texts for the loss
+    (default: 8, or 4 or 2 where the text is short). The others are those of `measure`.
 
     Raises: InputError for what does not fit; UnsupportedError for a method in `methods` that the model does not take. What was measured
     stays in `rows`.
     """
-    trained = trained_window or window.window_of(model)
+    trained, name = trained_window or window.window_of(model), name or name_of(model)
+    text, wanted = stdlib_text("held-out") if text is None else text, split_specs([methods] if isinstance(methods, str) else methods)
     if to <= trained:
         raise InputError(f"nothing to stretch: {to} tokens are within the trained window of {trained}; give a greater length")
     check(
         text=text, purpose=purpose, finalists=finalists, windows=windows, samples=samples, depths=depths, seed=seed,
         chunk_size=chunk_size, batch_size=batch_size,
     )  # fmt: skip
-    fitting, refused = applicable(model, collect(methods, trained, to))
+    fitting, refused = applicable(model, collect(wanted, trained, to))
     if not fitting:
         raise InputError(f"no method can be applied to {name}: " + "; ".join(f"{spec}: {why}" for spec, why in refused.items()))
     budget = Budget(
@@ -148,11 +153,11 @@ def stretch(
     )
     common = {
         "name": name, "to": to, "text": text, "trained_window": trained, "chunk_size": CHUNK if chunk_size is None else chunk_size,
-        "batch_size": batch_size, "rows": Rows() if rows is None else rows,
+        "batch_size": batch_size, "rows": Rows.of(rows),
     }  # fmt: skip
     bench = _Bench(model, tokenizer, common, purpose, budget, seed or 0, progress, _Clock(seconds))
     stock = bench.stock(refused)
-    standings = (*stock, *bench.tournament(fitting, refused, finalists, widen=AUTO in methods))
+    standings = (*stock, *bench.tournament(fitting, refused, finalists, widen=AUTO in wanted))
     if tuner is not None:
         others = [*bench.tuned(tuner, standings, refused), *standings[len(stock) :]]
         full = [one for one in others if not one.screened]
@@ -172,7 +177,7 @@ def stretch(
     )
 
 
-def check(*, text: str, purpose: Purpose, **options: Any) -> None:
+def check(*, text: str | None, purpose: Purpose, **options: Any) -> None:
     """Refuse, before a model is loaded, what `stretch` would refuse: options that are out of range or have no effect on the purpose.
 
     Raises: InputError.
@@ -267,7 +272,7 @@ class _Bench:
         )
         self._measured += 1
         common = {**self.common, "name": label(self.common["name"], candidate.tuned), "progress": told}
-        rows = []
+        rows: list[Row] = []
         for task in TASKS[self.purpose]:
             # Prompts take their text from the same windows in screening as in full, so that none is answered twice.
             plan = (

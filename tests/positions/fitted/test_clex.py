@@ -21,7 +21,7 @@ from longreach.evaluation.rows import Rows
 from longreach.positions.fitted._ode import Network, frequencies, runge_kutta
 from longreach.positions.fitted.clex import Clex, ClexFit, _values, with_weights
 from longreach.positions.scaling.ntk import Ntk
-from longreach.stretching.fit import Budget, fit
+from longreach.stretching.fit import fit
 from longreach.testing.models import random_ids, tiny_model
 from tests.checkpoints.folders import byte_tokenizer, tiny
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
@@ -317,6 +317,6 @@ def test_a_killed_fit_of_a_model_goes_on_as_if_it_had_not_been(tmp_path):
     assert stored == {row.identity for row in rows}
     results = {one["method"]: one for one in wanted["results"]}
     assert results["clex"]["inside"] == pytest.approx(results[""]["inside"], abs=1e-9)
-    assert run(Rows(), budget=Budget(evaluations=5))["evaluations"] == 4 + 2
+    assert run(Rows(), evaluations=5)["evaluations"] == 4 + 2
     with apply(model, with_weights(wanted["fitted"])), torch.no_grad():
         assert model(random_ids(1, 90)).logits.isfinite().all()

@@ -1,0 +1,144 @@
+"""Writes on from a prompt of any length, and says beforehand where the model or the method does not reach."""
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from longreach.core.errors import InputError
+from longreach.core.method import Method
+from longreach.core.progress import SILENT, Progress
+from longreach.core.spec import stack_of, unparse
+from longreach.decoding.generation import Sampling, prompt_ids, text, tokens
+from longreach.decoding.reading import CHUNK
+from longreach.engine.apply import applied, apply
+from longreach.engine.intended import intended_window
+from longreach.engine.reach import reach_of
+from longreach.engine.window import position_limit, stated_window
+
+NEW_TOKENS = 256  # written at most where nobody says and memory is not bounded
+
+
+def generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    *,
+    method: str | Method | Iterable[str | Method] | None = None,
+    max_new_tokens: int | None = None,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    chat: bool = False,
+    chunk_size: int = CHUNK,
+    progress: Progress = SILENT,
+) -> Iterator[str]:
+    """Write on from a prompt of any length. The prompt is read whole, in chunks.
+
+    Returns: the text in pieces, as they are produced; `"".join(...)` is all of it. It ends where the model ends it, or at `max_new_tokens`.
+
+    Args: method: to write under, beside what is applied to the model already. Without settings, or with `factor=auto`, it reaches the
+    end of the answer. max_new_tokens: default: 256, or no end under a method that bounds memory. temperature: 0 always takes the
+    likeliest token. top_k, top_p, seed: see `Sampling`. chat: give the prompt as a user's message, in the tokenizer's chat template.
+    chunk_size: tokens of the prompt read at a time.
+
+    Raises: InputError for an empty prompt, options that are out of range or without effect, and a text longer than a table of positions.
+    Warns: where the text goes beyond what the checkpoint is made for, or beyond what the method reaches.
+    """
+    sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    name = model.name_or_path or type(model).__name__
+    task = plan(model, name, prompt_ids(tokenizer, prompt, chat=chat), method=method, max_new_tokens=max_new_tokens)
+    for concern in task.concerns:
+        warnings.warn(concern, stacklevel=2)
+    return write(model, tokenizer, task, sampling=sampling, chunk_size=chunk_size, progress=progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is to be written. Args: ids: the prompt's, [1, T]. stack: to apply. most: tokens; None: without end. concerns: to be told."""
+
+    ids: Tensor
+    stack: tuple[Method, ...]
+    most: int | None
+    concerns: tuple[str, ...]
+
+
+def plan(
+    model: PreTrainedModel,
+    name: str,
+    ids: Tensor,
+    *,
+    method: str | Method | Iterable[str | Method] | None = None,
+    max_new_tokens: int | None = None,
+) -> Task:
+    """Settle how much is written and under what, before anything is read. Args: name: of the model, for words. The others: as `generate`.
+
+    Raises: InputError for a text longer than a table of positions, and for `factor=auto` where the text has no end.
+    """
+    read, most, window = ids.shape[1], max_new_tokens, stated_window(model.config)
+    target = None if window is None else read + (NEW_TOKENS if most is None else most)
+    stack = stack_of(method, trained_window=window, target=target)
+    active = stack_of(applied(model)) + stack
+    bounded = any(each.info.bounded_memory for each in active)
+    if most is None and bounded and isinstance(method, str) and "=auto" in method.replace(" ", ""):
+        raise InputError(
+            "a method with factor=auto has to know where the text ends; give max_new_tokens (--max-new-tokens), or the factor as a number"
+        )
+    if most is None and not bounded:
+        most = NEW_TOKENS
+    _check_room(model, name, read, most)
+    concerns = [] if stack or bounded else _beyond_the_checkpoint(model, name, read, most)
+    if window is not None and not model.config.is_encoder_decoder:
+        concerns += _beyond_the_reach(active, window, read, most)
+    return Task(ids=ids, stack=stack, most=most, concerns=tuple(concerns))
+
+
+def write(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    *,
+    sampling: Sampling,
+    chunk_size: int = CHUNK,
+    progress: Progress = SILENT,
+) -> Iterator[str]:
+    """The text in pieces, as they are produced: the first once the prompt has been read. Methods are applied from then on to the end."""
+    with apply(model, task.stack, warn=False):  # it was said already
+        ids = tokens(model, task.ids, max_new_tokens=task.most, sampling=sampling, chunk_size=chunk_size, progress=progress)
+        yield from text(ids, tokenizer)
+
+
+def _check_room(model: PreTrainedModel, name: str, read: int, most: int | None) -> None:
+    """Refuse a text that the model has no positions for."""
+    limit = position_limit(model)
+    if limit is None:
+        return
+    if model.config.is_encoder_decoder:
+        if max(read, most or 0) > limit:
+            raise InputError(f"{name} has positions for {limit} tokens to read and {limit} to write; this is {read} and up to {most}")
+    elif most is None or read + most > limit:
+        room = f"{limit - read} can be written" if limit > read else "nothing can be written"
+        raise InputError(f"{name} has positions for {limit} tokens and no more; the prompt has {read}, so {room}")
+
+
+def _beyond_the_checkpoint(model: PreTrainedModel, name: str, read: int, most: int | None) -> list[str]:
+    two_sided, window = model.config.is_encoder_decoder, intended_window(model)
+    total = max(read, most or 0) if two_sided else read + (most or 0)
+    if window is None or total <= window:
+        return []
+    way = f"fit {name} attention_alignment --to {total}" if two_sided else f"stretch {name} --to {total} --out DIR"
+    return [
+        f"{read} tokens read and up to {most} written go beyond the {window} that {name} is made for, where its text falls apart; "
+        f"`longreach {way}` extends it"
+    ]
+
+
+def _beyond_the_reach(active: Sequence[Method], window: int, read: int, most: int | None) -> list[str]:
+    reach = reach_of(active, window) if active else None
+    if reach is None or (most is not None and read + most <= reach):
+        return []
+    more = "as many as you let it" if most is None else f"up to {most}"
+    return [f"{read} tokens read and {more} written go beyond the {reach} that {unparse(active)} reaches, where the text falls apart"]
