@@ -41,7 +41,7 @@ lint: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
 
-# Everything that is written by a program: the method pages, the README's table, the evidence, the numbers in guides.
+# Everything that is written by a program: the pages of methods and API, the evidence, the numbers in guides.
 docs: $(READY)
 	$(BIN)/python docs/generate.py
 
