@@ -115,14 +115,14 @@ def _members(of: type) -> list[str]:
         target = member.fget if isinstance(member, property) else member
         if not name.startswith("_") and inspect.isfunction(target) and target.__doc__:
             call = "" if isinstance(member, property) else "()"
-            lines.append(f"- `.{name}{call}`: {' '.join(inspect.getdoc(target).split())}")
+            lines.append(f"- `.{name}{call}`: {' '.join(target.__doc__.split())}")
     return ["\n".join(lines)] if lines else []
 
 
 def _signature(function: Callable[..., Any], name: str) -> str:
     """The signature as it stands in the source, a line for each parameter where it is long."""
     written = inspect.unwrap(function)
-    source = ast.parse(textwrap.dedent(inspect.getsource(written))).body[0]
+    (source,) = (node for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(written)))) if isinstance(node, ast.FunctionDef))
     for part in ast.walk(source.args):
         if isinstance(part, ast.Name) and isinstance(value := written.__globals__.get(part.id), int | str):
             part.id = repr(value)  # a constant of the module, which says nothing to a reader

@@ -120,22 +120,42 @@ def test_a_stretched_checkpoint(folder, capsys):
     assert data["readers"]["llama.cpp"]["rope.scaling.original_context_length"] == 128
 
 
-def test_measured_rows_are_told(folder, capsys):
+def measured(folder, *cells, prompts=40):
+    """Rows of `tiny`, as many for each (method, length, score)."""
     row = {"task": "passkey", "model": "tiny", "version": "1"}
     Rows(folder / "longreach-results/rows" / "tiny.jsonl").append(
         Row(**row, method=method, length=length, score=score, settings={"metric": "likelihood", "input": str(number)})
-        for method, length, score in (("", 64, 1.0), ("", 128, 0.5), ("ntk:factor=2", 128, 1.0))
-        for number in range(40)
+        for method, length, score in cells
+        for number in range(prompts)
     )
+
+
+def test_measured_rows_are_told(folder, capsys):
+    measured(folder, ("", 64, 1.0), ("", 128, 0.5), ("ntk:factor=2", 128, 1.0))
     data = said(capsys, "tiny")
     assert (data["usable"]["trained_window"], data["usable"]["by_retrieval"]) == (128, 64)
     (finding,) = data["findings"]
     assert (finding["severity"], finding["check"]) == ("warning", "usable")
+    assert finding["what"] == "measured, it can be used up to 64 tokens, and its window is 128"
     assert "usable" not in check_names()
     assert run(["doctor", "tiny", "--rows", "longreach-results/rows/tiny.jsonl"]) == 0
     assert "Usable length: 64 tokens by retrieval" in capsys.readouterr().out
     (folder / "empty.jsonl").write_text("")
     assert said(capsys, "tiny", "--rows", "empty.jsonl")["usable"] is None
+
+
+@pytest.mark.parametrize(
+    ("score", "severity", "what"),
+    [
+        (1.0, "note", "too little was measured to say whether it can be used up to its window of 128 (undecided at 64: passkey is 0.34"),
+        (0.0, "warning", "measured, it cannot be used at 64 tokens, and its window is 128"),
+    ],
+)
+def test_what_was_measured_too_little_is_not_held_against_the_model(folder, capsys, score, severity, what):
+    measured(folder, ("", 64, score), ("", 128, score), prompts=2)
+    (finding,) = said(capsys, "tiny")["findings"]
+    assert finding["severity"] == severity
+    assert finding["what"].startswith(what)
 
 
 def test_only_texts_are_fetched_where_weights_are_not_wanted(folder, capsys, monkeypatch):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from longreach.cli._options import AllowPickle, Device, Dtype, Revision, TrustRemoteCode, model_name, open_rows
+from longreach.cli._tables import new_table, show
 from longreach.core.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from longreach.doctor.base import Finding, Patient
@@ -117,18 +117,19 @@ def _about_usable(patient: "Patient", usable: "UsableLength | str | None") -> li
 
     if usable is None or isinstance(usable, str) or patient.window is None:
         return []
-    reached = min((length for length in (usable.by_loss, usable.by_retrieval) if length is not None), default=None)
     wanted = min(patient.window, usable.measured_to)
-    if reached is None or reached >= wanted:
-        return []
-    return [
-        Finding(
-            check="usable",
-            severity=Severity.WARNING,
-            what=f"measured, it can be used up to {reached} tokens, and its window is {patient.window}",
-            remedy=f"keep texts to {reached} tokens, or find a method with `longreach stretch`",
-        )
-    ]
+    reached = min((length for length in (usable.by_loss, usable.by_retrieval) if length is not None), default=wanted)
+    missed = min((length for length in (usable.risen_at, usable.missed_at) if length is not None), default=wanted + 1)
+    opened = next((each for each in (usable.open_loss, usable.open_retrieval) if each is not None and each.length <= wanted), None)
+    if missed <= wanted:
+        far = f"can be used up to {reached} tokens" if reached else f"cannot be used at {missed} tokens"
+        what = f"measured, it {far}, and its window is {patient.window}"
+        remedy = f"keep texts {f'to {reached} tokens' if reached else 'shorter'}, or find a method with `longreach stretch`"
+        return [Finding(check="usable", severity=Severity.WARNING, what=what, remedy=remedy)]
+    if reached < wanted and opened is not None:
+        what = f"too little was measured to say whether it can be used up to its window of {patient.window} ({opened})"
+        return [Finding(check="usable", severity=Severity.NOTE, what=what, remedy="measure again with more --windows and --samples")]
+    return []
 
 
 def _data(
@@ -185,34 +186,24 @@ def _show(patient: "Patient", plan: "Plan", usable: "UsableLength | str | None",
     family = patient.text.get("model_type", "unknown family")
     console.print(f"{patient.name}: {family}, positions: {patient.used.kind}, {window}", soft_wrap=True, style="bold", markup=False)
     if patient.pairs:
-        _print(console, _ropes(patient))
+        show(console, _ropes(patient))
     for line in memory_lines(plan, patient.window):
         console.print(line, soft_wrap=True, markup=False)
     if usable is not None:
         console.print(usable if isinstance(usable, str) else str(usable), soft_wrap=True, markup=False)
     if findings:
-        _print(console, _findings(findings))
-
-
-def _print(console: "Console", table: "Table") -> None:
-    if not console.is_terminal:
-        console.width = 140  # pipes and files have no width of their own
-    console.print(table)
+        console.print(_findings(findings))
 
 
 def _ropes(patient: "Patient") -> "Table":
     """What config.json says beside what is used, a row for each setting."""
     import transformers
-    from rich import box
-    from rich.table import Table
 
     from longreach.doctor.readers import gguf_keys, transformers_4
     from longreach.doctor.stated import ORIGINAL
 
     old, keys = transformers_4(patient), gguf_keys(patient)
-    table = Table(box=box.SIMPLE_HEAD)
-    for column in ("", "config.json says", f"transformers {transformers.__version__} uses", "transformers 4 reads", "in GGUF"):
-        table.add_column(column, overflow="fold")
+    table = new_table("", "config.json says", f"transformers {transformers.__version__} uses", "transformers 4 reads", "in GGUF")
     names = {  # of the readings, and of GGUF
         "rope_theta": ("base", "rope.freq_base"),
         "rope_type": ("rope_type", "rope.scaling.type"),
@@ -270,7 +261,7 @@ def _findings(findings: list["Finding"]) -> "Table":
 
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("", no_wrap=True)
-    table.add_column("finding, and what to do about it")
+    table.add_column("finding, and what to do about it", overflow="fold")
     for finding in findings:
         severity = finding.severity.name.lower()
         remedy = f"{finding.remedy[:1].upper()}{finding.remedy[1:]}."

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model, open_rows, parse_seconds
+from longreach.cli._tables import new_table, show
 from longreach.core.errors import InputError
 from longreach.core.fitting import check_place
 from longreach.core.lengths import format_length, parse_length
@@ -97,23 +98,16 @@ def _use(found: dict[str, Any], model: str, method: str) -> str:
 
 
 def _show(found: dict[str, Any]) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     results, metric, window, target = (found[key] for key in ("results", "metric", "trained_window", "target"))
     metric = metric.replace("_", " ")
     columns = (f"loss to {window}", f"loss from {window} to {target}") if metric == "loss" else (f"{metric} at {window}", f"at {target}")
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("method", no_wrap=True)
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
+    table = new_table("method", *columns)
     for one in results:
         style = "bold" if one is results[-1] else None
         table.add_row(one["method"] or "model as it is", f"{one['inside']:.3f}", f"{one['beyond']:.3f}", style=style)
-    console = Console(highlight=False)
-    console.width = max(console.width, console.measure(table, options=console.options.update(max_width=10_000)).maximum)
-    console.print(table, crop=False, soft_wrap=True)
+    show(Console(highlight=False), table)
     print(f"Fitted with {found['evaluations']} evaluations on {found['windows']} windows of text; ", end="")
     print(_gain(results) if metric == "loss" else _alignment(found, metric))
 

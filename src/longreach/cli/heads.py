@@ -26,6 +26,7 @@ from longreach.cli._options import (
     open_rows,
     parse_depths,
 )
+from longreach.cli._tables import new_table, show
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
 from longreach.core.method import MethodInfo
@@ -147,30 +148,24 @@ def _as_json(scores: "Sequence[HeadScore]", found: "Ablation") -> dict[str, Any]
 
 
 def _show(name: str, scores: "Sequence[HeadScore]", found: "Ablation", same_layers: bool) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     console = Console(highlight=False)
     listed = scores[: max(_LISTED, len(found.chosen))]
-    heads = Table(box=box.SIMPLE_HEAD, title=f"{name}: positional heads", title_justify="left", title_style="bold")
-    for column in ("layer", "head", "score", "far"):
-        heads.add_column(column, justify="right", no_wrap=True)
+    heads = new_table("layer", "head", "score", "far", title=f"{name}: positional heads")
     for each in listed:
         heads.add_row(str(each.layer), str(each.head), f"{each.score:+.2f}", f"{each.far:.2f}")
-    console.print(heads)
+    show(console, heads)
     console.print(
         f"The first {len(listed)} of {len(scores)} heads. score: how steadily slower dimensions do more of the looking into the distance "
         f"(-1 to 1). far: share of attention a fourth of the text away or more.\n",
         soft_wrap=True,
     )
     count, own = len(found.chosen), " of the same layers" if same_layers else ""
-    costs = Table(box=box.SIMPLE_HEAD, title=f"{name} without {count} heads", title_justify="left", title_style="bold")
-    for column in ("", "all heads", "without positional", "without random"):
-        costs.add_column(column, justify="right", no_wrap=True)
+    costs = new_table("", "all heads", "without positional", "without random", title=f"{name} without {count} heads")
     for cell in found.cells:
         costs.add_row(_what(cell), f"{cell.plain:.3f}", _change(cell.chosen), _change(cell.drawn))
-    console.print(costs)
+    show(console, costs)
     gone = " ".join(f"{layer}.{head}" for layer, head in found.chosen)
     console.print(
         f"Without {gone} (layer.head), against {len(found.draws)} draws of {count} other heads{own}. Changes with 95 % intervals: over "

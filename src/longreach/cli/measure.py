@@ -21,11 +21,11 @@ from longreach.cli._options import (
     open_rows,
     parse_depths,
 )
+from longreach.cli._tables import new_table, show
 from longreach.core.lengths import format_length, parse_length
 from longreach.core.spec import check_spec, split_specs
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from longreach.evaluation.intervals import Interval
@@ -120,11 +120,11 @@ def _show(rows: Sequence["Row"], rises: dict[int, "Interval"], usable: "UsableLe
     for task in dict.fromkeys(row.task for row in rows):
         cells = [row for row in rows if row.task == task]
         if cells[0].settings["metric"] == "loss":
-            _print_table(console, loss_table(task, cells, rises))
+            show(console, loss_table(task, cells, rises))
             spent = f"{cells[0].tokens_per_s:.0f} tokens/s, {_megabytes(cells[0].peak_bytes)}"
             console.print(f"Over {cells[0].n} windows of text, evenly spread, without overlap. {spent}.\n", soft_wrap=True)
         else:
-            _print_table(console, retrieval_table(task, cells))
+            show(console, retrieval_table(task, cells))
             console.print(f"By likelihood among 10 / by generation; prompts in each cell: {cells[0].n}.\n", soft_wrap=True)
     batch, memory = first.settings["batch_size"], first.settings["memory"]
     at_once = "one input at a time" if batch == 1 else f"up to {batch} inputs at once"
@@ -132,15 +132,9 @@ def _show(rows: Sequence["Row"], rises: dict[int, "Interval"], usable: "UsableLe
     console.print(str(usable), soft_wrap=True, style="bold")
 
 
-def _print_table(console: "Console", table: "Table") -> None:
-    """Numbers are never cut: a table too wide for the terminal runs over its edge."""
-    console.width = max(console.width, console.measure(table, options=console.options.update(max_width=10_000)).maximum)
-    console.print(table, crop=False, soft_wrap=True)
-
-
 def loss_table(task: str, rows: Sequence["Row"], rises: dict[int, "Interval"]) -> "Table":
     """Loss by octave, and, for the task `loss`, its difference to the last octave inside the trained window."""
-    table = _table(f"{task}, nats a token", "tokens", "loss", "over the window")
+    table = new_table("tokens", "loss", "over the window", title=f"{task}, nats a token")
     for row in rows:
         rise = rises.get(row.length) if task == "loss" else None
         beyond = "" if rise is None else f"{rise.mean:+.3f} ± {rise.high - rise.mean:.3f}"
@@ -152,7 +146,7 @@ def retrieval_table(task: str, rows: Sequence["Row"]) -> "Table":
     """Depth by length; each cell is the share of right answers by likelihood and by generation. Speed and memory stand below."""
     lengths = sorted({row.length for row in rows})
     cells = {(row.depth, row.length, row.settings["metric"]): row for row in rows}
-    table = _table(task, "depth", *(format_length(length) for length in lengths))
+    table = new_table("depth", *(format_length(length) for length in lengths), title=task)
     for depth in sorted({row.depth for row in rows if row.depth is not None}):
         pairs = ([cells[depth, length, metric].score or 0.0 for metric in _METRICS] for length in lengths)
         table.add_row(f"{depth:g}", *(f"{likely:.2f} / {written:.2f}" for likely, written in pairs))
@@ -162,16 +156,6 @@ def retrieval_table(task: str, rows: Sequence["Row"]) -> "Table":
     table.add_row("mean", *(f"{likely:.2f} / {written:.2f}" for likely, written in means))
     table.add_row("tokens/s", *(f"{min(row.tokens_per_s or 0.0 for row in of):.0f}" for of in by_length))
     table.add_row("memory", *(_megabytes(max(row.peak_bytes or 0 for row in of)) for of in by_length))
-    return table
-
-
-def _table(title: str, *columns: str) -> "Table":
-    from rich import box
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold")
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
     return table
 
 

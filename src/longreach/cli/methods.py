@@ -40,8 +40,7 @@ def methods(
     from rich.console import Console
 
     console = Console()
-    # Pipes and files have no width of their own; rich would take 80 columns.
-    console.width = min(console.width, _WIDTH) if console.is_terminal else _WIDTH
+    console.width = min(console.width, _WIDTH)  # longer lines are hard to read
     for of in kinds():
         if chosen := [entry for entry in entries if entry.kind == of]:
             console.print(table(of, chosen))

@@ -23,6 +23,7 @@ from longreach.cli._options import (
     parse_seconds,
 )
 from longreach.cli._places import check_writable
+from longreach.cli._tables import new_table, show
 from longreach.cli._tuning import Tuner, check_places, save_proven
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
@@ -246,26 +247,19 @@ def _command(context: typer.Context) -> str:
 
 
 def _show(data: dict[str, Any], saved: "Saved", out: Path | None, files: Sequence[Path | None]) -> None:
-    from rich import box
     from rich.console import Console
-    from rich.table import Table
 
     recall = data["purpose"] == "recall"
-    table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("method", no_wrap=True)
-    for column in ("loss inside", "beyond", "above inside", *(["retrieval"] if recall else []), "tokens/s", "memory"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("verdict", no_wrap=True)
+    columns = ("loss inside", "beyond", "above inside", *(["retrieval"] if recall else []), "tokens/s", "memory")
+    table = new_table("method", *columns)
     for one in data["methods"]:
         losses = [f"{one['loss_inside']['mean']:.3f}", f"{one['loss_beyond']['mean']:.3f}", f"{one['rise']['mean']:+.3f}"]
         retrieval = [f"{one['retrieval']['mean']:.2f}"] if recall else []
         spent = [f"{one['tokens_per_s']:.0f}", f"{one['peak_bytes'] / 1e6:.0f} MB"]
-        style = "bold" if one["best"] else None
-        table.add_row(one["label"] or "stock model", *losses, *retrieval, *spent, one["verdict"], style=style)
-    console = Console(highlight=False)
-    # Numbers are never cut: a table too wide for the terminal runs over its edge.
-    console.width = max(console.width, console.measure(table, options=console.options.update(max_width=10_000)).maximum)
-    console.print(table, crop=False, soft_wrap=True)
+        table.add_row(_label(one), *losses, *retrieval, *spent, style="bold" if one["best"] else None)
+    show(Console(highlight=False), table)
+    for one in data["methods"]:
+        print(f"{_label(one)}: {one['verdict']}")
     if any(one["screened"] for one in data["methods"]):
         print("Methods that were only screened read fewer texts: their losses, speed and memory do not compare; above inside does.")
     for one in data["not_applicable"]:
@@ -284,3 +278,7 @@ def _show(data: dict[str, Any], saved: "Saved", out: Path | None, files: Sequenc
     for server, words in (saved.servers or {}).items():
         print(f"{server}: {words}")
     print(f"Report: {files[0]}\nRows: {files[-1]}")
+
+
+def _label(one: dict[str, Any]) -> str:
+    return one["label"] or "stock model"

@@ -16,6 +16,7 @@ RISE = 0.05  # nats a token
 _ROUNDING = 1e-9  # what equals a bar keeps to it
 METRIC = "likelihood"
 LOSS = "loss"  # the task whose rise counts
+_THE_LOSS = "the loss"  # what is open where it is not a task
 INSIDE = "loss_inside"  # the task that reads the same tokens inside the window
 
 
@@ -32,6 +33,14 @@ class Open:
     interval: Interval
     n: int
     needed: int | None
+
+    def __str__(self) -> str:
+        """What is open, and what would decide it."""
+        of_loss, interval = self.about == _THE_LOSS, self.interval
+        share, rise = f"{interval.low:.2f} to {interval.high:.2f}", f"{interval.mean:+.3f} ± {interval.high - interval.mean:.3f} nats"
+        more = f"; about {self.needed} would tell" if self.needed else ""
+        kind = "texts" if of_loss else "prompts"
+        return f"undecided at {self.length}: {self.about} is {rise if of_loss else share} with {self.n} {kind}{more}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +200,7 @@ def _by_loss(rows: Sequence[Row], trained_window: int) -> tuple[int | None, int 
             break
         if rise.high > RISE + _ROUNDING and undecided is None:
             needed = texts_to_decide(rise, len(values), RISE)
-            undecided = Open(length=length, about="the loss", interval=rise, n=len(values), needed=needed)
+            undecided = Open(length=length, about=_THE_LOSS, interval=rise, n=len(values), needed=needed)
         reached = length if undecided is None else reached
     return reached, risen_at, undecided
 
@@ -250,32 +259,18 @@ def _sentence(usable: UsableLength) -> str:
         why = f"the loss has nowhere risen by more than {RISE} nats above that inside the trained window"
         if (rise := usable.rise) is not None:
             why = f"up to {usable.risen_at} it is {rise.mean:.3f} ± {rise.high - rise.mean:.3f} nats above that inside the trained window"
-        why = _about(usable.open_loss, "texts") or why
+        why = str(usable.open_loss or why)
         parts.append(f"{_tokens(usable.by_loss, usable.measured_to)} by loss ({why})")
     if usable.by_retrieval is not None:
         wanted = f"{' and '.join(usable.tasks)} by {usable.metric} at least {usable.threshold:g}"
         if usable.misses:
             wanted += f"; at {usable.missed_at} {' and '.join(f'{task} is {score:.2f}' for task, score in usable.misses.items())}"
-        if told := _about(usable.open_retrieval, "prompts"):
-            wanted += f"; {told}"
+        if usable.open_retrieval:
+            wanted += f"; {usable.open_retrieval}"
         parts.append(f"{_tokens(usable.by_retrieval, usable.measured_to)} by retrieval ({wanted})")
     if usable.both is not None:
         parts.append(f"{_tokens(usable.both, usable.measured_to)} by both")
     return f"Usable length: {', '.join(parts) or 'not measured; it takes loss, passkey or needle'}."
-
-
-def _about(found: Open | None, what: str) -> str:
-    """What is open, and what would decide it."""
-    if found is None:
-        return ""
-    interval = found.interval
-    width = (
-        f"{interval.low:.2f} to {interval.high:.2f}"
-        if what == "prompts"
-        else f"{interval.mean:+.3f} ± {interval.high - interval.mean:.3f} nats"
-    )
-    more = f"; about {found.needed} would tell" if found.needed else ""
-    return f"undecided at {found.length}: {found.about} is {width} with {found.n} {what}{more}"
 
 
 def _tokens(length: int, measured_to: int) -> str:
