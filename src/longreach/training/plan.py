@@ -11,6 +11,7 @@ from longreach.checkpoints.record import Record
 from longreach.core import registry
 from longreach.core.bands import PROBE
 from longreach.core.errors import InputError, UnsupportedError
+from longreach.core.lengths import factor_to
 from longreach.core.method import Method
 from longreach.core.spec import parse, unparse
 from longreach.engine.rope_config import rope_of
@@ -119,7 +120,7 @@ def plan(model: PreTrainedModel, config: TuneConfig) -> Plan:
     if lengthened is not None:
         return _plan_for_table(model, config, sampler, window)
     usual = "linear" if sampler.uniform_scaling else "yarn"
-    stack = trainable(config.method or f"{usual}:factor={config.target / window:g}")
+    stack = trainable(config.method or f"{usual}:factor={factor_to(config.target, window)}")
     method = positions_of(stack)
     if method is not None:
         rope = rope_of(model.config, method=method.spec)

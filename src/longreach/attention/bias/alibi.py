@@ -16,6 +16,7 @@ from torch import Tensor
 
 from longreach.attention.base import Biases
 from longreach.core.bands import LayerContext
+from longreach.core.lengths import factor_to
 from longreach.core.method import Claim, MethodInfo, at_least
 
 
@@ -43,7 +44,7 @@ class Alibi(Biases):
     @classmethod
     def auto_factor(cls, trained_window: int, target: int) -> float:
         """target / trained_window: no distance exceeds the trained ones."""
-        return max(1.0, target / trained_window)
+        return max(1.0, factor_to(target, trained_window))
 
     def bias(self, distance: Tensor, layer: LayerContext) -> Tensor:
         """-slope * distance / factor."""

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from longreach.core.errors import SpecError, UnsupportedError
 from longreach.core.fitting import FORMAT, Bench, BudgetSpent, Fit, FittedFile
+from longreach.core.lengths import factor_to
 from longreach.core.method import Claim, Method, MethodInfo, at_least, format_value
 from longreach.positions.base import PositionsMethod, Rope, as_longrope
 from longreach.positions.fitted._ode import Network, frequencies
@@ -60,7 +61,7 @@ class Clex(PositionsMethod):
     @classmethod
     def auto_factor(cls, trained_window: int, target: int) -> float:
         """The target over the window."""
-        return max(1.0, target / trained_window)
+        return max(1.0, factor_to(target, trained_window))
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """theta(t) of the equation; theta(1) are the model's own."""

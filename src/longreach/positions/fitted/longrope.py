@@ -23,6 +23,7 @@ from torch import Tensor
 
 from longreach.core.errors import SpecError, UnsupportedError
 from longreach.core.fitting import FORMAT, Bench, Fit, FittedFile
+from longreach.core.lengths import factor_to
 from longreach.core.method import Claim, Method, MethodInfo, at_least
 from longreach.positions.base import PositionsMethod, Rope
 from longreach.positions.fitted._evolution import MOST_OVER_RATIO, START_TOKENS, Candidate, Search
@@ -68,7 +69,7 @@ class Longrope(PositionsMethod):
     @classmethod
     def auto_factor(cls, trained_window: int, target: int) -> float:
         """The target over the window."""
-        return max(1.0, target / trained_window)
+        return max(1.0, factor_to(target, trained_window))
 
     @property
     def _found(self) -> dict[str, Any]:

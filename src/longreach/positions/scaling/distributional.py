@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from longreach.core.errors import SpecError
+from longreach.core.lengths import factor_to
 from longreach.core.method import Claim, MethodInfo, at_least, format_value
 from longreach.positions.base import PositionsMethod, Rope
 
@@ -53,7 +54,7 @@ class Distributional(PositionsMethod):
     @classmethod
     def suggest(cls, trained_window: int, target: int) -> tuple["Distributional", ...]:
         """The factor that the paper takes: target over window."""
-        return (cls(factor=target / trained_window),)
+        return (cls(factor=factor_to(target, trained_window)),)
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """theta_i / factor where extrapolation disturbs more by `threshold` at least, else theta_i."""

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from longreach.core.errors import SpecError
+from longreach.core.lengths import factor_to
 from longreach.core.method import Claim, MethodInfo, at_least, format_value
 from longreach.positions.base import PositionsMethod, PositionsWrapper, Rope
 
@@ -42,7 +43,7 @@ class GiraffePower(PositionsWrapper):
     @classmethod
     def suggest(cls, trained_window: int, target: int) -> tuple["GiraffePower", ...]:
         """The power that puts the slowest dimension's target where its window ended."""
-        return (cls(factor=target / trained_window),)
+        return (cls(factor=factor_to(target, trained_window)),)
 
     def wrap(self, inner: PositionsMethod, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """theta_i * (1 - 2i / d) ** power."""

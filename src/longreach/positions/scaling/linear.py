@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from longreach.core.lengths import factor_to
 from longreach.core.method import Claim, MethodInfo, at_least
 from longreach.positions.base import PositionsMethod, Rope
 
@@ -38,7 +39,7 @@ class Linear(PositionsMethod):
     @classmethod
     def suggest(cls, trained_window: int, target: int) -> tuple["Linear", ...]:
         """The factor that puts the target where the window ended."""
-        return (cls(factor=target / trained_window),)
+        return (cls(factor=factor_to(target, trained_window)),)
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """theta_i / factor."""

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from longreach.core.lengths import factor_to
 from longreach.core.method import Claim, MethodInfo, at_least
 from longreach.positions.base import PositionsMethod, Rope
 from longreach.positions.scaling._parts import as_llama3, by_parts, check_ramp
@@ -42,7 +43,7 @@ class Llama3(PositionsMethod):
     @classmethod
     def suggest(cls, trained_window: int, target: int) -> tuple["Llama3", ...]:
         """The factor that puts the target where the window ended."""
-        return (cls(factor=target / trained_window),)
+        return (cls(factor=factor_to(target, trained_window)),)
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """A mixture of theta_i and theta_i / factor, linear in the turns from low_freq_factor to high_freq_factor."""

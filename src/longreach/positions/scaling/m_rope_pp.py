@@ -12,6 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from longreach.core.errors import UnsupportedError
+from longreach.core.lengths import factor_to
 from longreach.core.method import Claim, MethodInfo, at_least
 from longreach.positions.base import PositionsMethod, Rope
 
@@ -36,7 +37,7 @@ class MRopePp(PositionsMethod):
     @classmethod
     def suggest(cls, trained_window: int, target: int) -> tuple["MRopePp", ...]:
         """The paper's factor."""
-        return (cls(factor=target / trained_window),)
+        return (cls(factor=factor_to(target, trained_window)),)
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """theta_d up to the last temporal pair a; theta_d / s from the last height pair b on; in between the share that is kept falls with

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from longreach.core.lengths import factor_to
 from longreach.core.method import Claim, MethodInfo, at_least
 from longreach.positions.base import PositionsMethod, Rope
 
@@ -34,7 +35,7 @@ class Ntk(PositionsMethod):
     @classmethod
     def suggest(cls, trained_window: int, target: int) -> tuple["Ntk", ...]:
         """Twice the factor: middle frequencies are stretched by less than it."""
-        return (cls(factor=2 * target / trained_window),)
+        return (cls(factor=factor_to(2 * target, trained_window)),)
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """Frequencies of the base theta * factor ** (d / (d - 2))."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from longreach.core.lengths import factor_to
 from longreach.core.method import Claim, MethodInfo, at_least
 from longreach.positions.base import PositionsMethod, Rope
 from longreach.positions.scaling._parts import as_llama3, by_parts, check_ramp
@@ -44,7 +45,7 @@ class NtkByParts(PositionsMethod):
     @classmethod
     def suggest(cls, trained_window: int, target: int) -> tuple["NtkByParts", ...]:
         """The paper's factor."""
-        return (cls(factor=target / trained_window),)
+        return (cls(factor=factor_to(target, trained_window)),)
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """(1 - ramp) * theta_i / factor + ramp * theta_i, the ramp over r = window * theta_i / (2 pi) from alpha to beta."""

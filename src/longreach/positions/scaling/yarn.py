@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from longreach.core.errors import SpecError
+from longreach.core.lengths import factor_to
 from longreach.core.method import Claim, MethodInfo, at_least
 from longreach.positions.base import PositionsMethod, Rope
 
@@ -50,7 +51,7 @@ class Yarn(PositionsMethod):
     @classmethod
     def suggest(cls, trained_window: int, target: int) -> tuple["Yarn", ...]:
         """The paper's factor."""
-        return (cls(factor=target / trained_window),)
+        return (cls(factor=factor_to(target, trained_window)),)
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """Ramp over the dimensions: 1 keeps theta_i, 0 gives theta_i / factor."""

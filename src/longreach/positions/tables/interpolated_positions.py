@@ -12,6 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from longreach.core.lengths import factor_to
 from longreach.core.method import Claim, MethodInfo, at_least
 from longreach.positions.base import TableMethod
 
@@ -40,7 +41,7 @@ class InterpolatedPositions(TableMethod):
     @classmethod
     def suggest(cls, trained_window: int, target: int) -> tuple["InterpolatedPositions", ...]:
         """The factor that puts the target where the table ended."""
-        return (cls(factor=target / trained_window),)
+        return (cls(factor=factor_to(target, trained_window)),)
 
     def places(self, window: int) -> Tensor:
         """p / factor."""

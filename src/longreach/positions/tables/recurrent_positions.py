@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from longreach.core.lengths import factor_to
 from longreach.core.method import Claim, MethodInfo, at_least
 from longreach.positions.base import TableMethod
 
@@ -39,7 +40,7 @@ class RecurrentPositions(TableMethod):
     @classmethod
     def suggest(cls, trained_window: int, target: int) -> tuple["RecurrentPositions", ...]:
         """As many tables as reach the target."""
-        return (cls(factor=target / trained_window),)
+        return (cls(factor=factor_to(target, trained_window)),)
 
     def places(self, window: int) -> Tensor:
         """p mod window."""

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from longreach.core.errors import SpecError
+from longreach.core.lengths import factor_to
 from longreach.core.method import Claim, MethodInfo, at_least
 from longreach.positions.base import TableMethod
 
@@ -46,7 +47,7 @@ class StretchPositions(TableMethod):
         """The paper's 20 kept positions, and the factor that brings the last of the others to the target."""
         if trained_window < 2 * cls.keep:
             return ()
-        return (cls(factor=(target - cls.keep) / (trained_window - cls.keep)),)
+        return (cls(factor=factor_to(target - cls.keep, trained_window - cls.keep)),)
 
     def places(self, window: int) -> Tensor:
         """p for p < keep, then keep + (p - keep) / factor."""

@@ -10,6 +10,7 @@ in equal parts beside short text; a factor of twice the stretch; records that ar
 synthetic tables, and no instructions are needed. The paper's rate and batch are for 13B parameters; these are for small models.
 """
 
+from longreach.core.lengths import factor_to
 from longreach.core.method import MethodInfo
 from longreach.positions.base import Rope
 from longreach.training.plan import TuneConfig
@@ -25,7 +26,7 @@ def recipe(rope: Rope, target: int) -> TuneConfig:
     """The settings to stretch a model with this rotary embedding to `target` tokens."""
     return TuneConfig(
         target=target,
-        method=f"ntk:factor={2 * target / rope.trained_window:g}",
+        method=f"ntk:factor={factor_to(2 * target, rope.trained_window)}",
         sampler="full_length",
         mixture={"interleaved": 0.4, "recall": 0.3, "short": 0.3},
         steps=200,
