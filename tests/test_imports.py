@@ -84,6 +84,23 @@ def test_help_imports_nothing_heavy():
     assert modules_after(code).isdisjoint(HEAVY)
 
 
+WRONG = (
+    ["measure", "nano", "--to", "far"], ["measure", "nano", "--method", "yarm"], ["measure", "nano", "--tasks", "needles"],
+    ["measure", "nano", "--samples", "0"], ["measure", "nowhere/at/all"], ["measure", "nano", "--dtype", "half"],
+    ["measure", "nano", "--adapter", "nowhere/at/all"], ["measure", "nano", "--revision", "v2"], ["doctor", "nowhere/at/all"],
+    ["stretch", "nano", "--to", "4k", "--methods", "yarm"], ["stretch", "nano", "--to", "4k", "--out", "setup.py/x"],
+    ["generate", "nano", "--prompt", "a", "--top-p", "0.9"], ["generate", "nano"], ["fit", "nano", "longrop", "--to", "4k"],
+    ["tune", "nano", "--to", "4k", "--data", "nowhere", "--out", "x"], ["heads", "nano", "--method", "yarm"],
+)  # fmt: skip
+
+
+def test_what_is_plainly_wrong_is_told_before_torch_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "setup.py").write_text("")
+    code = f"from longreach.cli.main import run\nassert [run(each) for each in {WRONG!r}] == [2] * {len(WRONG)}"
+    assert modules_after(code).isdisjoint({"torch", "transformers"})
+
+
 @pytest.mark.parametrize("name", longreach.__all__)
 def test_public_names_exist(name):
     assert getattr(longreach, name).__name__ == name

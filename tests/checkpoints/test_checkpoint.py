@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertForMaskedLM, LlamaForSequenceClassification, PreTrainedModel, T5Config
 
 import longreach
-from longreach.checkpoints import _safety, checkpoint, placement
+from longreach.checkpoints import _safety, checkpoint, placement, places
 from longreach.checkpoints.checkpoint import load, save
 from longreach.core.errors import CheckpointError, InputError
 from tests.checkpoints.folders import byte_tokenizer, edit, logits, tiny, write_folder
@@ -25,7 +25,7 @@ def test_a_relative_folder_is_a_folder(folder, monkeypatch):
 
 
 def test_nano_is_found_in_the_package(folder, monkeypatch):
-    monkeypatch.setattr(checkpoint, "files", lambda package: {"longreach.checkpoints": folder.parent}[package])
+    monkeypatch.setattr(places, "files", lambda package: {"longreach.checkpoints": folder.parent}[package])
     with pytest.raises(CheckpointError, match=r"this installation of longreach lacks the bundled model nano"):
         load("nano")
     folder.rename(folder.with_name("nano"))

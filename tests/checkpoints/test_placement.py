@@ -3,7 +3,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from longreach.checkpoints import placement
+from longreach.checkpoints import choices
 from longreach.checkpoints.checkpoint import load
 from longreach.core.errors import InputError
 from tests.checkpoints.folders import logits, tiny
@@ -26,10 +26,10 @@ def test_a_device_map_places_the_same_model(folder):
 
 
 def test_four_bits_need_a_library_and_take_no_adapter(folder, monkeypatch):
-    monkeypatch.setattr(placement, "find_spec", lambda name: None)
+    monkeypatch.setattr(choices, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs bitsandbytes; pip install 'longreach\[4bit\]'"):
         load(folder, load_in_4bit=True)
-    monkeypatch.setattr(placement, "find_spec", lambda name: "there")
+    monkeypatch.setattr(choices, "find_spec", lambda name: "there")
     with pytest.raises(InputError, match=r"an adapter cannot be merged into 4-bit weights without loss"):
         load(folder, load_in_4bit=True, adapter=folder)
 

@@ -81,7 +81,7 @@ def test_a_stopped_fit_says_where_its_rows_are(folder, monkeypatch, capsys):
         (["longrope", "--to", "64", "--out", "a,b.json"], "a,b.json cannot be named in a spec, where , has a meaning"),
         (["longrope", "--to", "64", "--budget", "soon"], "--budget soon: write evaluations as 200, or time as 90s, 20m or 2h"),
         (["longrope", "--to", "64", "--budget", "0"], "--budget 0: write evaluations"),
-        (["longrope", "--to", "64", "--windows", "0"], "windows=0 must be at least 1"),
+        (["longrope", "--to", "64", "--windows", "0"], "'--windows': Input should be greater than or equal to 1"),
         (["longrope:on=none.json", "--to", "64"], "longrope: on=none.json: the file cannot be read"),
         (["longrope:short=maybe", "--to", "64"], "short=maybe is not true or false"),
         (["yarn", "--to", "64"], "yarn has nothing to fit: it is ready to use; methods that are fitted: "),

@@ -6,7 +6,8 @@ from transformers import PreTrainedTokenizerFast
 from longreach.core.errors import InputError
 from longreach.core.progress import Progress
 from longreach.decoding import generation
-from longreach.decoding.generation import Sampling, end_tokens, prompt_ids, text, tokens
+from longreach.decoding.generation import end_tokens, prompt_ids, text, tokens
+from longreach.decoding.sampling import Sampling
 from longreach.engine.apply import apply
 from tests.checkpoints.folders import TEMPLATE, byte_tokenizer, tiny
 

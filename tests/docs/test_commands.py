@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from longreach.checkpoints import checkpoint
+from longreach.checkpoints import places
 from longreach.cli.main import run
 from longreach.testing.models import tiny_learned, tiny_model
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
@@ -55,7 +55,7 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "BOOKS" / "book.txt").write_text(real_text()[:60_000], encoding="utf-8")
     (tmp_path / "held.txt").write_text(real_text()[100_000:130_000], encoding="utf-8")
     (tmp_path / "CONTRIBUTING.md").write_text(real_text()[:400], encoding="utf-8")
-    monkeypatch.setattr(checkpoint, "files", lambda package: tmp_path / "package")
+    monkeypatch.setattr(places, "files", lambda package: tmp_path / "package")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,13 +28,15 @@ from transformers import (
 from longreach.attention.base import EncoderTemperature
 from longreach.checkpoints import _safety
 from longreach.checkpoints._errors import disk_full, first_line, one_line
-from longreach.checkpoints._folder import heal, replacing
+from longreach.checkpoints._folder import replacing
 from longreach.checkpoints.adapters import check_is_model, find_adapter, merge_adapter
+from longreach.checkpoints.choices import check_choices
 from longreach.checkpoints.export import edited, table_record, verify_export
 from longreach.checkpoints.hub import download, name_and_revision
 from longreach.checkpoints.lasting import as_loaded, keep
-from longreach.checkpoints.placement import check_placement, find_device, find_dtype, four_bits
-from longreach.checkpoints.record import MARKER, Record, fitted_in, read_record
+from longreach.checkpoints.placement import find_device, find_dtype, four_bits
+from longreach.checkpoints.places import MARKER, local_folder, place_of
+from longreach.checkpoints.record import Record, fitted_in, read_record
 from longreach.core.errors import CheckpointError, InputError
 from longreach.core.method import Method
 from longreach.core.spec import stack_of, unparse
@@ -91,8 +92,8 @@ def load(
     Raises: CheckpointError for whatever is missing, broken, unsafe or too large; InputError for an unknown dtype or device, and for
     arguments that exclude each other; UnsupportedError for a method that does not work on this model.
     """
+    check_choices(dtype, device, device_map, load_in_4bit, adapter)
     place = find_device(device)
-    check_placement(device, device_map, load_in_4bit, adapter)
     if target is not None and method is None:
         raise InputError(f"target={target} is for a method, and none is given; give one, as method='yarn:factor=auto'")
     folder = find_folder(str(name), revision=revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
@@ -185,17 +186,6 @@ def save(
     return place
 
 
-def place_of(folder: str | Path) -> Path:
-    """Where a checkpoint to be saved will stand, in full.
-
-    Raises: InputError where something stands there that longreach did not write.
-    """
-    place = Path(folder).expanduser().resolve()
-    if place.exists() and not (place.is_dir() and ((place / MARKER).is_file() or not any(place.iterdir()))):
-        raise InputError(f"{folder} exists and is not a longreach checkpoint; choose another folder")
-    return place
-
-
 def find_folder(
     name: str,
     *,
@@ -210,20 +200,10 @@ def find_folder(
     too, where the checkpoint is one that can be loaded.
     Raises: CheckpointError where there is none; InputError for a revision of what is not on the hub.
     """
-    given, (name, revision) = name, name_and_revision(name, revision)
-    if revision is not None and given == name and (name == "nano" or Path(name).expanduser().exists()):
-        raise InputError(f"revision {revision} has no effect on {name}, which is not on the hub")
-    if name == "nano":
-        bundled = Path(str(files("longreach.checkpoints") / "nano"))
-        if not (bundled / "config.json").is_file():
-            raise CheckpointError("this installation of longreach lacks the bundled model nano; install longreach again")
-        return bundled
-    path = Path(name).expanduser()
-    heal(path.resolve())
-    if path.is_dir():
-        return path
-    if path.exists():
-        raise CheckpointError(f"{name} is a file; give the folder of the checkpoint")
+    folder = local_folder(name, revision)
+    if folder is not None:
+        return folder
+    name, revision = name_and_revision(name, revision)
     return _fetch(name, revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, weights=weights)
 
 

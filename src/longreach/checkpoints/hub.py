@@ -19,6 +19,11 @@ def name_and_revision(name: str, revision: str | None = None) -> tuple[str, str 
     return (name, revision) if link is None else (link["id"], revision or link["revision"])
 
 
+def is_id(name: str) -> bool:
+    """Whether the hub could have a model of that name."""
+    return _ID.fullmatch(name) is not None and "--" not in name and ".." not in name
+
+
 def download(name: str, revision: str | None, patterns: Iterable[str]) -> Path:
     """The folder with the files of a hub repository that the patterns name, fetched where they are not here yet.
 
@@ -27,7 +32,7 @@ def download(name: str, revision: str | None, patterns: Iterable[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # its own base, of whichever client it uses
 
-    if not _ID.fullmatch(name) or "--" in name or ".." in name:
+    if not is_id(name):
         raise CheckpointError(f"no such folder: {name}")
     try:
         return Path(snapshot_download(name, revision=revision, allow_patterns=list(patterns)))

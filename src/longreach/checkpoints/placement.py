@@ -1,29 +1,13 @@
 """Where and how the weights of a checkpoint are held: device, dtype, several devices, 4 bits."""
 
-from importlib.util import find_spec
-from pathlib import Path
-
 import torch
 from transformers import BitsAndBytesConfig
 
 from longreach.checkpoints import _safety
+from longreach.checkpoints.choices import check_dtype
 from longreach.core.errors import InputError
 
 FLOAT32_LIMIT = 1_000_000_000  # parameters; below it a model runs in float32 on a CPU, where bfloat16 is slow and less exact
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
-
-
-def check_placement(device: object, device_map: str | None, load_in_4bit: bool, adapter: str | Path | None) -> None:
-    """Raises: InputError for arguments of `load` that exclude each other or need what is not installed."""
-    if device_map is not None and device_map not in DEVICE_MAPS:
-        raise InputError(f"unknown device map {device_map!r}; choose {', '.join(DEVICE_MAPS)}")
-    if device_map is not None and device is not None:
-        raise InputError("a device and a device map exclude each other; give one of them")
-    if load_in_4bit and find_spec("bitsandbytes") is None:
-        raise InputError("loading in 4 bits needs bitsandbytes; pip install 'longreach[4bit]'")
-    if load_in_4bit and adapter is not None:
-        raise InputError("an adapter cannot be merged into 4-bit weights without loss; merge and save it first, then load that in 4 bits")
 
 
 def four_bits() -> BitsAndBytesConfig:
@@ -49,12 +33,12 @@ def find_device(device: str | torch.device | None) -> torch.device:
 
 def find_dtype(dtype: str | torch.dtype | None, weights: _safety.Weights, place: torch.device, *, quantized: bool) -> torch.dtype | None:
     """The dtype to load in; None means as stored. Raises: InputError for an unknown one."""
+    check_dtype(dtype)
     if isinstance(dtype, torch.dtype):
         return dtype
     if dtype is None:
         return torch.float32 if place.type == "cpu" and not quantized and weights.parameters < FLOAT32_LIMIT else None
     if dtype == "auto":
         return None
-    if dtype not in DTYPES:
-        raise InputError(f"unknown dtype {dtype!r}; choose auto, {', '.join(DTYPES)}")
-    return DTYPES[dtype]
+    chosen: torch.dtype = getattr(torch, dtype)
+    return chosen

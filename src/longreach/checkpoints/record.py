@@ -8,12 +8,12 @@ from typing import Any
 
 import longreach
 from longreach.checkpoints._safety import read_json
+from longreach.checkpoints.places import MARKER
 from longreach.core.errors import CheckpointError, SpecError
 from longreach.core.fitting import fitted_by, remember
 from longreach.core.method import Method
 from longreach.core.spec import parse
 
-MARKER = "longreach.json"
 FORMAT = 1
 
 

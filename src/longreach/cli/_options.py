@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 import longreach
-from longreach.core.errors import InputError
+from longreach.checkpoints.choices import check_choices
+from longreach.checkpoints.hub import is_id, name_and_revision
+from longreach.checkpoints.places import local_folder
+from longreach.core.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
     from longreach.checkpoints.checkpoint import Checkpoint
@@ -22,8 +25,8 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600}
 TrainedWindow = Annotated[
     str | None, typer.Option(metavar="LENGTH", help="Tokens trained on, where the checkpoint does not say or is wrong.")
 ]
-ChunkSize = Annotated[int | None, typer.Option(help="Tokens a forward. [default: 512]")]
-BatchSize = Annotated[int | None, typer.Option(help="Inputs a forward. [default: up to 8 for small models]")]
+ChunkSize = Annotated[int | None, typer.Option(min=1, help="Tokens a forward. [default: 512]")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Inputs a forward. [default: up to 8 for small models]")]
 Depths = Annotated[str | None, typer.Option(metavar="D,D,...", help="Where facts stand. [default: 0,0.25,0.5,0.75,1]")]
 Revision = Annotated[str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub model.")]
 Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")]
@@ -46,6 +49,13 @@ class Loading:
     load_in_4bit: Annotated[bool, typer.Option("--load-in-4bit", help="Quantize the weights to 4 bits (needs bitsandbytes).")] = False
     allow_pickle: AllowPickle = False
     trust_remote_code: TrustRemoteCode = False
+
+    def check(self, model: str) -> None:
+        """Refuse at once what `load` would refuse once torch is there: a folder that is not, and options that cannot be."""
+        check_choices(self.dtype, self.device, self.device_map, self.load_in_4bit, self.adapter)
+        local_folder(model, self.revision)
+        if self.adapter and not Path(self.adapter).expanduser().is_dir() and not is_id(name_and_revision(self.adapter)[0]):
+            raise CheckpointError(f"no such folder: {self.adapter}")
 
     def load(self, model: str, **more: Any) -> "Checkpoint":
         """The checkpoint. Args: more: other arguments of `longreach.load`, which win."""
@@ -76,7 +86,10 @@ def loads_model(verb: Callable[..., None]) -> Callable[..., None]:
 
     @wraps(verb)
     def command(**values: Any) -> None:
-        verb(loading=Loading(**{option.name: values.pop(option.name) for option in options}), **values)
+        loading = Loading(**{option.name: values.pop(option.name) for option in options})
+        if values["model"] is not None:
+            loading.check(values["model"])
+        verb(loading=loading, **values)
 
     parameters = [*given[:at], *options, *given[at + 1 :]]
     command.__signature__ = inspect.Signature(parameters, return_annotation=None)  # type: ignore[attr-defined]
@@ -86,8 +99,6 @@ def loads_model(verb: Callable[..., None]) -> Callable[..., None]:
 
 def model_name(model: str, revision: str | None = None) -> str:
     """What rows and reports call a model: its folder's own name, or the hub id, with its revision where one is given."""
-    from longreach.checkpoints.hub import name_and_revision
-
     if Path(model).is_dir():
         return Path(model).resolve().name
     name, revision = name_and_revision(model, revision)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from longreach.checkpoints.choices import check_choices
+from longreach.checkpoints.places import local_folder
 from longreach.cli._options import AllowPickle, Device, Dtype, Revision, TrustRemoteCode, model_name, open_rows
 from longreach.cli._tables import new_table, show
 from longreach.core.errors import InputError
@@ -41,6 +43,9 @@ def doctor(
 
     Exits with 1 where an error is found (with --fix: where one is left in the copy).
     """
+    check_choices(dtype, device, None, False, None)
+    local_folder(model, revision)
+
     from longreach.checkpoints.adapters import check_is_model
     from longreach.checkpoints.checkpoint import find_folder
     from longreach.checkpoints.placement import find_device
@@ -73,7 +78,7 @@ def doctor(
 
 def _place(fix: Path, folder: Path) -> Path:
     """Where the corrected copy will stand."""
-    from longreach.checkpoints.checkpoint import place_of
+    from longreach.checkpoints.places import place_of
 
     place = place_of(fix)
     if place.is_relative_to(folder.resolve()):

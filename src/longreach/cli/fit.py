@@ -12,6 +12,7 @@ from longreach.cli._tables import new_table, show
 from longreach.core.errors import InputError
 from longreach.core.fitting import check_place
 from longreach.core.lengths import format_length, parse_length
+from longreach.core.spec import check_names
 
 
 @loads_model
@@ -28,15 +29,16 @@ def fit(
         str | None, typer.Option(metavar="N|TIME", help="Evaluations, as 200, or time, as 20m. [default: all that the method makes]")
     ] = None,
     windows: Annotated[
-        int | None, typer.Option(help="Windows of text to fit on; as many others are for comparing. [default: 4, or fewer for short text]")
+        int | None,
+        typer.Option(min=1, help="Windows of text to fit on; as many others are for comparing. [default: 4, or fewer for short text]"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random.")] = 0,
     rows: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="JSON Lines with the evaluations so far. [default: longreach-results/rows/MODEL-fit.jsonl]"),
     ] = None,
     chunk_size: ChunkSize = None,
-    batch_size: Annotated[int | None, typer.Option(help="Windows a forward. [default: up to 8 for small models]")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Windows a forward. [default: up to 8 for small models]")] = None,
     loading: Loading = AS_IT_IS,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was written, for programs.")] = False,
 ) -> None:
@@ -46,6 +48,7 @@ def fit(
     """
     target, name = parse_length(to), loading.name(model)
     evaluations, seconds = _budget(budget)
+    check_names([method])
     base = method.partition(":")[0]
     place = out or Path(f"{name.replace('/', '--')}-{base}-{format_length(target)}.json")
     check_place(place)

@@ -13,6 +13,7 @@ from longreach.cli._options import AS_IT_IS, Loading, loads_model
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
 from longreach.core.spec import check_spec
+from longreach.decoding.sampling import Sampling
 
 
 @loads_model
@@ -43,15 +44,15 @@ def generate(
     """Write on from a prompt, as it is produced, until the model ends its text or Ctrl-C. The prompt is read whole, in chunks."""
     words = _read_prompt(source, prompt, file)
     most = None if max_new_tokens is None else parse_length(max_new_tokens)
-
-    from longreach.cli._progress import BarProgress
-    from longreach.decoding.generation import Sampling, prompt_ids
-    from longreach.decoding.reading import CHUNK
-    from longreach.decoding.writing import plan, write
-
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     if method:
         check_spec(method)
+
+    from longreach.cli._progress import BarProgress
+    from longreach.decoding.generation import prompt_ids
+    from longreach.decoding.reading import CHUNK
+    from longreach.decoding.writing import plan, write
+
     loaded = loading.load(model, apply_method=method is None)
     if chunk_size is not None and loaded.model.config.is_encoder_decoder:
         raise InputError(f"--chunk-size has no effect on {model}: an encoder reads its text whole")

@@ -59,8 +59,8 @@ def heads(
     ] = None,
     method: Annotated[str, typer.Option(metavar="SPEC", help="Under a positions method, as yarn:factor=8; factor=auto reaches --to.")] = "",
     tasks: Annotated[str, typer.Option(metavar="SPEC", help="What the ablated model is measured by, joined by +.")] = "loss+needle",
-    windows: Annotated[int, typer.Option(help="Windows of text.")] = 8,
-    samples: Annotated[int | None, typer.Option(help="Prompts of each depth. [default: 7]")] = None,
+    windows: Annotated[int, typer.Option(min=1, help="Windows of text.")] = 8,
+    samples: Annotated[int | None, typer.Option(min=1, help="Prompts of each depth. [default: 7]")] = None,
     depths: Depths = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first draw, and of the prompts.")] = 0,
     rows: Annotated[
@@ -76,6 +76,10 @@ def heads(
     """Find the positional heads, whose slow rotary dimensions look into the distance, and measure what the model loses without them
     against as many random heads. A stopped run goes on when run again.
     """
+    length, trained = (None if given is None else parse_length(given) for given in (to, trained_window))
+    if method:
+        check_spec(method)
+
     from longreach.analysis.ablation import ablate
     from longreach.cli._progress import BarProgress
     from longreach.data.stdlib import stdlib_text
@@ -83,13 +87,10 @@ def heads(
     from longreach.evaluation.measure import check, parse_tasks
     from longreach.evaluation.text import read_texts
 
-    length, trained = (None if given is None else parse_length(given) for given in (to, trained_window))
     chosen_tasks, words = parse_tasks(tasks), read_texts(text) if text else stdlib_text("held-out")
     measuring: dict[str, Any] = {"windows": windows, "samples": samples, "depths": parse_depths(depths), "batch_size": batch_size}
     measuring |= {} if chunk_size is None else {"chunk_size": chunk_size}
     check(chosen_tasks, text=words if any(task.fewest_windows for task in chosen_tasks) else None, **measuring)
-    if method:
-        check_spec(method)
     name = loading.name(model)
     store = open_rows(rows, f"{name}-heads")
     loaded = loading.load(model)

@@ -23,7 +23,7 @@ from longreach.cli._options import (
 )
 from longreach.cli._tables import new_table, show
 from longreach.core.lengths import format_length, parse_length
-from longreach.core.spec import check_spec, split_specs
+from longreach.core.spec import check_names, check_spec, split_specs
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,10 +48,10 @@ def measure(
         list[str] | None,
         typer.Option(metavar="SPEC", help="What to measure; may be repeated. [default: loss, passkey, needle; loss_inside beside them]"),
     ] = None,
-    windows: Annotated[int | None, typer.Option(help="Windows of text. [default: 16, or fewer where the text is short]")] = None,
-    samples: Annotated[int | None, typer.Option(help="Prompts of each depth and length. [default: 7]")] = None,
+    windows: Annotated[int | None, typer.Option(min=1, help="Windows of text. [default: 16, or fewer where the text is short]")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Prompts of each depth and length. [default: 7]")] = None,
     depths: Depths = None,
-    seed: Annotated[int | None, typer.Option(help="Of the prompts. [default: 0]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the prompts. [default: 0]")] = None,
     rows: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON Lines with the results so far. [default: longreach-results/rows/MODEL.jsonl]")
     ] = None,
@@ -62,18 +62,20 @@ def measure(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
     """Measure loss by position and retrieval by depth and length, and name the usable length. A stopped run goes on when run again."""
+    length, trained = (None if given is None else parse_length(given) for given in (to, trained_window))
+    chosen = "+".join(split_specs(tasks, "+")) if tasks else None
+    if method:
+        check_spec(method)
+    check_names([chosen] if chosen else [], acts_on="measurement")
+
     from longreach.cli._progress import BarProgress
     from longreach.engine import window
     from longreach.evaluation.measure import check
     from longreach.evaluation.measure import measure as run
 
-    length, trained = (None if given is None else parse_length(given) for given in (to, trained_window))
-    chosen = "+".join(split_specs(tasks, "+")) if tasks else None
     options = _options(chosen, text, windows=windows, samples=samples, depths=parse_depths(depths), seed=seed, batch_size=batch_size)
     options |= {} if chunk_size is None else {"chunk_size": chunk_size}
     check(**options)
-    if method:
-        check_spec(method)
     name = loading.name(model)
     store = open_rows(rows, name)
     loaded = loading.load(model, decoder_only=True)

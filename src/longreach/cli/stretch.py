@@ -27,12 +27,14 @@ from longreach.cli._tables import new_table, show
 from longreach.cli._tuning import Tuner, check_places, save_proven
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
-from longreach.core.spec import split_specs
+from longreach.core.spec import check_names, split_specs
 
 if TYPE_CHECKING:
     from longreach.checkpoints.checkpoint import Checkpoint
     from longreach.reports.report import Saved
     from longreach.stretching.stretch import Outcome
+
+_AUTO = "auto"  # whatever suggests itself
 
 
 @loads_model
@@ -73,15 +75,15 @@ def stretch(
     work: Annotated[
         Path | None, typer.Option(metavar="DIR", help="For the training's checkpoints. [default: longreach-results/runs/MODEL-TOKENS]")
     ] = None,
-    finalists: Annotated[int, typer.Option(help="Methods measured in full, where there are more to try.")] = 3,
+    finalists: Annotated[int, typer.Option(min=1, help="Methods measured in full, where there are more to try.")] = 3,
     budget: Annotated[
         str | None,
         typer.Option(metavar="TIME", help="Time for measuring, more or less, as 5m; what is not tried then is named. [default: no limit]"),
     ] = None,
-    windows: Annotated[int | None, typer.Option(help="Windows of text. [default: 8, or fewer where the text is short]")] = None,
-    samples: Annotated[int | None, typer.Option(help="Prompts of each depth and length. [default: 7]")] = None,
+    windows: Annotated[int | None, typer.Option(min=1, help="Windows of text. [default: 8, or fewer where the text is short]")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Prompts of each depth and length. [default: 7]")] = None,
     depths: Depths = None,
-    seed: Annotated[int | None, typer.Option(help="Of the prompts. [default: 0]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the prompts. [default: 0]")] = None,
     rows: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON Lines with the results so far. [default: longreach-results/rows/MODEL.jsonl]")
     ] = None,
@@ -103,6 +105,8 @@ def stretch(
     name = loading.name(model)
     _check_tuning(tune, data, trained, {"--data": data, "--sampler": sampler, "--lr": lr, "--full": full or None, "--work": work})
     _check_places(out, folder, force)
+    wanted = split_specs(methods or [_AUTO])
+    check_names(spec for spec in wanted if spec != _AUTO)
 
     from longreach.cli._progress import BarProgress
     from longreach.data.stdlib import stdlib_text
@@ -110,7 +114,6 @@ def stretch(
     from longreach.stretching.stretch import check
     from longreach.stretching.stretch import stretch as run
 
-    wanted = split_specs(methods or ["auto"])
     options: dict[str, Any] = {
         "text": read_texts(text) if text else stdlib_text("held-out"), "purpose": purpose, "finalists": finalists, "windows": windows,
         "samples": samples, "depths": parse_depths(depths), "seed": seed, "chunk_size": chunk_size, "batch_size": batch_size,
@@ -200,7 +203,7 @@ def _write(
 def _check_places(out: Path | None, report: Path, force: bool) -> None:
     """Refuse before hours of measuring what would fail after them."""
     if out is not None:
-        from longreach.checkpoints.checkpoint import place_of
+        from longreach.checkpoints.places import place_of
 
         place = place_of(out)
         check_writable(place, "--out")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 import longreach
+from longreach.checkpoints.places import place_of
 from longreach.cli._options import AS_IT_IS, Loading, loads_model
 from longreach.cli._places import check_writable
 from longreach.cli._progress import BarProgress
@@ -57,17 +58,17 @@ def tune(
             help="Sources: long, short, recall, interleaved, questions, bootstrap. [default: long=0.4,short=0.3,recall=0.3]",
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Optimizer steps. [default: 1000]")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Sequences a step. [default: 16]")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Optimizer steps. [default: 1000]")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Sequences a step. [default: 16]")] = None,
     accumulate: Annotated[
-        int | None, typer.Option(help="Forward passes that a step is made of, where memory is short. [default: 1]")
+        int | None, typer.Option(min=1, help="Forward passes that a step is made of, where memory is short. [default: 1]")
     ] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate. [default: 2e-4 for adapters, 2e-5 in full]")] = None,
     warmup: Annotated[float | None, typer.Option(help="Share of the steps over which the rate rises. [default: 0.02]")] = None,
     schedule: Annotated[Literal["linear", "cosine", "constant"] | None, typer.Option(help="How the rate falls. [default: cosine]")] = None,
     full: Annotated[bool, typer.Option("--full", help="Train every weight instead of adapters.")] = False,
-    rank: Annotated[int | None, typer.Option(help="Of the adapters (LoRA). [default: 16]")] = None,
-    alpha: Annotated[int | None, typer.Option(help="Scale of the adapters, over the rank. [default: 32]")] = None,
+    rank: Annotated[int | None, typer.Option(min=1, help="Of the adapters (LoRA). [default: 16]")] = None,
+    alpha: Annotated[int | None, typer.Option(min=1, help="Scale of the adapters, over the rank. [default: 32]")] = None,
     targets: Annotated[
         str | None, typer.Option(metavar="NAME,...", help="Linear layers with adapters: q_proj,v_proj. [default: all but the output head]")
     ] = None,
@@ -87,7 +88,7 @@ def tune(
         bool, typer.Option("--no-measure", help="Do not measure the loss at the target, which is done where it takes little time.")
     ] = False,
     work: Annotated[Path | None, typer.Option(metavar="DIR", help="For checkpoints and the loss curve. [default: OUT-run]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of the sequences and the adapters. [default: 0]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the sequences and the adapters. [default: 0]")] = None,
     loading: Loading = AS_IT_IS,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, for programs.")] = False,
 ) -> None:
@@ -110,18 +111,18 @@ def tune(
     folder = work or out.with_name(f"{out.name}-run")
     check_places(out, folder)
     check_writable(folder, "--work")
+    check_writable(place_of(out), "--out")
     with BarProgress(at_once=True) as progress:
         progress.start(f"reading {data}", 0)
         texts = read_folder(data, text_field)
         progress.start("loading the libraries", 0)
-        from longreach.checkpoints.checkpoint import Checkpoint, place_of
+        from longreach.checkpoints.checkpoint import Checkpoint
         from longreach.data.stdlib import stdlib_text
         from longreach.engine.rope_config import rope_of
         from longreach.evaluation.text import read_texts
         from longreach.training.plan import TuneConfig, plan
         from longreach.training.tune import tune as run
 
-        check_writable(place_of(out), "--out")
         make = None if recipe is None else _recipe(recipe)
         config = TuneConfig(target=target, **given)
         held_out = read_texts(text) if text else stdlib_text("held-out")

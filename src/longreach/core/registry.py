@@ -58,8 +58,8 @@ def names(kind: str | None = None) -> list[str]:
     return sorted({name for of, name in modules() if kind in (None, of)})
 
 
-def module(name: str, kind: str | None = None, *, acts_on: Subject | None = None) -> ModuleType:
-    """The module of a method.
+def locate(name: str, kind: str | None = None, *, acts_on: Subject | None = None) -> str:
+    """The name of the module of a method, which is not imported.
 
     Args: kind: where it has to be of one. acts_on: of several methods of that name, the one that acts on this.
     Raises: SpecError for an unknown name, with the nearest known ones, and for one that several kinds have.
@@ -75,7 +75,12 @@ def module(name: str, kind: str | None = None, *, acts_on: Subject | None = None
         having = [of for of in having if kinds()[of].acts_on == acts_on] or having
     if len(having) > 1:
         raise SpecError(f"{name!r} is a {' and a '.join(having)}; say which kind is meant")
-    return importlib.import_module(modules()[having[0], name])
+    return modules()[having[0], name]
+
+
+def module(name: str, kind: str | None = None, *, acts_on: Subject | None = None) -> ModuleType:
+    """The module of a method. Takes and raises what `locate` does."""
+    return importlib.import_module(locate(name, kind, acts_on=acts_on))
 
 
 def get(name: str, kind: str | None = None, *, acts_on: Subject | None = None) -> type[Method]:

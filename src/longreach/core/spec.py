@@ -51,6 +51,13 @@ def check_spec(spec: str) -> None:
     parse(spec, trained_window=1, target=2)
 
 
+def check_names(specs: Iterable[str], *, acts_on: Subject = "model") -> None:
+    """Refuse specs with a name that nothing has, without importing any method. Raises: SpecError."""
+    for spec in specs:
+        for part in spec.split("+"):
+            registry.locate(part.partition(":")[0].strip(), acts_on=acts_on)
+
+
 def unparse(methods: typing.Iterable[Method]) -> str:
     """The spec of a stack of methods."""
     return "+".join(method.spec for method in methods)

@@ -11,8 +11,9 @@ from longreach.core.errors import InputError
 from longreach.core.method import Method
 from longreach.core.progress import SILENT, Progress
 from longreach.core.spec import stack_of, unparse
-from longreach.decoding.generation import Sampling, prompt_ids, text, tokens
+from longreach.decoding.generation import prompt_ids, text, tokens
 from longreach.decoding.reading import CHUNK
+from longreach.decoding.sampling import Sampling
 from longreach.engine.apply import applied, apply
 from longreach.engine.intended import intended_window
 from longreach.engine.reach import reach_of

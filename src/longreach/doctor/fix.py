@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from longreach.checkpoints._folder import replacing
-from longreach.checkpoints.record import MARKER, Record
+from longreach.checkpoints.places import MARKER
+from longreach.checkpoints.record import Record
 from longreach.core.errors import CheckpointError
 from longreach.doctor.base import Edit
 

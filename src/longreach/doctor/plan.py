@@ -29,7 +29,6 @@ def make_plan(
     """The plan, and what was found wrong with the weights or with the frequencies of the loaded model.
 
     Args: load_weights: run the model itself where it fits; otherwise its shape alone, which takes no memory.
-    Raises: InputError for an unknown dtype.
     """
     findings: list[Finding] = []
     weights = _weights(patient, findings, allow_pickle=allow_pickle)
