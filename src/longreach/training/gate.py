@@ -13,7 +13,8 @@ from longreach.data.documents import Ids, encode, prefix
 from longreach.decoding.reading import CHUNK, token_losses
 
 MOST_RISE = 0.01  # of the loss before
-_COUNTS = (64, 32, 16, 8, 4)  # of windows; the most that the text has room for
+_COUNTS = (64, 32, 16, 8, 4, 2)  # of windows; the most that the text has room for, in no more than so many tokens where there is a choice
+_TOKENS = 2**15
 _CHARACTERS = 16  # more than the tokens of any text have on average
 _AT_ONCE = 8
 _LOGITS = 2**26  # float32 values of the logits of one chunk (256 MiB)
@@ -49,13 +50,13 @@ class Gate:
 
 
 def held_out_windows(text: str, tokenizer: PreTrainedTokenizerBase, window: int) -> list[Ids]:
-    """64 windows of `window` tokens (fewer, down to 4, where the text is short), each with the special tokens first, spread evenly.
+    """64 windows of `window` tokens (fewer, down to 2, where they are long or the text is short), with the special tokens, spread evenly.
 
     Raises: InputError for a text that is shorter.
     """
     first = prefix(tokenizer)
     length = window - len(first)
-    for count in _COUNTS:
+    for count in (count for count in _COUNTS if count * window <= _TOKENS or count == _COUNTS[-1]):
         starts = [len(text) * number // count for number in range(count)]
         parts = [text[start : start + min(len(text) // count, length * _CHARACTERS)] for start in starts]
         found = [encode(tokenizer, part)[:length] for part in parts]
