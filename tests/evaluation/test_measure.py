@@ -6,10 +6,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from longreach.core.errors import InputError, LongreachError, SpecError
 from longreach.core.progress import Progress
-from longreach.evaluation.measure import fingerprint, measure, octaves, parse_tasks
+from longreach.evaluation.measure import fingerprint, measure, name_of, octaves, parse_tasks
 from longreach.evaluation.rows import Rows
 from longreach.evaluation.usable import usable_length
-from longreach.testing.models import tiny_model
+from longreach.testing.models import tiny_learned, tiny_model
 from tests.evaluation.samples import VOCABULARY, Copier, real_text, tokenizer
 
 SETTINGS = {"name": "tiny", "to": 512, "text": real_text(), "windows": 2, "samples": 1, "depths": (0.0, 1.0)}
@@ -242,3 +242,34 @@ def test_tasks_are_specs():
         parse_tasks("yarn:factor=4")
     with pytest.raises(InputError, match="named twice"):
         parse_tasks("loss+loss")
+
+
+# what a program need not say
+
+
+def test_a_program_says_no_more_than_the_command_line(model, tmp_path, monkeypatch):
+    monkeypatch.setattr("longreach.evaluation.measure.stdlib_text", lambda split: real_text())
+    monkeypatch.setattr(model, "name_or_path", str(tmp_path))
+    found = measure(model, tokenizer(), tasks="loss", windows=2, rows=tmp_path / "rows.jsonl")
+    assert max(row.length for row in found) == 4 * 128, "four trained windows"
+    assert {row.model for row in found} == {tmp_path.name}
+    assert scores(found) == scores(run(model, tasks=parse_tasks("loss"), samples=None, depths=None, name=tmp_path.name))
+    assert scores(Rows(tmp_path / "rows.jsonl")) == scores(found)
+    assert found.usable == usable_length(found, 128)
+    assert str(found.usable).startswith("Usable length: ")
+
+
+def test_a_table_of_positions_ends_what_is_measured_by_default():
+    learned = tiny_learned("gpt2", window=64, vocab_size=VOCABULARY)
+    settings = {"tasks": "loss", "windows": 2, "text": real_text()}
+    assert max(row.length for row in measure(learned, tokenizer(), **settings)) == 64
+    longer = measure(learned, tokenizer(), **settings, method="interpolated_positions:factor=2")
+    assert max(row.length for row in longer) == 128
+
+
+@pytest.mark.parametrize(
+    ("path", "name"), [("org/model", "org/model"), ("", "LlamaForCausalLM"), ("no/such/folder/here", "no/such/folder/here")]
+)
+def test_rows_call_a_model_as_it_was_loaded(model, monkeypatch, path, name):
+    monkeypatch.setattr(model, "name_or_path", path)
+    assert name_of(model) == name

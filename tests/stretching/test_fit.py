@@ -170,3 +170,17 @@ def test_models_without_rotary_positions_are_refused():
     config = GPT2Config(n_layer=1, n_head=2, n_embd=16, n_positions=32, vocab_size=VOCABULARY)
     with pytest.raises(UnsupportedError, match="no rotary position embedding"):
         run(GPT2LMHeadModel(config).eval())
+
+
+def test_what_was_found_is_a_method_and_a_file(model, undisturbed, tmp_path, monkeypatch):
+    found, _ = undisturbed
+    assert found.method.file.data == found
+    found.write(tmp_path / "found.json")
+    assert FittedFile(str(tmp_path / "found.json")).digest == found.method.file.digest
+    with apply(model, found.method):
+        pass
+    monkeypatch.setattr(fitting, "stdlib_text", lambda split: real_text()[:20_000])
+    assert fit(model, tokenizer(), SEARCH, to=128, windows=2, evaluations=1)["model"] == "LlamaForCausalLM"
+    (tmp_path / "mine.json").write_text("{}")
+    with pytest.raises(InputError, match=r"exists and is not a file that `longreach fit` wrote"):
+        found.write(tmp_path / "mine.json")

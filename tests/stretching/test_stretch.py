@@ -248,3 +248,11 @@ def test_screening_is_a_part_of_the_whole():
     assert whole.screening() == Budget(windows=2, samples=2, depths=(0.0, 0.5))
     least = Budget(windows=2, samples=1, depths=(0.5,))
     assert least.screening() == least
+
+
+def test_a_program_says_no_more_than_the_command_line(monkeypatch):
+    monkeypatch.setattr(stretching, "stdlib_text", lambda split: real_text())
+    model = tiny_model(vocab_size=VOCABULARY)
+    outcome = stretch(model, tokenizer(), to=256, methods="linear:factor=2; ntk:factor=4", purpose="streaming", windows=2)
+    assert outcome.model == "LlamaForCausalLM"
+    assert {one.method for one in outcome.standings} == {"", "linear:factor=2", "ntk:factor=4"}
