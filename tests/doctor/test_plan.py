@@ -2,16 +2,18 @@ import json
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 from longreach.checkpoints import _safety
 from longreach.checkpoints.checkpoint import load, save
+from longreach.checkpoints.record import read_record
 from longreach.core.errors import CheckpointError, InputError
 from longreach.doctor import fix
 from longreach.doctor.base import CONFIG, Edit, Severity
 from longreach.doctor.diagnose import admit, check_names, corrections, diagnose
 from longreach.doctor.fix import edited_files, write_copy
 from longreach.doctor.plan import loaded_frequencies, make_plan
-from tests.checkpoints.folders import edit, tiny, write_folder
+from tests.checkpoints.folders import byte_tokenizer, edit, tiny, write_folder
 from tests.doctor.healthy import HEALTHY
 
 CPU = torch.device("cpu")
@@ -107,12 +109,47 @@ def test_a_scaling_that_is_dropped_on_loading_is_found(folder):
 # what `longreach stretch` saves
 
 
-@pytest.mark.parametrize("method", ["yarn:factor=4", "ntk:factor=4", "linear:factor=4"])
-def test_exported_checkpoints_are_healthy(folder, tmp_path, method):
-    out = save(*load(folder), tmp_path / "out", method=method, target=512)
+SLIDING = "2 of 3 layers see the last 8 tokens only"
+
+
+@pytest.mark.parametrize(
+    ("family", "method", "told"),
+    [
+        ("llama", "yarn:factor=4", []),
+        ("llama_mha", "ntk:factor=4", []),
+        ("llama", "llama3:factor=4", []),
+        ("llama", "giraffe_truncated", []),
+        # vLLM multiplies the window by the factor of linear scaling, however the config is spelled
+        ("llama", "linear:factor=4", ["vLLM serves up to 2048 tokens where it is not told, and max_position_embeddings is 512"]),
+        ("stablelm", "yarn:factor=4", []),
+        ("gpt_neox", "ntk:factor=4", []),
+        ("phi3", "ntk:factor=4", []),
+        ("phi3", "giraffe_truncated", ["vLLM serves up to 128 tokens where it is not told, and max_position_embeddings is 512"]),
+        ("gemma2", "yarn:factor=4", [SLIDING]),
+        ("gemma3", "yarn:factor=4", [SLIDING]),  # layer types have one spelling
+    ],
+)
+def test_exported_checkpoints_are_healthy(tmp_path, family, method, told):
+    out = save(tiny(family, hidden_size=64), byte_tokenizer(), tmp_path / "out", method=method, target=512)
+    assert read_record(out).exported
     findings = diagnose(admit(out, "out"))
-    assert {finding.check for finding in findings} == {"readers"}
+    assert [finding.what for finding in findings] == told
     assert all(finding.severity == Severity.NOTE for finding in findings)
+
+
+@pytest.mark.parametrize(("family", "method"), [("llama", "yarn:factor=4"), ("stablelm", "yarn:factor=4"), ("gpt_neox", "yarn:factor=4")])
+def test_an_export_that_transformers_saved_again_is_spelled_as_before(tmp_path, family, method):
+    model = tiny(family, hidden_size=64)
+    model.config.rope_parameters["rope_theta"] = 50_000.0
+    out = save(model, byte_tokenizer(), tmp_path / "out", method=method, target=512)
+    wanted = json.loads((out / CONFIG).read_text())
+    AutoConfig.from_pretrained(out).save_pretrained(out)
+    (finding,) = diagnose(admit(out, "out"))
+    assert finding.what.startswith("programs older than transformers 5 do not know rope_parameters: they take base ")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    assert json.loads(corrections(admit(out, "out"), scratch)[CONFIG]) == wanted
+    assert diagnose(admit(scratch, "out")) == []
 
 
 def test_a_method_that_only_longreach_applies_is_told(folder, tmp_path):
@@ -125,7 +162,13 @@ def test_a_method_that_only_longreach_applies_is_told(folder, tmp_path):
 def test_an_export_that_another_program_lost_is_written_again(folder, tmp_path):
     out = save(*load(folder), tmp_path / "out", method="yarn:factor=4", target=512)
     before = admit(out, "out").used.ropes[None]
-    edit(out / CONFIG, rope_parameters={"rope_type": "default", "rope_theta": 10000.0}, max_position_embeddings=128, longreach_method=None)
+    edit(
+        out / CONFIG,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+        rope_scaling=None,
+        max_position_embeddings=128,
+        longreach_method=None,
+    )
     (finding,) = (finding for finding in diagnose(admit(out, "out")) if finding.check == "record")
     assert finding.severity == Severity.ERROR
     scratch = tmp_path / "scratch"

@@ -37,6 +37,7 @@ from longreach.checkpoints.lasting import as_loaded, keep
 from longreach.checkpoints.placement import find_device, find_dtype, four_bits
 from longreach.checkpoints.places import MARKER, local_folder, place_of
 from longreach.checkpoints.record import Record, fitted_in, read_record
+from longreach.checkpoints.spelling import beside, spell_out
 from longreach.core.errors import CheckpointError, InputError
 from longreach.core.method import Method
 from longreach.core.spec import stack_of, unparse
@@ -158,7 +159,8 @@ def save(
 ) -> Path:
     """Save a checkpoint as a whole: whatever happens meanwhile, `folder` holds all of the old one or all of the new one.
 
-    Exportable positions methods are written into the config, and the folder loads anywhere without longreach; `verify_export` proves it.
+    Exportable positions methods are written into the config, in the spelling of transformers 5 and in that of older programs, and the
+    folder loads anywhere without longreach; `verify_export` proves it.
     Other methods, and rope types that this family's config does not take, are named in `longreach.json`, and `load` applies them:
     `read_record(folder).exported` says which it was. The weights are the same either way, and stand in the dtype in which they were
     stored before wherever that loses nothing.
@@ -267,6 +269,8 @@ def _plan(
         method = carried.method if not carried.exported else None
     text = model.config.get_text_config()
     stack = stack_of(method, trained_window=None if target is None else stated_window(text), target=target)
+    if not stack and target is None and carried is not None and carried.original is not None and getattr(text, SCALED_BY, None):
+        return Record(target=carried.trained_window, trained_window=carried.trained_window), carried.original
     if not stack and (target is None or target == trained_window(text)):
         return Record(target=target, trained_window=target), None
     spec = unparse(stack) or f"target={target}"
@@ -285,7 +289,7 @@ def _plan(
     if changes is None:
         with apply(model, stack):  # refuses now what `load` could not apply later
             return Record(method=spec, exported=False, trained_window=window, target=target, fitted=fitted_in(stack)), None
-    original = {name: copy.deepcopy(getattr(text, name, None)) for name in changes}
+    original = copy.deepcopy({**beside(text, changes["rope_parameters"]), **{name: getattr(text, name, None) for name in changes}})
     record = Record(method=spec, exported=True, trained_window=window, target=target, original=original, fitted=fitted_in(stack))
     return record, changes
 
@@ -331,6 +335,7 @@ def _write(
         config = edited(model.config, changes or {})
         config.dtype = dtype
         config.save_pretrained(folder)
+    spell_out(folder, model.config)
     if record.target is not None:
         tokenizer = copy.deepcopy(tokenizer)
         tokenizer.model_max_length = record.target if record.exported else record.trained_window

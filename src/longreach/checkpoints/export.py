@@ -15,6 +15,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from longreach.checkpoints import _plain_logits, _safety
 from longreach.checkpoints._plain_logits import plain_logits
 from longreach.checkpoints.record import Record, read_record
+from longreach.checkpoints.spelling import check_spelling
 from longreach.core.errors import CheckpointError, InputError
 from longreach.core.method import Method
 from longreach.core.spec import stack_of
@@ -28,11 +29,14 @@ REACH = 2048  # positions are spread over so many tokens at most: beyond, float3
 
 
 def edited(config: PreTrainedConfig, changes: dict[str, Any]) -> PreTrainedConfig:
-    """A copy of a config with values of its language model changed."""
+    """A copy of a config with values of its language model changed; None takes a value out."""
     config = copy.deepcopy(config)
     text = config.get_text_config()
     for name, value in changes.items():
-        setattr(text, name, copy.deepcopy(value))
+        if value is None:
+            vars(text).pop(name, None)
+        else:
+            setattr(text, name, copy.deepcopy(value))
     return config
 
 
@@ -59,8 +63,8 @@ def verify_export(folder: str | Path, model: PreTrainedModel | None = None) -> f
     Args: model: that it was saved from; needed after methods that change the weights (tables of learned positions), of which the folder
     holds only what became of them.
     Returns: the largest difference of the logits.
-    Raises: CheckpointError where it is above 1e-4, where plain transformers cannot load the folder, where the folder is not an export with
-    a method, or where the model does not fit into memory.
+    Raises: CheckpointError where it is above 1e-4, where the spellings in the config differ, where plain transformers cannot load the
+    folder, where the folder is not an export with a method, or where the model does not fit into memory.
     """
     folder = Path(folder)
     record = read_record(folder)
@@ -70,7 +74,9 @@ def verify_export(folder: str | Path, model: PreTrainedModel | None = None) -> f
         raise CheckpointError(f"{folder} is not a checkpoint that longreach exported with a method")
     weights = _safety.find_weights(folder, str(folder), allow_pickle=False)
     _safety.check_memory(str(folder), weights, torch.float32, torch.device("cpu"))
-    config = edited(AutoConfig.from_pretrained(folder), record.original)
+    exported = AutoConfig.from_pretrained(folder)
+    check_spelling(folder, exported)
+    config = edited(exported, record.original)
     table = any(isinstance(method, TableMethod) for method in stack_of(record.method))
     if table and model is None:
         raise CheckpointError(f"{folder} can only be checked beside the model that it was saved from; give that, too")

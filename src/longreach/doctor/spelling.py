@@ -1,9 +1,10 @@
-"""Writes what is stated of rotary embeddings so that every reader sees the same."""
+"""Writes what a config states of rotary embeddings so that every reader sees the same."""
 
 from typing import Any
 
+from longreach.checkpoints.spelling import spelled_out
 from longreach.doctor.base import Edit, Patient
-from longreach.doctor.stated import BASES, DICTS, ORIGINAL, PARTIAL, Stated, is_number, same
+from longreach.doctor.stated import ORIGINAL, Stated, is_number, same
 
 _OF_MODEL = ("rope_theta", "partial_rotary_factor")  # what transformers 4 keeps beside `rope_scaling`, not in it
 
@@ -22,22 +23,12 @@ def respelling(patient: Patient) -> tuple[Edit, ...]:
             return ()
         stated = {None: next(iter(stated.values()))}
     whole = {key: _complete(patient, key, said) for key, said in stated.items()}
-    changes: dict[str, Any] = dict.fromkeys(DICTS)
     if not flat:
-        return patient.edit({**changes, "rope_parameters": {key: whole.get(key, patient.used.ropes[key].parameters) for key in types}})
-    parameters = whole[None]
-    if "rope_theta" not in parameters and patient.used.ropes:  # null: the family's default would take its place
+        return patient.edit(spelled_out({str(key): whole.get(key, patient.used.ropes[key].parameters) for key in types}, patient.text))
+    if "rope_theta" not in whole[None] and patient.used.ropes:  # null: the family's default would take its place
         return ()
-    changes["rope_parameters"] = parameters
-    base = parameters.get("rope_theta")
-    changes |= {name: base for name in BASES if name == "rope_theta" or name in patient.text}
-    changes |= {name: parameters["partial_rotary_factor"] for name in PARTIAL if name in patient.text}
-    if parameters["rope_type"] != "default":
-        scaling = {name: value for name, value in parameters.items() if name not in _OF_MODEL}
-        changes["rope_scaling"] = {**scaling, "type": parameters["rope_type"]}
-    if ORIGINAL in patient.text and ORIGINAL in parameters:
-        changes[ORIGINAL] = parameters[ORIGINAL]
-    return patient.edit(changes)
+    family = None if patient.used.text is None else type(patient.used.text)
+    return patient.edit(spelled_out(whole[None], patient.text, family))
 
 
 def two_bases(patient: Patient, said: Stated) -> bool:

@@ -10,11 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
-DICTS = ("rope_parameters", "rope_scaling")
-BASES = ("rope_theta", "rotary_emb_base", "rotary_base", "rope_base", "global_rope_theta")
+from longreach.checkpoints.spelling import BASES, DICTS, PARTIAL
+from longreach.checkpoints.spelling import ORIGINAL as ORIGINAL  # for the checks, which take all of this vocabulary from here
+
 LOCAL_BASES = ("rope_local_base_freq", "local_rope_theta", "swa_rope_theta")
-PARTIAL = ("partial_rotary_factor", "rotary_pct", "rope_pct", "rotary_percentage", "rotary_emb_fraction")
-ORIGINAL = "original_max_position_embeddings"
 FULL, SLIDING = "full_attention", "sliding_attention"
 SPELLINGS = (*DICTS, *BASES, *LOCAL_BASES, *PARTIAL, ORIGINAL)
 RENAMED = {"su": "longrope", "mrope": "default"}  # what older checkpoints call these rope types; multi-section ropes scale nothing

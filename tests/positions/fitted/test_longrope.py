@@ -182,8 +182,8 @@ def test_an_export_needs_neither_longreach_nor_the_file(short, family, tmp_path)
 def test_an_export_with_wrong_short_factors_is_found(tmp_path):
     save(tiny("llama", head_dim=16), byte_tokenizer(), tmp_path / "out", method=with_factors(found(short=SHORT)), target=512)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
-    config["rope_parameters"]["short_factor"] = LONG
-    edit(tmp_path / "out" / "config.json", rope_parameters=config["rope_parameters"])
+    changes = {name: {**config[name], "short_factor": LONG} for name in ("rope_parameters", "rope_scaling")}
+    edit(tmp_path / "out" / "config.json", **changes)
     with pytest.raises(Exception, match="differs in plain transformers"):
         verify_export(tmp_path / "out")
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from longreach.checkpoints.export import edited
+from longreach.checkpoints.spelling import spelled_out
 from longreach.core.errors import LongreachError
 from longreach.core.spec import parse
 from longreach.doctor.base import Finding, Patient, Severity
@@ -26,10 +27,10 @@ def check(patient: Patient) -> Iterator[Finding]:
         return
     found: dict[str, Any] = getattr(text, "rope_parameters", None) or {}
     if any(not same(value, found.get(name)) for name, value in wanted.items()) or (record.target or 0) != patient.window:
-        changes = {"rope_parameters": wanted, "rope_scaling": None, "max_position_embeddings": record.target, SCALED_BY: record.method}
+        spelled = spelled_out(wanted, patient.text, type(text))
         yield Finding(
             severity=Severity.ERROR,
             what=f"longreach.json says that {record.method} for {record.target} tokens is in config.json, and it is not",
             remedy="a program that saved the config has lost it: write it again",
-            edits=patient.edit(changes),
+            edits=patient.edit({**spelled, "max_position_embeddings": record.target, SCALED_BY: record.method}),
         )
