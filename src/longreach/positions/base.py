@@ -30,8 +30,13 @@ class Rope:
 
     def inv_freq(self, theta: float | None = None) -> Tensor:
         """[dim / 2] radians a token, float32: theta ** (-2i / dim)."""
+        return 1.0 / self.powers(theta)
+
+    def powers(self, theta: float | None = None) -> Tensor:
+        """[dim / 2] tokens a radian, float32: theta ** (2i / dim)."""
         exponents = torch.arange(0, self.dim, 2, dtype=torch.int64).float() / self.dim
-        return 1.0 / ((self.theta if theta is None else theta) ** exponents)
+        powers: Tensor = (self.theta if theta is None else theta) ** exponents
+        return powers
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from longreach.core.errors import SpecError
@@ -20,9 +21,13 @@ def check_ramp(method: Method, low: str, high: str) -> None:
 def by_parts(rope: Rope, factor: float, low: float, high: float) -> Tensor:
     """[dim / 2] frequencies: kept from `high` turns within the trained window on, divided by `factor` up to `low`, a mixture between."""
     plain = rope.inv_freq()
-    turns = rope.trained_window * plain / (2 * math.pi)
-    keep = ((turns - low) / (high - low)).clamp(0, 1)
-    return plain * (keep + (1 - keep) / factor)
+    if factor == 1:
+        return plain
+    # In the order in which transformers rounds, so that an export is the same to the last bit.
+    wavelength = 2 * math.pi / plain
+    keep = (rope.trained_window / wavelength - low) / (high - low)
+    slow, fast = wavelength > rope.trained_window / low, wavelength < rope.trained_window / high
+    return torch.where(slow, plain / factor, torch.where(fast, plain, (1 - keep) * plain / factor + keep * plain))
 
 
 def as_llama3(rope: Rope, factor: float, low: float, high: float) -> dict[str, Any]:

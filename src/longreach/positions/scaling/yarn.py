@@ -59,7 +59,10 @@ class Yarn(PositionsMethod):
         high = min(math.ceil(_dimension(rope, self.beta_slow)), rope.dim - 1)
         ramp = (torch.arange(rope.dim // 2, dtype=torch.float32) - low) / max(high - low, 0.001)
         keep = 1 - ramp.clamp(0, 1)
-        return rope.inv_freq() * (keep + (1 - keep) / self.factor), self._attention_factor()
+        if self.factor == 1:
+            return rope.inv_freq(), self._attention_factor()
+        # In the order in which transformers rounds, so that an export is the same to the last bit.
+        return 1.0 / (self.factor * rope.powers()) * (1 - keep) + rope.inv_freq() * keep, self._attention_factor()
 
     def rope_parameters(self, rope: Rope) -> dict[str, Any]:
         """Transformers' own `yarn`, with values written out so that no reader has to guess one.
