@@ -35,6 +35,18 @@ def plain_logits(model: PreTrainedModel, reach: int) -> Tensor:
     return found[0].float()
 
 
+def rotary(model: PreTrainedModel) -> dict[str, Tensor]:
+    """By name, what the rotary embeddings turn by as the last pass left them: `inv_freq`, and the factor on cos and sin."""
+    found = {}
+    for owner, module in model.named_modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            if name.endswith("inv_freq") and "original" not in name:
+                found[f"{owner}.{name}"] = buffer.clone()
+                scaling = name.removesuffix("inv_freq") + "attention_scaling"
+                found[f"{owner}.{scaling}"] = torch.tensor(float(getattr(module, scaling, 1.0)), dtype=torch.float64)
+    return found
+
+
 def load(folder: str | Path, **options: Any) -> PreTrainedModel:
     """The checkpoint as the class that its config names, in float32."""
     config = options.pop("config", None) or AutoConfig.from_pretrained(folder)
@@ -44,9 +56,13 @@ def load(folder: str | Path, **options: Any) -> PreTrainedModel:
 
 
 def main(folder: str, out: str, *reaches: str) -> None:
-    """Write the logits of the checkpoint in `folder`, loaded in float32, to the file `out` (.npy): [reaches, 64, V]."""
-    model = load(folder)
-    np.save(Path(out), torch.stack([plain_logits(model, int(reach)) for reach in reaches]).numpy())
+    """Write to `out` (.npz) what the checkpoint in `folder` does in float32 for each reach: N/logits [64, V], N/NAME of `rotary`."""
+    model, found = load(folder), {}
+    for index, reach in enumerate(reaches):
+        found[f"{index}/logits"] = plain_logits(model, int(reach))
+        found |= {f"{index}/{name}": value for name, value in rotary(model).items()}
+    arrays: dict[str, Any] = {name: value.numpy() for name, value in found.items()}
+    np.savez(Path(out), **arrays)
     if "longreach" in sys.modules:
         sys.exit("longreach was imported, so this proves nothing")
 
