@@ -19,9 +19,9 @@ from longreach.cli._progress import BarProgress
 from longreach.core import registry
 from longreach.core.errors import InputError, LongreachError
 from longreach.core.spec import check_spec, parse, unparse
+from longreach.evaluation.applicable import refusal
 from longreach.evaluation.evidence import Subject, bounds, found_share, write
 from longreach.evaluation.intervals import mean_interval
-from longreach.stretching.candidates import Candidate, applicable
 
 SAMPLES = 4  # prompts of each depth and length
 STOCK = "stock"  # the model as it is
@@ -52,10 +52,8 @@ def measure_method(method: str, subject: Subject, samples: int) -> list[dict[str
     longest = spec_for(method, subject.window, subject.to)
     if longest is None:
         return []
-    if longest:
-        _, refused = applicable(subject.model, [Candidate(stack=parse(longest))])
-        if refused:
-            raise LongreachError(refused[longest])
+    if longest and (error := refusal(subject.model, parse(longest))) is not None:
+        raise LongreachError(error.reason)
     name, entries = "stock model" if method == STOCK else method, []
     for start, length in pairwise((0, *subject.edges)):
         if length >= subject.window:

@@ -17,7 +17,12 @@ class UnsupportedError(LongreachError):
 
     def __init__(self, method: str, model: str, why: str, try_instead: str) -> None:
         self.method, self.model, self.why, self.try_instead = method, model, why, try_instead
-        super().__init__(f"{method} cannot be used with {model}: {why}; {try_instead}")
+        super().__init__(f"{method} cannot be used with {model}: {self.reason}")
+
+    @property
+    def reason(self) -> str:
+        """Why not, and what to do about it."""
+        return f"{self.why}; {self.try_instead}"
 
 
 class CheckpointError(LongreachError):

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from transformers import PreTrainedModel
 
 from longreach.core import registry
-from longreach.core.errors import InputError, UnsupportedError
+from longreach.core.errors import InputError
 from longreach.core.method import Method
 from longreach.core.spec import parse, unparse
-from longreach.engine.apply import apply
+from longreach.evaluation.applicable import refusal
 from longreach.stretching.choice import label
 
 AUTO = "auto"
@@ -79,13 +79,13 @@ def applicable(model: PreTrainedModel, candidates: Sequence[Candidate]) -> tuple
     """
     fitting, refused = [], {}
     for candidate in candidates:
-        try:
-            with apply(model, candidate.stack):
-                fitting.append(candidate)
-        except UnsupportedError as error:
-            if candidate.named:
-                raise
-            refused[candidate.label] = f"{error.why}; {error.try_instead}"
+        error = refusal(model, candidate.stack)
+        if error is None:
+            fitting.append(candidate)
+        elif candidate.named:
+            raise error
+        else:
+            refused[candidate.label] = error.reason
     return fitting, refused
 
 
