@@ -79,7 +79,7 @@ def test_a_tuned_model_can_be_shown_alone(call, folder):
 
 def test_every_claim_gets_an_interval_and_a_verdict_or_a_reason(call, folder, monkeypatch):
     assert "self_extend: the plain model finds 0." in call("evidence"), "no retrieval is claimed of a model that cannot recall"
-    monkeypatch.setattr(importlib.import_module("evidence"), "RECALLS", 0.0)
+    monkeypatch.setattr("longreach.evaluation.claims.base.RECALLS", 0.0)
     printed = call("evidence")
     rows = lines(folder / "out" / "made.jsonl")
     claims = [(method.name(), claim.text) for method in registry.methods() for claim in method.info.claims]

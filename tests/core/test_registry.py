@@ -1,19 +1,25 @@
+import ast
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
 from longreach.core import registry
+from longreach.core.catalogue import catalogue
 from longreach.core.errors import SpecError
+from longreach.core.kinds import all_kinds, kinds
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
 
 @pytest.fixture
 def outside(monkeypatch):
-    """Registers modules of other packages as methods of the kind `attention`."""
+    """Registers modules of other packages as methods of a kind."""
 
-    def register(**points):
-        found = [EntryPoint(name, module, "longreach.attention") for name, module in points.items()]
+    def register(kind="attention", **points):
+        found = [EntryPoint(name, module, f"longreach.{kind}") for name, module in points.items()]
         monkeypatch.setattr(registry, "entry_points", lambda group: [point for point in found if point.group == group])
         registry.modules.cache_clear()
 
@@ -90,3 +96,60 @@ def test_an_entry_point_is_called_as_its_file_is(outside):
     outside(wider="plugin.broader")
     with pytest.raises(SpecError, match=r"the method 'wider' lives in plugin\.broader"):
         registry.modules()
+
+
+# kinds whose files other files name
+
+
+def test_internal_kinds_stand_in_no_list():
+    assert set(all_kinds()) - set(kinds()) == {"metric"}
+    assert "rise_share" in registry.names("metric")
+    assert "rise_share" not in registry.names()
+    assert all(entry.kind != "metric" for entry in catalogue())
+    assert registry.module("rise_share", "metric").__name__ == "longreach.evaluation.claims.rise_share"
+    with pytest.raises(SpecError, match="unknown method 'rise_share'"):
+        registry.module("rise_share")
+    with pytest.raises(SpecError, match=r"unknown metric 'rise_shore'; did you mean rise_share"):
+        registry.module("rise_shore", "metric")
+
+
+# claims
+
+
+def numbers_of_experiments():
+    """The keys of each experiment's METRICS: numbers of models that are trained for a claim."""
+    found = set()
+    for path in EXPERIMENTS.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["METRICS"]:
+                found |= set(ast.literal_eval(node.value))
+    return found
+
+
+CLAIMS = [(method.name(), claim.metric) for method in registry.methods() for claim in method.info.claims]
+
+
+@pytest.mark.parametrize(("method", "metric"), CLAIMS)
+def test_every_claim_names_a_number_that_can_be_taken(method, metric):
+    assert metric in {*registry.names("metric"), *numbers_of_experiments()}, f"{method} claims {metric}, which no file takes"
+
+
+def test_every_number_is_claimed():
+    assert {metric for _, metric in CLAIMS} == {*registry.names("metric"), *numbers_of_experiments()}
+
+
+def test_a_new_number_is_a_file(outside, monkeypatch, tmp_path):
+    (tmp_path / "plugin_of_numbers").mkdir()
+    (tmp_path / "plugin_of_numbers" / "answer.py").write_text(
+        '''"""The answer."""
+from longreach.evaluation.claims.base import Metric
+from longreach.evaluation.evidence import Finding
+from longreach.evaluation.intervals import Interval
+
+METRIC = Metric(meaning="the answer", take=lambda name, bench: Finding(spec=name, interval=Interval(42, 42, 42), of="1 question"))
+''',
+        encoding="utf-8",
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    outside("metric", answer="plugin_of_numbers.answer")
+    assert registry.module("answer", "metric").METRIC.take("yarn", None).interval.mean == 42

@@ -49,7 +49,7 @@ def catalogue(kind: str | None = None) -> list[Entry]:
 
     Files of kinds without a contract (commands, recipes) stand in it where they declare an `INFO`.
     """
-    found = [(of, importlib.import_module(module)) for (of, _), module in registry.modules().items() if kind in (None, of)]
+    found = [(of, importlib.import_module(module)) for (of, _), module in registry.asked(kind).items()]
     return [describe(of, module) for of, module in found if hasattr(module, "METHOD") or hasattr(module, "INFO")]
 
 

@@ -27,7 +27,8 @@ class Kind:
     Args: name: as `longreach methods --kind` takes it. package: whose files are its methods, at any depth. acts_on: what its methods act
     on; a spec for one subject may use a name that another subject has, too. contract: `module:class` that its methods derive from; None:
     its files are no methods but declare what they publish by an `INFO`. installer: `module:function` that puts its methods on a model (see
-    engine/apply.py), where it acts on one. suites: modules with the checks that every method has to pass.
+    engine/apply.py), where it acts on one. suites: modules with the checks that every method has to pass. internal: other files name its
+    files, and users do not: it stands in no list that they see, and no spec takes its names.
     """
 
     name: str
@@ -36,14 +37,21 @@ class Kind:
     contract: str | None = None
     installer: str | None = None
     suites: tuple[str, ...] = ()
+    internal: bool = False
 
 
 @cache
 def kinds() -> dict[str, Kind]:
-    """Every kind by its name; by what they act on, longreach's own first.
+    """Every kind that users choose from, by its name; by what they act on, longreach's own first.
 
     Raises: SpecError where two declare one name.
     """
+    return {name: kind for name, kind in all_kinds().items() if not kind.internal}
+
+
+@cache
+def all_kinds() -> dict[str, Kind]:
+    """The same with those that are internal."""
     found: dict[str, Kind] = {}
     outside = [point.value for point in entry_points(group="longreach.kinds")]
     declared: list[Kind] = [importlib.import_module(module).KIND for module in [*_own(), *outside]]

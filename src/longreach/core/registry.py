@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 
 from longreach.core.errors import SpecError
-from longreach.core.kinds import DECLARATION, Subject, kinds
+from longreach.core.kinds import DECLARATION, Subject, all_kinds, kinds
 from longreach.core.method import Method
 
 _NO_METHODS = ("base", "main", DECLARATION)  # files of a package that have other purposes
@@ -25,7 +25,7 @@ def modules() -> dict[tuple[str, str], str]:
     Raises: SpecError where two modules of one kind claim one name, or an entry point is not called as its module is.
     """
     found: dict[tuple[str, str], str] = {}
-    for kind in kinds().values():
+    for kind in all_kinds().values():
         claims = [(module.rpartition(".")[2], module) for module in _below(kind.package)]
         claims += [(point.name, point.value) for point in entry_points(group=f"longreach.{kind.name}")]
         for name, module in sorted(claims, key=lambda claim: claim[0]):
@@ -39,7 +39,7 @@ def modules() -> dict[tuple[str, str], str]:
 
 def _below(package: str) -> Iterator[str]:
     """The modules of a package that are methods; folders of its that are kinds of their own, or private, are left out."""
-    others = {kind.package for kind in kinds().values()} - {package}
+    others = {kind.package for kind in all_kinds().values()} - {package}
     pending = [(package, Path(folder)) for folder in importlib.import_module(package).__path__]
     while pending:
         name, folder = pending.pop()
@@ -53,9 +53,15 @@ def _below(package: str) -> Iterator[str]:
                 pending.append((within, path))
 
 
+def asked(kind: str | None = None) -> dict[tuple[str, str], str]:
+    """`modules` of one kind, or of all that users choose from."""
+    wanted = kinds() if kind is None else (kind,)
+    return {(of, name): module for (of, name), module in modules().items() if of in wanted}
+
+
 def names(kind: str | None = None) -> list[str]:
     """Names of all methods, or of one kind's."""
-    return sorted({name for of, name in modules() if kind in (None, of)})
+    return sorted({name for _, name in asked(kind)})
 
 
 def locate(name: str, kind: str | None = None, *, acts_on: Subject | None = None) -> str:
@@ -64,9 +70,9 @@ def locate(name: str, kind: str | None = None, *, acts_on: Subject | None = None
     Args: kind: where it has to be of one. acts_on: of several methods of that name, the one that acts on this.
     Raises: SpecError for an unknown name, with the nearest known ones, and for one that several kinds have.
     """
-    having = [of for of, known in modules() if known == name and kind in (None, of)]
+    having = [of for of, known in asked(kind) if known == name]
     if not having:
-        meant = [of for of in kinds() if of == kind or (kind is None and acts_on in (None, kinds()[of].acts_on))]
+        meant = [kind] if kind in all_kinds() else [of for of, each in kinds().items() if kind is None and acts_on in (None, each.acts_on)]
         known = sorted({each for of in meant for each in names(of)})
         close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
@@ -94,8 +100,8 @@ def get(name: str, kind: str | None = None, *, acts_on: Subject | None = None) -
 
 def methods(kind: str | None = None) -> Iterator[type[Method]]:
     """The classes of all methods, or of one kind's, by kind and name; imports them."""
-    for (of, _), path in modules().items():
-        if kind in (None, of) and hasattr(found := importlib.import_module(path), "METHOD"):
+    for path in asked(kind).values():
+        if hasattr(found := importlib.import_module(path), "METHOD"):
             yield found.METHOD
 
 

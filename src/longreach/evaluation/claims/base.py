@@ -1,0 +1,101 @@
+"""The contract of metrics: what a number means, how it is taken of a method, and from what."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+
+from longreach.core import registry
+from longreach.core.errors import LongreachError
+from longreach.core.fitting import FittedFile
+from longreach.core.spec import parse
+from longreach.evaluation.applicable import refusal
+from longreach.evaluation.evidence import Finding, Subject, counted, found_share
+from longreach.evaluation.intervals import Interval, mean_interval
+
+SAMPLES = 8  # prompts of each depth: with fewer than 35 in all, no share can be told to be at least 0.9
+RECALLS = 0.5  # share of needles that a model has to find inside its window, for retrieval beyond to say anything
+RANKING = 2  # as many tell which setting of a method is its best
+
+
+class LeftOut(LongreachError):  # noqa: N818 - not an error: the other claims go on
+    """Why a claim has no number on this model."""
+
+
+class Bench:
+    """What the numbers are taken from. Args: text: that of the subject. fitted: method -> its file for the model."""
+
+    def __init__(self, subject: Subject, text: str, fitted: Mapping[str, FittedFile]) -> None:
+        self.subject, self.model, self.fitted = subject, subject.model, fitted
+        self.text_sha256 = sha256(text.encode()).hexdigest()
+
+    def settings(self, name: str) -> list[str]:
+        """The specs that a method suggests by itself and that the model takes."""
+        suggested = registry.get(name).suggest(self.subject.window, self.subject.to)
+        refusals = {method.spec: refusal(self.model, (method,)) for method in suggested}
+        fitting = [spec for spec, error in refusals.items() if error is None]
+        if not fitting:
+            reasons = [error.reason for error in refusals.values() if error is not None]
+            raise LeftOut(reasons[0] if reasons else "it suggests nothing for these lengths")
+        return fitting
+
+    def flattest(self, name: str) -> str:
+        """The setting of a method under which the loss rises least."""
+        return min(self.settings(name), key=lambda spec: self.rise(spec).mean)
+
+    def best(self, name: str) -> str:
+        """The setting of a method that finds most, and of those that find as much the one with the least loss."""
+        return min(self.settings(name), key=self._rank)
+
+    def rise(self, spec: str) -> Interval:
+        """Loss beyond the window above that inside."""
+        return mean_interval(list(self.subject.rises(spec).values()))
+
+    def answers(self, spec: str, samples: int = SAMPLES) -> dict[str, bool]:
+        """By prompt of the target length."""
+        return self.subject.answers(spec, self.subject.to, samples)
+
+    def check_recall(self) -> None:
+        """Raise LeftOut for a model that cannot recall: then no method can make it find what lies beyond its window."""
+        inside = found_share(self.subject.answers("", self.subject.window, RANKING)).mean
+        if inside < RECALLS:
+            raise LeftOut(f"the plain model finds {inside:.2f} of the needles inside its window")
+
+    def stacked(self, name: str) -> tuple[str, str]:
+        """A method on top of the best one that it improves, and that one alone."""
+        for spec in self.ranked:
+            if wrappers := registry.get(name).suggest_on(parse(spec)[0]):
+                return f"{spec}+{wrappers[0].spec}", spec
+        raise LeftOut("no method that it improves works on this model")
+
+    @cached_property
+    def ranked(self) -> list[str]:
+        """The best setting of every method that forgets nothing, best first."""
+        found = []
+        for method in registry.methods():
+            if method.suggest(self.subject.window, self.subject.to) and not method.info.forgets:
+                try:
+                    found.append(self.best(method.name()))
+                except LeftOut:
+                    continue
+        return sorted(found, key=self._rank)
+
+    def _rank(self, spec: str) -> tuple[float, float]:
+        return -found_share(self.answers(spec, RANKING)).mean, self.rise(spec).mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A number that claims are held to; the `METRIC` of a file of its name.
+
+    Args: meaning: what it is, as the table says it, with its unit. take: of the method of a name; raises LeftOut where the model has none.
+    """
+
+    meaning: str
+    take: Callable[[str, Bench], Finding]
+
+
+def difference(spec: str, losses: Mapping[str, float], others: Mapping[str, float]) -> Finding:
+    """The mean of losses less that of others, paired by text."""
+    differences = [loss - others[text] for text, loss in losses.items()]
+    return Finding(spec=spec, interval=mean_interval(differences), of=counted(differences, "text"))

@@ -1,0 +1,19 @@
+"""How far the logits of a wrapper around yarn are from those of the model as it is, inside the window."""
+
+import longreach
+from longreach.evaluation.claims._token_by_token import largest, token_by_token, window_of_ids
+from longreach.evaluation.claims.base import Bench, Metric
+from longreach.evaluation.evidence import Finding
+
+
+def take(name: str, bench: Bench) -> Finding:
+    """Of both token by token."""
+    spec, ids = f"yarn:factor=8+{name}", window_of_ids(bench)
+    stock = token_by_token(bench, ids)
+    with longreach.apply(bench.model, spec):
+        return largest(spec, token_by_token(bench, ids) - stock)
+
+
+METRIC = Metric(
+    meaning="stacked on yarn, largest difference of a logit from the model as it is, both token by token over its window", take=take
+)

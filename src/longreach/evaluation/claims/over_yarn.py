@@ -1,0 +1,23 @@
+"""The loss under a fitted method, beside YaRN's."""
+
+from pathlib import Path
+
+from longreach.core import registry
+from longreach.core.spec import make
+from longreach.evaluation.claims.base import Bench, LeftOut, Metric, difference
+from longreach.evaluation.evidence import Finding
+
+
+def take(name: str, bench: Bench) -> Finding:
+    """Of the method with its file for the model."""
+    file, subject = bench.fitted[name], bench.subject
+    (yarn, *_) = bench.settings("yarn")
+    fitted = subject.rises(make(registry.get(name), {"file": file}).spec)
+    if file.data["text_sha256"] == bench.text_sha256:
+        if (2 * file.data["windows"], file.data["target"]) != (len(fitted), subject.to):
+            raise LeftOut(f"it was fitted on other windows of the same text; give --windows {2 * file.data['windows']}, or another --text")
+        fitted = dict(list(fitted.items())[1::2])  # those that `longreach fit` keeps back
+    return difference(f"{name}:file={Path(file.name).name}", fitted, subject.rises(yarn))
+
+
+METRIC = Metric(meaning="loss beyond the window above YaRN's, on text that nothing was fitted on, nats a token", take=take)
