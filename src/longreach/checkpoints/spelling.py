@@ -43,7 +43,7 @@ def spelled_out(parameters: Mapping[str, Any], text: Mapping[str, Any], family: 
     for setting, names in _BESIDE.items():
         if setting in stated:
             both |= {name: stated[setting] for name in names if name in (setting, *text) or _reads(family, text, name, setting)}
-    if stated["rope_type"] != "default":
+    if stated.get("rope_type", "default") != "default":
         both["rope_scaling"] = {**{name: value for name, value in stated.items() if name not in _BESIDE}, "type": stated["rope_type"]}
     return both if family is None or _read(family, {**text, **both}) == _read(family, {**text, **alone}) else alone
 
