@@ -20,7 +20,7 @@ FLOORS = (
     ("checkpoints", "decoding", "architectures"),
     ("training", "evaluation", "workflows", "retrieval"),
     ("analysis", "stretching"),
-    ("reports", "doctor"),
+    ("reports", "diagnosis"),
     ("serving",),
     ("cli", "testing"),
 )

@@ -12,7 +12,7 @@ from longreach.checkpoints.export import verify_export
 from longreach.checkpoints.record import read_record
 from longreach.checkpoints.spelling import spell_out, spelled_out
 from longreach.core.errors import CheckpointError
-from longreach.doctor.expected import frequencies
+from longreach.diagnosis.expected import frequencies
 from longreach.testing.models import tiny_learned
 from tests.checkpoints.folders import byte_tokenizer, edit, tiny
 

@@ -5,7 +5,7 @@ import pytest
 
 from longreach.checkpoints.checkpoint import _HUB_TEXT, load, save
 from longreach.cli.main import run
-from longreach.doctor.diagnose import check_names
+from longreach.diagnosis.diagnose import check_names
 from longreach.evaluation.rows import Row, Rows
 from tests.checkpoints.folders import edit, write_folder
 

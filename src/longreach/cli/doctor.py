@@ -17,8 +17,8 @@ from longreach.core.errors import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from longreach.doctor.base import Finding, Patient
-    from longreach.doctor.memory import Plan
+    from longreach.diagnosis.base import Finding, Patient
+    from longreach.diagnosis.memory import Plan
     from longreach.evaluation.usable import UsableLength
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -49,8 +49,8 @@ def doctor(
     from longreach.checkpoints.adapters import check_is_model
     from longreach.checkpoints.checkpoint import find_folder
     from longreach.checkpoints.placement import find_device
-    from longreach.doctor.diagnose import admit, diagnose, worst
-    from longreach.doctor.plan import make_plan
+    from longreach.diagnosis.diagnose import admit, diagnose, worst
+    from longreach.diagnosis.plan import make_plan
 
     place = find_device(device)
     folder = find_folder(model, revision=revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, weights=not no_load)
@@ -88,8 +88,8 @@ def _place(fix: Path, folder: Path) -> Path:
 
 def _correct(patient: "Patient", target: Path, findings: list["Finding"], *, trust_remote_code: bool) -> tuple[list["Finding"], list[str]]:
     """Write the corrected copy, examine it, and say what is left and which files changed; nothing is written where nothing changes."""
-    from longreach.doctor.diagnose import admit, check_names, corrections, diagnose
-    from longreach.doctor.fix import write_copy
+    from longreach.diagnosis.diagnose import admit, check_names, corrections, diagnose
+    from longreach.diagnosis.fix import write_copy
 
     with tempfile.TemporaryDirectory() as scratch:
         files = corrections(patient, Path(scratch), trust_remote_code=trust_remote_code)
@@ -118,7 +118,7 @@ def _usable(patient: "Patient", path: Path | None) -> "UsableLength | str | None
 
 
 def _about_usable(patient: "Patient", usable: "UsableLength | str | None") -> list["Finding"]:
-    from longreach.doctor.base import Finding, Severity
+    from longreach.diagnosis.base import Finding, Severity
 
     if usable is None or isinstance(usable, str) or patient.window is None:
         return []
@@ -143,7 +143,7 @@ def _data(
 ) -> dict[str, Any]:  # fmt: skip
     import transformers
 
-    from longreach.doctor.readers import gguf_keys, transformers_4, vllm_window
+    from longreach.diagnosis.readers import gguf_keys, transformers_4, vllm_window
 
     old = transformers_4(patient) if patient.pairs else None
     measured = None if usable is None or isinstance(usable, str) else usable.as_json()
@@ -204,8 +204,8 @@ def _ropes(patient: "Patient") -> "Table":
     """What config.json says beside what is used, a row for each setting."""
     import transformers
 
-    from longreach.doctor.readers import gguf_keys, transformers_4
-    from longreach.doctor.stated import ORIGINAL
+    from longreach.diagnosis.readers import gguf_keys, transformers_4
+    from longreach.diagnosis.stated import ORIGINAL
 
     old, keys = transformers_4(patient), gguf_keys(patient)
     table = new_table("", "config.json says", f"transformers {transformers.__version__} uses", "transformers 4 reads", "in GGUF")

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from longreach.doctor.base import Finding, Patient, Severity, of
-from longreach.doctor.stated import ORIGINAL
+from longreach.diagnosis.base import Finding, Patient, Severity, of
+from longreach.diagnosis.stated import ORIGINAL
 
 _NEEDED_BY = ("yarn", "llama3", "longrope")
 

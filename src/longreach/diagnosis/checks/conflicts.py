@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from longreach.doctor.base import Finding, Patient, Severity, of
-from longreach.doctor.stated import SINGLE
+from longreach.diagnosis.base import Finding, Patient, Severity, of
+from longreach.diagnosis.stated import SINGLE
 
 
 def check(patient: Patient) -> Iterator[Finding]:

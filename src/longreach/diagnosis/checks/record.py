@@ -7,8 +7,8 @@ from longreach.checkpoints.export import edited
 from longreach.checkpoints.spelling import spelled_out
 from longreach.core.errors import LongreachError
 from longreach.core.spec import parse
-from longreach.doctor.base import Finding, Patient, Severity
-from longreach.doctor.stated import same
+from longreach.diagnosis.base import Finding, Patient, Severity
+from longreach.diagnosis.stated import same
 from longreach.engine.rope_config import SCALED_BY, with_rope
 from longreach.positions.base import PositionsMethod
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 
-from longreach.doctor.base import Finding, Patient, Severity, of
-from longreach.doctor.checks.scaling_kept import differences
-from longreach.doctor.expected import frequencies
-from longreach.doctor.stated import same
+from longreach.diagnosis.base import Finding, Patient, Severity, of
+from longreach.diagnosis.checks.scaling_kept import differences
+from longreach.diagnosis.expected import frequencies
+from longreach.diagnosis.stated import same
 
 _TOLERANCE = 1e-4
 

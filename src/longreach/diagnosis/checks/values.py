@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from longreach.doctor.base import Finding, Patient, Severity, of
-from longreach.doctor.expected import attention_factor
-from longreach.doctor.spelling import respelling
-from longreach.doctor.stated import Stated
+from longreach.diagnosis.base import Finding, Patient, Severity, of
+from longreach.diagnosis.expected import attention_factor
+from longreach.diagnosis.spelling import respelling
+from longreach.diagnosis.stated import Stated
 
 
 def check(patient: Patient) -> Iterator[Finding]:

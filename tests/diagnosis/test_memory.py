@@ -2,7 +2,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen3NextConfig
 
-from longreach.doctor.memory import SHARE, Layer, Plan, computed, weigh
+from longreach.diagnosis.memory import SHARE, Layer, Plan, computed, weigh
 from longreach.testing.models import tiny_model
 
 

@@ -11,7 +11,7 @@ from longreach.checkpoints._folder import replacing
 from longreach.checkpoints.places import MARKER
 from longreach.checkpoints.record import Record
 from longreach.core.errors import CheckpointError
-from longreach.doctor.base import Edit
+from longreach.diagnosis.base import Edit
 
 
 def edited_files(files: Mapping[str, dict[str, Any]], edits: Iterable[Edit]) -> dict[str, str]:

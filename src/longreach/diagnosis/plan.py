@@ -9,8 +9,8 @@ from longreach.checkpoints import _safety
 from longreach.checkpoints.checkpoint import load
 from longreach.checkpoints.placement import find_dtype
 from longreach.core.errors import CheckpointError
-from longreach.doctor.base import Finding, Patient, Severity, of
-from longreach.doctor.memory import SHARE, Layer, Plan, computed, weigh
+from longreach.diagnosis.base import Finding, Patient, Severity, of
+from longreach.diagnosis.memory import SHARE, Layer, Plan, computed, weigh
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack")
 _TOLERANCE = 1e-3  # the frequencies of a loaded model may have been rounded to its dtype

@@ -10,10 +10,10 @@ from typing import Any
 from longreach.checkpoints import _safety
 from longreach.checkpoints.record import read_record
 from longreach.core.errors import LongreachError
-from longreach.doctor import checks
-from longreach.doctor.base import CONFIG, GENERATION, TOKENIZER, Edit, Finding, Patient, Severity
-from longreach.doctor.fix import edited_files
-from longreach.doctor.used import one_line, read_used
+from longreach.diagnosis import checks
+from longreach.diagnosis.base import CONFIG, GENERATION, TOKENIZER, Edit, Finding, Patient, Severity
+from longreach.diagnosis.fix import edited_files
+from longreach.diagnosis.used import one_line, read_used
 
 _ROUNDS = 8  # corrections one after the other; each is made on what the one before has left
 

@@ -6,8 +6,8 @@ Sources: transformers 4's configs (`rope_theta`, `rope_scaling`); vLLM's `_get_a
 from dataclasses import dataclass
 from typing import Any
 
-from longreach.doctor.base import Patient
-from longreach.doctor.stated import ORIGINAL, RENAMED, is_number
+from longreach.diagnosis.base import Patient
+from longreach.diagnosis.stated import ORIGINAL, RENAMED, is_number
 
 _NO_FACTOR = ("default", "longrope", "llama3")  # rope types by whose factor vLLM does not multiply the window
 

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
-from longreach.doctor.base import Finding, Patient, Severity
+from longreach.diagnosis.base import Finding, Patient, Severity
 
 _MEASURE = "no rope scaling applies; `longreach measure` shows its reach"
 _ENCODER = "no rope scaling applies; `longreach fit MODEL attention_alignment --to LENGTH` keeps its attention sharp over longer texts"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from longreach.doctor.base import TOKENIZER, Edit, Finding, Patient, Severity
+from longreach.diagnosis.base import TOKENIZER, Edit, Finding, Patient, Severity
 
 _NO_LIMIT = 10**9  # above it, model_max_length is the placeholder of a tokenizer that states no limit
 _ROOM = 2  # rows that some tables of positions keep for padding

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from longreach.doctor.base import Finding, Patient, Severity, of
-from longreach.doctor.spelling import respelling, two_bases
-from longreach.doctor.stated import ORIGINAL, Stated, same
+from longreach.diagnosis.base import Finding, Patient, Severity, of
+from longreach.diagnosis.spelling import respelling, two_bases
+from longreach.diagnosis.stated import ORIGINAL, Stated, same
 
 _PLAIN_REACH = 8192  # tokens; models whose base is 10000 were trained on fewer, but for those that say so
 

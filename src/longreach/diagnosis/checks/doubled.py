@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterator
 
 from longreach.core.spec import parse
-from longreach.doctor.base import Finding, Patient, Severity, of
-from longreach.doctor.stated import ORIGINAL, Stated
-from longreach.doctor.used import UsedRope
+from longreach.diagnosis.base import Finding, Patient, Severity, of
+from longreach.diagnosis.stated import ORIGINAL, Stated
+from longreach.diagnosis.used import UsedRope
 from longreach.positions.base import PositionsMethod
 
 _BASES = (10_000.0, 500_000.0, 1_000_000.0)  # what most models are trained with

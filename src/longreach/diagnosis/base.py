@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from longreach.checkpoints.record import Record
-from longreach.doctor.stated import FULL, Stated, read_stated
-from longreach.doctor.used import Used, UsedRope
+from longreach.diagnosis.stated import FULL, Stated, read_stated
+from longreach.diagnosis.used import Used, UsedRope
 
 CONFIG, TOKENIZER, GENERATION = "config.json", "tokenizer_config.json", "generation_config.json"
 

@@ -8,13 +8,13 @@ from longreach.checkpoints import _safety
 from longreach.checkpoints.checkpoint import load, save
 from longreach.checkpoints.record import read_record
 from longreach.core.errors import CheckpointError, InputError
-from longreach.doctor import fix
-from longreach.doctor.base import CONFIG, Edit, Severity
-from longreach.doctor.diagnose import admit, check_names, corrections, diagnose
-from longreach.doctor.fix import edited_files, write_copy
-from longreach.doctor.plan import loaded_frequencies, make_plan
+from longreach.diagnosis import fix
+from longreach.diagnosis.base import CONFIG, Edit, Severity
+from longreach.diagnosis.diagnose import admit, check_names, corrections, diagnose
+from longreach.diagnosis.fix import edited_files, write_copy
+from longreach.diagnosis.plan import loaded_frequencies, make_plan
 from tests.checkpoints.folders import byte_tokenizer, edit, tiny, write_folder
-from tests.doctor.healthy import HEALTHY
+from tests.diagnosis.healthy import HEALTHY
 
 CPU = torch.device("cpu")
 

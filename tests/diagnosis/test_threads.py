@@ -3,11 +3,11 @@ import json
 
 import pytest
 
-from longreach.doctor import checks
-from longreach.doctor.base import CONFIG, GENERATION, TOKENIZER
-from longreach.doctor.diagnose import admit, check_names, corrections, diagnose
-from tests.doctor.healthy import HEALTHY
-from tests.doctor.threads import BROKEN
+from longreach.diagnosis import checks
+from longreach.diagnosis.base import CONFIG, GENERATION, TOKENIZER
+from longreach.diagnosis.diagnose import admit, check_names, corrections, diagnose
+from tests.diagnosis.healthy import HEALTHY
+from tests.diagnosis.threads import BROKEN
 
 ALL = {**BROKEN, **HEALTHY}
 

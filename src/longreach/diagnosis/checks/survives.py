@@ -7,9 +7,9 @@ from pathlib import Path
 import transformers
 from transformers import AutoConfig
 
-from longreach.doctor.base import Finding, Patient, Severity, of
-from longreach.doctor.stated import same
-from longreach.doctor.used import one_line, rope_parameters
+from longreach.diagnosis.base import Finding, Patient, Severity, of
+from longreach.diagnosis.stated import same
+from longreach.diagnosis.used import one_line, rope_parameters
 
 _REMEDY = "keep the old config.json when you save"
 

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Iterator
 
-from longreach.doctor.base import Finding, Patient, Severity, of
-from longreach.doctor.checks.scaling_kept import differences
-from longreach.doctor.expected import attention_factor
-from longreach.doctor.readers import transformers_4, vllm_window
-from longreach.doctor.spelling import respelling, two_bases
-from longreach.doctor.stated import Stated, same
+from longreach.diagnosis.base import Finding, Patient, Severity, of
+from longreach.diagnosis.checks.scaling_kept import differences
+from longreach.diagnosis.expected import attention_factor
+from longreach.diagnosis.readers import transformers_4, vllm_window
+from longreach.diagnosis.spelling import respelling, two_bases
+from longreach.diagnosis.stated import Stated, same
 
 
 def check(patient: Patient) -> Iterator[Finding]:

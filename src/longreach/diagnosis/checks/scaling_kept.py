@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any
 
-from longreach.doctor.base import Finding, Patient, Severity, of
-from longreach.doctor.spelling import respelling
-from longreach.doctor.stated import ORIGINAL, RENAMED, Stated, same
-from longreach.doctor.used import UsedRope
+from longreach.diagnosis.base import Finding, Patient, Severity, of
+from longreach.diagnosis.spelling import respelling
+from longreach.diagnosis.stated import ORIGINAL, RENAMED, Stated, same
+from longreach.diagnosis.used import UsedRope
 
 _USED_BY = {
     "linear": ("factor",),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from longreach.doctor.stated import ORIGINAL
+from longreach.diagnosis.stated import ORIGINAL
 
 
 def frequencies(parameters: Mapping[str, Any], dim: int, window: int | None) -> tuple[Tensor, float] | None:

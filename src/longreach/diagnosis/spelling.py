@@ -3,8 +3,8 @@
 from typing import Any
 
 from longreach.checkpoints.spelling import spelled_out
-from longreach.doctor.base import Edit, Patient
-from longreach.doctor.stated import ORIGINAL, Stated, is_number, same
+from longreach.diagnosis.base import Edit, Patient
+from longreach.diagnosis.stated import ORIGINAL, Stated, is_number, same
 
 _OF_MODEL = ("rope_theta", "partial_rotary_factor")  # what transformers 4 keeps beside `rope_scaling`, not in it
 

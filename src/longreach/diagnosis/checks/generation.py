@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from longreach.doctor.base import GENERATION, Edit, Finding, Patient, Severity
+from longreach.diagnosis.base import GENERATION, Edit, Finding, Patient, Severity
 
 
 def check(patient: Patient) -> Iterator[Finding]:

@@ -1,6 +1,6 @@
 """Configs that are in order, of families and of threads where something else was wrong: none may get more than a note."""
 
-from tests.doctor.threads import (
+from tests.diagnosis.threads import (
     DEEPSEEK,
     DEEPSEEK_YARN,
     GEMMA3,

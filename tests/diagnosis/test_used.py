@@ -5,17 +5,17 @@ import json
 import pytest
 import torch
 
-from longreach.doctor.base import Severity
-from longreach.doctor.checks import frequencies as frequencies_check
-from longreach.doctor.checks import record as record_check
-from longreach.doctor.checks import survives
-from longreach.doctor.diagnose import admit, diagnose
-from longreach.doctor.expected import frequencies
-from longreach.doctor.used import read_used
+from longreach.diagnosis.base import Severity
+from longreach.diagnosis.checks import frequencies as frequencies_check
+from longreach.diagnosis.checks import record as record_check
+from longreach.diagnosis.checks import survives
+from longreach.diagnosis.diagnose import admit, diagnose
+from longreach.diagnosis.expected import frequencies
+from longreach.diagnosis.used import read_used
 from longreach.testing.models import FAMILIES
 from tests.checkpoints.folders import tiny
-from tests.doctor.healthy import HEALTHY
-from tests.doctor.threads import LLAMA
+from tests.diagnosis.healthy import HEALTHY
+from tests.diagnosis.threads import LLAMA
 
 
 @pytest.fixture

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import transformers
 
-from longreach.doctor.base import CONFIG, Edit, Finding, Patient, Severity
-from longreach.doctor.fix import edited_files
-from longreach.doctor.spelling import respelling
-from longreach.doctor.used import read_used
+from longreach.diagnosis.base import CONFIG, Edit, Finding, Patient, Severity
+from longreach.diagnosis.fix import edited_files
+from longreach.diagnosis.spelling import respelling
+from longreach.diagnosis.used import read_used
 
 
 def check(patient: Patient) -> Iterator[Finding]:
