@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from longreach.core.errors import LongreachError, UnsupportedError
     from longreach.core.spec import parse
     from longreach.decoding.writing import generate
+    from longreach.diagnosis.doctor import doctor
     from longreach.engine.apply import apply
     from longreach.engine.attach import attach
     from longreach.engine.weights import equip
@@ -22,6 +23,7 @@ _HOMES = {
     "parse": "longreach.core.spec",
     "apply": "longreach.engine.apply",
     "attach": "longreach.engine.attach",
+    "doctor": "longreach.diagnosis.doctor",
     "equip": "longreach.engine.weights",
     "fit": "longreach.stretching.fit",
     "generate": "longreach.decoding.writing",
@@ -32,8 +34,20 @@ _HOMES = {
 }
 
 __all__ = [
-    "LongreachError", "UnsupportedError", "apply", "attach", "equip", "fit", "generate", "load", "measure", "parse", "save", "stretch",
-]  # fmt: skip
+    "LongreachError",
+    "UnsupportedError",
+    "apply",
+    "attach",
+    "doctor",
+    "equip",
+    "fit",
+    "generate",
+    "load",
+    "measure",
+    "parse",
+    "save",
+    "stretch",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -35,6 +35,14 @@ def local_folder(name: str, revision: str | None = None) -> Path | None:
     return None
 
 
+def checkpoint_name(name: str, revision: str | None = None) -> str:
+    """What rows and reports call a checkpoint: its folder's own name, or the hub id, with its revision where one is given."""
+    if Path(name).is_dir():
+        return Path(name).resolve().name
+    name, revision = name_and_revision(name, revision)
+    return f"{name}@{revision}" if revision else name
+
+
 def place_of(folder: str | Path) -> Path:
     """Where a checkpoint to be saved will stand, in full.
 

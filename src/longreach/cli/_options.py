@@ -13,7 +13,7 @@ import typer
 import longreach
 from longreach.checkpoints.choices import check_choices
 from longreach.checkpoints.hub import is_id, name_and_revision
-from longreach.checkpoints.places import local_folder
+from longreach.checkpoints.places import checkpoint_name, local_folder
 from longreach.core.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Loading:
 
     def name(self, model: str) -> str:
         """What rows and reports call the model that is loaded so."""
-        return "+".join([model_name(model, self.revision), *([model_name(self.adapter)] if self.adapter else [])])
+        return "+".join([checkpoint_name(model, self.revision), *([checkpoint_name(self.adapter)] if self.adapter else [])])
 
 
 AS_IT_IS = Loading()
@@ -95,14 +95,6 @@ def loads_model(verb: Callable[..., None]) -> Callable[..., None]:
     command.__signature__ = inspect.Signature(parameters, return_annotation=None)  # type: ignore[attr-defined]
     command.__annotations__ = {one.name: one.annotation for one in parameters}
     return command
-
-
-def model_name(model: str, revision: str | None = None) -> str:
-    """What rows and reports call a model: its folder's own name, or the hub id, with its revision where one is given."""
-    if Path(model).is_dir():
-        return Path(model).resolve().name
-    name, revision = name_and_revision(model, revision)
-    return f"{name}@{revision}" if revision else name
 
 
 def open_rows(path: Path | None, name: str) -> "Rows":

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from longreach.checkpoints.choices import check_choices
-from longreach.checkpoints.places import local_folder
-from longreach.cli._options import AllowPickle, Device, Dtype, Revision, TrustRemoteCode, model_name, open_rows
+from longreach.checkpoints.places import checkpoint_name, local_folder, place_of
+from longreach.cli._options import AllowPickle, Device, Dtype, Revision, TrustRemoteCode, open_rows
 from longreach.cli._tables import new_table, show
 from longreach.core.errors import InputError
 
@@ -44,26 +44,23 @@ def doctor(
     Exits with 1 where an error is found (with --fix: where one is left in the copy).
     """
     check_choices(dtype, device, None, False, None)
-    local_folder(model, revision)
+    here = local_folder(model, revision)
+    target = None if fix is None else _place(fix, here)
+    if rows is not None and not rows.is_file():
+        raise InputError(f"cannot read rows from {rows}: no such file")
+    name = checkpoint_name(model, revision)
 
-    from longreach.checkpoints.adapters import check_is_model
-    from longreach.checkpoints.checkpoint import find_folder
-    from longreach.checkpoints.placement import find_device
-    from longreach.diagnosis.diagnose import admit, diagnose, worst
-    from longreach.diagnosis.plan import make_plan
+    from longreach.diagnosis.diagnose import worst
+    from longreach.diagnosis.doctor import doctor as examine
 
-    place = find_device(device)
-    folder = find_folder(model, revision=revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, weights=not no_load)
-    target = None if fix is None else _place(fix, folder)
-    name = model_name(model, revision)
-    check_is_model(folder, model)
-    patient = admit(folder, name, trust_remote_code=trust_remote_code)
-    usable = _usable(patient, rows)
-    plan, about_weights = make_plan(
-        patient, device=place, dtype=dtype, batch_size=batch_size, load_weights=not no_load, allow_pickle=allow_pickle,
-        trust_remote_code=trust_remote_code,
+    found = examine(
+        model, revision=revision, rows=open_rows(rows, name), batch_size=batch_size, load_weights=not no_load, dtype=dtype, device=device,
+        allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, name=name,
     )  # fmt: skip
-    findings = sorted([*diagnose(patient), *about_weights, *_about_usable(patient, usable)], key=lambda finding: -finding.severity)
+    patient, plan, findings = found.patient, found.plan, list(found.findings)
+    usable = found.usable
+    if usable is None and rows is not None:
+        usable = f"{rows} has no rows of {name} without a method"
     left, files = findings, list[str]()
     if target is not None:
         left, files = _correct(patient, target, findings, trust_remote_code=trust_remote_code)
@@ -76,12 +73,10 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _place(fix: Path, folder: Path) -> Path:
+def _place(fix: Path, folder: Path | None) -> Path:
     """Where the corrected copy will stand."""
-    from longreach.checkpoints.places import place_of
-
     place = place_of(fix)
-    if place.is_relative_to(folder.resolve()):
+    if folder is not None and place.is_relative_to(folder.resolve()):
         raise InputError(f"--fix {fix} lies in the checkpoint itself; choose another folder")
     return place
 
@@ -98,43 +93,6 @@ def _correct(patient: "Patient", target: Path, findings: list["Finding"], *, tru
     write_copy(patient.folder, target, files)
     kept = [finding for finding in findings if finding.check not in check_names()]  # weights and rows are what they were
     return [*diagnose(admit(target, patient.name, trust_remote_code=trust_remote_code)), *kept], sorted(files)
-
-
-def _usable(patient: "Patient", path: Path | None) -> "UsableLength | str | None":
-    """The measured usable length of the checkpoint as it is, why it cannot be told, or None where nothing was measured."""
-    from longreach.engine.window import trained_window
-    from longreach.evaluation.usable import usable_length
-
-    if path is not None and not path.is_file():
-        raise InputError(f"cannot read rows from {path}: no such file")
-    found = [row for row in open_rows(path, patient.name) if row.model == patient.name and not row.method]
-    if not found:
-        return None if path is None else f"{path} has no rows of {patient.name} without a method"
-    try:
-        config = patient.used.config
-        return None if config is None else usable_length(found, trained_window(config))
-    except InputError as error:
-        return str(error)
-
-
-def _about_usable(patient: "Patient", usable: "UsableLength | str | None") -> list["Finding"]:
-    from longreach.diagnosis.base import Finding, Severity
-
-    if usable is None or isinstance(usable, str) or patient.window is None:
-        return []
-    wanted = min(patient.window, usable.measured_to)
-    reached = min((length for length in (usable.by_loss, usable.by_retrieval) if length is not None), default=wanted)
-    missed = min((length for length in (usable.risen_at, usable.missed_at) if length is not None), default=wanted + 1)
-    opened = next((each for each in (usable.open_loss, usable.open_retrieval) if each is not None and each.length <= wanted), None)
-    if missed <= wanted:
-        far = f"can be used up to {reached} tokens" if reached else f"cannot be used at {missed} tokens"
-        what = f"measured, it {far}, and its window is {patient.window}"
-        remedy = f"keep texts {f'to {reached} tokens' if reached else 'shorter'}, or find a method with `longreach stretch`"
-        return [Finding(check="usable", severity=Severity.WARNING, what=what, remedy=remedy)]
-    if reached < wanted and opened is not None:
-        what = f"too little was measured to say whether it can be used up to its window of {patient.window} ({opened})"
-        return [Finding(check="usable", severity=Severity.NOTE, what=what, remedy="measure again with more --windows and --samples")]
-    return []
 
 
 def _data(

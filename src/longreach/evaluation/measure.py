@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import longreach
+from longreach.checkpoints.places import checkpoint_name
 from longreach.core.errors import InputError, LongreachError
 from longreach.core.progress import SILENT, Progress
 from longreach.core.spec import parse, unparse
@@ -145,8 +146,7 @@ def check(
 
 def name_of(model: PreTrainedModel) -> str:
     """What rows call a model where nobody says: the name that it was loaded by (of a folder, the folder's own), else its class."""
-    name = model.name_or_path
-    return (Path(name).resolve().name if Path(name).is_dir() else name) if name else type(model).__name__
+    return checkpoint_name(model.name_or_path) if model.name_or_path else type(model).__name__
 
 
 def _usual_length(model: PreTrainedModel, method: str, trained: int) -> int:
