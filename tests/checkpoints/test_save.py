@@ -290,3 +290,9 @@ def test_a_method_without_settings_reaches_the_target(folder):
     model, tokenizer = load(folder, method="yarn", target=256)
     assert model.longreach_record.method == "yarn:factor=2"  # 128 tokens were trained on
     assert tokenizer.model_max_length == 256
+
+
+def test_what_would_do_nothing_is_not_exported(tmp_path):
+    with pytest.raises(UnsupportedError, match=r"its full-attention layers use no positions, so there is nothing to change"):
+        save(tiny("cohere2"), byte_tokenizer(), tmp_path / "out", method="linear:factor=4", target=512)
+    assert not (tmp_path / "out").exists()

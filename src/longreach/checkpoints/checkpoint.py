@@ -285,10 +285,11 @@ def _plan(
     if not stack:
         rope_of(text, method=spec)  # refuses models whose positions end with the window
         return Record(target=target, trained_window=target), {"max_position_embeddings": target}
+    with apply(model, stack):  # refuses now what `load` could not apply later, and what would do nothing
+        pass
     changes = _exported(model, stack, target)
     if changes is None:
-        with apply(model, stack):  # refuses now what `load` could not apply later
-            return Record(method=spec, exported=False, trained_window=window, target=target, fitted=fitted_in(stack)), None
+        return Record(method=spec, exported=False, trained_window=window, target=target, fitted=fitted_in(stack)), None
     original = copy.deepcopy({**beside(text, changes["rope_parameters"]), **{name: getattr(text, name, None) for name in changes}})
     record = Record(method=spec, exported=True, trained_window=window, target=target, original=original, fitted=fitted_in(stack))
     return record, changes

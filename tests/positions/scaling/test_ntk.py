@@ -2,6 +2,9 @@ import math
 
 import pytest
 
+from longreach.core.errors import UnsupportedError
+from longreach.positions.base import Rope
+from longreach.positions.scaling.dynamic_ntk import DynamicNtk
 from longreach.positions.scaling.ntk import Ntk
 from tests.positions.ropes import ROPES, assert_close
 
@@ -30,3 +33,9 @@ def test_the_export_is_a_plain_embedding_of_the_same_frequencies():
     written = Ntk(factor=8).rope_parameters(rope)
     assert written["rope_type"] == "default"
     assert_close(Ntk(factor=8).inv_freq(rope, 1)[0], rope.inv_freq(written["rope_theta"]))
+
+
+@pytest.mark.parametrize("method", [Ntk(factor=4), DynamicNtk(factor=4)])
+def test_a_single_frequency_cannot_be_changed_by_a_base(method):
+    with pytest.raises(UnsupportedError, match=r"its only frequency is the same under any base; choose linear, or yarn"):
+        method.inv_freq(Rope(theta=10_000.0, dim=2, trained_window=128), 512)

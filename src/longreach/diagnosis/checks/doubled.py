@@ -27,6 +27,8 @@ def _base(patient: Patient, layer_type: str | None, said: Stated, used: UsedRope
     if used.inv_freq is None or not isinstance(factor, int | float) or not isinstance(base, int | float) or factor <= 1:
         return
     dim = 2 * len(used.inv_freq)
+    if dim == 2:  # its only frequency is the same under any base
+        return
     for plain in {*_BASES, patient.used.default_theta}:
         if math.isclose(base, plain * factor ** (dim / (dim - 2)), rel_tol=1e-3):
             yield Finding(

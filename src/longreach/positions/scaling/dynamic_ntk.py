@@ -13,6 +13,7 @@ from torch import Tensor
 
 from longreach.core.method import Claim, MethodInfo, at_least
 from longreach.positions.base import PositionsMethod, Rope
+from longreach.positions.scaling.ntk import scaled_theta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class DynamicNtk(PositionsMethod):
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """Frequencies of the base theta * (factor * L / window - (factor - 1)) ** (d / (d - 2)); the plain base up to the window."""
         growth = self.factor * max(seq_len, rope.trained_window) / rope.trained_window - (self.factor - 1)
-        return rope.inv_freq(rope.theta * growth ** (rope.dim / (rope.dim - 2))), 1.0
+        return rope.inv_freq(scaled_theta(rope, growth)), 1.0
 
     def length_step(self, rope: Rope) -> int:
         """The setting `step`."""

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from longreach.core.errors import UnsupportedError
 from longreach.core.lengths import factor_to
 from longreach.core.method import Claim, MethodInfo, at_least
 from longreach.positions.base import PositionsMethod, Rope
@@ -47,7 +48,13 @@ class Ntk(PositionsMethod):
 
 
 def scaled_theta(rope: Rope, factor: float) -> float:
-    """The base at which the lowest frequency is exactly `factor` times lower."""
+    """The base at which the lowest frequency is exactly `factor` times lower.
+
+    Raises: UnsupportedError where there is one frequency only, which is the same under any base.
+    """
+    if rope.dim == 2:
+        why = "its only frequency is the same under any base"
+        raise UnsupportedError("a larger base", "a rotary embedding of 2 dimensions", why, "choose linear, or yarn")
     return float(rope.theta * factor ** (rope.dim / (rope.dim - 2)))
 
 
