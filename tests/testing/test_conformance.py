@@ -24,7 +24,7 @@ from longreach.engine.apply import apply
 from longreach.positions.scaling.linear import Linear
 from longreach.positions.tables.interpolated_positions import InterpolatedPositions
 from longreach.testing import conformance
-from longreach.testing.conformance import biased, engine, positions, samplers, skipping, tables
+from longreach.testing.conformance import biased, caches, engine, positions, samplers, skipping, tables
 from longreach.testing.conformance.base import Check, cached_logits, close, same
 from longreach.testing.models import tiny_biased, tiny_learned
 from longreach.training.samplers.randomized import Randomized
@@ -60,7 +60,7 @@ def test_every_bad_setting_is_tried(name):
 
 
 def test_every_check_is_used():
-    suites = (biased, engine, positions, samplers, skipping, tables)
+    suites = (biased, caches, engine, positions, samplers, skipping, tables)
     written = {name.removeprefix("check_") for suite in suites for name in vars(suite) if name.startswith("check_")}
     assert written == set(CHECKS) == {case.check.name for case in CASES}
     assert len(CHECKS) == len(conformance.checks()), "two checks of one name"
@@ -261,6 +261,7 @@ LONGER = InterpolatedPositions(factor=2)
 SHARPER = AttentionAlignment(temperature=0.7)
 SETTING = SelfExtend(neighbours=16, group=4)
 APPLIES_NOTHING = {"apply": lambda model, method: nullcontext(model)}
+RESTORES_NOTHING = {"restore": lambda cache, taken: None}
 # check -> (the setting it is run on, {what is replaced in the check's own module: by what})
 BROKEN = {
     "changes_the_model": (Idle(), {}),
@@ -281,6 +282,8 @@ BROKEN = {
     "prompt_lookup": (SETTING, {}),
     "lost_tokens_stay_lost": (SETTING, {}),
     "deepcopy": (SETTING, {"copy": type("NoCopy", (), {"deepcopy": staticmethod(lambda model: model)})}),
+    "snapshots": (SETTING, RESTORES_NOTHING),
+    "snapshots_of_plain_caches": (Linear(factor=2), RESTORES_NOTHING),
     "no_nesting": (SETTING, APPLIES_NOTHING),
     "old_caches_are_refused": (SETTING, APPLIES_NOTHING),
     "frequencies": (WrongShape(factor=2), {}),

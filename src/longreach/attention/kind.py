@@ -7,5 +7,10 @@ KIND = Kind(
     package="longreach.attention",
     acts_on="model",
     contract="longreach.attention.base:AttentionPolicy",
-    suites=("longreach.testing.conformance.engine", "longreach.testing.conformance.biased", "longreach.testing.conformance.skipping"),
+    suites=(
+        "longreach.testing.conformance.engine",
+        "longreach.testing.conformance.biased",
+        "longreach.testing.conformance.skipping",
+        "longreach.testing.conformance.caches",
+    ),
 )

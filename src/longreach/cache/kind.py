@@ -7,5 +7,5 @@ KIND = Kind(
     package="longreach.cache",
     acts_on="model",
     contract="longreach.cache.base:CachePolicy",
-    suites=("longreach.testing.conformance.engine",),
+    suites=("longreach.testing.conformance.engine", "longreach.testing.conformance.caches"),
 )

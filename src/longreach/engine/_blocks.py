@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,7 +32,7 @@ class Shelf:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.loaded: OrderedDict[int, tuple[Block, Block]] = OrderedDict()  # by the identity of the block, which is kept alive beside
+        self.loaded: OrderedDict[int, tuple[Block, Block]] = OrderedDict()  # by the identity of the keys, which are kept alive beside
 
     def get(self, blocks: Sequence[Block], device: torch.device) -> Block:
         """Keys and values [B, K, n, C, D] of blocks, on the device."""
@@ -41,10 +42,11 @@ class Shelf:
         return torch.stack([k for k, _ in found], 2), torch.stack([v for _, v in found], 2)
 
     def _load(self, block: Block, device: torch.device) -> Block:
-        if id(block) not in self.loaded:
-            self.loaded[id(block)] = block, (block[0].to(device, non_blocking=True), block[1].to(device, non_blocking=True))
-        self.loaded.move_to_end(id(block))
-        return self.loaded[id(block)][1]
+        key = id(block[0])
+        if key not in self.loaded:
+            self.loaded[key] = block, (block[0].to(device, non_blocking=True), block[1].to(device, non_blocking=True))
+        self.loaded.move_to_end(key)
+        return self.loaded[key][1]
 
 
 class BlocksStore(CutStore[Blocks, BlocksState]):
@@ -53,6 +55,11 @@ class BlocksStore(CutStore[Blocks, BlocksState]):
     def __init__(self, *args: object) -> None:
         super().__init__(*args)  # type: ignore[arg-type]
         self.shelf = Shelf(self.view.loaded)
+
+    @property
+    def host_fields(self) -> AbstractSet[str]:
+        """The blocks, where the policy wants that."""
+        return frozenset({"blocks"} if self.view.host else ())
 
     def empty(self, like: dict[object, Tensor], start: int) -> BlocksState:
         """Nothing."""

@@ -6,8 +6,9 @@ the last forward pass can be taken back by going back to the state that stood be
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
 
 import torch
 from torch import Tensor
@@ -103,6 +104,17 @@ class CutStore(ABC, Generic[V, S]):
     def credited(self, state: S, run: Run[S]) -> S:
         """The state with the attention that its tokens got from a run."""
         return state
+
+    @property
+    def state_class(self) -> type[State]:
+        """The class of its states, for what reads them from a file."""
+        found: type[State] = get_type_hints(type(self).empty)["return"]
+        return found
+
+    @property
+    def host_fields(self) -> AbstractSet[str]:
+        """The fields of a state whose tensors belong into the host's memory."""
+        return frozenset()
 
     # --- called by the engine
 

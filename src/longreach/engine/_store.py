@@ -13,10 +13,11 @@ from longreach.core.bands import Band, PositionMap, Selection
 from longreach.core.errors import LongreachError
 from longreach.core.memory import Store, View
 from longreach.engine._channels import Change, Channels
-from longreach.engine._cuts import CutStore
+from longreach.engine._cuts import CutStore, Row
 from longreach.engine._stream import Stream
 
 AnyStore = CutStore[Any, Any]
+HALF_WRITTEN = "this cache was left half written by an interrupted forward pass; start with a new cache"
 AGES = "ages"  # the channel of what tokens age each other by, [B, H, n, 1]
 
 
@@ -57,6 +58,26 @@ class Plan:
             received=any("received" in store.signals for store in stores),
             chunk=chosen[0].chunk if chosen else None,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """What a layer holds at one time, and its store: all that a snapshot has to keep of them.
+
+    Left out are copies of the keys that are made again when they are needed.
+    """
+
+    tokens: int
+    batch: int
+    recent: Channels
+    first: dict[object, Tensor]
+    first_filled: bool
+    epoch: tuple[int, ...] | None
+    queries: Channels
+    summaries: Tensor | None
+    rows: dict[int, Row[Any]]
+    scale: float
+    softcap: float | None
 
 
 class BandLayer(CacheLayerMixin):
@@ -100,7 +121,7 @@ class BandLayer(CacheLayerMixin):
         if self.stream.closed:
             raise LongreachError("this cache was filled under a longreach method that is no longer applied; start with a new cache")
         if self.pending is not None:
-            raise LongreachError("this cache was left half written by an interrupted forward pass; start with a new cache")
+            raise LongreachError(HALF_WRITTEN)
         self.is_initialized = True
         self.pending = (key_states, value_states)
         self.tokens += key_states.shape[2]
@@ -144,6 +165,34 @@ class BandLayer(CacheLayerMixin):
             self.first[name] = torch.where(here[:, None, :, None], taken, torch.zeros_like(taken) if old is None else old)
         settled = all(self.stream.started) if self.stream.started else True
         self.first_filled = settled and max(self.stream.start or [0]) + self.plan.num_sinks <= self.tokens
+
+    def held(self) -> Held:
+        """What the layer holds now; channels and lists are the layer's own, which change with it.
+
+        Raises: LongreachError for a layer that is half written.
+        """
+        if self.pending is not None:
+            raise LongreachError(HALF_WRITTEN)
+        summaries = self.summaries
+        if summaries is not None and self.plan.chunk is not None:  # written in place, with room for more
+            summaries = summaries[:, :, : max(0, self.tokens - min(self.stream.start)) // self.plan.chunk].clone()
+        store = self.store
+        return Held(
+            tokens=self.tokens, batch=self.batch, recent=self.recent, first=self.first, first_filled=self.first_filled,
+            epoch=self.epoch, queries=self.queries, summaries=summaries, rows={} if store is None else store.rows,
+            scale=1.0 if store is None else float(store.scale),
+            softcap=None if store is None or store.softcap is None else float(store.softcap),
+        )  # fmt: skip
+
+    def hold(self, held: Held) -> None:
+        """Hold this instead of what the layer holds; channels and lists are the layer's from now on."""
+        self.is_initialized, self.pending, self.placed = True, None, {}
+        self.tokens, self.batch, self.epoch = held.tokens, held.batch, held.epoch
+        self.recent, self.queries = held.recent, held.queries
+        self.first, self.first_filled = held.first, held.first_filled
+        self.summaries = None if held.summaries is None else held.summaries.clone()
+        if self.store is not None:
+            self.store.rows, self.store.scale, self.store.softcap = held.rows, held.scale, held.softcap
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Masks speak of true slots: all tokens seen, from slot 0."""

@@ -1,7 +1,7 @@
 """Where the tokens of one forward pass stand: slots, indices, padding."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ class Stream:
     is padding elsewhere than on the left. indices: [B | 1, n], kept only for frequencies that change. read: [B, n, state], what a method
     that reads the text made of it after each token.
     """
+
+    host_fields: ClassVar = frozenset({"read"})  # that lie in the host's memory
 
     start: list[int] = field(default_factory=list)
     started: list[bool] = field(default_factory=list)

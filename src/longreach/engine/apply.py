@@ -83,7 +83,7 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
     with ExitStack() as undo:
         model.__dict__[_APPLIED] = name
         undo.callback(model.__dict__.pop, _APPLIED, None)
-        window, reach = stated_window(model.config), None
+        window, reach, adopt = stated_window(model.config), None, None
         if window is not None and warn:
             reach = reach_of(stack, window)
         for method in stack:
@@ -107,8 +107,8 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
             check_weights(stack, model, full)
             setup = replace(_setup(name, model, policies, positions, attentions), text=_reader(model, policies, trained, tokenizer))
             _check_effect(name, model, stack, attentions)
-            undo.enter_context(engine.installed(model, attentions, setup, trained))
-        undo.enter_context(watched(model, name, reach, engine=runs_attention(model)))
+            adopt = undo.enter_context(engine.installed(model, attentions, setup, trained)).adopt
+        undo.enter_context(watched(model, name, reach, adopt=adopt))
         yield
 
 

@@ -18,7 +18,7 @@ from longreach.attention.base import goes_by_text
 from longreach.core.errors import LongreachError
 from longreach.engine import rotation
 from longreach.engine._own import own_attention
-from longreach.engine._store import BandLayer
+from longreach.engine._store import HALF_WRITTEN, BandLayer
 from longreach.engine._stream import Step, Stream, make_step
 from longreach.engine._text import given_ids
 from longreach.engine.cache_argument import cache_argument, take_cache
@@ -56,16 +56,20 @@ class Engine:
             checkpointing = module.training and getattr(module, "gradient_checkpointing", False)
             cache = None if checkpointing else DynamicCache(config=self.config)
         if cache is not None:
-            self._adopt(cache)
+            self.adopt(cache)
             kwargs.update(cache_argument(module, cache))
         self.cache, self.ids = cache, given_ids(args, kwargs)
         return args, kwargs
 
-    def _adopt(self, cache: Cache) -> None:
+    def adopt(self, cache: Cache) -> None:
+        """Make the layers of an empty cache the engine's; one that has them already stays.
+
+        Raises: LongreachError for a cache that was filled elsewhere, is half written, or keeps keys and values in a way of its own.
+        """
         ours = [layer for layer in cache.layers if isinstance(layer, BandLayer)]
         if ours and all(layer.stream in self.streams for layer in ours):
             if len({layer.tokens for layer in ours}) > 1:
-                raise LongreachError("this cache was left half written by an interrupted forward pass; start with a new cache")
+                raise LongreachError(HALF_WRITTEN)
             return
         if ours or cache.get_seq_length() > 0:
             raise LongreachError("this cache was filled outside the applied longreach method; start with a new cache")

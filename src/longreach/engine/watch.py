@@ -4,7 +4,7 @@ import copy
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NoReturn
 
@@ -15,6 +15,10 @@ from transformers.cache_utils import CacheLayerMixin
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.engine.cache_argument import cache_argument, cache_of, take_cache
 from longreach.engine.interface import hold
+
+Adopt = Callable[[Cache], None]
+_WATCH = "_longreach_watch"
+_watches: "weakref.WeakKeyDictionary[Cache, Watch]" = weakref.WeakKeyDictionary()
 
 
 class ClosedLayer(CacheLayerMixin):
@@ -50,23 +54,23 @@ class ClosedLayer(CacheLayerMixin):
 class Watch:
     """Of one model and the methods applied to it.
 
-    Args: spec: of the methods. reach: tokens that they read to; None: no end. engine: whether attention is computed by longreach, whose
-    caches it ties to itself.
+    Args: spec: of the methods. reach: tokens that they read to; None: no end. adopt: where attention is computed by longreach, what makes
+    an empty cache its own; it ties caches to itself.
     """
 
-    def __init__(self, model: PreTrainedModel, spec: str, reach: int | None, engine: bool) -> None:
-        self.spec, self.reach, self.engine = spec, reach, engine
+    def __init__(self, model: PreTrainedModel, spec: str, reach: int | None, adopt: Adopt | None) -> None:
+        self.spec, self.reach, self.adopt = spec, reach, adopt
         self.config = model.config.get_text_config()
         self.implementation: str = self.config._attn_implementation
         self.caches: weakref.WeakSet[Cache] = weakref.WeakSet()
         self.busy: int | None = None  # the thread that a forward pass is under way in
-        self.told = False
+        self.told = self.closed = False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Watch":
         """Of a copy of the model: its own, without the caches of the original."""
         twin = copy.copy(self)
         memo[id(self)] = twin
-        twin.config = copy.deepcopy(self.config, memo)
+        twin.config, twin.adopt = copy.deepcopy(self.config, memo), copy.deepcopy(self.adopt, memo)
         twin.caches, twin.busy = weakref.WeakSet(), None
         return twin
 
@@ -75,7 +79,7 @@ class Watch:
         me = threading.get_ident()
         if self.busy not in (None, me):
             raise LongreachError(f"another thread runs this model under {self.spec}; one at a time, or a copy of the model for each")
-        if self.engine and self.config._attn_implementation != self.implementation:
+        if self.adopt is not None and self.config._attn_implementation != self.implementation:
             changed, self.config._attn_implementation = self.config._attn_implementation, self.implementation
             raise LongreachError(
                 f"attention was set to {changed!r} while {self.spec} is applied; set it before, or leave {self.spec} first"
@@ -93,15 +97,28 @@ class Watch:
     def after(self, module: nn.Module, args: Any, output: Any) -> None:
         """Remember the cache that a forward pass filled (a hook after it, also after an exception)."""
         self.busy = None
-        if not self.engine and output is not None and isinstance(cache := cache_of(output), Cache):
-            self.caches.add(cache)
+        if output is not None and isinstance(cache := cache_of(output), Cache):
+            self._add(cache)
+
+    def claim(self, cache: Cache) -> None:
+        """Take an empty cache for one that is filled under the methods.
+
+        Raises: LongreachError for a kind of cache that cannot be.
+        """
+        if self.adopt is not None:
+            self.adopt(cache)
+        self._add(cache)
+
+    def _add(self, cache: Cache) -> None:
+        self.caches.add(cache)
+        _watches[cache] = self
 
     def _checked(self, cache: Cache | None) -> int:
         """How many tokens a cache holds. Raises: LongreachError for one that was filled elsewhere."""
         if not isinstance(cache, Cache) or not hasattr(cache, "layers"):
             return 0
         seen = int(cache.get_seq_length())
-        if seen and not self.engine and cache not in self.caches:
+        if seen and self.adopt is None and cache not in self.caches:
             raise LongreachError("this cache was filled outside the applied longreach method; start with a new cache")
         return seen
 
@@ -115,15 +132,27 @@ class Watch:
 
     def close(self) -> None:
         """Caches that were filled can no longer be used."""
-        for cache in self.caches:
+        self.closed = True
+        for cache in self.caches if self.adopt is None else ():  # the engine closes its own layers
             layers: list[Any] = cache.layers
             layers[:] = [ClosedLayer(int(layer.get_seq_length())) for layer in layers]
+        self.adopt = None  # a cache that lives on does not keep the model alive
+
+
+def watch_of(cache: Cache) -> Watch | None:
+    """The watch of the methods that a cache was filled under; None where none were."""
+    return _watches.get(cache)
+
+
+def watch_on(model: PreTrainedModel) -> Watch | None:
+    """The watch of the methods that are applied to a model; None for encoder-decoders, whose caches it does not tell apart."""
+    return vars(model).get(_WATCH)
 
 
 @contextmanager
-def watched(model: PreTrainedModel, spec: str, reach: int | None, *, engine: bool) -> Iterator[None]:
+def watched(model: PreTrainedModel, spec: str, reach: int | None, *, adopt: Adopt | None) -> Iterator[None]:
     """Inside, the model is watched, refuses to be saved without its method, and can be copied with it."""
-    watch = Watch(model, spec, reach, engine)
+    watch = Watch(model, spec, reach, adopt)
 
     def refuse(*args: Any, **kwargs: Any) -> NoReturn:
         why = f"{spec} is applied to it, and what is written here would not be what runs"
@@ -135,6 +164,8 @@ def watched(model: PreTrainedModel, spec: str, reach: int | None, *, engine: boo
             undo.callback(watch.close)
             undo.callback(base.register_forward_pre_hook(watch.before, with_kwargs=True, prepend=True).remove)
             undo.callback(base.register_forward_hook(watch.after, always_call=True).remove)
+            vars(model)[_WATCH] = watch
+            undo.callback(vars(model).pop, _WATCH, None)
         for name, value in (("save_pretrained", refuse), ("__deepcopy__", lambda memo: _copied(model, memo))):
             vars(model)[name] = value
             undo.callback(vars(model).pop, name, None)

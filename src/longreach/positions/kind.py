@@ -7,5 +7,10 @@ KIND = Kind(
     package="longreach.positions",
     acts_on="model",
     contract="longreach.positions.base:PositionsMethod",
-    suites=("longreach.testing.conformance.positions", "longreach.testing.conformance.tables", "longreach.testing.conformance.engine"),
+    suites=(
+        "longreach.testing.conformance.positions",
+        "longreach.testing.conformance.tables",
+        "longreach.testing.conformance.engine",
+        "longreach.testing.conformance.caches",
+    ),
 )

@@ -1,0 +1,230 @@
+"""What a cache held at one time: taken and put back, so that one reading of a text serves many questions.
+
+    cache = DynamicCache(config=model.config)
+    read_into(cache, document)  # forward passes under torch.no_grad()
+    taken = snapshot(cache)
+    for question in questions:
+        restore(cache, taken)
+        ...
+
+engine/snapshot_files.py keeps snapshots in files.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache, EncoderDecoderCache, StaticCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+from longreach.core.errors import InputError, LongreachError
+from longreach.engine._store import HALF_WRITTEN, BandLayer, Held
+from longreach.engine._stream import Stream
+from longreach.engine._tree import Reader, Writer, copied, in_place
+from longreach.engine.watch import ClosedLayer, Watch, watch_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plain:
+    """What a layer of transformers' own holds. Args: window, seen, records: of one with a sliding window."""
+
+    keys: Tensor
+    values: Tensor
+    window: int | None = None
+    seen: int = 0
+    records: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """A layer, or what layers share, as plain data.
+
+    Args: kind: `bands`, `plain`, `stream`, or `none` where there is nothing. node, frozen, tensors: as engine/_tree.py writes them.
+    device: where a restored cache wants copies of the tensors; None: they lie where they are wanted.
+    """
+
+    kind: str
+    node: Any = None
+    frozen: Sequence[Any] = ()
+    tensors: Sequence[Tensor] = ()
+    device: torch.device | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Snapshot:
+    """What a cache held at one time. `snapshot` takes one, `restore` puts it back, `save` and `load` keep it in a file.
+
+    Args: caches: the parts of every layer and, last, what they share; of an encoder-decoder first what it wrote, then what it read.
+    watch: of the methods that it was taken under. tokens: that had been read.
+    """
+
+    caches: tuple[tuple[Part, ...], ...]
+    watch: Watch | None
+    tokens: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensors, those that are shared with a cache included."""
+        return sum(tensor.nbytes for parts in self.caches for part in parts for tensor in part.tensors)
+
+
+def snapshot(cache: Cache) -> Snapshot:
+    """What `cache` holds now, whatever happens to it later: more reading, `crop`, other rows of the batch, `reset`.
+
+    It is for the caches of the engine, whatever their stores, and for DynamicCache and EncoderDecoderCache of transformers. It keeps the
+    live bytes of the cache: of one that keeps everything all keys and values, of one that is bounded what the bound leaves and the
+    tokens of the last forward pass, which can still be taken back. Tensors that are never changed in place (what stores hold, all of
+    transformers' layers) are shared with the cache until that goes on; the window, which is written in place, is copied.
+
+    Raises: LongreachError for a cache that is empty, half written, carries gradients, was filled under a method that is no longer
+    applied, or is of a kind that cannot be kept (static, quantized, offloaded, states of linear attention).
+    """
+    watch, inner = watch_of(cache), _inner(cache)
+    for each in inner:
+        _check(each.layers, watch)
+    if not (tokens := int(cache.get_seq_length())):
+        raise LongreachError("this cache is empty; read something before a snapshot is taken")
+    with torch.no_grad():
+        return Snapshot(caches=tuple(_parts(each) for each in inner), watch=watch, tokens=tokens)
+
+
+def restore(cache: Cache, taken: Snapshot) -> None:
+    """Make `cache` what it was when the snapshot was taken, or make an empty one a second such cache. Any number of times.
+
+    Whatever happened to the cache since is undone, also a forward pass that was interrupted. It costs a copy of the window, which is
+    written in place; of a snapshot from a file, a copy of all.
+
+    Raises: LongreachError where the snapshot's method is no longer applied, or for a cache that was filled elsewhere; InputError for a
+    snapshot from a file that holds something else than it should. The cache is then as it was.
+    """
+    inner = _inner(cache)
+    if len(inner) != len(taken.caches):
+        raise LongreachError(f"the snapshot is of another kind of cache than a {type(cache).__name__}")
+    _claim(cache, taken)
+    with torch.no_grad():
+        ready = [_read(each, parts) for each, parts in zip(inner, taken.caches, strict=True)]
+    for each, found in zip(inner, ready, strict=True):
+        _put(each, found)
+    if isinstance(cache, EncoderDecoderCache):
+        read = cache.cross_attention_cache
+        cache.is_updated = {index: read.get_seq_length(index) > 0 for index in range(len(read))}
+
+
+def _inner(cache: Cache) -> list[Cache]:
+    """The caches that one is made of. Raises: LongreachError for kinds that hold more than their layers."""
+    if isinstance(cache, EncoderDecoderCache):
+        return [*_inner(cache.self_attention_cache), *_inner(cache.cross_attention_cache)]
+    if type(cache) not in (Cache, DynamicCache, StaticCache):  # a static one is the engine's, or its layers are refused
+        raise LongreachError(f"a {type(cache).__name__} has no snapshots; use a DynamicCache")
+    if cache.offloading:
+        raise LongreachError("a cache that is offloaded has no snapshots; use one with offloading=False")
+    return [cache]
+
+
+def _check(layers: Sequence[Any], watch: Watch | None) -> None:
+    """Raise LongreachError for layers that no snapshot can be taken of."""
+    for layer in layers:
+        if isinstance(layer, ClosedLayer) or (isinstance(layer, BandLayer) and layer.stream.closed):
+            raise LongreachError("this cache was filled under a longreach method that is no longer applied; start with a new cache")
+        if isinstance(layer, BandLayer) and watch is None:
+            raise LongreachError("this cache was filled outside the applied longreach method; start with a new cache")
+        if not _holds_nothing(layer) and type(layer) not in (BandLayer, DynamicLayer, DynamicSlidingWindowLayer):
+            raise LongreachError(f"a cache with a {type(layer).__name__} has no snapshots; use a DynamicCache of attention layers")
+    if len({int(layer.get_seq_length()) for layer in layers if not _holds_nothing(layer)}) > 1:
+        raise LongreachError(HALF_WRITTEN)
+
+
+def _holds_nothing(layer: Any) -> bool:
+    """Layers without attention, and those that look into the cache of another one."""
+    return layer is None or type(layer).__name__ == "DummyLayer"
+
+
+def _parts(cache: Cache) -> tuple[Part, ...]:
+    stream = next((layer.stream for layer in cache.layers if isinstance(layer, BandLayer)), None)
+    shared = Part(kind="none") if stream is None else _written("stream", replace(stream, step=None))
+    return (*(_part(layer) for layer in cache.layers), shared)
+
+
+def _part(layer: Any) -> Part:
+    if _holds_nothing(layer):
+        return Part(kind="none")
+    if isinstance(layer, BandLayer):
+        return _written("bands", layer.held(), _maps(layer))
+    held = Plain(keys=layer.keys, values=layer.values)
+    if isinstance(layer, DynamicSlidingWindowLayer):
+        held = replace(held, window=layer.sliding_window, seen=layer.cumulative_length, records=layer.record_past)
+    return _written("plain", held)
+
+
+def _written(kind: str, value: Any, maps: Sequence[object] = ()) -> Part:
+    writer = Writer(maps)
+    node = writer.write(value)
+    return Part(kind=kind, node=node, frozen=writer.frozen, tensors=writer.tensors)
+
+
+def _maps(layer: BandLayer) -> tuple[object, ...]:
+    """What channels of the layer may be called by, beside names."""
+    return (*layer.plan.maps, *layer.plan.sink_maps)
+
+
+def _claim(cache: Cache, taken: Snapshot) -> None:
+    """See to it that the cache may hold what was read under the snapshot's methods. Raises: LongreachError."""
+    owner = watch_of(cache)
+    if taken.watch is not None and taken.watch.closed:
+        why = f"was taken under {taken.watch.spec}, which is no longer applied"
+        raise LongreachError(f"the snapshot {why}; apply it and read again, or load the snapshot from a file")
+    if owner is taken.watch:
+        return
+    if owner is not None or cache.get_seq_length():
+        raise LongreachError("this cache was filled under something else than the snapshot's; give that one, or an empty one")
+    if taken.watch is not None:
+        taken.watch.claim(cache)
+
+
+def _read(cache: Cache, parts: Sequence[Part]) -> list[Any]:
+    """What was written, for each layer and, last, for all of them. Raises: LongreachError, InputError."""
+    here: list[Any] = cache.layers
+    missing = parts[len(here) : -1]
+    alike = all(isinstance(layer, BandLayer) == (part.kind == "bands") for layer, part in zip(here, parts, strict=False))
+    if len(here) >= len(parts) or not alike or any(part.kind != "plain" for part in missing):
+        raise LongreachError(f"the snapshot has {len(parts) - 1} layers, not those of this cache; give a DynamicCache(config=model.config)")
+    try:
+        return [_made(part, layer) for part, layer in zip(parts, [*here, *[None] * len(missing), None], strict=True)]
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        raise InputError(f"the snapshot holds something else than this model's caches ({error}); read the text again") from error
+
+
+def _made(part: Part, layer: Any) -> Any:
+    """What a part says of `layer`: what that is to hold, or a layer in its place."""
+    if part.kind == "none":
+        return layer
+    place = in_place if part.device is None else copied(part.device)
+    if part.kind == "plain":
+        return _plain_layer(Reader(part.frozen, part.tensors, place).read(Plain, part.node))
+    if part.kind == "stream":
+        return Reader(part.frozen, part.tensors, place, host=Stream.host_fields).read(Stream, part.node)
+    store = layer.store
+    of_store = {} if store is None else {"state": store.state_class, "host": store.host_fields}
+    return Reader(part.frozen, part.tensors, place, _maps(layer), **of_store).read(Held, part.node)
+
+
+def _plain_layer(held: Plain) -> DynamicLayer:
+    layer = DynamicLayer() if held.window is None else DynamicSlidingWindowLayer(sliding_window=held.window)
+    layer.lazy_initialization(held.keys, held.values)
+    layer.keys, layer.values = held.keys, held.values
+    if isinstance(layer, DynamicSlidingWindowLayer):
+        layer.cumulative_length, layer.record_past = held.seen, held.records
+    return layer
+
+
+def _put(cache: Cache, found: Sequence[Any]) -> None:
+    *layers, shared = found
+    for index, each in enumerate(layers):
+        if not isinstance(each, Held):
+            cache.layers[index : index + 1] = [each]
+            continue
+        layer: Any = cache.layers[index]
+        layer.hold(each)
+        layer.stream.__dict__.update(vars(shared))
