@@ -118,6 +118,11 @@ class CutStore(ABC, Generic[V, S]):
 
     # --- called by the engine
 
+    @property
+    def apart(self) -> bool:
+        """Whether rows have states of their own; they keep them, also where rows that began elsewhere are gone."""
+        return bool(self.rows) and ALL not in self.rows
+
     def row(self, layer: "BandLayer", step: Step) -> Row[S]:
         """What is known of the rows that `layer` stands for."""
         start = step.start_min

@@ -258,6 +258,7 @@ class BandLayer(CacheLayerMixin):
     def _change(self, change: Change) -> None:
         if self.store is not None:
             self.store.change(self, change)
+        self.batch = len(change(torch.arange(self.batch)))
         self.recent.apply(change)
         self.queries.apply(change)
         self.summaries = None if self.summaries is None else change(self.summaries)

@@ -151,7 +151,8 @@ class LayerEngine:
         options = Options(scale, softcap, sinks, self.added if self.added.biased else None)
         if self.chooser is not None:
             extend_summaries(layer, step, self.chooser, self.turning.turn, scale)
-        if not self.by_row or step.start_min == step.start_max:
+        apart = layer.store is not None and layer.store.apart
+        if not self.by_row or (step.start_min == step.start_max and not apart):
             out = self._run(layer, step, q, options)
         else:
             out = torch.cat([self._run(layer.row(row), step.row(row), q[row : row + 1], options) for row in range(q.shape[0])])
