@@ -13,7 +13,7 @@ LENGTHS = (30, 30, 21)  # tokens of the rows; of two that begin together, the th
 STORES = ["h2o:budget=16,slack=4", "tova:budget=12", "infllm:block_size=4,num_blocks=2,local_window=8,num_representatives=2"]
 
 
-@pytest.mark.parametrize("changes", [((0, 1),), ((2,),), ((0, 2, 2), (1, 2, 0))], ids=str)
+@pytest.mark.parametrize("changes", [((0, 1),), ((2,),), ((0, 2, 2, 1), (3, 1))], ids=str)
 @pytest.mark.parametrize("spec", STORES)
 @torch.no_grad()
 def test_rows_that_are_left_go_on(spec, changes):

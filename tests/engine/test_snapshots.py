@@ -1,0 +1,337 @@
+"""Snapshots of caches: taken, put back, and refused where they cannot be what they say."""
+
+import copy
+import random
+
+import pytest
+import torch
+from transformers import Cache, DynamicCache, EncoderDecoderCache, StaticCache
+from transformers.cache_utils import LinearAttentionLayer
+
+from longreach.core.errors import LongreachError
+from longreach.engine.apply import apply
+from longreach.engine.cache_argument import cache_argument
+from longreach.engine.snapshot_files import load, save
+from longreach.engine.snapshots import restore, snapshot
+from longreach.testing.conformance.base import close, left_padding, logits, same, shared_model
+from longreach.testing.models import random_ids, tiny_biased, tiny_learned, tiny_model
+
+SINKS, H2O, PLACED, SCALED = "sinks:window_size=16", "h2o:budget=16,slack=4", "self_extend:neighbours=8,group=4", "linear:factor=4"
+BLOCKS = "infllm:block_size=4,num_blocks=2,local_window=8,num_representatives=2"
+ROUNDS = "staircase:exact=8,eight=8,four=8,chunk_size=4"
+
+
+def read(model, cache, ids, **inputs):
+    """Logits [B, T, V] of one forward pass."""
+    with torch.no_grad():
+        return model(ids, **cache_argument(model, cache), use_cache=True, **inputs).logits
+
+
+def filled(model, tokens=20, rows=1, cache=None):
+    cache = DynamicCache(config=model.config) if cache is None else cache
+    read(model, cache, random_ids(rows, tokens))
+    return cache
+
+
+# --- whatever happens in between
+
+
+class Replay:
+    """What the rows of a cache have read, and how many of the last tokens can be taken back."""
+
+    def __init__(self, ids, mask, back):
+        self.ids, self.mask, self.back = ids, mask, back
+
+    def wanted(self, model, count):
+        """Logits of the last `count` tokens, by reading all of them at once."""
+        return logits(model, self.ids, self.mask)[:, -count:]
+
+
+def step(choose, model, cache, replay, kept, file):
+    """One random change of a cache, and of what is known of it; returns what is then known, and how many numbers were compared."""
+    action = choose.choice(["read", "read", "read", "crop", "rows", "snapshot", "restore", "restore", "load"])
+    if action == "read" or (action == "crop" and not replay.back):
+        count = choose.choice([1, 2, 5, 9])
+        new = random_ids(len(replay.ids), count, seed=choose.randrange(1000))
+        mask = torch.cat([replay.mask, torch.ones_like(new)], 1)
+        after = Replay(torch.cat([replay.ids, new], 1), mask, count)
+        return after, close(read(model, cache, new, attention_mask=mask), after.wanted(model, count), f"{mask.shape[1]} tokens")
+    if action == "crop":
+        count = choose.randint(1, replay.back)
+        cache.crop(-count)
+        return Replay(replay.ids[:, :-count], replay.mask[:, :-count], replay.back - count), 0
+    if action == "rows":
+        rows = torch.tensor(choose.choices(range(len(replay.ids)), k=choose.randint(1, 3)))
+        cache.batch_select_indices(rows)
+        return Replay(replay.ids[rows], replay.mask[rows], 0), 0
+    if action == "snapshot":
+        kept.append((snapshot(cache), replay))
+        return replay, 0
+    taken, then = choose.choice(kept)
+    if action == "load":
+        save(taken, file, model)
+        taken = load(file, model)
+    restore(cache, taken)
+    return then, 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("spec", ["full", SINKS, H2O, "tova:budget=12", BLOCKS, ROUNDS])
+def test_any_order_of_reading_and_restoring(spec, seed, tmp_path):
+    choose = random.Random(seed)
+    model = tiny_model(max_position_embeddings=32).double() if spec == ROUNDS else shared_model()
+    cache, compared = DynamicCache(config=model.config), 0
+    with apply(model, spec, warn=False):
+        ids, mask = random_ids(2, 23, seed=seed), left_padding((23, 23 - choose.randint(1, 20)), 23)
+        read(model, cache, ids, attention_mask=mask)
+        replay = Replay(ids, mask, 3)
+        kept = [(snapshot(cache), replay)]
+        for _ in range(16):
+            replay, count = step(choose, model, cache, replay, kept, tmp_path / "taken.safetensors")
+            assert cache.get_seq_length() == replay.ids.shape[1]
+            compared += count
+    assert compared
+
+
+@pytest.mark.parametrize("family", ["qwen2_mixed", "gemma3", "gpt_oss", "falcon"])
+@pytest.mark.parametrize("spec", [None, PLACED, H2O])
+def test_layers_of_every_kind(spec, family, tmp_path):
+    model, more = tiny_model(family), random_ids(2, 6, seed=1)
+    with apply(model, spec):
+        cache = filled(model, 30, rows=2)
+        save(taken := snapshot(cache), tmp_path / "taken.safetensors", model)
+        wanted = read(model, cache, more)
+        for source in (taken, load(tmp_path / "taken.safetensors", model)):
+            for target in (cache, DynamicCache(config=model.config)):
+                restore(target, source)
+                same(read(model, target, more), wanted, family)
+
+
+def test_learned_positions_and_a_cache_that_does_not_know_its_layers():
+    model, more = tiny_learned("gpt2"), random_ids(1, 6, seed=1)
+    cache = filled(model, cache=DynamicCache())
+    taken = snapshot(cache)
+    wanted = read(model, cache, more)
+    again = DynamicCache()
+    restore(again, taken)
+    same(read(model, again, more), wanted, "an empty cache without layers")
+
+
+def test_encoder_decoders(tmp_path):
+    model, ids, mask = tiny_biased(), random_ids(2, 20), left_padding((20, 13), 20).flip(1)
+    written, more = random_ids(2, 5, seed=1), random_ids(2, 4, seed=2)
+
+    def go_on(cache, tokens):
+        encoded = model.get_encoder()(ids, attention_mask=mask)
+        given = {"encoder_outputs": encoded, "attention_mask": mask, "decoder_input_ids": tokens}
+        return model(**given, **cache_argument(model, cache), use_cache=True).logits
+
+    def empty():
+        return EncoderDecoderCache(DynamicCache(config=model.config), DynamicCache(config=model.config))
+
+    with torch.no_grad():
+        cache = empty()
+        go_on(cache, written)
+        save(taken := snapshot(cache), tmp_path / "taken.safetensors", model)
+        wanted = go_on(cache, more)
+        for source in (taken, load(tmp_path / "taken.safetensors", model)):
+            for target in (cache, empty()):
+                restore(target, source)
+                assert target.get_seq_length() == 5
+                assert set(target.is_updated.values()) == {True}  # else the text would be read again
+                same(go_on(target, more), wanted, "after what was written")
+        with pytest.raises(LongreachError, match="of another kind of cache than a DynamicCache"):
+            restore(DynamicCache(config=model.config), taken)
+
+
+def test_generate_goes_on_from_a_restored_cache():
+    model, ids = tiny_model(), random_ids(1, 40)
+    options = {"do_sample": False, "min_new_tokens": 8, "max_new_tokens": 8, "pad_token_id": 0}
+    with apply(model, H2O):
+        cache = DynamicCache(config=model.config)
+        read(model, cache, ids[:, :-5])
+        taken = snapshot(cache)
+        wanted = model.generate(ids, **cache_argument(model, cache), **options)
+        restore(cache, taken)
+        same(model.generate(ids, **cache_argument(model, cache), **options), wanted, "written again")
+
+
+def test_copies_of_a_model_have_caches_of_their_own():
+    model, more = tiny_model(), random_ids(1, 6, seed=1)
+    with apply(model, PLACED):
+        twin = copy.deepcopy(model)
+    cache = filled(twin)
+    taken = snapshot(cache)
+    wanted = read(twin, cache, more)
+    again = DynamicCache(config=twin.config)
+    restore(again, taken)
+    same(read(twin, again, more), wanted, "the copy")
+    with apply(model, PLACED), pytest.raises(LongreachError, match="filled outside the applied longreach method"):
+        read(model, again, more)
+
+
+# --- what it costs
+
+
+def storages(taken):
+    return {tensor.untyped_storage().data_ptr() for parts in taken.caches for part in parts for tensor in part.tensors}
+
+
+def test_a_snapshot_keeps_live_bytes():
+    model = shared_model()
+    config = model.config
+    a_token = 2 * config.num_hidden_layers * config.num_key_value_heads * config.hidden_size // config.num_attention_heads * 4
+    for spec, kept in (("full", 500), (SINKS, 4 + 15 + 20)):  # what the window holds, and the last forward pass
+        with apply(model, spec, warn=False):
+            cache = DynamicCache(config=config)
+            for part in random_ids(1, 500).split(20, 1):
+                read(model, cache, part)
+            assert kept * a_token <= snapshot(cache).nbytes <= kept * a_token + 100
+
+
+@pytest.mark.parametrize(("spec", "shared"), [(None, 6), (H2O, 3 * 3), (BLOCKS, 3 * 2)])
+def test_what_is_never_changed_in_place_is_shared(spec, shared):
+    model = shared_model()
+    with apply(model, spec, warn=False):
+        cache = filled(model, 40)
+        one, two = snapshot(cache), snapshot(cache)
+        assert len(storages(one) & storages(two)) >= shared
+        if spec is not None:
+            windows = [layer.recent.view("v").untyped_storage().data_ptr() for layer in cache.layers]
+            assert storages(one).isdisjoint(windows)
+
+
+# --- what is refused
+
+
+def interrupted(model, cache, index=1):
+    """Leave the cache half written by a forward pass."""
+
+    def stop(module, args, output):
+        raise KeyError("stop")
+
+    hook = model.model.layers[index].register_forward_hook(stop)
+    with pytest.raises(KeyError, match="stop"):
+        read(model, cache, random_ids(1, 3))
+    hook.remove()
+
+
+@pytest.mark.parametrize("spec", [None, SCALED, PLACED, H2O])
+def test_a_forward_pass_that_was_interrupted(spec):
+    model, more = tiny_model(), random_ids(1, 6, seed=1)
+    with apply(model, spec):
+        cache = filled(model)
+        taken = snapshot(cache)
+        wanted = read(model, cache, more)
+        restore(cache, taken)
+        interrupted(model, cache)
+        with pytest.raises(LongreachError, match="half written by an interrupted forward pass; start with a new cache"):
+            snapshot(cache)
+        restore(cache, taken)
+        same(read(model, cache, more), wanted, "after a restore")
+
+
+@pytest.mark.parametrize("spec", [SCALED, PLACED])
+def test_a_method_that_is_no_longer_applied(spec):
+    model = tiny_model()
+    with apply(model, spec):
+        cache = filled(model)
+        taken = snapshot(cache)
+    with pytest.raises(LongreachError, match="no longer applied; start with a new cache"):
+        snapshot(cache)
+    for target in (cache, DynamicCache(config=model.config)):
+        with pytest.raises(LongreachError, match=f"taken under {spec}, which is no longer applied; apply it and read again"):
+            restore(target, taken)
+        with apply(model, spec), pytest.raises(LongreachError, match="which is no longer applied"):
+            restore(target, taken)
+
+
+@pytest.mark.parametrize("spec", [SCALED, PLACED])
+def test_what_was_read_under_another_method(spec):
+    model, more = tiny_model(), random_ids(1, 6, seed=1)
+    stock = filled(model)
+    outside = snapshot(stock)
+    with apply(model, spec):
+        cache = filled(model)
+        inside, wanted = snapshot(cache), read(model, cache, more)
+        for target, taken in ((stock, inside), (cache, outside)):
+            with pytest.raises(LongreachError, match="filled under something else than the snapshot's"):
+                restore(target, taken)
+        smuggled = DynamicCache(config=model.config)
+        restore(smuggled, outside)
+        with pytest.raises(LongreachError, match="filled outside the applied longreach method"):
+            read(model, smuggled, more)
+        restore(cache, inside)
+        same(read(model, cache, more), wanted, "after the refusals")
+
+
+def test_gradients_would_be_lost():
+    model, ids = tiny_model(), random_ids(1, 10)
+    for spec in (None, PLACED):
+        with apply(model, spec):
+            cache = DynamicCache(config=model.config)
+            model(ids, **cache_argument(model, cache), use_cache=True)
+            with pytest.raises(LongreachError, match=r"carries gradients, which a snapshot would lose; read under torch\.no_grad"):
+                snapshot(cache)
+
+
+def test_gradients_reach_what_is_read_after_a_restore():
+    model, more = tiny_model(), random_ids(1, 6, seed=1)
+    with apply(model, "longheads:chunk_size=5,num_chunks=3", warn=False):
+        cache = filled(model, 33)
+        taken = snapshot(cache)
+        found = []
+        for _ in range(2):
+            restore(cache, taken)
+            loss = model(more, **cache_argument(model, cache), use_cache=True).logits.square().mean()
+            found.append(torch.autograd.grad(loss, model.lm_head.weight)[0])
+    same(found[1], found[0], "the second time")
+
+
+class Rememberer(DynamicCache):
+    """Holds more than its layers."""
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda config: StaticCache(config=config, max_cache_len=16), "a cache with a StaticLayer has no snapshots; use a DynamicCache"),
+        (lambda config: Cache(layers=[LinearAttentionLayer()]), "a cache with a LinearAttentionLayer has no snapshots"),
+        (lambda config: Rememberer(config=config), "a Rememberer has no snapshots; use a DynamicCache"),
+        (lambda config: DynamicCache(config=config), "this cache is empty"),
+    ],
+)
+def test_caches_without_snapshots(make, says):
+    with pytest.raises(LongreachError, match=says):
+        snapshot(make(tiny_model().config))
+
+
+def test_an_offloaded_cache():
+    cache = filled(tiny_model())
+    cache.offloading = True
+    with pytest.raises(LongreachError, match="offloaded has no snapshots; use one with offloading=False"):
+        snapshot(cache)
+
+
+def test_a_static_cache_is_the_engines_own_under_a_method():
+    model, more = tiny_model(), random_ids(1, 6, seed=1)
+    with apply(model, PLACED):
+        cache = filled(model, cache=StaticCache(config=model.config, max_cache_len=64))
+        taken = snapshot(cache)
+        wanted = read(model, cache, more)
+        restore(cache, taken)
+        same(read(model, cache, more), wanted, "after a restore")
+
+
+def test_a_copy_of_a_cache():
+    model = tiny_model()
+    with apply(model, PLACED), pytest.raises(LongreachError, match="filled outside the applied longreach method"):
+        snapshot(copy.deepcopy(filled(model)))
+
+
+def test_another_number_of_layers():
+    taken = snapshot(filled(tiny_model(num_hidden_layers=2)))
+    cache = filled(tiny_model())
+    with pytest.raises(LongreachError, match="the snapshot has 2 layers, not those of this cache"):
+        restore(cache, taken)
+    assert cache.get_seq_length() == 20
