@@ -10,6 +10,8 @@ from longreach.core import registry
 from longreach.core.spec import parse
 from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
+from longreach.engine.snapshot_files import load, save
+from longreach.engine.snapshots import restore, snapshot
 from longreach.testing.conformance.base import cached_logits, left_padding, logits, model_for, rounds, written
 from longreach.testing.models import random_ids, tiny_model
 
@@ -69,6 +71,27 @@ def test_gradients_are_those_of_the_cpu(method):
         if wanted is not None:
             scale = float(wanted.abs().max())
             torch.testing.assert_close(ours, wanted, rtol=0, atol=5e-3 * scale + 1e-5)
+
+
+@pytest.mark.parametrize("method", DECODING, ids=str)
+def test_what_was_read_on_the_cpu_serves_the_gpu(method, tmp_path):
+    model, twin = both(method)
+    ids, more = random_ids(2, 40), random_ids(2, 12, seed=1)
+    with torch.no_grad(), apply(model, method, warn=False), apply(twin, method, warn=False):
+        cache, far = DynamicCache(config=model.config), DynamicCache(config=model.config)
+        model(ids, **cache_argument(model, cache), use_cache=True)
+        save(snapshot(cache), tmp_path / "read.safetensors", model)
+        wanted = model(more, **cache_argument(model, cache), use_cache=True).logits
+        restore(far, load(tmp_path / "read.safetensors", twin))
+        taken = snapshot(far)
+        for _ in range(2):
+            found = twin(more.cuda(), **cache_argument(twin, far), use_cache=True).logits
+            torch.testing.assert_close(found.cpu(), wanted, rtol=0, atol=2e-3)
+            restore(far, taken)
+        if hasattr(store := far.layers[0].store, "shelf"):
+            blocks = [block for row in store.rows.values() for block in row.state.blocks]
+            assert blocks
+            assert all(k.device.type == "cpu" and k.is_pinned() for k, _ in blocks)
 
 
 def test_blocks_lie_outside_the_device():

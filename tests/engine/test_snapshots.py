@@ -93,6 +93,21 @@ def test_any_order_of_reading_and_restoring(spec, seed, tmp_path):
     assert compared
 
 
+@pytest.mark.parametrize("spec", ["full", "h2o:budget=64,slack=32"])
+def test_a_buffer_that_is_full_to_the_last_token(spec):
+    model, more = shared_model(), random_ids(1, 9, seed=2)
+    with apply(model, spec, warn=False):
+        cache, fresh = filled(model), filled(model)
+        for each in (cache, fresh):
+            read(model, each, random_ids(1, 44, seed=1))
+        assert cache.layers[0].recent.data["v"].shape[2] == len(cache.layers[0].recent) == 64
+        taken = snapshot(cache)
+        cache.crop(-9)
+        read(model, cache, more)  # into the room of the tokens that were taken back
+        restore(cache, taken)
+        same(read(model, cache, more), read(model, fresh, more), "after a restore")
+
+
 @pytest.mark.parametrize("family", ["qwen2_mixed", "gemma3", "gpt_oss", "falcon"])
 @pytest.mark.parametrize("spec", [None, PLACED, H2O])
 def test_layers_of_every_kind(spec, family, tmp_path):

@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,14 @@ class Header:
     """What a file says of itself.
 
     Args: longreach: the release that wrote it. method: spec of what was applied; "" for nothing. model: its fingerprint. tokens: that had
-    been read. checksum: of all that the file holds.
+    been read. checksum: of all this and what the file holds.
     """
 
     longreach: str
     method: str
     model: str
     tokens: int
-    checksum: str
+    checksum: str = ""
 
 
 def save(taken: Snapshot, path: str | Path, model: Any) -> None:
@@ -63,9 +63,8 @@ def save(taken: Snapshot, path: str | Path, model: Any) -> None:
     tensors: dict[str, Tensor] = {}
     state = [[_packed(part, f"{c}.{number}", tensors) for number, part in enumerate(parts)] for c, parts in enumerate(taken.caches)]
     tensors[_STATE] = torch.frombuffer(bytearray(json.dumps(state).encode()), dtype=torch.uint8)
-    header = Header(
-        longreach=longreach.__version__, method=applied(model), model=fingerprint(model), tokens=taken.tokens, checksum=_checksum(tensors)
-    )
+    header = Header(longreach=longreach.__version__, method=applied(model), model=fingerprint(model), tokens=taken.tokens)
+    header = replace(header, checksum=_checksum(header, tensors))
     try:
         with replacing_file(path) as partial:
             save_file(tensors, partial, metadata={_HEADER: json.dumps({"format": FORMAT, **asdict(header)})})
@@ -86,7 +85,7 @@ def load(path: str | Path, model: Any) -> Snapshot:
         header = _header(path, file)
         _check_header(path, header, model)
         tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    if _checksum(tensors) != header.checksum:
+    if _checksum(header, tensors) != header.checksum:
         raise InputError(f"{path} is damaged: its contents are not those that were saved; read the text again")
     devices = _devices(model)
     try:
@@ -112,7 +111,7 @@ def read_header(path: str | Path) -> Header:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
-        raise InputError(f"{path} is no file; longreach.engine.snapshots.save writes one")
+        raise InputError(f"{path} is no file; longreach.engine.snapshot_files.save writes one")
     try:
         with safe_open(path, framework="pt") as file:
             yield file
@@ -155,7 +154,7 @@ def _packed(part: Part, name: str, tensors: dict[str, Tensor]) -> dict[str, Any]
         kind = str(tensor.dtype).removeprefix("torch.")
         if tensor.nbytes >= _LARGE:
             places.append((f"{name}.{number}", 0, list(tensor.shape)))
-            tensors[f"{name}.{number}"] = tensor.contiguous().flatten()
+            tensors[f"{name}.{number}"] = tensor.flatten().cpu()
             continue
         places.append((f"{name}.{kind}", filled[kind], list(tensor.shape)))
         small.setdefault(kind, []).append(tensor.flatten().cpu())
@@ -179,11 +178,11 @@ def _devices(model: PreTrainedModel) -> dict[int, torch.device]:
     return found
 
 
-def _checksum(tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of names, types, shapes and contents."""
-    digest = hashlib.sha256()
+def _checksum(header: Header, tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of the header, and of the names, types, shapes and contents of tensors."""
+    digest = hashlib.sha256(repr(replace(header, checksum="")).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.cpu().view(torch.uint8).numpy().data)
+        digest.update(tensor.view(torch.uint8).numpy().data)
     return digest.hexdigest()
