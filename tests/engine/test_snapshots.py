@@ -2,6 +2,8 @@
 
 import copy
 import random
+from dataclasses import dataclass, replace
+from functools import cache as memoized
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from transformers.cache_utils import LinearAttentionLayer
 from longreach.core.errors import LongreachError
 from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
+from longreach.engine.layer import LayerEngine
 from longreach.engine.snapshot_files import load, save
 from longreach.engine.snapshots import restore, snapshot
 from longreach.testing.conformance.base import close, left_padding, logits, same, shared_model
@@ -18,6 +21,7 @@ from longreach.testing.models import random_ids, tiny_biased, tiny_learned, tiny
 
 SINKS, H2O, PLACED, SCALED = "sinks:window_size=16", "h2o:budget=16,slack=4", "self_extend:neighbours=8,group=4", "linear:factor=4"
 BLOCKS = "infllm:block_size=4,num_blocks=2,local_window=8,num_representatives=2"
+CHOSEN = "longheads:chunk_size=5,num_chunks=3"
 ROUNDS = "staircase:exact=8,eight=8,four=8,chunk_size=4"
 
 
@@ -33,79 +37,90 @@ def filled(model, tokens=20, rows=1, cache=None):
     return cache
 
 
+@memoized
+def double_model():
+    """For methods that round."""
+    return tiny_model(max_position_embeddings=32).double()
+
+
 # --- whatever happens in between
 
 
+@dataclass(frozen=True, kw_only=True)
 class Replay:
-    """What the rows of a cache have read, and how many of the last tokens can be taken back."""
+    """A cache, what its rows have read [B, T], and how many of the last tokens can be taken back."""
 
-    def __init__(self, ids, mask, back):
-        self.ids, self.mask, self.back = ids, mask, back
+    cache: Cache
+    ids: torch.Tensor
+    mask: torch.Tensor
+    back: int
 
-    def wanted(self, model, count):
-        """Logits of the last `count` tokens, by reading all of them at once."""
-        return logits(model, self.ids, self.mask)[:, -count:]
+    def read(self, model, new):
+        """The logits of more tokens are those of reading all of them at once."""
+        count = new.shape[1]
+        after = replace(self, ids=torch.cat([self.ids, new], 1), mask=torch.cat([self.mask, torch.ones_like(new)], 1), back=count)
+        wanted = logits(model, after.ids, after.mask)[:, -count:]
+        close(read(model, self.cache, new, attention_mask=after.mask), wanted, f"after {self.ids.shape[1]} tokens")
+        return after
 
+    def crop(self, count):
+        self.cache.crop(-count)
+        return replace(self, ids=self.ids[:, :-count], mask=self.mask[:, :-count], back=self.back - count)
 
-def step(choose, model, cache, replay, kept, file):
-    """One random change of a cache, and of what is known of it; returns what is then known, and how many numbers were compared."""
-    action = choose.choice(["read", "read", "read", "crop", "rows", "snapshot", "restore", "restore", "load"])
-    if action == "read" or (action == "crop" and not replay.back):
-        count = choose.choice([1, 2, 5, 9])
-        new = random_ids(len(replay.ids), count, seed=choose.randrange(1000))
-        mask = torch.cat([replay.mask, torch.ones_like(new)], 1)
-        after = Replay(torch.cat([replay.ids, new], 1), mask, count)
-        return after, close(read(model, cache, new, attention_mask=mask), after.wanted(model, count), f"{mask.shape[1]} tokens")
-    if action == "crop":
-        count = choose.randint(1, replay.back)
-        cache.crop(-count)
-        return Replay(replay.ids[:, :-count], replay.mask[:, :-count], replay.back - count), 0
-    if action == "rows":
-        rows = torch.tensor(choose.choices(range(len(replay.ids)), k=choose.randint(1, 3)))
-        cache.batch_select_indices(rows)
-        return Replay(replay.ids[rows], replay.mask[rows], 0), 0
-    if action == "snapshot":
-        kept.append((snapshot(cache), replay))
-        return replay, 0
-    taken, then = choose.choice(kept)
-    if action == "load":
-        save(taken, file, model)
-        taken = load(file, model)
-    restore(cache, taken)
-    return then, 0
+    def pick(self, rows):
+        self.cache.batch_select_indices(torch.tensor(rows))
+        return replace(self, ids=self.ids[rows], mask=self.mask[rows], back=0)
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("spec", ["full", SINKS, H2O, "tova:budget=12", BLOCKS, ROUNDS])
+@pytest.mark.parametrize("spec", ["full", SINKS, H2O, "tova:budget=12", BLOCKS, ROUNDS, CHOSEN])
 def test_any_order_of_reading_and_restoring(spec, seed, tmp_path):
-    choose = random.Random(seed)
-    model = tiny_model(max_position_embeddings=32).double() if spec == ROUNDS else shared_model()
-    cache, compared = DynamicCache(config=model.config), 0
+    choose, file = random.Random(seed), tmp_path / "taken.safetensors"
+    model = double_model() if spec == ROUNDS else shared_model()
     with apply(model, spec, warn=False):
-        ids, mask = random_ids(2, 23, seed=seed), left_padding((23, 23 - choose.randint(1, 20)), 23)
-        read(model, cache, ids, attention_mask=mask)
-        replay = Replay(ids, mask, 3)
-        kept = [(snapshot(cache), replay)]
+        ids, mask = random_ids(2, 23, seed=seed), left_padding((23, choose.choice([2, 14, 22])), 23)
+        replay = Replay(cache=DynamicCache(config=model.config), ids=ids, mask=mask, back=3)
+        read(model, replay.cache, ids, attention_mask=mask)
+        kept = [(snapshot(replay.cache), replay)]
         for _ in range(16):
-            replay, count = step(choose, model, cache, replay, kept, tmp_path / "taken.safetensors")
-            assert cache.get_seq_length() == replay.ids.shape[1]
-            compared += count
-    assert compared
+            action = choose.choice(["read", "read", "read", "crop", "rows", "rows", "snapshot", "restore", "restore", "load"])
+            taken, then = choose.choice(kept)
+            if action == "read":
+                replay = replay.read(model, random_ids(len(replay.ids), choose.choice([1, 2, 5, 9]), seed=choose.randrange(1000)))
+            elif action == "crop" and replay.back:
+                replay = replay.crop(choose.randint(1, replay.back))
+            elif action == "rows":
+                replay = replay.pick(choose.choices(range(len(replay.ids)), k=choose.randint(1, 3)))
+            elif action == "snapshot":
+                kept.append((snapshot(replay.cache), replay))
+            elif action == "restore":
+                restore(replay.cache, taken)
+                replay = replace(then, cache=replay.cache)
+            elif action == "load":
+                save(taken, file, model)
+                replay = replace(then, cache=DynamicCache(config=model.config))
+                restore(replay.cache, load(file, model))
+            assert replay.cache.get_seq_length() == replay.ids.shape[1]
+        replay.read(model, random_ids(len(replay.ids), 5))
 
 
-@pytest.mark.parametrize("spec", ["full", "h2o:budget=64,slack=32"])
-def test_a_buffer_that_is_full_to_the_last_token(spec):
-    model, more = shared_model(), random_ids(1, 9, seed=2)
+@pytest.mark.parametrize("spec", ["full", "h2o:budget=64,slack=32", "longheads:chunk_size=8,num_chunks=3"])
+def test_what_is_written_in_place_leaves_snapshots_alone(spec):
+    model, one, other, more = shared_model(), *(random_ids(1, 9, seed=seed) for seed in (1, 2, 3))
     with apply(model, spec, warn=False):
         cache, fresh = filled(model), filled(model)
         for each in (cache, fresh):
-            read(model, each, random_ids(1, 44, seed=1))
-        assert cache.layers[0].recent.data["v"].shape[2] == len(cache.layers[0].recent) == 64
+            read(model, each, random_ids(1, 35))
+            read(model, each, one)
+        wanted = read(model, fresh, more)
+        assert cache.layers[0].recent.data["v"].shape[2] == len(cache.layers[0].recent) == 64  # full to the last token
         taken = snapshot(cache)
-        cache.crop(-9)
-        read(model, cache, more)  # into the room of the tokens that were taken back
-        restore(cache, taken)
-        same(read(model, cache, more), read(model, fresh, more), "after a restore")
+        for _ in range(3):
+            cache.crop(-9)
+            read(model, cache, other)  # into the room of the tokens that were taken back
+            restore(cache, taken)
+            taken = snapshot(cache)
+        same(read(model, cache, more), wanted, "after a restore")
 
 
 @pytest.mark.parametrize("family", ["qwen2_mixed", "gemma3", "gpt_oss", "falcon"])
@@ -246,6 +261,23 @@ def test_a_forward_pass_that_was_interrupted(spec):
         same(read(model, cache, more), wanted, "after a restore")
 
 
+@pytest.mark.parametrize("spec", [PLACED, H2O])
+def test_a_forward_pass_that_was_interrupted_inside_a_layer(spec, monkeypatch):
+    model, more = tiny_model(num_hidden_layers=1), random_ids(1, 6, seed=1)
+    with apply(model, spec):
+        cache = filled(model)
+        taken = snapshot(cache)
+        wanted = read(model, cache, more)
+        monkeypatch.setattr(LayerEngine, "_write", lambda self, *args: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            read(model, cache, more)
+        monkeypatch.undo()
+        with pytest.raises(LongreachError, match="half written by an interrupted forward pass"):
+            snapshot(cache)
+        restore(cache, taken)
+        same(read(model, cache, more), wanted, "after a restore")
+
+
 @pytest.mark.parametrize("spec", [SCALED, PLACED])
 def test_a_method_that_is_no_longer_applied(spec):
     model = tiny_model()
@@ -292,7 +324,7 @@ def test_gradients_would_be_lost():
 
 def test_gradients_reach_what_is_read_after_a_restore():
     model, more = tiny_model(), random_ids(1, 6, seed=1)
-    with apply(model, "longheads:chunk_size=5,num_chunks=3", warn=False):
+    with apply(model, CHOSEN, warn=False):
         cache = filled(model, 33)
         taken = snapshot(cache)
         found = []
