@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
+from longreach.core.errors import LongreachError
 from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
 from longreach.testing.conformance.base import close, left_padding, logits, shared_model
@@ -29,3 +30,27 @@ def test_rows_that_are_left_go_on(spec, changes):
             mask = torch.cat([mask, torch.ones_like(new)], 1)
             ours = model(new, attention_mask=mask, **cache_argument(model, cache), use_cache=True).logits
             close(ours, logits(model, ids, mask)[:, -count:], f"{count} tokens")
+
+
+@torch.no_grad()
+def test_the_beginning_of_a_row_cannot_be_taken_back():
+    model, ids, mask = shared_model(), random_ids(2, 12), left_padding((12, 2), 12)
+    cache = DynamicCache(config=model.config)
+    with apply(model, "full"):
+        model(ids, attention_mask=mask, **cache_argument(model, cache), use_cache=True)
+        with pytest.raises(LongreachError, match="cannot take back 3 tokens, for a row of the batch begins among them"):
+            cache.crop(-3)
+        cache.crop(-2)
+        ours = model(ids[:, -2:], attention_mask=mask, **cache_argument(model, cache), use_cache=True).logits
+        close(ours, logits(model, ids, mask)[:, -2:], "all of a row taken back")
+
+
+@torch.no_grad()
+def test_padding_can_be_taken_back_before_a_row_begins():
+    model, ids, mask = shared_model(), random_ids(2, 12), left_padding((12, 2), 12)
+    cache = DynamicCache(config=model.config)
+    with apply(model, "full"):
+        model(ids[:, :8], attention_mask=mask[:, :8], **cache_argument(model, cache), use_cache=True)
+        cache.crop(-3)
+        ours = model(ids[:, 5:], attention_mask=mask, **cache_argument(model, cache), use_cache=True).logits
+        close(ours[mask[:, 5:].bool()], logits(model, ids, mask)[:, 5:][mask[:, 5:].bool()], "after padding was taken back")

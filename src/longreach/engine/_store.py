@@ -219,11 +219,15 @@ class BandLayer(CacheLayerMixin):
     def crop(self, tokens_to_remove: int) -> None:
         """Take back the last tokens: minus their number, as everywhere in transformers.
 
-        Raises: LongreachError where what they pushed out of the window is gone; the tokens of the last forward pass can always go.
+        Raises: LongreachError where what they pushed out of the window is gone, or a row begins among them; the tokens of the last forward
+        pass can always go.
         """
         if tokens_to_remove > 0:
             raise LongreachError(f"crop({tokens_to_remove}): give minus the number of tokens to take back")
         count = min(-tokens_to_remove, self.tokens)
+        rows = list(zip(self.stream.start, self.stream.started, strict=True))
+        if any(begin > self.tokens - count for begin, started in rows if started):
+            raise LongreachError(f"cannot take back {count} tokens, for a row of the batch begins among them; start with a new cache")
         needed = self.tokens - count if self.plan.window is None else min(self.tokens - count, max(0, self.plan.window - 1))
         if self.store is not None:
             self.store.crop(self, self.tokens - count)
@@ -239,6 +243,7 @@ class BandLayer(CacheLayerMixin):
         self.first_filled = self.first_filled and max(self.stream.start or [0]) + self.plan.num_sinks <= self.tokens
         if self.leads:
             self.stream.step = None
+            self.stream.start = [begin if started else min(begin, self.tokens) for begin, started in rows]
             for name in ("valid", "indices", "read"):
                 if (tensor := getattr(self.stream, name)) is not None:
                     setattr(self.stream, name, tensor[:, : self.tokens])
