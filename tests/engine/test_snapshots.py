@@ -21,7 +21,7 @@ from longreach.testing.models import random_ids, tiny_biased, tiny_learned, tiny
 
 SINKS, H2O, PLACED, SCALED = "sinks:window_size=16", "h2o:budget=16,slack=4", "self_extend:neighbours=8,group=4", "linear:factor=4"
 BLOCKS = "infllm:block_size=4,num_blocks=2,local_window=8,num_representatives=2"
-CHOSEN = "longheads:chunk_size=5,num_chunks=3"
+CHOSEN = "longheads:chunk_size=5,num_chunks=5"
 ROUNDS = "staircase:exact=8,eight=8,four=8,chunk_size=4"
 
 
@@ -104,23 +104,25 @@ def test_any_order_of_reading_and_restoring(spec, seed, tmp_path):
         replay.read(model, random_ids(len(replay.ids), 5))
 
 
-@pytest.mark.parametrize("spec", ["full", "h2o:budget=64,slack=32", "longheads:chunk_size=8,num_chunks=3"])
+@pytest.mark.parametrize("spec", ["full", "h2o:budget=64,slack=32", "longheads:chunk_size=4,num_chunks=5"])
 def test_what_is_written_in_place_leaves_snapshots_alone(spec):
-    model, one, other, more = shared_model(), *(random_ids(1, 9, seed=seed) for seed in (1, 2, 3))
+    model, one, other, more = shared_model(), *(random_ids(1, count, seed=count) for count in (8, 9, 20))
     with apply(model, spec, warn=False):
         cache, fresh = filled(model), filled(model)
-        for each in (cache, fresh):
-            read(model, each, random_ids(1, 35))
-            read(model, each, one)
+        for part in (random_ids(1, 36), one):
+            read(model, cache, part)
+            read(model, fresh, part)
         wanted = read(model, fresh, more)
         assert cache.layers[0].recent.data["v"].shape[2] == len(cache.layers[0].recent) == 64  # full to the last token
-        taken = snapshot(cache)
-        for _ in range(3):
-            cache.crop(-9)
-            read(model, cache, other)  # into the room of the tokens that were taken back
-            restore(cache, taken)
-            taken = snapshot(cache)
-        same(read(model, cache, more), wanted, "after a restore")
+        taken = [snapshot(cache)]
+        for _ in range(2):
+            cache.crop(-8)
+            read(model, cache, other[:, :8])  # into the room of the tokens that were taken back
+            restore(cache, taken[-1])
+            taken.append(snapshot(cache))
+        for each in taken:
+            restore(cache, each)
+            same(read(model, cache, more), wanted, "after a restore")
 
 
 @pytest.mark.parametrize("family", ["qwen2_mixed", "gemma3", "gpt_oss", "falcon"])
@@ -310,6 +312,9 @@ def test_what_was_read_under_another_method(spec):
             read(model, smuggled, more)
         restore(cache, inside)
         same(read(model, cache, more), wanted, "after the refusals")
+        cache.reset()  # it still counts as one of the method's
+        with pytest.raises(LongreachError, match="filled under something else than the snapshot's"):
+            restore(cache, outside)
 
 
 def test_gradients_would_be_lost():

@@ -1,4 +1,4 @@
-"""Ten small faults in the engine and in methods, each of which the shared checks have to notice."""
+"""Small faults in the engine and in methods, each of which the shared checks have to notice."""
 
 import dataclasses
 
@@ -12,8 +12,9 @@ from longreach.cache.eviction.h2o import H2O
 from longreach.cache.retrieval.infllm import InfLLM
 from longreach.cache.streaming.sinks import Sinks
 from longreach.core.bands import Grouped
-from longreach.engine import _cuts, _fused
+from longreach.engine import _cuts, _fused, _tree
 from longreach.engine._store import BandLayer
+from longreach.positions.scaling.dynamic_ntk import DynamicNtk
 from longreach.testing import conformance
 
 CHECKS = {check.name: check for check in conformance.checks()}
@@ -102,6 +103,23 @@ def weights_do_not_add_up(patch):
     patch.setattr(_fused, "_merged", lambda out, lse, other, other_lse: ((out + other) / 2, torch.logaddexp(lse, other_lse)))
 
 
+def frequencies_are_not_restored(patch):
+    """A snapshot does not say which frequencies its keys are turned by."""
+    hold = BandLayer.hold
+    patch.setattr(BandLayer, "hold", lambda self, held: hold(self, dataclasses.replace(held, epoch=None)))
+
+
+def states_are_not_one(patch):
+    """Queries that saw the present state of a store see another one after a restore."""
+    read = _tree.Reader._dataclass
+
+    def anew(self, kind, node):
+        self._made.clear()
+        return read(self, kind, node)
+
+    patch.setattr(_tree.Reader, "_dataclass", anew)
+
+
 MUTATIONS = [
     (group_off_by_one, SelfExtend(neighbours=16, group=4), "reference"),
     (heavy_hitters_without_the_last, H2O(budget=8, recent=6, slack=1), "reference"),
@@ -112,6 +130,8 @@ MUTATIONS = [
     (blocks_one_nearer, InfLLM(block_size=4, num_blocks=2, local_window=8, num_representatives=2), "reference"),
     (one_bit_less, Staircase(exact=8, eight=8, four=8, chunk_size=4), "lengths"),
     (window_one_short, Sinks(num_sinks=4, window_size=16), "chunks"),
+    (frequencies_are_not_restored, DynamicNtk(factor=2, step=16), "snapshots"),
+    (states_are_not_one, H2O(budget=16, slack=4), "snapshots"),
     (weights_do_not_add_up, SelfExtend(neighbours=16, group=4), "lengths"),
 ]
 
