@@ -17,6 +17,8 @@ from longreach.engine._cuts import CutStore, Row
 from longreach.engine._stream import Stream
 
 AnyStore = CutStore[Any, Any]
+CLOSED = "this cache was filled under a longreach method that is no longer applied; start with a new cache"
+OUTSIDE = "this cache was filled outside the applied longreach method; start with a new cache"
 HALF_WRITTEN = "this cache was left half written by an interrupted forward pass; start with a new cache"
 AGES = "ages"  # the channel of what tokens age each other by, [B, H, n, 1]
 
@@ -119,7 +121,7 @@ class BandLayer(CacheLayerMixin):
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
         """Take the new, unrotated keys and values [B, K, T, D]."""
         if self.stream.closed:
-            raise LongreachError("this cache was filled under a longreach method that is no longer applied; start with a new cache")
+            raise LongreachError(CLOSED)
         if self.pending is not None:
             raise LongreachError(HALF_WRITTEN)
         self.is_initialized = True

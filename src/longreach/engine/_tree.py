@@ -7,6 +7,7 @@ numbers, names, tensors, and of tuples, lists, dicts and dataclasses of those; n
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import fields, is_dataclass
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -137,7 +138,7 @@ class Reader:
         return self._made[node]
 
     def _fields(self, kind: Any, node: dict[str, Any]) -> Any:
-        hints = get_type_hints(kind)
+        hints = _hints(kind)
         return kind(**{name: self.read(hints[name], each, name in self.host) for name, each in node.items()})
 
     def _key(self, key: Any) -> object:
@@ -163,6 +164,9 @@ def copied(device: torch.device) -> Place:
 def in_place(tensor: Tensor, host: bool) -> Tensor:
     """The tensor, where it lies."""
     return tensor
+
+
+_hints = cache(get_type_hints)
 
 
 def _is_frozen(kind: Any) -> bool:

@@ -18,7 +18,7 @@ from longreach.attention.base import goes_by_text
 from longreach.core.errors import LongreachError
 from longreach.engine import rotation
 from longreach.engine._own import own_attention
-from longreach.engine._store import HALF_WRITTEN, BandLayer
+from longreach.engine._store import HALF_WRITTEN, OUTSIDE, BandLayer
 from longreach.engine._stream import Step, Stream, make_step
 from longreach.engine._text import given_ids
 from longreach.engine.cache_argument import cache_argument, take_cache
@@ -72,7 +72,7 @@ class Engine:
                 raise LongreachError(HALF_WRITTEN)
             return
         if ours or cache.get_seq_length() > 0:
-            raise LongreachError("this cache was filled outside the applied longreach method; start with a new cache")
+            raise LongreachError(OUTSIDE)
         if type(cache) not in (Cache, DynamicCache, StaticCache):
             what = f"a {type(cache).__name__} cannot be used under a longreach method, which keeps keys and values itself"
             raise LongreachError(f"{what}; pass a DynamicCache or none (for fewer bytes, stack the method staircase on it)")

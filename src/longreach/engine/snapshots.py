@@ -20,7 +20,7 @@ from transformers import Cache, DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from longreach.core.errors import InputError, LongreachError
-from longreach.engine._store import HALF_WRITTEN, BandLayer, Held
+from longreach.engine._store import CLOSED, HALF_WRITTEN, OUTSIDE, BandLayer, Held
 from longreach.engine._stream import Stream
 from longreach.engine._tree import Reader, Writer, copied, in_place
 from longreach.engine.watch import ClosedLayer, Watch, watch_of
@@ -127,9 +127,9 @@ def _check(layers: Sequence[Any], watch: Watch | None) -> None:
     """Raise LongreachError for layers that no snapshot can be taken of."""
     for layer in layers:
         if isinstance(layer, ClosedLayer) or (isinstance(layer, BandLayer) and layer.stream.closed):
-            raise LongreachError("this cache was filled under a longreach method that is no longer applied; start with a new cache")
+            raise LongreachError(CLOSED)
         if isinstance(layer, BandLayer) and watch is None:
-            raise LongreachError("this cache was filled outside the applied longreach method; start with a new cache")
+            raise LongreachError(OUTSIDE)
         if not _holds_nothing(layer) and type(layer) not in (BandLayer, DynamicLayer, DynamicSlidingWindowLayer):
             raise LongreachError(f"a cache with a {type(layer).__name__} has no snapshots; use a DynamicCache of attention layers")
     if len({int(layer.get_seq_length()) for layer in layers if not _holds_nothing(layer)}) > 1:

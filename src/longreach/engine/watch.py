@@ -13,6 +13,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
 from longreach.core.errors import LongreachError, UnsupportedError
+from longreach.engine._store import CLOSED, OUTSIDE
 from longreach.engine.cache_argument import cache_argument, cache_of, take_cache
 from longreach.engine.interface import hold
 
@@ -36,7 +37,7 @@ class ClosedLayer(CacheLayerMixin):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
         """Refuse. Raises: LongreachError."""
-        raise LongreachError("this cache was filled under a longreach method that is no longer applied; start with a new cache")
+        raise LongreachError(CLOSED)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """As if all tokens were there."""
@@ -119,7 +120,7 @@ class Watch:
             return 0
         seen = int(cache.get_seq_length())
         if seen and self.adopt is None and cache not in self.caches:
-            raise LongreachError("this cache was filled outside the applied longreach method; start with a new cache")
+            raise LongreachError(OUTSIDE)
         return seen
 
     def _tell(self, tokens: int) -> None:
