@@ -139,6 +139,16 @@ def test_layers_of_every_kind(spec, family, tmp_path):
                 same(read(model, target, more), wanted, family)
 
 
+def test_a_sliding_window_that_records_its_past():
+    model, more = tiny_model("mistral"), random_ids(1, 6, seed=1)
+    cache, again = DynamicCache(config=model.config), DynamicCache(config=model.config)
+    cache.activate_past_recording()
+    restore(again, snapshot(filled(model, cache=cache)))
+    for each in (cache, again):
+        each.crop(-2)
+    same(read(model, again, more), read(model, cache, more), "after tokens were taken back")
+
+
 def test_learned_positions_and_a_cache_that_does_not_know_its_layers():
     model, more = tiny_learned("gpt2"), random_ids(1, 6, seed=1)
     cache = filled(model, cache=DynamicCache())
