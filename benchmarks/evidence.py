@@ -16,12 +16,12 @@ from longreach.cli._progress import BarProgress
 from longreach.core import registry
 from longreach.core.errors import InputError, LongreachError, SpecError
 from longreach.core.fitting import FittedFile
-from longreach.evaluation.claims.base import Bench, LeftOut, Metric
+from longreach.evaluation.claims.base import ClaimBench, LeftOut, Metric
 from longreach.evaluation.evidence import claim_row, write
 from longreach.evaluation.measure import fingerprint
 
 
-def evidence(found: Given, bench: Bench) -> list[dict[str, object]]:
+def evidence(found: Given, bench: ClaimBench) -> list[dict[str, object]]:
     """One row for each claim that can be held against the model; of the others it is printed why not."""
     rows: list[dict[str, object]] = []
     bench.subject.standard(start=bench.subject.window)  # what is wrong with the text or the lengths stops here, and not claim by claim
@@ -73,7 +73,7 @@ def main() -> None:
             found = given(args, "evidence.py", "".join(f" --fitted {path.name}" for path in args.fitted), progress)
             if wrong := [file.name for file in fitted.values() if file.data["weights"] != fingerprint(found.subject.model)]:
                 raise InputError(f"--fitted {wrong[0]} was fitted to another model; run longreach fit {args.model}")
-            rows = evidence(found, Bench(found.subject, texts_of(args), fitted))
+            rows = evidence(found, ClaimBench(found.subject, texts_of(args), fitted))
             print(f"Rows: {write(args.out, found.facts, rows)}")
     except LongreachError as error:
         print(f"evidence: {error}", file=sys.stderr)

@@ -23,7 +23,7 @@ import longreach
 from longreach.attention.encoder.attention_alignment import AttentionAlignment
 from longreach.cli._progress import BarProgress
 from longreach.core.fitting import write_fitted
-from longreach.evaluation.evidence import Finding, claim_row, describe, write
+from longreach.evaluation.evidence import Number, claim_row, describe, write
 from longreach.evaluation.intervals import mean_interval
 from longreach.evaluation.rows import Rows
 from longreach.stretching.fit import fit
@@ -123,7 +123,7 @@ def evidence(found: dict[str, dict[int, list[float]]], command: str) -> list[dic
             interval = mean_interval([a - b for a, b in zip(first, second, strict=True)])
             setting = f"fitted by `strategy={strategy}`, trained on {WINDOW}, read to {TIMES[-1] * WINDOW} tokens"
             facts = {"model": MODEL, "data": "held-out books", "setting": setting, "metric": METRICS[claim.metric], "command": command}
-            finding = Finding(spec=strategy, interval=interval, of=f"{len(second)} texts")
+            finding = Number(spec=strategy, interval=interval, of=f"{len(second)} texts")
             rows.append(claim_row(AttentionAlignment.name(), claim, finding, **facts))
     return rows
 

@@ -20,7 +20,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel, PreTraine
 import longreach
 from longreach.core import registry
 from longreach.engine.tables import position_tables
-from longreach.evaluation.evidence import Finding, claim_row, counted, describe, write
+from longreach.evaluation.evidence import Number, claim_row, counted, describe, write
 from longreach.evaluation.intervals import mean_interval
 from longreach.evaluation.measure import measure, parse_tasks
 from longreach.evaluation.rows import Row, Rows, by_text
@@ -122,7 +122,7 @@ def evidence(found: Mapping[str, list[Row]], command: str) -> list[dict[str, Any
         }
         for claim in registry.get(name).info.claims:
             by = differences(*pairs[claim.metric])
-            finding = Finding(spec=spec, interval=mean_interval(list(by.values())), of=counted(by, "text"))
+            finding = Number(spec=spec, interval=mean_interval(list(by.values())), of=counted(by, "text"))
             facts = {"setting": f"`{spec}`, {WINDOW} to {TARGET} tokens", "metric": METRICS[claim.metric], "command": command}
             rows.append(claim_row(name, claim, finding, model=MODEL, data="held-out books", **facts))
     return rows

@@ -18,7 +18,7 @@ import longreach
 from longreach.core import registry
 from longreach.data.sources import Texts
 from longreach.engine.window import window_of
-from longreach.evaluation.evidence import Finding, claim_row, counted, describe, write
+from longreach.evaluation.evidence import Number, claim_row, counted, describe, write
 from longreach.evaluation.intervals import mean_interval
 from longreach.evaluation.measure import measure, parse_tasks
 from longreach.evaluation.rows import Row, Rows
@@ -89,7 +89,7 @@ def evidence(found: Mapping[str, list[Row]], name: str, window: int, steps: int)
             sides = (found[label], others[claim.metric])
             first, second = reversed(sides) if claim.metric == "sampler_below_untuned" else sides
             by = differences(first, second, lambda row: row.length == TIMES * window)
-            finding = Finding(spec=label, interval=mean_interval(list(by.values())), of=counted(by, "text"))
+            finding = Number(spec=label, interval=mean_interval(list(by.values())), of=counted(by, "text"))
             setting = f"`{sampler}`, {method}, {window} to {TIMES * window} tokens, {steps} steps of {BATCH * window}"
             command = f"python experiments/samplers.py --data FOLDER --model FOLDER --steps {steps}"
             facts = {"setting": setting, "metric": METRICS[claim.metric], "command": command}

@@ -22,7 +22,7 @@ import longreach
 from longreach.core.spec import parse
 from longreach.data.stdlib import stdlib_text
 from longreach.engine.weights import own_weights
-from longreach.evaluation.evidence import Finding, bounds, claim_row, counted, describe, write
+from longreach.evaluation.evidence import Number, bounds, claim_row, counted, describe, write
 from longreach.evaluation.intervals import mean_interval
 from longreach.evaluation.measure import measure, parse_tasks
 from longreach.evaluation.rows import Row, Rows, by_text
@@ -167,7 +167,7 @@ def evidence(found: Mapping[str, list[Row]], names: Sequence[str], command: str)
             if method is None or claim.metric not in METRICS:
                 continue
             by = difference(found, name, claim.metric)
-            finding = Finding(spec=name, interval=mean_interval(list(by.values())), of=counted(by, "text"))
+            finding = Number(spec=name, interval=mean_interval(list(by.values())), of=counted(by, "text"))
             setting = f"`{name}`, trained on {WINDOW}, read to {WINDOW if name == PREFIX else TARGET} tokens"
             data = "held-out standard library" if name == PREFIX else "held-out books"
             facts = {"model": MODEL, "data": data, "setting": setting, "metric": METRICS[claim.metric], "command": command}

@@ -116,6 +116,15 @@ def test_modules_stay_short(path):
     assert len((HOUSE / path).read_text(encoding="utf-8").splitlines()) < 400
 
 
+def test_a_class_name_means_one_thing():
+    where: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in ast.parse((HOUSE / path).read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef):
+                where.setdefault(node.name, []).append(str(path))
+    assert not {name: paths for name, paths in where.items() if len(paths) > 1}
+
+
 def test_nothing_is_called_utils():
     assert not [path for path in MODULES if path.stem in ("utils", "helpers", "misc", "common")]
 

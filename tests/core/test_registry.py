@@ -143,10 +143,10 @@ def test_a_new_number_is_a_file(outside, monkeypatch, tmp_path):
     (tmp_path / "plugin_of_numbers" / "answer.py").write_text(
         '''"""The answer."""
 from longreach.evaluation.claims.base import Metric
-from longreach.evaluation.evidence import Finding
+from longreach.evaluation.evidence import Number
 from longreach.evaluation.intervals import Interval
 
-METRIC = Metric(meaning="the answer", take=lambda name, bench: Finding(spec=name, interval=Interval(42, 42, 42), of="1 question"))
+METRIC = Metric(meaning="the answer", take=lambda name, bench: Number(spec=name, interval=Interval(42, 42, 42), of="1 question"))
 ''',
         encoding="utf-8",
     )

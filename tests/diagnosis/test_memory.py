@@ -2,12 +2,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen3NextConfig
 
-from longreach.diagnosis.memory import SHARE, Layer, Plan, computed, weigh
+from longreach.diagnosis.memory import SHARE, Layer, MemoryPlan, computed, weigh
 from longreach.testing.models import tiny_model
 
 
 def plan(layers, *, free=10**6, weights=10**5, batch_size=1):
-    return Plan(
+    return MemoryPlan(
         dtype="float32", device="cpu", batch_size=batch_size, weights=weights, free=free, layers=layers, measured=True, computed_per_1k=None
     )
 

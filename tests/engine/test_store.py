@@ -8,7 +8,7 @@ import torch
 from longreach.core.bands import FULL, TRUE, Band, Clamped, Constant, Grouped, Selection, Within
 from longreach.core.errors import LongreachError
 from longreach.engine._channels import Change, Channels
-from longreach.engine._store import BandLayer, Plan
+from longreach.engine._store import BandLayer, LayerPlan
 from longreach.engine._stream import Stream
 
 ROWS = 3
@@ -42,8 +42,8 @@ MANY = (Band(hi=3), Band(lo=4, hi=9, keys=Constant(0)), Band(sinks=2), Band(sink
     ],
 )  # fmt: skip
 def test_the_plan_is_the_least_that_bands_need(bands, sinks, window, maps, sink_maps):
-    assert Plan.of(bands) == Plan(num_sinks=sinks, window=window, maps=maps, sink_maps=sink_maps)
-    assert Plan.of(bands, keep_all=True).window is None
+    assert LayerPlan.of(bands) == LayerPlan(num_sinks=sinks, window=window, maps=maps, sink_maps=sink_maps)
+    assert LayerPlan.of(bands, keep_all=True).window is None
 
 
 # --- buffers
@@ -116,7 +116,7 @@ def test_gradients_reach_what_was_appended_before_a_replacement():
 def layer_of(*bands, starts=(0,) * ROWS):
     """A layer whose rows have so much left padding, all of it seen already."""
     stream = Stream(start=list(starts), started=[True] * len(starts))
-    return BandLayer(Plan.of(bands), stream, leads=True)
+    return BandLayer(LayerPlan.of(bands), stream, leads=True)
 
 
 def write(layer, count, rows=ROWS):
@@ -256,8 +256,8 @@ CHOICE = Selection(chooser=None, chunk=4, keys=Within(4), lo=2)
 
 
 def test_a_selection_keeps_everything_and_the_queries_of_unfinished_chunks():
-    plan = Plan.of((Band(chunk=4, hi=1, keys=Within(4)), CHOICE))
-    assert plan == Plan(num_sinks=0, window=None, maps=(Within(4),), sink_maps=(), chunk=4)
+    plan = LayerPlan.of((Band(chunk=4, hi=1, keys=Within(4)), CHOICE))
+    assert plan == LayerPlan(num_sinks=0, window=None, maps=(Within(4),), sink_maps=(), chunk=4)
     layer = BandLayer(plan, Stream(start=[0] * ROWS, started=[True] * ROWS), leads=True)
     for first in range(0, 42, 7):
         new = numbered(first, 7)

@@ -5,7 +5,7 @@ import pytest
 
 from longreach.core.errors import InputError
 from longreach.core.method import Claim
-from longreach.evaluation.evidence import Finding, Subject, claim_row, counted, describe, found_share, write
+from longreach.evaluation.evidence import Number, Subject, claim_row, counted, describe, found_share, write
 from longreach.evaluation.intervals import Interval, mean_interval
 from longreach.evaluation.rows import Rows
 from longreach.testing.models import tiny_learned, tiny_model
@@ -67,13 +67,13 @@ def test_a_target_inside_the_window_is_refused():
     [(Interval(0.01, -0.01, 0.03), "holds"), (Interval(0.1, 0.08, 0.12), "does not hold"), (Interval(0.01, -0.1, 0.12), "undecided")],
 )
 def test_a_row_has_the_number_its_interval_and_a_verdict(interval, verdict):
-    row = claim_row("yarn", CLAIM, Finding(spec="yarn:factor=4", interval=interval, of="8 texts"), **FACTS)
+    row = claim_row("yarn", CLAIM, Number(spec="yarn:factor=4", interval=interval, of="8 texts"), **FACTS)
     assert (row["number"], row["low"], row["high"], row["verdict"]) == (*interval, verdict)
     assert (row["of"], row["bar"], row["paper_claim"]) == ("8 texts", "at most 0.05", "flat to 8 windows")
 
 
 def test_one_text_decides_nothing():
-    row = claim_row("yarn", CLAIM, Finding(spec="", interval=mean_interval([0.0]), of=counted([0.0], "text")), **FACTS)
+    row = claim_row("yarn", CLAIM, Number(spec="", interval=mean_interval([0.0]), of=counted([0.0], "text")), **FACTS)
     assert (row["low"], row["high"], row["of"], row["verdict"]) == (None, None, "1 text", "undecided")
     assert not math.isnan(row["number"])
 

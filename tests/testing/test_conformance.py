@@ -90,7 +90,7 @@ def test_comparisons_are_counted_and_strict():
 
 
 def case_of(check, example):
-    return conformance.Case(kind=example.kind, name=example.name(), example=example, check=check)
+    return conformance.Trial(kind=example.kind, name=example.name(), example=example, check=check)
 
 
 # --- an excuse is strict

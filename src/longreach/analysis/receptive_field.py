@@ -25,7 +25,7 @@ from longreach.evaluation.text import Ids
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class MeasuredField:
     """Args: tokens: the empirical receptive field, of the mean over all texts. each: that of every text by itself. length: tokens read.
 
     left_out: how many first tokens do not count. first: their share of the gradient. shares: [length - left_out] of the rest, by distance,
@@ -42,7 +42,7 @@ class Measured:
 
 def measure_field(
     model: PreTrainedModel, texts: Sequence[Ids], epsilon: float, *, left_out: int = 1, progress: Progress = SILENT
-) -> Measured:
+) -> MeasuredField:
     """The empirical receptive field of a model: of its loss on the last token of each text, after having read the others.
 
     Args: texts: ids, all of one length. epsilon: the share of the gradient that may lie beyond the field (0 to 1; 0: none). left_out: how
@@ -63,7 +63,9 @@ def measure_field(
         progress.advance(length)
     mean = torch.stack(found).mean(0)
     each = tuple(_field(shares, epsilon) for shares in found)
-    return Measured(tokens=_field(mean, epsilon), each=each, length=length, left_out=left_out, first=sum(first) / len(first), shares=mean)
+    return MeasuredField(
+        tokens=_field(mean, epsilon), each=each, length=length, left_out=left_out, first=sum(first) / len(first), shares=mean
+    )
 
 
 def _field(shares: Tensor, epsilon: float) -> int:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from longreach.checkpoints.checkpoint import Checkpoint
     from longreach.evaluation.intervals import Interval
-    from longreach.training.plan import Plan, TuneConfig
+    from longreach.training.plan import TuneConfig, TuningPlan
 
 _TEXTS = (4, 2)  # the most that there is time and room for
 _SHARE = 0.1  # of the training's time that measuring may take
@@ -65,7 +65,7 @@ class _Within(Progress):
         self.whole.advance(tokens)
 
 
-def planned(loaded: "Checkpoint", plan: "Plan", config: "TuneConfig", text: str, progress: Progress) -> TargetLoss | str:
+def planned(loaded: "Checkpoint", plan: "TuningPlan", config: "TuneConfig", text: str, progress: Progress) -> TargetLoss | str:
     """What measures the target, or why it is not measured. Args: text: held out."""
     from longreach.evaluation.text import Encoder, cut_windows
 
@@ -80,7 +80,7 @@ def planned(loaded: "Checkpoint", plan: "Plan", config: "TuneConfig", text: str,
     return TargetLoss(loaded.tokenizer, config.target, window, text, min(room, quick[0]), progress)
 
 
-def _is_quick(model: "PreTrainedModel", plan: "Plan", config: "TuneConfig", texts: int) -> bool:
+def _is_quick(model: "PreTrainedModel", plan: "TuningPlan", config: "TuneConfig", texts: int) -> bool:
     """Whether measuring so many texts takes little time, also beside the training."""
     shape = model.config.get_text_config()
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from longreach.diagnosis.base import Finding, Patient
-    from longreach.diagnosis.memory import Plan
+    from longreach.diagnosis.memory import MemoryPlan
     from longreach.evaluation.usable import UsableLength
 
 _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
@@ -96,7 +96,7 @@ def _correct(patient: "Patient", target: Path, findings: list["Finding"], *, tru
 
 
 def _data(
-    patient: "Patient", plan: "Plan", usable: "UsableLength | str | None", findings: list["Finding"], fix: Path | None,
+    patient: "Patient", plan: "MemoryPlan", usable: "UsableLength | str | None", findings: list["Finding"], fix: Path | None,
     left: list["Finding"], files: list[str],
 ) -> dict[str, Any]:  # fmt: skip
     import transformers
@@ -141,7 +141,7 @@ def _finding(finding: "Finding") -> dict[str, Any]:
     }
 
 
-def _show(patient: "Patient", plan: "Plan", usable: "UsableLength | str | None", findings: list["Finding"]) -> None:
+def _show(patient: "Patient", plan: "MemoryPlan", usable: "UsableLength | str | None", findings: list["Finding"]) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
@@ -193,7 +193,7 @@ def _cell(value: Any) -> str:
     return "" if value is None else f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
-def memory_lines(plan: "Plan", window: int | None = None) -> list[str]:
+def memory_lines(plan: "MemoryPlan", window: int | None = None) -> list[str]:
     """The memory plan in words."""
     from longreach.checkpoints._safety import amount
 

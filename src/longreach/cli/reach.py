@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from longreach.analysis.reach import Reach
-    from longreach.analysis.receptive_field import Measured
+    from longreach.analysis.receptive_field import MeasuredField
     from longreach.analysis.series import Field
     from longreach.checkpoints.checkpoint import Checkpoint
     from longreach.core.bands import LayerContext
@@ -157,7 +157,7 @@ def _texts(loaded: "Checkpoint", length: int, text: str | None, samples: int) ->
 
 def _measured(
     model: "PreTrainedModel", stack: "Sequence[Method]", texts: "Sequence[Ids]", epsilon: float, left_out: int
-) -> "dict[str, Measured]":
+) -> "dict[str, MeasuredField]":
     """The measured field of the plain model, and under a stack; by its spec, "" for the plain one."""
     from longreach.analysis.receptive_field import measure_field
     from longreach.cli._progress import BarProgress
@@ -226,7 +226,7 @@ def _tokens(head: "Field") -> str:
     return f"{'' if head.exact else 'about '}{head.tokens:,.0f} tokens"
 
 
-def _report(theory: "Reach | None", found: "dict[str, Measured]", name: str, spec: str, epsilon: float, as_json: bool) -> None:
+def _report(theory: "Reach | None", found: "dict[str, MeasuredField]", name: str, spec: str, epsilon: float, as_json: bool) -> None:
     from longreach.evaluation.intervals import mean_interval
 
     if as_json:

@@ -26,16 +26,14 @@ class Kind:
 
     Args: name: as `longreach methods --kind` takes it. package: whose files are its methods, at any depth. acts_on: what its methods act
     on; a spec for one subject may use a name that another subject has, too. contract: `module:class` that its methods derive from; None:
-    its files are no methods but declare what they publish by an `INFO`. installer: `module:function` that puts its methods on a model (see
-    engine/apply.py), where it acts on one. suites: modules with the checks that every method has to pass. internal: other files name its
-    files, and users do not: it stands in no list that they see, and no spec takes its names.
+    its files are no methods but declare what they publish by an `INFO`. suites: modules with the checks that every method has to pass.
+    internal: other files name its files, and users do not: it stands in no list that they see, and no spec takes its names.
     """
 
     name: str
     package: str
     acts_on: Subject
     contract: str | None = None
-    installer: str | None = None
     suites: tuple[str, ...] = ()
     internal: bool = False
 

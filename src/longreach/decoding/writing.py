@@ -58,7 +58,7 @@ def generate(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class Writing:
     """What is to be written. Args: ids: the prompt's, [1, T]. stack: to apply. most: tokens; None: without end. concerns: to be told."""
 
     ids: Tensor
@@ -74,7 +74,7 @@ def plan(
     *,
     method: str | Method | Iterable[str | Method] | None = None,
     max_new_tokens: int | None = None,
-) -> Task:
+) -> Writing:
     """Settle how much is written and under what, before anything is read. Args: name: of the model, for words. The others: as `generate`.
 
     Raises: InputError for a text longer than a table of positions, and for `factor=auto` where the text has no end.
@@ -94,13 +94,13 @@ def plan(
     concerns = [] if stack or bounded else _beyond_the_checkpoint(model, name, read, most)
     if window is not None and not model.config.is_encoder_decoder:
         concerns += _beyond_the_reach(active, window, read, most)
-    return Task(ids=ids, stack=stack, most=most, concerns=tuple(concerns))
+    return Writing(ids=ids, stack=stack, most=most, concerns=tuple(concerns))
 
 
 def write(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    task: Task,
+    task: Writing,
     *,
     sampling: Sampling,
     chunk_size: int = CHUNK,

@@ -13,7 +13,7 @@ from longreach.checkpoints.places import checkpoint_name
 from longreach.core.errors import InputError
 from longreach.diagnosis.base import Finding, Patient, Severity
 from longreach.diagnosis.diagnose import admit, diagnose
-from longreach.diagnosis.memory import Plan
+from longreach.diagnosis.memory import MemoryPlan
 from longreach.diagnosis.plan import make_plan
 from longreach.engine.window import trained_window
 from longreach.evaluation.rows import Rows
@@ -30,7 +30,7 @@ class Diagnosis:
 
     patient: Patient
     findings: tuple[Finding, ...]
-    plan: Plan
+    plan: MemoryPlan
     usable: UsableLength | str | None
 
     def __str__(self) -> str:

@@ -29,7 +29,7 @@ class Layer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class MemoryPlan:
     """Args: weights: bytes in `dtype`, None where there are none here. free: bytes of the device, None where unknown.
 
     layers: of the cache. measured: they were weighed in a run, not computed. fits: the longest context, None where it cannot be known, 0

@@ -10,7 +10,7 @@ from longreach.checkpoints.checkpoint import load
 from longreach.checkpoints.placement import find_dtype
 from longreach.core.errors import CheckpointError
 from longreach.diagnosis.base import Finding, Patient, Severity, of
-from longreach.diagnosis.memory import SHARE, Layer, Plan, computed, weigh
+from longreach.diagnosis.memory import SHARE, Layer, MemoryPlan, computed, weigh
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack")
 _TOLERANCE = 1e-3  # the frequencies of a loaded model may have been rounded to its dtype
@@ -25,7 +25,7 @@ def make_plan(
     load_weights: bool = True,
     allow_pickle: bool = False,
     trust_remote_code: bool = False,
-) -> tuple[Plan, list[Finding]]:
+) -> tuple[MemoryPlan, list[Finding]]:
     """The plan, and what was found wrong with the weights or with the frequencies of the loaded model.
 
     Args: load_weights: run the model itself where it fits; otherwise its shape alone, which takes no memory.
@@ -55,7 +55,7 @@ def make_plan(
         if not measured:
             shape: Any = patient.used.model
             layers = _weigh(shape.to(kind)) if patient.used.causal else ()
-    plan = Plan(
+    plan = MemoryPlan(
         dtype=str(kind).removeprefix("torch."),
         device=str(device),
         batch_size=batch_size,

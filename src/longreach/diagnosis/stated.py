@@ -22,7 +22,7 @@ SINGLE = ("rope_type", "factor", ORIGINAL, "partial_rotary_factor")  # settings 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claim:
+class Statement:
     """A value, and where in config.json it stands."""
 
     where: str
@@ -33,12 +33,12 @@ class Claim:
 class Stated:
     """What config.json says about one rotary embedding: setting -> all claims, the one to believe first."""
 
-    claims: dict[str, list[Claim]] = field(default_factory=dict)
+    claims: dict[str, list[Statement]] = field(default_factory=dict)
 
     def add(self, name: str, where: str, value: Any) -> None:
         """Note a claim; null claims nothing."""
         if value is not None:
-            self.claims.setdefault(name, []).append(Claim(where=where, value=value))
+            self.claims.setdefault(name, []).append(Statement(where=where, value=value))
 
     def get(self, name: str, default: Any = None) -> Any:
         """The value to believe."""
@@ -64,7 +64,7 @@ class Stated:
         untyped = "rope_type" not in self.claims and "factor" in self.claims and self.rope_type == "default"
         return untyped or any(self.conflicts(name) for name in SINGLE)
 
-    def conflicts(self, name: str) -> list[Claim]:
+    def conflicts(self, name: str) -> list[Statement]:
         """The claims on a setting where they differ, else nothing."""
         found = self.claims.get(name, [])
         return found if len({repr(_comparable(claim.value)) for claim in found}) > 1 else []

@@ -12,7 +12,7 @@ from longreach.core.bands import PositionMap
 from longreach.core.memory import Blocks
 from longreach.engine._channels import Change, Channels
 from longreach.engine._choice import attend_chosen
-from longreach.engine._cuts import CutStore, Part, Row, State
+from longreach.engine._cuts import CutStore, Part, State, StoreRow
 
 _QUERIES = 32  # that look for blocks at once: bounds how many blocks they need together
 
@@ -65,7 +65,7 @@ class BlocksStore(CutStore[Blocks, BlocksState]):
         """Nothing."""
         return BlocksState(upto=start, blocks=(), representatives=None)
 
-    def taken(self, row: Row[BlocksState], window: Channels, oldest: int, slot: int, start: int) -> BlocksState:
+    def taken(self, row: StoreRow[BlocksState], window: Channels, oldest: int, slot: int, start: int) -> BlocksState:
         """With the blocks that are no longer near."""
         state, size = row.state, self.view.chunk
         due = (slot - state.upto) // size - self.view.near

@@ -10,7 +10,7 @@ from torch import Tensor
 from longreach.core.bands import TRUE
 from longreach.core.memory import Codec, Coded
 from longreach.engine._channels import Change, Channels
-from longreach.engine._cuts import CutStore, Part, Row, State
+from longreach.engine._cuts import CutStore, Part, State, StoreRow
 from longreach.engine._fused import attend
 
 _AT_ONCE = 16  # chunks that are decoded together: bounds the memory of what is decoded
@@ -40,7 +40,7 @@ class CodedStore(CutStore[Coded, CodedState]):
         """Nothing."""
         return CodedState(upto=start, steps=((),) * len(self.view.steps))
 
-    def taken(self, row: Row[CodedState], window: Channels, oldest: int, slot: int, start: int) -> CodedState:
+    def taken(self, row: StoreRow[CodedState], window: Channels, oldest: int, slot: int, start: int) -> CodedState:
         """With the chunks that are no longer among the exact ones, and older ones a step further where a step is full."""
         state, size = row.state, self.view.chunk
         while state.upto + (self.view.exact + 1) * size <= slot:

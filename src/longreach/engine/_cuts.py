@@ -67,7 +67,7 @@ class Run(Generic[S]):
 
 
 @dataclass(kw_only=True)
-class Row(Generic[S]):
+class StoreRow(Generic[S]):
     """What is known of rows that are laid out alike: their state, and the runs of the last queries, oldest first."""
 
     state: S
@@ -80,14 +80,14 @@ class CutStore(ABC, Generic[V, S]):
 
     def __init__(self, view: V, context: LayerContext, scale: float = 1.0, softcap: float | None = None) -> None:
         self.view, self.context, self.scale, self.softcap = view, context, scale, softcap
-        self.rows: dict[int, Row[S]] = {}
+        self.rows: dict[int, StoreRow[S]] = {}
 
     @abstractmethod
     def empty(self, like: dict[object, Tensor], start: int) -> S:
         """The state before anything was taken over; like: the channels of the window. start: slot of the first token."""
 
     @abstractmethod
-    def taken(self, row: Row[S], window: Channels, oldest: int, slot: int, start: int) -> S:
+    def taken(self, row: StoreRow[S], window: Channels, oldest: int, slot: int, start: int) -> S:
         """The state after a cut right before `slot`; window: the channels, whose first token has the slot `oldest`."""
 
     @abstractmethod
@@ -123,14 +123,14 @@ class CutStore(ABC, Generic[V, S]):
         """Whether rows have states of their own; they keep them, also where rows that began elsewhere are gone."""
         return bool(self.rows) and ALL not in self.rows
 
-    def row(self, layer: "BandLayer", step: Step) -> Row[S]:
+    def row(self, layer: "BandLayer", step: Step) -> StoreRow[S]:
         """What is known of the rows that `layer` stands for."""
         start = step.start_min
         if layer.index not in self.rows:
             if ALL in self.rows:
                 self._split(layer.batch)
             else:
-                self.rows[layer.index] = Row(state=self.empty(layer.recent.data, start), back=step.first)
+                self.rows[layer.index] = StoreRow(state=self.empty(layer.recent.data, start), back=step.first)
         row = self.rows[layer.index]
         if row.state.upto < start:  # the row begins later than was known
             row.state = self.empty(layer.recent.data, start)
@@ -207,7 +207,7 @@ class CutStore(ABC, Generic[V, S]):
 
     # --- accounts
 
-    def _settle(self, row: Row[S], run: Run[S], window: Channels, oldest: int, mine: bool) -> None:
+    def _settle(self, row: StoreRow[S], run: Run[S], window: Channels, oldest: int, mine: bool) -> None:
         """Credit the tokens of the window, and of the state where the run saw it (mine), with the attention that the run gave them."""
         if mine:
             row.state = self.credited(row.state, run)
@@ -216,7 +216,7 @@ class CutStore(ABC, Generic[V, S]):
             window.view(RECEIVED)[:, :, part, 0] += self.given(run, window.view(TRUE)[:, :, part], row.state.upto)
         run.settled = True
 
-    def received(self, row: Row[S], window: Channels, oldest: int, slot: int) -> tuple[S, Tensor]:
+    def received(self, row: StoreRow[S], window: Channels, oldest: int, slot: int) -> tuple[S, Tensor]:
         """The state and [B, K, n] of the window's tokens up to `slot`, with all that was given so far, settled or not."""
         part = slice(row.state.upto - oldest, slot - oldest)
         state, total = row.state, window.view(RECEIVED)[:, :, part, 0].clone()
@@ -252,4 +252,4 @@ class CutStore(ABC, Generic[V, S]):
         for index in range(batch):
             pick = Change(pick=torch.tensor([index]))
             runs = [replace(run, q=pick(run.q), lse=pick(run.lse), state=None) for run in shared.runs]
-            self.rows[index] = Row(state=self.changed(shared.state, pick), runs=runs, back=shared.back)
+            self.rows[index] = StoreRow(state=self.changed(shared.state, pick), runs=runs, back=shared.back)

@@ -10,7 +10,7 @@ from torch import Tensor
 from longreach.core.bands import TRUE
 from longreach.core.memory import Kept, Signals
 from longreach.engine._channels import Change, Channels
-from longreach.engine._cuts import RECEIVED, CutStore, Part, Row, Run, State
+from longreach.engine._cuts import RECEIVED, CutStore, Part, Run, State, StoreRow
 from longreach.engine._fused import attend
 
 RAW = "raw"
@@ -42,7 +42,7 @@ class KeptStore(CutStore[Kept, KeptState]):
         some = next(iter(channels.values()))
         return KeptState(upto=start, channels=channels, index=torch.zeros(some.shape[:3], dtype=torch.long, device=some.device))
 
-    def taken(self, row: Row[KeptState], window: Channels, oldest: int, slot: int, start: int) -> KeptState:
+    def taken(self, row: StoreRow[KeptState], window: Channels, oldest: int, slot: int, start: int) -> KeptState:
         """What the policy keeps of what was kept and of the window's tokens before `slot`."""
         state, part = row.state, slice(row.state.upto - oldest, slot - oldest)
         fresh = {name: window.view(name)[:, :, part] for name in state.channels}
@@ -67,7 +67,7 @@ class KeptStore(CutStore[Kept, KeptState]):
             index = index.masked_fill(torch.arange(most, device=index.device) >= counts[..., None], -1)
         return KeptState(upto=slot, channels=self._placed(kept, index, slot - start), index=index, full=full)
 
-    def _signals(self, row: Row[KeptState], channels: dict[object, Tensor], index: Tensor, seen: int, slot: int) -> Signals:
+    def _signals(self, row: StoreRow[KeptState], channels: dict[object, Tensor], index: Tensor, seen: int, slot: int) -> Signals:
         asked = self.view.signals
         observed = None
         if "observed" in asked:

@@ -13,7 +13,7 @@ from longreach.core.bands import Band, PositionMap, Selection
 from longreach.core.errors import LongreachError
 from longreach.core.memory import Store, View
 from longreach.engine._channels import Change, Channels
-from longreach.engine._cuts import CutStore, Row
+from longreach.engine._cuts import CutStore, StoreRow
 from longreach.engine._stream import Stream
 
 AnyStore = CutStore[Any, Any]
@@ -24,7 +24,7 @@ AGES = "ages"  # the channel of what tokens age each other by, [B, H, n, 1]
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LayerPlan:
     """What a layer keeps, derived from its bands.
 
     num_sinks: first tokens of every row. window: last tokens (None: all). maps, sink_maps: position maps with a rotated copy each.
@@ -42,7 +42,7 @@ class Plan:
     chunk: int | None = None
 
     @classmethod
-    def of(cls, views: Iterable[View], *, keep_all: bool = False, raw: bool = False) -> "Plan":
+    def of(cls, views: Iterable[View], *, keep_all: bool = False, raw: bool = False) -> "LayerPlan":
         """The least that these bands and selections need."""
         bands = [view for view in views if isinstance(view, Band)]
         chosen = [view for view in views if isinstance(view, Selection)]
@@ -77,7 +77,7 @@ class Held:
     epoch: tuple[int, ...] | None
     queries: Channels
     summaries: Tensor | None
-    rows: dict[int, Row[Any]]
+    rows: dict[int, StoreRow[Any]]
     scale: float
     softcap: float | None
 
@@ -88,7 +88,7 @@ class BandLayer(CacheLayerMixin):
     is_sliding = False
     is_croppable = True  # the tokens of the last forward pass, which is what assisted decoding asks; further, `crop` refuses
 
-    def __init__(self, plan: Plan, stream: Stream, leads: bool, store: AnyStore | None = None) -> None:
+    def __init__(self, plan: LayerPlan, stream: Stream, leads: bool, store: AnyStore | None = None) -> None:
         super().__init__()
         self.store = store
         self.batch = 1

@@ -21,7 +21,7 @@ from longreach.engine._cuts import RECEIVED, CutStore
 from longreach.engine._fused import Merge
 from longreach.engine._kept import KeptStore
 from longreach.engine._own import OwnAttention, own_mask, rows_inside
-from longreach.engine._store import AGES, BandLayer, Plan
+from longreach.engine._store import AGES, BandLayer, LayerPlan
 from longreach.engine._stream import MaskSpec, Step, Stream
 from longreach.engine._turn import Turning
 from longreach.engine.cache_argument import cache_argument
@@ -64,7 +64,7 @@ class LayerEngine:
         if self.dynamic and (following or chunked or setup.text is not None):
             what = "positions that depend on the length or the head"
             raise UnsupportedError(what, "a method that places tokens itself", "both would move them", "leave one of them out")
-        self.plan = Plan.of(self.views, keep_all=setup.keep_all and self.native_window is None, raw=self.grows or following)
+        self.plan = LayerPlan.of(self.views, keep_all=setup.keep_all and self.native_window is None, raw=self.grows or following)
         self.added = Added.of(setup.attention if self.native_window is None else (), context)
         self.hidden: Tensor | None = None
         self.turning = self._turning(attention)

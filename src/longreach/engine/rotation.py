@@ -122,7 +122,7 @@ UNSCALED = "longreach_unscaled"
 
 
 @dataclass(frozen=True, slots=True)
-class Unscaled:
+class UnscaledEmbedding:
     """First tokens that a rotary module leaves unscaled. Args: tokens: how many. buffer: what they do not use. inv_freq: theirs."""
 
     tokens: int
@@ -149,7 +149,7 @@ def unscaled_tokens(rotary: nn.Module, tokens: int, buffer: str, inv_freq: Tenso
         return cos, sin
 
     rotary.forward = forward
-    vars(rotary)[UNSCALED] = Unscaled(tokens, buffer, inv_freq)
+    vars(rotary)[UNSCALED] = UnscaledEmbedding(tokens, buffer, inv_freq)
     try:
         yield
     finally:

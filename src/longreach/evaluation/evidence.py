@@ -26,7 +26,7 @@ _CARD_DATA = re.compile(r"^- Data: (.+?)(?=\n(?:- |\n|#)|\Z)", re.MULTILINE | re
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class Number:
     """A number that was measured. Args: spec: of what. interval: of no width for what is no estimate. of: what it is the mean of."""
 
     spec: str
@@ -113,7 +113,7 @@ def counted(values: Sequence[Any] | Mapping[str, Any], what: str) -> str:
     return f"{len(values)} {what}{'' if len(values) == 1 else 's'}"
 
 
-def claim_row(method: str, claim: Claim, finding: Finding, **facts: str) -> dict[str, Any]:
+def claim_row(method: str, claim: Claim, finding: Number, **facts: str) -> dict[str, Any]:
     """A row of the evidence table. Args: facts: model, data, setting, metric (in words), command."""
     return {
         "method": method,

@@ -23,7 +23,7 @@ from longreach.engine import window
 from longreach.engine.apply import applied, apply
 from longreach.evaluation import memory
 from longreach.evaluation.rows import Row, Rows
-from longreach.evaluation.tasks.base import Case, Plan, Task
+from longreach.evaluation.tasks.base import Case, Task, TaskPlan
 from longreach.evaluation.text import Encoder, Ids, cut_windows
 from longreach.evaluation.usable import Measured
 
@@ -90,7 +90,7 @@ def measure(
     batch_size = batch_size or usual_batch_size(model, chunk_size)
     spec = unparse(parse(method, trained_window=trained, target=to)) if method else ""
     encoder = Encoder(tokenizer)
-    plan = Plan(
+    plan = TaskPlan(
         encoder=encoder,
         edges=tuple(edge for edge in octaves(trained, to) if lengths is None or edge in lengths),
         windows=_windows(tasks, encoder, text, to, windows),
@@ -213,7 +213,7 @@ def _windows(tasks: Sequence[Task], encoder: Encoder, text: str | None, to: int,
 
 
 def _measure_task(
-    model: PreTrainedModel, task: Task, plan: Plan, rows: Rows, chunk_size: int, batch_size: int, progress: Progress
+    model: PreTrainedModel, task: Task, plan: TaskPlan, rows: Rows, chunk_size: int, batch_size: int, progress: Progress
 ) -> list[Row]:
     """The task's rows; those that are missing are measured and kept, batch by batch."""
     cases = task.cases(plan)

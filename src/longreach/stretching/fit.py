@@ -124,7 +124,7 @@ def fit(
     settings = _settings(model, work, chunk_size, batch_size)
     texts = _texts(Encoder(tokenizer), text, to, windows)
     row = Row(task=_TASK, model=name, method="", length=0, version=longreach.__version__, settings=settings)
-    bench = _Bench(model, tokenizer, window, to, seed, _Reader(model, row, Rows.of(rows), progress), texts[::2])
+    bench = _FitBench(model, tokenizer, window, to, seed, _Reader(model, row, Rows.of(rows), progress), texts[::2])
     bench.limit(evaluations, seconds)
     try:
         found = {"format": FORMAT, "method": work.name(), "fitted": work.run(bench)}
@@ -158,7 +158,7 @@ def _texts(encoder: Encoder, text: str, to: int, windows: int | None) -> list[Id
     return [np.concatenate([np.array(encoder.prefix, dtype=np.int32), cut]) for cut in cuts]
 
 
-def _results(bench: "_Bench", work: Fit, found: dict[str, Any], texts: Sequence[Ids]) -> list[dict[str, Any]]:
+def _results(bench: "_FitBench", work: Fit, found: dict[str, Any], texts: Sequence[Ids]) -> list[dict[str, Any]]:
     """What other text says of the model as it is, of methods that need no fitting, and of what was found."""
     fitted: Method = make(registry.get(work.name(), acts_on="model"), {"file": FittedFile.of(work.name(), found)})
     others = work.baselines(bench.trained_window, bench.target)
@@ -295,7 +295,7 @@ def _memory(what: str, instead: str) -> Iterator[None]:
         raise LongreachError(f"the device's memory is too small for {what}; use {instead}") from error
 
 
-class _Bench(Bench):
+class _FitBench(Bench):
     """Counts what a fit spends."""
 
     def __init__(

@@ -155,7 +155,7 @@ def stretch(
         "name": name, "to": to, "text": text, "trained_window": trained, "chunk_size": CHUNK if chunk_size is None else chunk_size,
         "batch_size": batch_size, "rows": Rows.of(rows),
     }  # fmt: skip
-    bench = _Bench(model, tokenizer, common, purpose, budget, seed or 0, progress, _Clock(seconds))
+    bench = _Tournament(model, tokenizer, common, purpose, budget, seed or 0, progress, _Clock(seconds))
     stock = bench.stock(refused)
     standings = (*stock, *bench.tournament(fitting, refused, finalists, widen=AUTO in wanted))
     if tuner is not None:
@@ -185,7 +185,7 @@ def check(*, text: str | None, purpose: Purpose, **options: Any) -> None:
     measuring.check(parse_tasks("+".join(TASKS[purpose])), text=text, **options)
 
 
-class _Bench:
+class _Tournament:
     """Measures candidates under equal conditions, and remembers the rows of each."""
 
     def __init__(

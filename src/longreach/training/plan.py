@@ -91,7 +91,7 @@ class TuneConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TuningPlan:
     """What a config means for one model. Args: methods: it is trained under."""
 
     methods: tuple[Method, ...]
@@ -104,7 +104,7 @@ class Plan:
         return unparse(self.methods)
 
 
-def plan(model: PreTrainedModel, config: TuneConfig) -> Plan:
+def plan(model: PreTrainedModel, config: TuneConfig) -> TuningPlan:
     """Resolve a config's defaults for a model.
 
     Raises: InputError for a target within the trained window, for a sampler and a method that do not go together, and for adapters' targets
@@ -137,7 +137,7 @@ def plan(model: PreTrainedModel, config: TuneConfig) -> Plan:
         raise InputError(
             f"{unparse(stack)} cannot tell texts of {window} tokens in sequences of {seq_len} apart; leave short out of the mixture"
         )
-    return Plan(methods=stack, sampler=sampler, geometry=Geometry(seq_len=seq_len, target=reach, trained_window=window))
+    return TuningPlan(methods=stack, sampler=sampler, geometry=Geometry(seq_len=seq_len, target=reach, trained_window=window))
 
 
 def window_before_table(model: PreTrainedModel) -> int | None:
@@ -148,7 +148,7 @@ def window_before_table(model: PreTrainedModel) -> int | None:
     return record.trained_window
 
 
-def _plan_for_table(model: PreTrainedModel, config: TuneConfig, sampler: PositionSampler, window: int) -> Plan:
+def _plan_for_table(model: PreTrainedModel, config: TuneConfig, sampler: PositionSampler, window: int) -> TuningPlan:
     """The plan for a model whose table of positions is long enough already: all of its rows are trained, under no method."""
     if config.method:
         raise InputError(f"the table of positions was lengthened already, and is trained as it is; leave out the method {config.method}")
@@ -158,7 +158,7 @@ def _plan_for_table(model: PreTrainedModel, config: TuneConfig, sampler: Positio
     if sampler.uniform_scaling:
         raise InputError(f"{sampler} puts tokens at broken positions, and a table has whole ones; choose pose")
     check_targets(model, config.targets)
-    return Plan(
+    return TuningPlan(
         methods=(),
         sampler=sampler,
         geometry=Geometry(seq_len=sampler.seq_len(config.seq_len, window, reach), target=reach, trained_window=window),

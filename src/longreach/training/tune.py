@@ -40,7 +40,7 @@ from longreach.training.chunked_loss import LOGITS, ChunkedLoss, chunked_loss
 from longreach.training.examples import Examples, collate
 from longreach.training.gate import Gate, held_out_windows, short_loss
 from longreach.training.loss_log import LossLog
-from longreach.training.plan import Plan, TuneConfig, plan, window_before_table
+from longreach.training.plan import TuneConfig, TuningPlan, plan, window_before_table
 
 SAVE_EVERY = 120.0  # seconds
 
@@ -58,7 +58,7 @@ class Tuned:
     """
 
     model: PreTrainedModel
-    plan: Plan
+    plan: TuningPlan
     gate: Gate
     resumed: int
     trained_parameters: int
@@ -112,7 +112,13 @@ def tune(
 
 
 def _look_before(
-    model: PreTrainedModel, chosen: Plan, windows: list[Ids], run: dict[str, Any], folder: Path, probe: Probe | None, progress: Progress
+    model: PreTrainedModel,
+    chosen: TuningPlan,
+    windows: list[Ids],
+    run: dict[str, Any],
+    folder: Path,
+    probe: Probe | None,
+    progress: Progress,
 ) -> None:
     """Add to the run, where it has not got it yet, what the untrained model is without its methods and under them."""
     for name, methods in (("before", ()), ("untrained", chosen.methods)):
@@ -160,7 +166,7 @@ def _prepared(
     folder: Path,
     held_out: str,
     progress: Progress = SILENT,
-) -> tuple[Plan, list[Ids], Examples, dict[str, Any]]:
+) -> tuple[TuningPlan, list[Ids], Examples, dict[str, Any]]:
     """The plan, the held-out windows, the sequences, and what makes this run the one that it is, as JSON values."""
     chosen = plan(model, config)
     _check_folder(folder)

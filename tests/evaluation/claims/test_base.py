@@ -2,7 +2,7 @@ import pytest
 
 from longreach.core import registry
 from longreach.evaluation.claims import base
-from longreach.evaluation.claims.base import Bench, LeftOut, Metric, difference
+from longreach.evaluation.claims.base import ClaimBench, LeftOut, Metric, difference
 from longreach.evaluation.evidence import Subject
 from longreach.testing.models import tiny_learned, tiny_model
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
@@ -10,7 +10,7 @@ from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 
 def bench(model=None):
     model = model or tiny_model(vocab_size=VOCABULARY, num_hidden_layers=1)
-    return Bench(Subject(model, tokenizer(), name="tiny", to=256, text=real_text(), windows=2), real_text(), {})
+    return ClaimBench(Subject(model, tokenizer(), name="tiny", to=256, text=real_text(), windows=2), real_text(), {})
 
 
 def take(metric, name, on):

@@ -5,7 +5,7 @@ from torch.nn.functional import cross_entropy
 
 from longreach.core.errors import LongreachError
 from longreach.evaluation.rows import Row
-from longreach.evaluation.tasks.base import Plan
+from longreach.evaluation.tasks.base import TaskPlan
 from longreach.evaluation.tasks.loss.loss import Loss, token_losses
 from longreach.evaluation.text import Encoder, cut_windows
 from longreach.testing.models import random_ids, tiny_model
@@ -17,7 +17,7 @@ TEMPLATE = Row(task="", model="m", method="", length=0, version="1", settings={}
 def plan(style="digits", edges=(64, 128, 200), count=2):
     encoder = Encoder(tokenizer(style))
     windows = tuple(cut_windows(encoder, real_text(), edges[-1] - len(encoder.prefix), count))
-    return Plan(encoder=encoder, edges=edges, windows=windows, depths=(), samples=1, seed=0, row=TEMPLATE)
+    return TaskPlan(encoder=encoder, edges=edges, windows=windows, depths=(), samples=1, seed=0, row=TEMPLATE)
 
 
 @pytest.mark.parametrize("chunk_size", [1, 7, 64, 512])

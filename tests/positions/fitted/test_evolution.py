@@ -5,10 +5,10 @@ from random import Random
 import pytest
 
 from longreach.core.fitting import BudgetSpent
-from longreach.positions.fitted._evolution import START_TOKENS, Candidate, Search
+from longreach.positions.fitted._evolution import START_TOKENS, Individual, Search
 
 BEST = (1.0, 1.2, 1.9, 3.0, 4.5, 7.0)
-STARTS = (Candidate((8.0,) * 6), Candidate((1.0, 1.5, 2.3, 3.5, 5.3, 8.0)), Candidate((1.0, 1.0, 1.0, 4.0, 8.0, 8.0)))
+STARTS = (Individual((8.0,) * 6), Individual((1.0, 1.5, 2.3, 3.5, 5.3, 8.0)), Individual((1.0, 1.0, 1.0, 4.0, 8.0, 8.0)))
 SMALL = Search(most=10.0, population=12, parents=6, mutations=5, crossovers=5, iterations=12, start_tokens=START_TOKENS)
 
 
@@ -83,10 +83,10 @@ def test_children_come_of_the_best():
 
 def test_a_crossover_mixes_two_parents():
     objective = Objective()
-    parents = (Candidate((1.0, 2.0, 3.0)), Candidate((1.5, 2.5, 3.5)))
+    parents = (Individual((1.0, 2.0, 3.0)), Individual((1.5, 2.5, 3.5)))
 
     def three(candidate):
-        return objective(Candidate((*candidate.factors, 9.0, 9.0, 9.0)))
+        return objective(Individual((*candidate.factors, 9.0, 9.0, 9.0)))
 
     Search(most=4.0, population=2, parents=2, mutations=1, crossovers=3, iterations=1).run(parents, three, Random(1))
     children = [child.factors[:3] for child in objective.asked[3:]]
@@ -107,5 +107,5 @@ def test_a_start_beyond_the_space_begins_at_its_edge():
 def test_a_space_with_no_room_ends():
     objective = Objective()
     most = Search(most=1.0, population=8, parents=2, mutations=4, crossovers=4, iterations=3)
-    assert most.run([Candidate((1.0,) * 6)], objective, Random(0))[0] == Candidate((1.0,) * 6)
+    assert most.run([Individual((1.0,) * 6)], objective, Random(0))[0] == Individual((1.0,) * 6)
     assert len(objective.asked) == 1

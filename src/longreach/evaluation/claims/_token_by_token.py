@@ -4,19 +4,19 @@ import torch
 from torch import Tensor
 
 from longreach.engine.cache_argument import cache_argument, cache_of
-from longreach.evaluation.claims.base import Bench
-from longreach.evaluation.evidence import Finding, counted
+from longreach.evaluation.claims.base import ClaimBench
+from longreach.evaluation.evidence import Number, counted
 from longreach.evaluation.intervals import Interval
 
 
-def window_of_ids(bench: Bench) -> Tensor:
+def window_of_ids(bench: ClaimBench) -> Tensor:
     """[1, window] random ids."""
     generator = torch.Generator().manual_seed(0)
     return torch.randint(3, bench.model.config.get_text_config().vocab_size, (1, bench.subject.window), generator=generator)
 
 
 @torch.no_grad()
-def token_by_token(bench: Bench, ids: Tensor) -> Tensor:
+def token_by_token(bench: ClaimBench, ids: Tensor) -> Tensor:
     """[1, T, V] logits of ids [1, T], through the cache."""
     cache, parts = None, []
     for token in ids.split(1, dim=1):
@@ -26,7 +26,7 @@ def token_by_token(bench: Bench, ids: Tensor) -> Tensor:
     return torch.cat(parts, 1)
 
 
-def largest(spec: str, differences: Tensor) -> Finding:
+def largest(spec: str, differences: Tensor) -> Number:
     """The largest of differences [1, T, V]: counted and not estimated, so its interval has no width."""
     most = float(differences.abs().max())
-    return Finding(spec=spec, interval=Interval(most, most, most), of=counted(range(differences.shape[1]), "token"))
+    return Number(spec=spec, interval=Interval(most, most, most), of=counted(range(differences.shape[1]), "token"))

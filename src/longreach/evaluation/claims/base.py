@@ -10,7 +10,7 @@ from longreach.core.errors import LongreachError
 from longreach.core.fitting import FittedFile
 from longreach.core.spec import parse
 from longreach.evaluation.applicable import refusal
-from longreach.evaluation.evidence import Finding, Subject, counted, found_share
+from longreach.evaluation.evidence import Number, Subject, counted, found_share
 from longreach.evaluation.intervals import Interval, mean_interval
 
 SAMPLES = 8  # prompts of each depth: with fewer than 35 in all, no share can be told to be at least 0.9
@@ -22,7 +22,7 @@ class LeftOut(LongreachError):  # noqa: N818 - not an error: the other claims go
     """Why a claim has no number on this model."""
 
 
-class Bench:
+class ClaimBench:
     """What the numbers are taken from. Args: text: that of the subject. fitted: method -> its file for the model."""
 
     def __init__(self, subject: Subject, text: str, fitted: Mapping[str, FittedFile]) -> None:
@@ -92,10 +92,10 @@ class Metric:
     """
 
     meaning: str
-    take: Callable[[str, Bench], Finding]
+    take: Callable[[str, ClaimBench], Number]
 
 
-def difference(spec: str, losses: Mapping[str, float], others: Mapping[str, float]) -> Finding:
+def difference(spec: str, losses: Mapping[str, float], others: Mapping[str, float]) -> Number:
     """The mean of losses less that of others, paired by text."""
     differences = [loss - others[text] for text, loss in losses.items()]
-    return Finding(spec=spec, interval=mean_interval(differences), of=counted(differences, "text"))
+    return Number(spec=spec, interval=mean_interval(differences), of=counted(differences, "text"))

@@ -6,15 +6,15 @@ import torch
 import longreach
 from longreach.data.stdlib import stdlib_files
 from longreach.decoding.reading import CHUNK, token_losses
-from longreach.evaluation.claims.base import Bench, Metric
-from longreach.evaluation.evidence import Finding, counted
+from longreach.evaluation.claims.base import ClaimBench, Metric
+from longreach.evaluation.evidence import Number, counted
 from longreach.evaluation.intervals import ratio_interval
 from longreach.evaluation.text import Encoder, cut_windows
 
 _TEXTS, _WINDOWS = 4, 8  # texts of source code to read, and how many trained windows of each
 
 
-def take(name: str, bench: Bench) -> Finding:
+def take(name: str, bench: ClaimBench) -> Number:
     """Of the method as its name alone makes it."""
     window = bench.subject.window
     source = "\n\n".join(path.read_text(encoding="utf-8", errors="replace") for path in stdlib_files("held-out"))
@@ -25,7 +25,7 @@ def take(name: str, bench: Bench) -> Finding:
             losses = token_losses(bench.model, ids, chunk_size=CHUNK)
         rises.append(losses[:, window - 1 :].mean(1) - losses[:, : window - 1].mean(1))
     stock, ours = (rise.tolist() for rise in rises)
-    return Finding(spec=name, interval=ratio_interval(ours, stock), of=counted(stock, "text"))
+    return Number(spec=name, interval=ratio_interval(ours, stock), of=counted(stock, "text"))
 
 
 METRIC = Metric(meaning="the rise of the loss beyond the window on Python source alone, as a share of the plain model's", take=take)

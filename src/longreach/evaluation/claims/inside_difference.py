@@ -2,11 +2,11 @@
 
 import longreach
 from longreach.evaluation.claims._token_by_token import largest, token_by_token, window_of_ids
-from longreach.evaluation.claims.base import Bench, Metric
-from longreach.evaluation.evidence import Finding
+from longreach.evaluation.claims.base import ClaimBench, Metric
+from longreach.evaluation.evidence import Number
 
 
-def take(name: str, bench: Bench) -> Finding:
+def take(name: str, bench: ClaimBench) -> Number:
     """Of both token by token."""
     spec, ids = f"yarn:factor=8+{name}", window_of_ids(bench)
     stock = token_by_token(bench, ids)

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from longreach.core import registry
 from longreach.core.spec import make
-from longreach.evaluation.claims.base import Bench, LeftOut, Metric, difference
-from longreach.evaluation.evidence import Finding
+from longreach.evaluation.claims.base import ClaimBench, LeftOut, Metric, difference
+from longreach.evaluation.evidence import Number
 
 
-def take(name: str, bench: Bench) -> Finding:
+def take(name: str, bench: ClaimBench) -> Number:
     """Of the method with its file for the model."""
     file, subject = bench.fitted[name], bench.subject
     (yarn, *_) = bench.settings("yarn")

@@ -1,17 +1,17 @@
 """What a method adds to the retrieval of the best one that it improves."""
 
-from longreach.evaluation.claims.base import Bench, Metric
-from longreach.evaluation.evidence import Finding, counted
+from longreach.evaluation.claims.base import ClaimBench, Metric
+from longreach.evaluation.evidence import Number, counted
 from longreach.evaluation.intervals import paired_share_interval
 
 
-def take(name: str, bench: Bench) -> Finding:
+def take(name: str, bench: ClaimBench) -> Number:
     """Of both stacked, paired by prompt with the other alone."""
     bench.check_recall()
     spec, alone = bench.stacked(name)
     both, before = bench.answers(spec), bench.answers(alone)
     pairs = [(found, before[prompt]) for prompt, found in both.items()]
-    return Finding(spec=spec, interval=paired_share_interval(pairs), of=counted(pairs, "prompt"))
+    return Number(spec=spec, interval=paired_share_interval(pairs), of=counted(pairs, "prompt"))
 
 
 METRIC = Metric(meaning="share of needles found at the target length, above that of the method it is stacked on", take=take)

@@ -1,10 +1,10 @@
 """What a method takes off the rise of the loss under the best one that it improves."""
 
-from longreach.evaluation.claims.base import Bench, Metric, difference
-from longreach.evaluation.evidence import Finding
+from longreach.evaluation.claims.base import ClaimBench, Metric, difference
+from longreach.evaluation.evidence import Number
 
 
-def take(name: str, bench: Bench) -> Finding:
+def take(name: str, bench: ClaimBench) -> Number:
     """Of both stacked, paired by text with the other alone."""
     spec, alone = bench.stacked(name)
     return difference(spec, bench.subject.rises(alone), bench.subject.rises(spec))

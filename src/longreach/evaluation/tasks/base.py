@@ -17,7 +17,7 @@ from longreach.evaluation.text import Encoder, Ids
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class TaskPlan:
     """What tasks make their cases from.
 
     Args: encoder: of the model's tokenizer. edges: lengths in tokens, ascending: the trained window's octaves and those beyond.
@@ -56,7 +56,7 @@ class Task(Method):
     in_pieces: ClassVar[bool] = False
 
     @abstractmethod
-    def cases(self, plan: Plan) -> Sequence[Case]:
+    def cases(self, plan: TaskPlan) -> Sequence[Case]:
         """Every case, by length. Each can be measured without the others."""
 
     @abstractmethod
@@ -68,7 +68,7 @@ class Task(Method):
         Raises: LongreachError where the model's logits are not finite.
         """
 
-    def row(self, plan: Plan, ids: Ids, *, extra: Any = None, **values: Any) -> Row:
+    def row(self, plan: TaskPlan, ids: Ids, *, extra: Any = None, **values: Any) -> Row:
         """A row of this task to be measured on `ids`; `extra` is what else the case hangs on. `settings` add to the plan's."""
         digest = hashlib.sha256(ids.tobytes() + repr(extra).encode()).hexdigest()[:16]
         settings = {**plan.row.settings, **values.pop("settings"), "input": digest}

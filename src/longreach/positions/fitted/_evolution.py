@@ -20,7 +20,7 @@ START_TOKENS = (0, 1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 64, 128, 256)
 _TRIES = 20  # at a child that is new
 
 
-class Candidate(NamedTuple):
+class Individual(NamedTuple):
     """factors: one for each pair of dimensions, from the highest frequency. start_tokens: first tokens that stay unscaled."""
 
     factors: tuple[float, ...]
@@ -44,15 +44,15 @@ class Search:
         """How many there are at most."""
         return self.population + self.iterations * (self.mutations + self.crossovers)
 
-    def run(self, starts: Sequence[Candidate], loss: Callable[[Candidate], float], random: Random) -> tuple[Candidate, float]:
+    def run(self, starts: Sequence[Individual], loss: Callable[[Individual], float], random: Random) -> tuple[Individual, float]:
         """The best candidate and its loss; no worse than any start. Ends early where `loss` raises BudgetSpent.
 
         A start may lie beyond `most`, and is then as large as that.
         """
-        found: dict[Candidate, float] = {}
+        found: dict[Individual, float] = {}
         try:
             for start in starts:
-                self._evaluate(Candidate(tuple(min(factor, self.most) for factor in start.factors), start.start_tokens), loss, found)
+                self._evaluate(Individual(tuple(min(factor, self.most) for factor in start.factors), start.start_tokens), loss, found)
             first, seen = list(found), set(found)
             for _ in range(self.population - len(first)):
                 self._evaluate(self._mutated(random.choice(first), seen, random), loss, found)
@@ -68,11 +68,11 @@ class Search:
         best = min(found, key=lambda one: found[one])
         return best, found[best]
 
-    def _evaluate(self, candidate: Candidate | None, loss: Callable[[Candidate], float], found: dict[Candidate, float]) -> None:
+    def _evaluate(self, candidate: Individual | None, loss: Callable[[Individual], float], found: dict[Individual, float]) -> None:
         if candidate is not None and candidate not in found:
             found[candidate] = loss(candidate)
 
-    def _mutated(self, parent: Candidate, seen: set[Candidate], random: Random) -> Candidate | None:
+    def _mutated(self, parent: Individual, seen: set[Individual], random: Random) -> Individual | None:
         """`parent` with some factors drawn anew, each from the steps between its neighbours; None where nothing new was found."""
         for _ in range(_TRIES):
             factors = list(parent.factors)
@@ -84,13 +84,13 @@ class Search:
                     if first <= last:
                         factors[i] = round(random.randint(first, last) * STEP, 6)
             start = random.choice(self.start_tokens) if random.random() < PROBABILITY else parent.start_tokens
-            child = Candidate(tuple(factors), start)
+            child = Individual(tuple(factors), start)
             if child not in seen:
                 seen.add(child)
                 return child
         return None
 
-    def _crossed(self, parents: Sequence[Candidate], seen: set[Candidate], random: Random) -> Candidate | None:
+    def _crossed(self, parents: Sequence[Individual], seen: set[Individual], random: Random) -> Individual | None:
         """A parent with some factors of another one, where they never fall; else a mutation of it."""
         if len(parents) < 2:
             return self._mutated(parents[0], seen, random)
@@ -98,7 +98,7 @@ class Search:
         for _ in range(_TRIES):
             taken = [random.random() < PROBABILITY for _ in (*one.factors, None)]
             mixed = [b if take else a for a, b, take in zip(one.factors, other.factors, taken, strict=False)]
-            child = Candidate(tuple(mixed), other.start_tokens if taken[-1] else one.start_tokens)
+            child = Individual(tuple(mixed), other.start_tokens if taken[-1] else one.start_tokens)
             if child not in seen and all(a <= b for a, b in pairwise(mixed)):
                 seen.add(child)
                 return child

@@ -26,7 +26,7 @@ from longreach.core.fitting import FORMAT, Bench, Fit, FittedFile
 from longreach.core.lengths import factor_to
 from longreach.core.method import Claim, Method, MethodInfo, at_least
 from longreach.positions.base import PositionsMethod, Rope
-from longreach.positions.fitted._evolution import MOST_OVER_RATIO, START_TOKENS, Candidate, Search
+from longreach.positions.fitted._evolution import MOST_OVER_RATIO, START_TOKENS, Individual, Search
 from longreach.positions.scaling.linear import Linear
 from longreach.positions.scaling.ntk import Ntk
 from longreach.positions.scaling.yarn import Yarn
@@ -164,22 +164,22 @@ class LongropeFit(Fit):
             raise SpecError(f"longrope: on={self.on} reaches {reached:g} tokens already; give a greater length than {bench.target}")
         found = {"window": rope.trained_window, "factor": bench.target / rope.trained_window, "short": None, "start_tokens": start}
 
-        def long(candidate: Candidate) -> dict[str, Any]:
+        def long(candidate: Individual) -> dict[str, Any]:
             factors = [round(a * b, 6) for a, b in zip(base, candidate.factors, strict=True)]
             return found | {"long": factors, "start_tokens": candidate.start_tokens}
 
-        def short(candidate: Candidate) -> dict[str, Any]:
+        def short(candidate: Individual) -> dict[str, Any]:
             return found | {"long": list(candidate.factors), "start_tokens": 0}
 
         ratio = bench.target / reached
-        starts = [Candidate(tuple(ratios(rope, method(factor=ratio))), start) for method in (Linear, Ntk, Yarn)]
+        starts = [Individual(tuple(ratios(rope, method(factor=ratio))), start) for method in (Linear, Ntk, Yarn)]
         search = self._search(ratio, tuple(sorted({start, *START_TOKENS})) if self.start_tokens else (start,))
         bench.begin("long factors", search.evaluations, least=len(starts), share=0.75 if self.short else 1.0)
         best, _ = search.run(starts, lambda one: bench.loss(with_factors(long(one)), bench.target), random)
         found = long(best)
         if self.short:
             search, full = self._search(1.0, (0,)), [min(factor, MOST_OVER_RATIO) for factor in found["long"]]
-            starts = [Candidate(tuple(1 + (factor - 1) * part for factor in full)) for part in (0.0, 0.5, 1.0)]
+            starts = [Individual(tuple(1 + (factor - 1) * part for factor in full)) for part in (0.0, 0.5, 1.0)]
             bench.begin("short factors", search.evaluations, least=len(starts))
             best, _ = search.run(starts, lambda one: bench.loss(with_factors(short(one)), rope.trained_window), random)
             found["short"] = list(best.factors)

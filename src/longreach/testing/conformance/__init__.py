@@ -29,7 +29,7 @@ class Excused(Exception):  # noqa: N818 - not an error: it tells a test runner t
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class Trial:
     """One check of one setting of one method."""
 
     kind: str
@@ -70,7 +70,7 @@ def checks() -> list[Check]:
     return [check for suite in suites for check in importlib.import_module(f"{__name__}.{suite}").CHECKS]
 
 
-def cases(kind: str | None = None) -> Iterator[Case]:
+def cases(kind: str | None = None) -> Iterator[Trial]:
     """Every check that applies to a method, on each of its settings; of all registered methods, or of one kind's."""
     represented: set[str] = set()  # checks of the tier `contract` that some method has stood for
     for method in registry.methods(kind):
@@ -81,7 +81,7 @@ def cases(kind: str | None = None) -> Iterator[Case]:
             if check.tier != "example":
                 fitting = [] if check.tier == "contract" and check.name in represented else fitting[:1]
             represented |= {check.name} if fitting else set()
-            yield from (Case(kind=example.kind, name=name, example=example, check=check) for example in fitting)
+            yield from (Trial(kind=example.kind, name=name, example=example, check=check) for example in fitting)
 
 
 def stacks(module: ModuleType) -> list[Method]:

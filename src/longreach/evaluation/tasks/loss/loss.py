@@ -19,7 +19,7 @@ from longreach.core.errors import LongreachError
 from longreach.core.method import MethodInfo
 from longreach.core.progress import SILENT, Progress
 from longreach.decoding.reading import token_losses
-from longreach.evaluation.tasks.base import Case, Plan, Task, stack
+from longreach.evaluation.tasks.base import Case, Task, TaskPlan, stack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Loss(Task):
     options: ClassVar = frozenset({"windows"})
     fewest_windows: ClassVar = 2  # one gives no interval
 
-    def cases(self, plan: Plan) -> list[Case]:
+    def cases(self, plan: TaskPlan) -> list[Case]:
         """One for each window. A row of length `b` with the setting `start` = `a` is for the tokens number a + 1 to b."""
         prefix = np.array(plan.encoder.prefix, dtype=np.int32)
         unpredicted = max(1, len(prefix))  # nothing stands before the first token, and special tokens are not text

@@ -21,7 +21,7 @@ from longreach.core.errors import LongreachError
 from longreach.core.method import MethodInfo, at_least
 from longreach.core.progress import SILENT, Progress
 from longreach.decoding.reading import token_losses
-from longreach.evaluation.tasks.base import Case, Plan, Task, stack
+from longreach.evaluation.tasks.base import Case, Task, TaskPlan, stack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +48,7 @@ class LossInside(Task):
     def __post_init__(self) -> None:
         at_least(self, 8, "window_size")
 
-    def cases(self, plan: Plan) -> list[InsideCase]:
+    def cases(self, plan: TaskPlan) -> list[InsideCase]:
         """One for each window of text, with a row for each octave beyond `window_size`."""
         prefix = np.array(plan.encoder.prefix, dtype=np.int32)
         cases = []

@@ -14,7 +14,7 @@ from longreach.core.errors import InputError, LongreachError, SpecError
 from longreach.core.method import at_least
 from longreach.core.progress import SILENT, Progress
 from longreach.decoding.reading import new_cache, prefill
-from longreach.evaluation.tasks.base import Case, Plan, Task, stack
+from longreach.evaluation.tasks.base import Case, Task, TaskPlan, stack
 from longreach.evaluation.text import Encoder, Ids
 
 ANSWER_ROOM = 8  # tokens of a cell's length that are kept for the answer, so that prompt and answer fit the length together
@@ -117,7 +117,7 @@ class RetrievalTask(Task):
         ids = np.concatenate([np.asarray(part, dtype=np.int32) for part in parts])
         return Prompt(ids=ids, answers=frame.answers, right=frame.right)
 
-    def cases(self, plan: Plan) -> list[RetrievalCase]:
+    def cases(self, plan: TaskPlan) -> list[RetrievalCase]:
         """Every length that is at least half filler, at every depth.
 
         Raises: InputError where no length is.
@@ -129,7 +129,7 @@ class RetrievalTask(Task):
         cells = [(length, depth, sample) for length in lengths for depth in plan.depths for sample in range(plan.samples)]
         return [self._case(plan, *cell) for cell in cells]
 
-    def _case(self, plan: Plan, length: int, depth: float, sample: int) -> RetrievalCase:
+    def _case(self, plan: TaskPlan, length: int, depth: float, sample: int) -> RetrievalCase:
         haystack = plan.windows[sample % len(plan.windows)] if plan.windows else _NO_TEXT
         prompt = self.prompt(plan.encoder, length=length, depth=depth, seed=plan.seed, sample=sample, haystack=haystack)
         extra = (prompt.answers, prompt.right)
