@@ -7,11 +7,17 @@ from transformers import DynamicCache
 from longreach.core.errors import LongreachError
 from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
+from longreach.engine.prompt import prompt_end
 from longreach.testing.conformance.base import close, left_padding, logits, shared_model
 from longreach.testing.models import random_ids
 
 LENGTHS = (30, 30, 21)  # tokens of the rows; of two that begin together, the third comes later
-STORES = ["h2o:budget=16,slack=4", "tova:budget=12", "infllm:block_size=4,num_blocks=2,local_window=8,num_representatives=2"]
+STORES = [
+    "h2o:budget=16,slack=4",
+    "tova:budget=12",
+    "snapkv:budget=8,window_size=3",
+    "infllm:block_size=4,num_blocks=2,local_window=8,num_representatives=2",
+]
 
 
 @pytest.mark.parametrize("changes", [((0, 1),), ((2,),), ((0, 2, 2, 1), (3, 1))], ids=str)
@@ -20,7 +26,7 @@ STORES = ["h2o:budget=16,slack=4", "tova:budget=12", "infllm:block_size=4,num_bl
 def test_rows_that_are_left_go_on(spec, changes):
     model, ids, mask = shared_model(), random_ids(3, 30), left_padding(LENGTHS, 30)
     cache = DynamicCache(config=model.config)
-    with apply(model, spec, warn=False):
+    with apply(model, spec, warn=False), prompt_end(30):
         model(ids, attention_mask=mask, **cache_argument(model, cache), use_cache=True)
         for rows in changes:
             cache.batch_select_indices(torch.tensor(rows))

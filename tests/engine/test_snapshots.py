@@ -14,6 +14,7 @@ from longreach.core.errors import LongreachError
 from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.layer import LayerEngine
+from longreach.engine.prompt import prompt_end
 from longreach.engine.snapshot_files import load, save
 from longreach.engine.snapshots import restore, snapshot
 from longreach.testing.conformance.base import close, left_padding, logits, same, shared_model
@@ -73,11 +74,11 @@ class Replay:
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("spec", ["full", SINKS, H2O, "tova:budget=12", BLOCKS, ROUNDS, CHOSEN])
+@pytest.mark.parametrize("spec", ["full", SINKS, H2O, "tova:budget=12", "snapkv:budget=8,window_size=3", BLOCKS, ROUNDS, CHOSEN])
 def test_any_order_of_reading_and_restoring(spec, seed, tmp_path):
     choose, file = random.Random(seed), tmp_path / "taken.safetensors"
     model = double_model() if spec == ROUNDS else shared_model()
-    with apply(model, spec, warn=False):
+    with apply(model, spec, warn=False), prompt_end(23):
         ids, mask = random_ids(2, 23, seed=seed), left_padding((23, choose.choice([3, 14, 22])), 23)
         replay = Replay(cache=DynamicCache(config=model.config), ids=ids, mask=mask, back=3)
         read(model, replay.cache, ids, attention_mask=mask)

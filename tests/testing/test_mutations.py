@@ -8,14 +8,18 @@ import torch
 from longreach.attention.placement.self_extend import SelfExtend
 from longreach.cache import base as cache_base
 from longreach.cache.compact.staircase import Bits, Staircase
+from longreach.cache.eviction import snapkv
 from longreach.cache.eviction.h2o import H2O
+from longreach.cache.eviction.snapkv import SnapKV
 from longreach.cache.retrieval.infllm import InfLLM
 from longreach.cache.streaming.sinks import Sinks
 from longreach.core.bands import Grouped
-from longreach.engine import _cuts, _fused, _tree
+from longreach.engine import _cuts, _fused, _stream, _tree
 from longreach.engine._store import BandLayer
+from longreach.engine.prompt import prompt_end
 from longreach.positions.scaling.dynamic_ntk import DynamicNtk
 from longreach.testing import conformance
+from longreach.testing.conformance.base import PROMPT
 
 CHECKS = {check.name: check for check in conformance.checks()}
 
@@ -40,6 +44,18 @@ def earlier_of_equals(patch):
 
     patch.setattr(cache_base, "coarse", torch.zeros_like)
     patch.setattr(cache_base, "highest", highest)
+
+
+def surroundings_on_one_side(patch):
+    """What is pooled lies behind a token only."""
+    pool = snapkv.avg_pool1d
+    patch.setattr(snapkv, "avg_pool1d", lambda x, size, stride, padding: pool(x, size, stride, padding).roll(1, -1))
+
+
+def prompts_end_one_late(patch):
+    """The first token after the prompt is taken for a part of it."""
+    end = _stream.end_of_prompt
+    patch.setattr(_stream, "end_of_prompt", lambda first_pass: end(first_pass) + 1)
 
 
 def cut_one_short(patch):
@@ -124,6 +140,8 @@ MUTATIONS = [
     (group_off_by_one, SelfExtend(neighbours=16, group=4), "reference"),
     (heavy_hitters_without_the_last, H2O(budget=8, recent=6, slack=1), "reference"),
     (earlier_of_equals, H2O(budget=16, slack=4), "reference"),
+    (surroundings_on_one_side, SnapKV(budget=8, window_size=3, kernel_size=3), "reference"),
+    (prompts_end_one_late, SnapKV(budget=8, window_size=3, kernel_size=3), "reference"),
     (cut_one_short, H2O(budget=16, slack=4), "reference"),
     (half_of_the_queries, H2O(budget=16, slack=4), "reference"),
     (nothing_is_settled_between_passes, H2O(budget=16, slack=4), "decoding"),
@@ -139,5 +157,5 @@ MUTATIONS = [
 @pytest.mark.parametrize(("fault", "example", "name"), MUTATIONS, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_a_fault_is_noticed(fault, example, name, monkeypatch):
     fault(monkeypatch)
-    with pytest.raises(AssertionError):
+    with prompt_end(PROMPT), pytest.raises(AssertionError):
         CHECKS[name].run(example)

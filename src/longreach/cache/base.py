@@ -33,10 +33,12 @@ class Sight:
 class History:
     """What a definition may look at before query `i`, of one row in float64.
 
-    Args: attention: [H, i, T] weights of all earlier queries. q: [H, T, D], k, v: [K, T, D], unrotated. rotated: (x [..., T, D], positions
-    [T]) -> x at these positions.
+    Args: layer: that it is of. prompt: tokens of the row's prompt. attention: [H, i, T] weights of all earlier queries. q: [H, T, D], k, v:
+    [K, T, D], unrotated. rotated: (x [..., T, D], positions [T]) -> x at these positions.
     """
 
+    layer: LayerContext
+    prompt: int
     attention: Tensor
     q: Tensor
     k: Tensor
@@ -81,16 +83,24 @@ class CachePolicy(Method):
 class Eviction(CachePolicy):
     """Keeps a budget of tokens in each key-value head, those with the highest scores; of equal ones the later.
 
-    signals: what scores are made of. observe: queries whose attention `observed` adds up. packed: keys stand at places in the cache.
+    signals: what scores are made of. packed: keys stand at places in the cache.
     """
 
     signals: ClassVar[tuple[Signal, ...]]
-    observe: ClassVar[int] = 0
     packed: bool = False
+
+    @property
+    def observe(self) -> int:
+        """Queries whose attention `observed` adds up."""
+        return 0
 
     @abstractmethod
     def score(self, signals: Signals, layer: LayerContext) -> Tensor:
         """How much each token is worth, [B, K, n]; infinite where it has to stay."""
+
+    @abstractmethod
+    def worth(self, seen: int, history: History) -> Tensor:
+        """The definition of the score at a cut before the token `seen`, [K, T]; of tokens from that on it may be anything."""
 
     @abstractmethod
     def tokens(self, layer: LayerContext) -> int:
@@ -112,18 +122,19 @@ class Eviction(CachePolicy):
     def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
         """The farthest that a key can stand: where it is, or packed as many places away as are held."""
         held = self.tokens(PROBE)
-        slack = self.cut(PROBE).before(0, 2 * held + 1)
+        slack = self.cut(PROBE).before(0, 2 * held + 1, 0)
         return (i - j).clamp(max=(slack[0] if slack else held) - 1) if self.packed else i - j, j <= i
 
-    def evicted(self, i: int, history: History, layer: LayerContext, worth: Callable[[int], Tensor]) -> Sight:
-        """The definition, token by token. worth: tokens seen -> what each token is worth to each head, [K, T]."""
+    def sight(self, i: int, history: History) -> Sight:
+        """The definition, token by token."""
         held: list[list[int]] = [[] for _ in history.k]
         relative = (i - torch.arange(history.k.shape[1])).repeat(len(history.k), 1)
         for seen in range(i + 1):
-            values = coarse(worth(seen)).tolist() if self.cut(layer).before(seen, seen + 1) else ()
+            cut = self.cut(history.layer).before(seen, seen + 1, history.prompt)
+            values = coarse(self.worth(seen, history)).tolist() if cut else ()
             for head, worths in enumerate(values):
                 ranked = sorted(((worths[token], token) for token in held[head]), reverse=True)
-                held[head] = sorted(token for _, token in ranked[: self.tokens(layer)])
+                held[head] = sorted(token for _, token in ranked[: self.tokens(history.layer)])
                 if self.packed:
                     for place, token in enumerate(held[head]):
                         relative[head, token] = i - (seen - len(held[head]) + place)

@@ -2,7 +2,8 @@
 
 A layer's memory is an ordered list of parts: bands over what is kept whole (core/bands.py), and at most one of the stores below, which
 takes tokens out of it. Between two cuts a store does not change, so every query between them sees the same of it; where the cuts lie
-depends on the row's own tokens alone, so that reading in chunks and at once cannot differ. All parts share one softmax.
+depends on the row's own tokens and the end of its prompt alone, so that reading in chunks and at once cannot differ. All parts share one
+softmax.
 """
 
 from dataclasses import dataclass
@@ -19,8 +20,11 @@ Signal = Literal["keys", "values", "received", "observed"]
 class Cut(Protocol):
     """Where a text is cut. Implementations are hashable."""
 
-    def before(self, begin: int, end: int) -> list[int]:
-        """The indices of tokens, of those from `begin` up to and without `end`, that a cut comes right before, ascending."""
+    def before(self, begin: int, end: int, prompt: int) -> list[int]:
+        """The indices of tokens, of those from `begin` up to and without `end`, that a cut comes right before, ascending.
+
+        prompt: tokens of the row's prompt; below 1 where the row begins after it.
+        """
         ...
 
 
@@ -30,7 +34,7 @@ class Every:
 
     tokens: int
 
-    def before(self, begin: int, end: int) -> list[int]:
+    def before(self, begin: int, end: int, prompt: int) -> list[int]:
         """Multiples of `tokens`, 0 left out."""
         return list(range(max(1, -(-begin // self.tokens)) * self.tokens, end, self.tokens))
 
@@ -42,11 +46,20 @@ class Over:
     budget: int
     slack: int = 1
 
-    def before(self, begin: int, end: int) -> list[int]:
+    def before(self, begin: int, end: int, prompt: int) -> list[int]:
         """budget + slack, budget + 2 slack, ..."""
         first = self.budget + self.slack
         start = max(first, first + -(-(begin - first) // self.slack) * self.slack)
         return list(range(start, end, self.slack))
+
+
+@dataclass(frozen=True, slots=True)
+class PromptEnd:
+    """One cut, where the prompt ends (engine/prompt.py says where that is)."""
+
+    def before(self, begin: int, end: int, prompt: int) -> list[int]:
+        """The token after the prompt."""
+        return [prompt] if max(begin, 1) <= prompt < end else []
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

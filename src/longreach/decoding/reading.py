@@ -11,6 +11,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from longreach.core.errors import InputError
 from longreach.core.progress import SILENT, Progress
 from longreach.engine.cache_argument import cache_argument
+from longreach.engine.prompt import prompt_end
 from longreach.engine.whole_length import whole_length
 
 CHUNK = 512
@@ -35,7 +36,7 @@ def read(
     """Feed `ids` [B, T] chunk by chunk, after what `cache` already holds.
 
     Yields (index of the chunk's first token in `ids`, logits): for `all`, [B, n, V] of every chunk; for `last`, once, [B, 1, V] after
-    the last token. `inputs` go to every forward call. No gradients.
+    the last token. `inputs` go to every forward call. No gradients. Read into an empty cache, `ids` are the prompt.
     Raises: InputError for an encoder-decoder, which does not predict a text while it reads it.
     """
     if model.config.is_encoder_decoder:
@@ -46,7 +47,7 @@ def read(
     for start in range(0, total, chunk_size):
         part = ids[:, start : start + chunk_size]
         last = start + part.shape[1] == total
-        with torch.no_grad(), whole_length(model, whole):
+        with torch.no_grad(), whole_length(model, whole), prompt_end(whole):
             out = model(part, **cache_argument(model, cache), use_cache=True, logits_to_keep=0 if logits == "all" else 1, **inputs)
         progress.advance(part.numel())
         if logits == "all" or last:

@@ -245,6 +245,7 @@ class BandLayer(CacheLayerMixin):
         self.first_filled = self.first_filled and max(self.stream.start or [0]) + self.plan.num_sinks <= self.tokens
         if self.leads:
             self.stream.step = None
+            self.stream.prompt = self.stream.prompt if self.tokens else None
             self.stream.start = [begin if started else min(begin, self.tokens) for begin, started in rows]
             for name in ("valid", "indices", "read"):
                 if (tensor := getattr(self.stream, name)) is not None:

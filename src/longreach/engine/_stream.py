@@ -9,21 +9,23 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from longreach.core.errors import LongreachError
 from longreach.engine._channels import Change
+from longreach.engine.prompt import end_of_prompt
 
 
 @dataclass(eq=False)
 class Stream:
     """What all layers of one cache share: where rows begin, which tokens are real, and the index of each token.
 
-    start: left padding of each row. offset: position id of each row's first real token [B, 1]. valid: [B, n], only where there
-    is padding elsewhere than on the left. indices: [B | 1, n], kept only for frequencies that change. read: [B, n, state], what a method
-    that reads the text made of it after each token.
+    start: left padding of each row. prompt: slot where the prompt ends; None where nothing was read. offset: position id of each row's
+    first real token [B, 1]. valid: [B, n], only where there is padding elsewhere than on the left. indices: [B | 1, n], kept only for
+    frequencies that change. read: [B, n, state], what a method that reads the text made of it after each token.
     """
 
     host_fields: ClassVar = frozenset({"read"})  # that lie in the host's memory
 
     start: list[int] = field(default_factory=list)
     started: list[bool] = field(default_factory=list)
+    prompt: int | None = None
     offset: Tensor | None = None
     valid: Tensor | None = None
     indices: Tensor | None = None
@@ -84,14 +86,16 @@ def mask_spec(*args: Any, attention_mask: Any = None, use_vmap: bool = False, **
 class Step:
     """The new tokens of one forward pass.
 
-    first: slot of the first one. count: how many. t: index of each [B | 1, count]. start: left padding of each row, [B]. valid:
-    [B, first + count], only where padding on the left does not tell it all. offset: position id of each row's first real token [B | 1, 1].
+    first: slot of the first one. count: how many. prompt: slot where the prompt ends. t: index of each [B | 1, count]. start: left padding
+    of each row, [B]. valid: [B, first + count], only where padding on the left does not tell it all. offset: position id of each row's
+    first real token [B | 1, 1].
     skips: indices leave some out, as training on sampled positions has it; then bands go by them. memo: what layers share (rotary
     tables, blocks of the text).
     """
 
     first: int
     count: int
+    prompt: int
     t: Tensor
     start: Tensor
     start_min: int
@@ -124,7 +128,7 @@ class Step:
             one, start = slice(index, index + 1), int(self.start[index])
             t, offset = (tensor[one] if tensor.shape[0] > 1 else tensor for tensor in (self.t, self.offset))
             valid = None if self.valid is None or bool(self.valid[index, start:].all()) else self.valid[one]
-            self.memo[key] = Step(self.first, self.count, t, self.start[one], start, start, valid, offset, self.skips)
+            self.memo[key] = Step(self.first, self.count, self.prompt, t, self.start[one], start, start, valid, offset, self.skips)
         row: Step = self.memo[key]
         return row
 
@@ -153,6 +157,8 @@ def make_step(stream: Stream, first: int, x: Tensor, spec: Any, position_ids: Te
         )
     if not stream.start:
         stream.start, stream.started = [0] * batch, [False] * batch
+    if stream.prompt is None:
+        stream.prompt = end_of_prompt(first + count)
     valid = None
     if new is None or bool(new.all()):
         begins = [0] * batch
@@ -171,7 +177,7 @@ def make_step(stream: Stream, first: int, x: Tensor, spec: Any, position_ids: Te
         stream.indices = t if old is None else torch.cat([old.expand(t.shape[0], -1), t.expand(old.shape[0], -1)], 1)
     start = torch.tensor(stream.start, device=device)
     skips = not cached and count > 1 and bool((t.diff() > 1).any())
-    return Step(first, count, t, start, min(stream.start), max(stream.start), valid, stream.offset, skips)
+    return Step(first, count, stream.prompt, t, start, min(stream.start), max(stream.start), valid, stream.offset, skips)
 
 
 def _pad(stream: Stream, first: int, new: Tensor) -> tuple[list[int], list[bool], Tensor | None]:

@@ -16,6 +16,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
 
 from longreach.attention.base import goes_by_text
 from longreach.core.errors import LongreachError
+from longreach.core.memory import Kept, PromptEnd
 from longreach.engine import rotation
 from longreach.engine._own import own_attention
 from longreach.engine._store import HALF_WRITTEN, OUTSIDE, BandLayer
@@ -25,6 +26,7 @@ from longreach.engine.cache_argument import cache_argument, take_cache
 from longreach.engine.contexts import contexts
 from longreach.engine.interface import interface
 from longreach.engine.layer import LayerEngine
+from longreach.engine.prompt import prompts_end_where_generation_begins
 from longreach.engine.rotation import Attention
 from longreach.engine.setup import Setup
 
@@ -132,6 +134,8 @@ def installed(model: PreTrainedModel, attentions: list[Attention], setup: Setup,
             undo.callback(attention.module.__dict__.pop, NAME, None)
             if layer.added.agings:
                 undo.callback(attention.module.register_forward_pre_hook(layer.see, with_kwargs=True).remove)
+        if any(isinstance(layer.stored, Kept) and isinstance(layer.stored.cut, PromptEnd) for layer in engine.layers.values()):
+            undo.enter_context(prompts_end_where_generation_begins(model))
         undo.enter_context(rotation.identity_rotary(model))
         undo.enter_context(interface(model, NAME, _attention))
         hook = model.base_model.register_forward_pre_hook(engine.before_forward, with_kwargs=True)

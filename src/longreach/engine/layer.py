@@ -223,7 +223,7 @@ class LayerEngine:
             key = ("cuts", self.stored.cut, step.start_min)
             if key not in step.memo:
                 first = step.first - step.start_min  # the index of the first new token
-                cuts = [index - first for index in self.stored.cut.before(max(0, first), first + step.count)]
+                cuts = [index - first for index in self.stored.cut.before(max(0, first), first + step.count, step.prompt - step.start_min)]
                 ends = sorted({0, *cuts, step.count})
                 step.memo[key] = [(a, b, None, a in cuts) for a, b in pairwise(ends)]
             found: list[Segment] = step.memo[key]

@@ -21,6 +21,7 @@ from longreach.engine._text import Pieces, tokenizer_of
 from longreach.engine.contexts import contexts
 from longreach.engine.examine import examine
 from longreach.engine.interface import interface
+from longreach.engine.prompt import end_of_prompt
 from longreach.engine.rope_config import rope_of
 from longreach.engine.window import trained_window
 from longreach.positions.base import PositionsMethod, Rope
@@ -96,7 +97,8 @@ def _row(
     q, k, v = q.double(), k.double(), v.double()
     for policy in methods if learned.window is None else ():
         if isinstance(policy, CachePolicy) and type(policy).sight is not CachePolicy.sight:
-            out = _by_sight(layer, policy, q[:, start:], k[:, start:], v[:, start:], options)
+            prompt = end_of_prompt(q.shape[1]) - start
+            out = _by_sight(layer, policy, prompt, q[:, start:], k[:, start:], v[:, start:], options)
             return torch.cat([out.new_zeros(len(q), start, v.shape[-1]), out], 1).to(dtype)
     k, v = k.repeat_interleave(q.shape[0] // k.shape[0], 0), v.repeat_interleave(q.shape[0] // v.shape[0], 0)
     before = torch.arange(q.shape[1])[None] - start
@@ -152,8 +154,11 @@ def _row(
     return out.to(dtype)
 
 
-def _by_sight(layer: _Layer, policy: CachePolicy, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
-    """Attention output [H, T, D] of a policy that decides by content, query by query; q [H, T, D], k and v [K, T, D] without padding."""
+def _by_sight(layer: _Layer, policy: CachePolicy, prompt: int, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
+    """Attention output [H, T, D] of a policy that decides by content, query by query; q [H, T, D], k and v [K, T, D] without padding.
+
+    prompt: its tokens.
+    """
     scale, tokens, repeats = options.get("scaling", q.shape[-1] ** -0.5), torch.arange(q.shape[1]), len(q) // len(k)
     vectors = _vectors(layer, q, k, v, scale)
     rotated = _as_model(layer) if policy.rounds else vectors.rotated
@@ -164,7 +169,7 @@ def _by_sight(layer: _Layer, policy: CachePolicy, q: Tensor, k: Tensor, v: Tenso
     outs: list[Tensor] = []
     for i in range(len(tokens)):
         attention = torch.stack(rows, 1).detach() if rows else q.new_zeros(len(q), 0, len(tokens))
-        sight = policy.sight(i, History(attention=attention, q=q, k=k, v=v, rotated=rotated))
+        sight = policy.sight(i, History(layer=layer.context, prompt=prompt, attention=attention, q=q, k=k, v=v, rotated=rotated))
         assert sight is not None  # noqa: S101 - the caller chose a policy that states it
         if sight.keys is not None:
             logits = (rotated(q[:, i : i + 1], tokens[i : i + 1]) * sight.keys.repeat_interleave(repeats, 0)).sum(-1)

@@ -13,8 +13,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.cache.base import Eviction, History, Sight
-from longreach.core.bands import PROBE, LayerContext
+from longreach.cache.base import Eviction, History
+from longreach.core.bands import LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.memory import Over, Signal, Signals
 from longreach.core.method import Claim, MethodInfo, at_least
@@ -68,12 +68,10 @@ class H2O(Eviction):
     def _last(self) -> int:
         return self.budget // 2 if self.recent is None else self.recent
 
-    def sight(self, i: int, history: History) -> Sight:
+    def worth(self, seen: int, history: History) -> Tensor:
         """Accumulated attention, as in the paper."""
-        attention, index = history.by_kv_head(), torch.arange(history.k.shape[1])
-        return self.evicted(
-            i, history, PROBE, lambda seen: attention[:, :seen].sum(1).masked_fill(index >= seen - self._last, float("inf"))
-        )
+        index = torch.arange(history.k.shape[1])
+        return history.by_kv_head()[:, :seen].sum(1).masked_fill(index >= seen - self._last, float("inf"))
 
 
 METHOD = H2O

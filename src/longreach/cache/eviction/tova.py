@@ -11,8 +11,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from longreach.cache.base import Eviction, History, Sight
-from longreach.core.bands import PROBE, LayerContext
+from longreach.cache.base import Eviction, History
+from longreach.core.bands import LayerContext
 from longreach.core.memory import Signal, Signals
 from longreach.core.method import MethodInfo, at_least
 
@@ -23,11 +23,15 @@ class Tova(Eviction):
 
     info: ClassVar = MethodInfo(title="Transformers are Multi-State RNNs", paper="arXiv:2401.06104", bounded_memory=True, forgets=True)
     signals: ClassVar[tuple[Signal, ...]] = ("observed",)
-    observe: ClassVar[int] = 1
     budget: int
 
     def __post_init__(self) -> None:
         at_least(self, 1, "budget")
+
+    @property
+    def observe(self) -> int:
+        """The last query."""
+        return 1
 
     def tokens(self, layer: LayerContext) -> int:
         """The same in every layer."""
@@ -38,10 +42,9 @@ class Tova(Eviction):
         assert signals.observed is not None  # noqa: S101 - asked for
         return signals.observed.sum(1, keepdim=True).expand_as(signals.observed)
 
-    def sight(self, i: int, history: History) -> Sight:
+    def worth(self, seen: int, history: History) -> Tensor:
         """The weights of the query before, over all heads."""
-        attention = history.attention.sum(0)
-        return self.evicted(i, history, PROBE, lambda seen: attention[seen - 1].expand(len(history.k), -1))
+        return history.attention[:, seen - 1].sum(0).expand(len(history.k), -1)
 
 
 METHOD = Tova

@@ -20,8 +20,9 @@ from types import ModuleType
 from longreach.core import registry
 from longreach.core.method import Method
 from longreach.core.spec import parse
+from longreach.engine.prompt import prompt_end
 from longreach.positions.base import positions_of
-from longreach.testing.conformance.base import Check, require
+from longreach.testing.conformance.base import PROMPT, Check, require
 
 
 class Excused(Exception):  # noqa: N818 - not an error: it tells a test runner to report an expected failure
@@ -48,7 +49,8 @@ class Trial:
         """
         reason = excuses(self.example).get(self.check.name)
         try:
-            compared = self.check.run(self.example)
+            with prompt_end(PROMPT):  # what is cut at the end of a prompt is not the same in chunks and at once, unless that end is
+                compared = self.check.run(self.example)
             require(compared > 0, f"{self.check.name} compared nothing")
         except Exception as error:
             if reason is None:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable
+from contextvars import Context
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal
@@ -12,12 +13,14 @@ from transformers import DynamicCache, PreTrainedModel
 
 from longreach.core.method import Method
 from longreach.engine.cache_argument import cache_argument
+from longreach.engine.prompt import prompt_end
 from longreach.engine.weights import equip, needs_weights, own_weights
 from longreach.testing.models import tiny_model
 
 Tier = Literal["contract", "method", "example"]
 WINDOW = 32  # trained window of the models: shorter than LENGTH, so that methods which act beyond it are seen to act
 LENGTH = 50
+PROMPT = 24  # slot where every prompt ends: in the middle of chunks, and before some left-padded rows begin
 TOLERANCE = 1e-4  # of float32 logits, whose standard deviation is 1 to 2
 
 
@@ -130,6 +133,16 @@ def logits(model: PreTrainedModel, ids: Tensor, mask: Tensor | None = None) -> T
     """Logits [B, T, V] of one forward pass without a cache."""
     found: Tensor = model(ids, attention_mask=mask, use_cache=False).logits
     return found
+
+
+def row_logits(model: PreTrainedModel, ids: Tensor, padding: int) -> Tensor:
+    """`logits` of a row by itself that has so much padding in a batch: its prompt ends at the same token."""
+
+    def alone() -> Tensor:
+        with prompt_end(PROMPT - padding):
+            return logits(model, ids)
+
+    return Context().run(alone)
 
 
 @torch.no_grad()

@@ -34,6 +34,7 @@ from longreach.testing.conformance.base import (
     new_model,
     require,
     rounds,
+    row_logits,
     same,
     written,
 )
@@ -155,7 +156,7 @@ def check_left_padding(method: Method) -> int:
         tokens, tokens_chunked = written(model, ids, mask), written(model, ids, mask, prefill_chunk_size=16)
         for row, length in enumerate(_PADDED):
             alone = torch.cat([ids[row, -length:], tokens[row]])[None]
-            wanted = logits(model, alone)[0]
+            wanted = row_logits(model, alone, LENGTH - length)[0]
             likeliest = wanted.index_fill(-1, torch.tensor(model.config.eos_token_id), -torch.inf).argmax(-1)
             compared += close(at_once[row, -length:], wanted[:length], f"row {row}")
             compared += close(in_chunks[row, -length:], wanted[:length], f"row {row} in chunks")
