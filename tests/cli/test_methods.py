@@ -55,7 +55,7 @@ def test_one_method_in_full(capsys):
     assert out.startswith("yarn: YaRN: low frequencies interpolated")
     assert "Settings: factor, beta_fast=32, beta_slow=1, attention_factor=none\n" in out
     assert "Meaning: factor: target length" in out
-    assert run(["methods", "yarm"]) == 2
-    assert capsys.readouterr().err == "error: unknown method 'yarm'; did you mean yarn?\n"
+    assert run(["methods", "yarnn"]) == 2
+    assert capsys.readouterr().err == "error: unknown method 'yarnn'; did you mean yarn?\n"
     assert run(["methods", "generate"]) == 2
     assert "is a command without a paper" in capsys.readouterr().err

@@ -45,8 +45,8 @@ def test_listing_imports_no_method_and_no_torch():
 
 
 def test_an_unknown_name_gets_the_nearest_ones():
-    with pytest.raises(SpecError, match=r"unknown method 'yarm'; did you mean yarn\?"):
-        registry.get("yarm")
+    with pytest.raises(SpecError, match=r"unknown method 'yarnn'; did you mean yarn\?"):
+        registry.get("yarnn")
 
 
 def test_a_name_like_no_other_gets_the_list():

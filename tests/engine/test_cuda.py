@@ -12,13 +12,15 @@ from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.snapshot_files import load, save
 from longreach.engine.snapshots import restore, snapshot
+from longreach.testing.conformance import stacks
 from longreach.testing.conformance.base import cached_logits, left_padding, logits, model_for, rounds, written
 from longreach.testing.models import random_ids, tiny_model
 
 if not torch.cuda.is_available():
     pytest.skip("needs a GPU", allow_module_level=True)
 
-METHODS = [registry.module(name, kind).EXAMPLES[0] for kind in ("attention", "cache") for name in registry.names(kind)]
+MODULES = [registry.module(name, kind) for kind in ("attention", "cache") for name in registry.names(kind)]
+METHODS = [(stacks(module) or module.EXAMPLES)[0] for module in MODULES]
 METHODS += parse("dynamic_ntk")
 DECODING = [method for method in METHODS if type(method).__name__ != "AttentionAlignment"]
 

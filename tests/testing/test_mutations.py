@@ -7,13 +7,16 @@ import torch
 
 from longreach.attention.placement.self_extend import SelfExtend
 from longreach.cache import base as cache_base
+from longreach.cache.base import with_budgets
 from longreach.cache.compact.staircase import Bits, Staircase
 from longreach.cache.eviction import snapkv
+from longreach.cache.eviction.ada import Ada
 from longreach.cache.eviction.h2o import H2O
 from longreach.cache.eviction.snapkv import SnapKV
 from longreach.cache.retrieval.infllm import InfLLM
 from longreach.cache.streaming.sinks import Sinks
 from longreach.core.bands import Grouped
+from longreach.core.spec import parse
 from longreach.engine import _cuts, _fused, _stream, _tree
 from longreach.engine._store import BandLayer
 from longreach.engine.prompt import prompt_end
@@ -50,6 +53,12 @@ def surroundings_on_one_side(patch):
     """What is pooled lies behind a token only."""
     pool = snapkv.avg_pool1d
     patch.setattr(snapkv, "avg_pool1d", lambda x, size, stride, padding: pool(x, size, stride, padding).roll(1, -1))
+
+
+def heads_without_a_floor(patch):
+    """A head has nothing for sure."""
+    counts = Ada.counts
+    patch.setattr(Ada, "counts", lambda self, *args: counts(Ada(floor=0), *args))
 
 
 def prompts_end_one_late(patch):
@@ -141,6 +150,7 @@ MUTATIONS = [
     (heavy_hitters_without_the_last, H2O(budget=8, recent=6, slack=1), "reference"),
     (earlier_of_equals, H2O(budget=16, slack=4), "reference"),
     (surroundings_on_one_side, SnapKV(budget=8, window_size=3, kernel_size=3), "reference"),
+    (heads_without_a_floor, *with_budgets(parse("h2o:budget=12,recent=4,slack=3+ada:floor=0.5")), "reference"),
     (prompts_end_one_late, SnapKV(budget=8, window_size=3, kernel_size=3), "reference"),
     (cut_one_short, H2O(budget=16, slack=4), "reference"),
     (half_of_the_queries, H2O(budget=16, slack=4), "reference"),

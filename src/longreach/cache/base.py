@@ -1,16 +1,17 @@
 """The contracts of cache policies: which tokens are kept, in which form, and at which positions they are seen."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from longreach.core.bands import PROBE, Band, LayerContext
+from longreach.core.errors import UnsupportedError
 from longreach.core.memory import Cut, Kept, Over, Signal, Signals, View
-from longreach.core.method import Method
+from longreach.core.method import Method, MethodInfo
 
 _DIGITS = 10  # binary digits of a score that count
 
@@ -83,10 +84,12 @@ class CachePolicy(Method):
 class Eviction(CachePolicy):
     """Keeps a budget of tokens in each key-value head, those with the highest scores; of equal ones the later.
 
-    signals: what scores are made of. packed: keys stand at places in the cache.
+    signals: what scores are made of. by_head: what is kept differs from head to head. packed: keys stand at places in the cache. One
+    whose setting `budget` is the budget of every layer needs no `tokens` of its own.
     """
 
     signals: ClassVar[tuple[Signal, ...]]
+    by_head: ClassVar[bool] = True
     packed: bool = False
 
     @property
@@ -102,9 +105,28 @@ class Eviction(CachePolicy):
     def worth(self, seen: int, history: History) -> Tensor:
         """The definition of the score at a cut before the token `seen`, [K, T]; of tokens from that on it may be anything."""
 
-    @abstractmethod
     def tokens(self, layer: LayerContext) -> int:
         """The budget of a layer: tokens that stay at a cut."""
+        budget: int = vars(self)["budget"]
+        return budget
+
+    @property
+    def least(self) -> int:
+        """The smallest budget that it can have: what stays in any case, and what a setting needs."""
+        return 1
+
+    def with_budget(self, budget: int) -> Self:
+        """The same with another budget."""
+        changes: dict[str, Any] = {"budget": budget}
+        return replace(self, **changes)
+
+    def counts(self, score: Tensor, index: Tensor, layer: LayerContext) -> int | Tensor:
+        """How many tokens each head keeps, [B, K] or one number for all; score and index [B, K, n], index below 0 where there is none."""
+        return self.tokens(layer)
+
+    def shares(self, worth: Sequence[Mapping[int, float]], layer: LayerContext) -> list[int]:
+        """The definition of `counts`, of one row; worth: token -> score, of each head."""
+        return [self.tokens(layer)] * len(worth)
 
     def cut(self, layer: LayerContext) -> Cut:
         """With every token once the budget is spent."""
@@ -112,7 +134,8 @@ class Eviction(CachePolicy):
 
     def keep(self, signals: Signals, layer: LayerContext) -> Tensor:
         """The highest scores."""
-        return highest(self.score(signals, layer), signals.index, self.tokens(layer))
+        score = self.score(signals, layer)
+        return highest(score, signals.index, self.counts(score, signals.index, layer))
 
     def stores(self, layer: LayerContext) -> tuple[View, ...]:
         """What is kept, and all that came since."""
@@ -130,17 +153,138 @@ class Eviction(CachePolicy):
         held: list[list[int]] = [[] for _ in history.k]
         relative = (i - torch.arange(history.k.shape[1])).repeat(len(history.k), 1)
         for seen in range(i + 1):
-            cut = self.cut(history.layer).before(seen, seen + 1, history.prompt)
-            values = coarse(self.worth(seen, history)).tolist() if cut else ()
-            for head, worths in enumerate(values):
-                ranked = sorted(((worths[token], token) for token in held[head]), reverse=True)
-                held[head] = sorted(token for _, token in ranked[: self.tokens(history.layer)])
-                if self.packed:
-                    for place, token in enumerate(held[head]):
-                        relative[head, token] = i - (seen - len(held[head]) + place)
+            if self.cut(history.layer).before(seen, seen + 1, history.prompt):
+                values = coarse(self.worth(seen, history)).tolist()
+                worth = [{token: values[head][token] for token in tokens} for head, tokens in enumerate(held)]
+                for head, count in enumerate(self.shares(worth, history.layer)):
+                    ranked = sorted(((value, token) for token, value in worth[head].items()), reverse=True)
+                    held[head] = sorted(token for _, token in ranked[:count])
+                    if self.packed:
+                        for place, token in enumerate(held[head]):
+                            relative[head, token] = i - (seen - len(held[head]) + place)
             for tokens in held:
                 tokens.append(seen)
         return Sight(tokens=held, relative=relative)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetWrapper(CachePolicy):
+    """Divides the budget of the eviction policy before it in the stack in another way (`snapkv:budget=1024+pyramid`): by layer or head."""
+
+    def refusal(self, inner: Eviction) -> str | None:
+        """Why it cannot stand on a policy; None: it can."""
+        return None
+
+    def of_layer(self, inner: Eviction, layer: LayerContext) -> Eviction:
+        """The policy of one layer: the same with another budget."""
+        return inner
+
+    def counts(self, inner: Eviction, score: Tensor, index: Tensor, layer: LayerContext) -> int | Tensor:
+        """`Eviction.counts`; inner: the policy of the layer."""
+        return inner.counts(score, index, layer)
+
+    def shares(self, inner: Eviction, worth: Sequence[Mapping[int, float]], layer: LayerContext) -> list[int]:
+        """`Eviction.shares`; inner: the policy of the layer."""
+        return inner.shares(worth, layer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budgeted(Eviction):
+    """An eviction policy and the wrapper on it, as one policy."""
+
+    inner: Eviction
+    outer: BudgetWrapper
+
+    def __post_init__(self) -> None:
+        why = self.outer.refusal(self.inner)
+        if self.inner.packed:
+            why = "its keys are packed, and how far they then reach would differ from layer to layer and head to head"
+        if why is not None:
+            raise UnsupportedError(self.outer.spec, self.inner.spec, why, "leave one of them out")
+
+    @property
+    def info(self) -> MethodInfo:  # type: ignore[override]
+        """What holds for the policy inside."""
+        return self.inner.info
+
+    @property
+    def spec(self) -> str:
+        """`inner+outer`."""
+        return f"{self.inner.spec}+{self.outer.spec}"
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:  # type: ignore[override]
+        """Those of the policy inside."""
+        return self.inner.signals
+
+    @property
+    def by_head(self) -> bool:  # type: ignore[override]
+        """That of the policy inside."""
+        return self.inner.by_head
+
+    @property
+    def observe(self) -> int:
+        """That of the policy inside."""
+        return self.inner.observe
+
+    @property
+    def least(self) -> int:
+        """That of the policy inside."""
+        return self.inner.least
+
+    def with_budget(self, budget: int) -> "Budgeted":
+        """Another budget to divide."""
+        return replace(self, inner=self.inner.with_budget(budget))
+
+    def _of(self, layer: LayerContext) -> Eviction:
+        return self.outer.of_layer(self.inner, layer)
+
+    def tokens(self, layer: LayerContext) -> int:
+        """What the wrapper gives the layer."""
+        return self._of(layer).tokens(layer)
+
+    def counts(self, score: Tensor, index: Tensor, layer: LayerContext) -> int | Tensor:
+        """What the wrapper gives each head."""
+        return self.outer.counts(self._of(layer), score, index, layer)
+
+    def shares(self, worth: Sequence[Mapping[int, float]], layer: LayerContext) -> list[int]:
+        """What the wrapper gives each head."""
+        return self.outer.shares(self._of(layer), worth, layer)
+
+    def score(self, signals: Signals, layer: LayerContext) -> Tensor:
+        """That of the policy of the layer."""
+        return self._of(layer).score(signals, layer)
+
+    def worth(self, seen: int, history: History) -> Tensor:
+        """That of the policy of the layer."""
+        return self._of(history.layer).worth(seen, history)
+
+    def cut(self, layer: LayerContext) -> Cut:
+        """That of the policy of the layer."""
+        return self._of(layer).cut(layer)
+
+    def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+        """That of the policy inside."""
+        return self.inner.reference(i, j)
+
+
+def with_budgets(stack: Iterable[Method]) -> list[Method]:
+    """The stack with its cache policy and the wrappers behind that as one method.
+
+    Raises: UnsupportedError for a wrapper without a policy before it whose budget it could divide.
+    """
+    found: list[Method] = []
+    for method in stack:
+        if not isinstance(method, BudgetWrapper):
+            found.append(method)
+            continue
+        place, inner = next(((at, other) for at, other in enumerate(found) if isinstance(other, CachePolicy)), (0, None))
+        if not isinstance(inner, Eviction):
+            what = "no cache policy before it" if inner is None else inner.spec
+            why = "it divides a budget of tokens among layers or heads, and there is none"
+            raise UnsupportedError(method.spec, what, why, "put it behind a cache policy that has a budget")
+        found[place] = Budgeted(inner=inner, outer=method)
+    return found
 
 
 def coarse(score: Tensor) -> Tensor:
@@ -149,10 +293,14 @@ def coarse(score: Tensor) -> Tensor:
     return torch.ldexp((mantissa * 2**_DIGITS).round() / 2**_DIGITS, exponent)
 
 
-def highest(score: Tensor, index: Tensor, count: int) -> Tensor:
-    """Where the `count` highest of the scores [..., n] are, bool; of equal ones the later tokens. index: below 0 where there is none."""
+def highest(score: Tensor, index: Tensor, count: int | Tensor) -> Tensor:
+    """Where the `count` highest of the scores [..., n] are, bool; of equal ones the later tokens. index: below 0 where there is none.
+
+    count: also one for each row, [...].
+    """
     score = coarse(score).masked_fill(index < 0, float("-inf"))
     order = index.sort(dim=-1, descending=True, stable=True).indices
     order = order.gather(-1, score.gather(-1, order).sort(dim=-1, descending=True, stable=True).indices)
-    best = torch.zeros_like(index, dtype=torch.bool)
-    return best.scatter(-1, order[..., :count], True) & (index >= 0)
+    counts = torch.as_tensor(count, device=index.device)[..., None]
+    best = (torch.arange(index.shape[-1], device=index.device) < counts).expand_as(index)
+    return torch.zeros_like(best).scatter(-1, order, best) & (index >= 0)

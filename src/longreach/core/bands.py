@@ -204,8 +204,9 @@ class Selection:
 class LayerContext:
     """What a method may know of a layer.
 
-    Args: trained_window: tokens the checkpoint was trained on. first: the first layer with full attention. weights: those that methods
-    have in this layer, as `t5_bias.table` (engine/weights.py); what only the first has, all share.
+    Args: trained_window: tokens the checkpoint was trained on. full_layers: those with full attention, which methods act in. first: the
+    first of them. weights: those that methods have in this layer, as `t5_bias.table` (engine/weights.py); what only the first has, all
+    share.
     """
 
     layer_idx: int
@@ -215,6 +216,7 @@ class LayerContext:
     head_dim: int
     hidden_size: int
     trained_window: int
+    full_layers: tuple[int, ...] = (0,)
     first: bool = False
     weights: "Mapping[str, Tensor]" = field(default_factory=dict, compare=False, repr=False)
 

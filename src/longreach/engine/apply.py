@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from longreach.attention.base import AttentionPolicy, EncoderTemperature, FollowsLength, ReadsText
-from longreach.cache.base import CachePolicy
+from longreach.cache.base import CachePolicy, with_budgets
 from longreach.core.errors import InputError, UnsupportedError
 from longreach.core.method import Method
 from longreach.core.spec import stack_of, unparse
@@ -54,8 +54,8 @@ def apply(
 ) -> Iterator[M]:
     """Inside the context, `model` works under `methods`: a spec (`self_extend:neighbours=128,group=8+log_n`), or methods.
 
-    An empty spec or None changes nothing. One positions method with any wrappers behind it, one attention policy and one cache policy can
-    stand together, with any number of policies that only scale or bias logits. A temperature for an encoder stands alone.
+    An empty spec or None changes nothing. One positions method and one cache policy, with any wrappers behind them, and one attention
+    policy can stand together, with any number of policies that only scale or bias logits. A temperature for an encoder stands alone.
     Args: model: of transformers, also inside a PEFT wrapper, a SentenceTransformer or a pipeline. methods: several may also be a list.
     target: tokens to reach, for `factor=auto` in a spec and for methods without settings. tokenizer: of the model, for
     methods that read the text, where the model was not loaded with `longreach.load`. warn: where a text is longer than the methods reach.
@@ -80,6 +80,7 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
         if not isinstance(method, PositionsMethod | TableMethod | AttentionPolicy | CachePolicy | EncoderTemperature):
             why = f"it is a method of the kind {method.kind!r}, which changes no model"
             raise UnsupportedError(method.spec, type(model).__name__, why, "see longreach methods --kind positions for one that does")
+    stack = with_budgets(stack)
     with ExitStack() as undo:
         model.__dict__[_APPLIED] = name
         undo.callback(model.__dict__.pop, _APPLIED, None)

@@ -15,12 +15,13 @@ HOLDER = "longreach_weights"  # attribute of an attention module, and part of th
 def contexts(model: PreTrainedModel, attentions: Sequence[Attention]) -> list[LayerContext]:
     """What methods may know of each layer."""
     config = model.config.get_text_config()
-    first = next((attention.module for attention in attentions if attention.window is None), attentions[0].module)
+    full = tuple(index for index, attention in enumerate(attentions) if attention.window is None)
+    first = attentions[full[0] if full else 0].module
     return [
         LayerContext(
             layer_idx=index, num_layers=len(attentions), num_heads=attention.num_heads, num_kv_heads=attention.num_kv_heads,
             head_dim=attention.head_dim, hidden_size=config.hidden_size, trained_window=trained_window(config),
-            first=attention.module is first, weights=weights_of(attention.module, first),
+            full_layers=full, first=attention.module is first, weights=weights_of(attention.module, first),
         )
         for index, attention in enumerate(attentions)
     ]  # fmt: skip

@@ -51,10 +51,6 @@ class H2O(Eviction):
         slack = max(1, trained_window // 8)
         return (cls(budget=max(2, trained_window - slack), slack=slack, packed=True),)
 
-    def tokens(self, layer: LayerContext) -> int:
-        """The same in every layer."""
-        return self.budget
-
     def cut(self, layer: LayerContext) -> Over:
         """Whenever the slack is used up."""
         return Over(self.budget, self.slack)
@@ -63,6 +59,11 @@ class H2O(Eviction):
         """The attention received; the last tokens stay in any case."""
         assert signals.received is not None  # noqa: S101 - asked for
         return signals.received.masked_fill(signals.index >= signals.seen - self._last, float("inf"))
+
+    @property
+    def least(self) -> int:
+        """The last tokens that stay."""
+        return max(2, self.recent or 0)
 
     @property
     def _last(self) -> int:

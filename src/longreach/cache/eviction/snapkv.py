@@ -55,9 +55,10 @@ class SnapKV(Eviction):
         """The window."""
         return self.window_size
 
-    def tokens(self, layer: LayerContext) -> int:
-        """The same in every layer."""
-        return self.budget
+    @property
+    def least(self) -> int:
+        """The window."""
+        return self.window_size
 
     def cut(self, layer: LayerContext) -> PromptEnd:
         """Once."""

@@ -23,6 +23,7 @@ class Tova(Eviction):
 
     info: ClassVar = MethodInfo(title="Transformers are Multi-State RNNs", paper="arXiv:2401.06104", bounded_memory=True, forgets=True)
     signals: ClassVar[tuple[Signal, ...]] = ("observed",)
+    by_head: ClassVar[bool] = False
     budget: int
 
     def __post_init__(self) -> None:
@@ -32,10 +33,6 @@ class Tova(Eviction):
     def observe(self) -> int:
         """The last query."""
         return 1
-
-    def tokens(self, layer: LayerContext) -> int:
-        """The same in every layer."""
-        return self.budget
 
     def score(self, signals: Signals, layer: LayerContext) -> Tensor:
         """The attention of the last query, over all heads."""

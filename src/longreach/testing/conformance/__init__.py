@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
+from longreach.cache.base import with_budgets
 from longreach.core import registry
 from longreach.core.method import Method
 from longreach.core.spec import parse
@@ -87,6 +88,6 @@ def cases(kind: str | None = None) -> Iterator[Trial]:
 
 
 def stacks(module: ModuleType) -> list[Method]:
-    """The stacks that a wrapper of positions methods is checked in: its file's STACKS, specs, each as one method."""
-    found = [positions_of(parse(spec)) for spec in getattr(module, "STACKS", ())]
-    return [method for method in found if method is not None]
+    """The stacks that a wrapper is checked in: its file's STACKS, specs, each as one method."""
+    found = [with_budgets(parse(spec)) for spec in getattr(module, "STACKS", ())]
+    return [positions_of(stack) or stack[0] for stack in found]

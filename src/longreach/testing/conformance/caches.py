@@ -8,14 +8,15 @@ from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
 from longreach.attention.base import AttentionPolicy
-from longreach.cache.base import CachePolicy
+from longreach.cache.base import BudgetWrapper, CachePolicy
+from longreach.core.errors import UnsupportedError
 from longreach.core.method import Method
 from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.snapshot_files import load, save
 from longreach.engine.snapshots import restore, snapshot
 from longreach.positions.base import PositionsMethod
-from longreach.testing.conformance.base import WINDOW, Check, left_padding, model_for, same
+from longreach.testing.conformance.base import WINDOW, Check, left_padding, model_for, require, same
 from longreach.testing.models import random_ids
 
 # Tokens of the forward passes over what is read once, which one row ends at the window with, and over what follows it.
@@ -70,15 +71,26 @@ def _read(model: PreTrainedModel, cache: DynamicCache, ids: Tensor, sizes: tuple
     return torch.cat(parts, 1)
 
 
+def check_alone_it_is_refused(method: Method) -> int:
+    """What divides the budget of another policy says so where there is none."""
+    try:
+        with apply(model_for(method), method):
+            pass
+    except UnsupportedError as error:
+        return require(str(error).startswith(f"{method} cannot be used with no cache policy before it"), f"unclear: {error}")
+    return require(False, "a budget was divided that nobody has")
+
+
 def _plain(method: Method) -> bool:
     return isinstance(method, PositionsMethod) and not method.needs_engine
 
 
 def _runs(method: Method) -> bool:
-    return isinstance(method, AttentionPolicy | CachePolicy | PositionsMethod) and not _plain(method)
+    return isinstance(method, AttentionPolicy | CachePolicy | PositionsMethod) and not (_plain(method) or isinstance(method, BudgetWrapper))
 
 
 CHECKS = (
     Check(run=check_snapshots, applies=_runs),
+    Check(run=check_alone_it_is_refused, applies=lambda method: isinstance(method, BudgetWrapper)),
     Check(run=check_snapshots_of_plain_caches, applies=_plain, tier="contract"),
 )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from longreach.attention.base import AttentionPolicy
-from longreach.cache.base import CachePolicy
+from longreach.cache.base import BudgetWrapper, CachePolicy
 from longreach.core.bands import Band, LayerContext
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.core.memory import View
@@ -370,7 +370,10 @@ def _refused(model: PreTrainedModel, ids: Tensor, past: DynamicCache) -> int:
 
 
 def _runs(method: Method) -> bool:
-    return isinstance(method, AttentionPolicy | CachePolicy) or (isinstance(method, PositionsMethod) and method.needs_engine)
+    """Not what divides the budget of another policy, which is checked on that."""
+    if isinstance(method, PositionsMethod):
+        return method.needs_engine
+    return isinstance(method, AttentionPolicy | CachePolicy) and not isinstance(method, BudgetWrapper)
 
 
 def _suite(*checks: Callable[[Any], int], tier: Tier) -> tuple[Check, ...]:
