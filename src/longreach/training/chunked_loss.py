@@ -5,8 +5,7 @@ what follows it sees one token; then what follows it (the output head with its a
 states, chunk by chunk, and again when gradients are computed. So the head is the model's own, whatever it does to a token.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from longreach.decoding.reading import UNPREDICTED, next_token_losses
+from longreach.engine.head import decoder_of, hidden_of, in_place_of_the_decoder, with_hidden
 from longreach.training.samplers.base import Array
-
-LOGITS = 2**25  # float32 values of the logits of one chunk (128 MiB)
 
 _CLOSE = {torch.float64: 1e-6, torch.float32: 1e-3}  # relative; logits of other numbers of tokens are rounded otherwise
 _ROUGH = 0.02  # in 16 bits
@@ -41,9 +39,6 @@ class ChunkedLoss:
     def __init__(self, model: PreTrainedModel, chunk: int) -> None:
         self.model, self.chunk = model, chunk
         self.decoder = decoder_of(model)
-        name = next(name for name, module in model.named_modules() if module is self.decoder)
-        parent, _, self.name = name.rpartition(".")
-        self.parent = model.get_submodule(parent)
 
     def __call__(self, forward: Forward, inputs: Mapping[str, Any], count: Tensor | int | None = None) -> Tensor:
         """The loss of the `labels` [B, T] among the inputs of `forward`, which is the model or what wraps it.
@@ -56,13 +51,13 @@ class ChunkedLoss:
 
         def read(*args: Any, **kwargs: Any) -> Any:
             outputs.append(self.decoder(*args, **kwargs))
-            return _with_hidden(outputs[-1], _hidden(outputs[-1])[:, :1])
+            return with_hidden(outputs[-1], hidden_of(outputs[-1])[:, :1])
 
-        with self._in_place_of_the_decoder(read):
+        with in_place_of_the_decoder(self.model, read):
             forward(**given)
         if len(outputs) != 1:
             raise CannotSplitError(f"the forward pass of {type(self.model).__name__} calls its decoder {len(outputs)} times")
-        hidden = _hidden(outputs[0])[:, :-1].flatten(0, 1)
+        hidden = hidden_of(outputs[0])[:, :-1].flatten(0, 1)
         labels = inputs["labels"][:, 1:].flatten().to(hidden.device)
         predicted = labels != UNPREDICTED
         if not bool(predicted.all()):
@@ -74,37 +69,9 @@ class ChunkedLoss:
 
     def _sum(self, output: Any, hidden: Tensor, targets: Tensor) -> Tensor:
         """The summed loss of tokens with the hidden states [N, hidden size]. Args: output: of the decoder."""
-        with self._in_place_of_the_decoder(lambda *args, **kwargs: _with_hidden(output, hidden[None])):
+        with in_place_of_the_decoder(self.model, lambda *args, **kwargs: with_hidden(output, hidden[None])):
             logits: Tensor = self.model.forward(input_ids=targets[None])[0]
         return next_token_losses(logits[0], targets).sum()
-
-    @contextmanager
-    def _in_place_of_the_decoder(self, call: Forward) -> Iterator[None]:
-        modules: dict[str, Any] = self.parent._modules
-        modules[self.name] = _StandIn(self.decoder, call)
-        try:
-            yield
-        finally:
-            modules[self.name] = self.decoder
-
-
-class _StandIn:
-    """Is called in place of a module, and has all else of it. The module's own hooks are not run."""
-
-    def __init__(self, module: nn.Module, call: Forward) -> None:
-        self._module, self._call = module, call
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return self._call(*args, **kwargs)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._module, name)
-
-
-def decoder_of(model: PreTrainedModel) -> nn.Module:
-    """What reads the tokens, below the output head; the model itself where it has no part of that kind."""
-    decoder: nn.Module = model.get_decoder()
-    return model.base_model if decoder is model else decoder
 
 
 def chunked_loss(model: PreTrainedModel, forward: nn.Module, ids: Array, *, chunk: int) -> ChunkedLoss | None:
@@ -151,19 +118,3 @@ def _difference(found: Sequence[Tensor | None], wanted: Sequence[Tensor | None])
         apart += float(torch.as_tensor(first - second).square().sum())
         size += float(torch.as_tensor(second).square().sum())
     return (apart / size) ** 0.5 if size else float(apart > 0)
-
-
-def _hidden(output: Any) -> Tensor:
-    """The last hidden states [B, T, hidden size] among a decoder's output, which they come first in."""
-    hidden: Tensor = output if isinstance(output, Tensor) else output[0]
-    return hidden
-
-
-def _with_hidden(output: Any, hidden: Tensor) -> Any:
-    """The output with other last hidden states."""
-    if isinstance(output, Tensor):
-        return hidden
-    if isinstance(output, tuple):
-        return (hidden, *output[1:])
-    first = next(iter(output))
-    return type(output)(**{**output, first: hidden})

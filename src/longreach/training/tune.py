@@ -33,10 +33,11 @@ from longreach.core.progress import SILENT, Progress
 from longreach.data.documents import Ids, tokenized
 from longreach.data.sources import Texts
 from longreach.engine.apply import apply, runs_attention, unwrapped
+from longreach.engine.head import LOGITS
 from longreach.engine.tables import position_tables
 from longreach.engine.weights import equip, needs_weights, own_weights
 from longreach.training.adapters import add_adapters, merged
-from longreach.training.chunked_loss import LOGITS, ChunkedLoss, chunked_loss
+from longreach.training.chunked_loss import ChunkedLoss, chunked_loss
 from longreach.training.examples import Examples, collate
 from longreach.training.gate import Gate, held_out_windows, short_loss
 from longreach.training.loss_log import LossLog
