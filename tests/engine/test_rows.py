@@ -16,6 +16,7 @@ STORES = [
     "h2o:budget=16,slack=4",
     "tova:budget=12",
     "snapkv:budget=8,window_size=3",
+    "sirllm:budget=10,num_sinks=2,slack=4",
     "infllm:block_size=4,num_blocks=2,local_window=8,num_representatives=2",
 ]
 

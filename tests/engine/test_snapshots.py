@@ -20,6 +20,7 @@ from longreach.engine.snapshots import restore, snapshot
 from longreach.testing.conformance.base import close, left_padding, logits, same, shared_model
 from longreach.testing.models import random_ids, tiny_biased, tiny_learned, tiny_model
 
+SURPRISED = "sirllm:budget=10,num_sinks=2,slack=4"
 SINKS, H2O, PLACED, SCALED = "sinks:window_size=16", "h2o:budget=16,slack=4", "self_extend:neighbours=8,group=4", "linear:factor=4"
 BLOCKS = "infllm:block_size=4,num_blocks=2,local_window=8,num_representatives=2"
 CHOSEN = "longheads:chunk_size=5,num_chunks=5"
@@ -74,7 +75,7 @@ class Replay:
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("spec", ["full", SINKS, H2O, "tova:budget=12", "snapkv:budget=8,window_size=3", BLOCKS, ROUNDS, CHOSEN])
+@pytest.mark.parametrize("spec", ["full", SINKS, H2O, "tova:budget=12", "snapkv:budget=8,window_size=3", SURPRISED, BLOCKS, ROUNDS, CHOSEN])
 def test_any_order_of_reading_and_restoring(spec, seed, tmp_path):
     choose, file = random.Random(seed), tmp_path / "taken.safetensors"
     model = double_model() if spec == ROUNDS else shared_model()

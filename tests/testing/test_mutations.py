@@ -12,12 +12,13 @@ from longreach.cache.compact.staircase import Bits, Staircase
 from longreach.cache.eviction import snapkv
 from longreach.cache.eviction.ada import Ada
 from longreach.cache.eviction.h2o import H2O
+from longreach.cache.eviction.sirllm import SirLLM
 from longreach.cache.eviction.snapkv import SnapKV
 from longreach.cache.retrieval.infllm import InfLLM
 from longreach.cache.streaming.sinks import Sinks
 from longreach.core.bands import Grouped
 from longreach.core.spec import parse
-from longreach.engine import _cuts, _fused, _stream, _tree
+from longreach.engine import _cuts, _entropy, _fused, _stream, _tree
 from longreach.engine._store import BandLayer
 from longreach.engine.prompt import prompt_end
 from longreach.positions.scaling.dynamic_ntk import DynamicNtk
@@ -59,6 +60,12 @@ def heads_without_a_floor(patch):
     """A head has nothing for sure."""
     counts = Ada.counts
     patch.setattr(Ada, "counts", lambda self, *args: counts(Ada(floor=0), *args))
+
+
+def surprise_of_the_token_before(patch):
+    """A token has the entropy of the one before it."""
+    entropies = _entropy.entropies
+    patch.setattr(_entropy, "entropies", lambda *args: entropies(*args).roll(1))
 
 
 def prompts_end_one_late(patch):
@@ -151,6 +158,7 @@ MUTATIONS = [
     (earlier_of_equals, H2O(budget=16, slack=4), "reference"),
     (surroundings_on_one_side, SnapKV(budget=8, window_size=3, kernel_size=3), "reference"),
     (heads_without_a_floor, *with_budgets(parse("h2o:budget=12,recent=4,slack=3+ada:floor=0.5")), "reference"),
+    (surprise_of_the_token_before, SirLLM(budget=14, num_sinks=2, recent=5, slack=12), "decoding"),
     (prompts_end_one_late, SnapKV(budget=8, window_size=3, kernel_size=3), "reference"),
     (cut_one_short, H2O(budget=16, slack=4), "reference"),
     (half_of_the_queries, H2O(budget=16, slack=4), "reference"),

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -34,17 +34,21 @@ class Sight:
 class History:
     """What a definition may look at before query `i`, of one row in float64.
 
-    Args: layer: that it is of. prompt: tokens of the row's prompt. attention: [H, i, T] weights of all earlier queries. q: [H, T, D], k, v:
-    [K, T, D], unrotated. rotated: (x [..., T, D], positions [T]) -> x at these positions.
+    Args: layer: that it is of. prompt: tokens of the row's prompt. entropy: [T] -log p of each token, 0 of the first; of the later ones it
+    is what it is only where those before them are. attention: [H, i, T] weights of all earlier queries. q: [H, T, D], k, v:
+    [K, T, D], unrotated. rotated: (x [..., T, D], positions [T]) -> x at these positions. worths: scores at cuts,
+    remembered from query to query: nothing that comes later changes them.
     """
 
     layer: LayerContext
     prompt: int
+    entropy: Tensor
     attention: Tensor
     q: Tensor
     k: Tensor
     v: Tensor
     rotated: Callable[[Tensor, Tensor], Tensor]
+    worths: dict[int, list[list[float]]] = field(default_factory=dict)
 
     def by_kv_head(self) -> Tensor:
         """The attention summed over the query heads of each key-value head, [K, i, T]."""
@@ -154,7 +158,9 @@ class Eviction(CachePolicy):
         relative = (i - torch.arange(history.k.shape[1])).repeat(len(history.k), 1)
         for seen in range(i + 1):
             if self.cut(history.layer).before(seen, seen + 1, history.prompt):
-                values = coarse(self.worth(seen, history)).tolist()
+                if seen not in history.worths:
+                    history.worths[seen] = coarse(self.worth(seen, history)).tolist()
+                values = history.worths[seen]
                 worth = [{token: values[head][token] for token in tokens} for head, tokens in enumerate(held)]
                 for head, count in enumerate(self.shares(worth, history.layer)):
                     ranked = sorted(((value, token) for token, value in worth[head].items()), reverse=True)

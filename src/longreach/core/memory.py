@@ -14,7 +14,7 @@ from longreach.core.bands import TRUE, Band, LayerContext, PositionMap, Selectio
 if TYPE_CHECKING:
     from torch import Tensor
 
-Signal = Literal["keys", "values", "received", "observed"]
+Signal = Literal["keys", "values", "received", "observed", "entropy"]
 
 
 class Cut(Protocol):
@@ -69,7 +69,8 @@ class Signals:
     Args: seen: tokens of a row so far. index: of each token in its row, [B, K, n]; -1 where a head holds fewer than others. keys,
     values: [B, K, n, D], keys unrotated. received: [B, K, n] float32, the attention that each token got from all queries since it came,
     itself included, summed over the query heads that share its key-value head; exact, by the log-sum-exp of the whole softmax.
-    observed: the same from the last queries only.
+    observed: the same from the last queries only. entropy: [B, K, n] float32, -log p of each token under the model, in nats; 0 of the
+    first.
     """
 
     seen: int
@@ -78,6 +79,7 @@ class Signals:
     values: "Tensor | None" = None
     received: "Tensor | None" = None
     observed: "Tensor | None" = None
+    entropy: "Tensor | None" = None
 
 
 class Keeper(Protocol):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from longreach.engine._store import BandLayer
 
 RECEIVED = "received"  # the channel of the attention that tokens in the window got so far, [B, K, n, 1] float32
+ENTROPY = "entropy"  # the channel of how surprising tokens were, [B, K, n, 1] float32
 ROLLBACK = 32  # tokens of the last forward pass that can be taken back
 _ROWS = 256  # queries whose weights are computed again at once
 ALL = -1  # the key of the one state that all rows share
@@ -144,7 +145,8 @@ class CutStore(ABC, Generic[V, S]):
 
     def observe(self, layer: "BandLayer", step: Step, q: Tensor, lse: Tensor, slot: int) -> None:
         """Note the queries of a run: q rotated [B, H, n, D], lse [B, H, n] of the whole softmax; the first has the slot `slot`."""
-        row, early = self.row(layer, step), step.end - max(ROLLBACK, self.observed)
+        end = step.end if layer.stream.until is None else layer.stream.until
+        row, early = self.row(layer, step), end - max(ROLLBACK, self.observed)
         asked = bool(self.view.signals)
         run = Run(state=row.state, begin=slot, q=q.detach() if asked else q.new_empty(*q.shape[:3], 0), lse=lse.detach())
         if slot < step.start_min:  # padding

@@ -10,7 +10,7 @@ from torch import Tensor
 from longreach.core.bands import TRUE
 from longreach.core.memory import Kept, Signals
 from longreach.engine._channels import Change, Channels
-from longreach.engine._cuts import RECEIVED, CutStore, Part, Run, State, StoreRow
+from longreach.engine._cuts import ENTROPY, RECEIVED, CutStore, Part, Run, State, StoreRow
 from longreach.engine._fused import attend
 
 RAW = "raw"
@@ -87,6 +87,7 @@ class KeptStore(CutStore[Kept, KeptState]):
             values=channels["v"] if "values" in asked else None,
             received=channels[RECEIVED][..., 0] if RECEIVED in asked else None,
             observed=observed,
+            entropy=channels[ENTROPY][..., 0] if ENTROPY in asked else None,
         )
 
     def _placed(self, channels: dict[object, Tensor], index: Tensor, seen: int) -> dict[object, Tensor]:

@@ -13,7 +13,7 @@ from longreach.core.bands import Band, PositionMap, Selection
 from longreach.core.errors import LongreachError
 from longreach.core.memory import Store, View
 from longreach.engine._channels import Change, Channels
-from longreach.engine._cuts import CutStore, StoreRow
+from longreach.engine._cuts import ROLLBACK, CutStore, StoreRow
 from longreach.engine._stream import Stream
 
 AnyStore = CutStore[Any, Any]
@@ -29,8 +29,8 @@ class LayerPlan:
 
     num_sinks: first tokens of every row. window: last tokens (None: all). maps, sink_maps: position maps with a rotated copy each.
     raw: also the unrotated keys (the frequencies, or where keys are placed, will change, or a policy looks at them). received: also the
-    attention that each token got. chunk: tokens of the chunks that queries
-    choose from, whose queries are kept until the chunk is full.
+    attention that each token got. entropy: also how surprising each was. chunk: tokens of the chunks that queries choose from, whose
+    queries are kept until the chunk is full.
     """
 
     num_sinks: int
@@ -39,6 +39,7 @@ class LayerPlan:
     sink_maps: tuple[PositionMap, ...]
     raw: bool = False
     received: bool = False
+    entropy: bool = False
     chunk: int | None = None
 
     @classmethod
@@ -58,6 +59,7 @@ class LayerPlan:
             sink_maps=tuple(dict.fromkeys(band.keys for band in first)),
             raw=raw or any("keys" in store.signals or getattr(store, "packed", False) for store in stores),
             received=any("received" in store.signals for store in stores),
+            entropy=any("entropy" in store.signals for store in stores),
             chunk=chosen[0].chunk if chosen else None,
         )
 
@@ -140,10 +142,12 @@ class BandLayer(CacheLayerMixin):
 
     def forget(self) -> None:
         """Drop what no later query can reach. Comes before the next tokens, not after the last, so that those can still be taken back."""
+        before = self.tokens - (0 if self.pending is None else self.pending[0].shape[2])
+        if self.stream.until is not None and before > max(self.stream.began, self.stream.until - ROLLBACK):
+            return  # a run of the pass under way, whose last tokens can be taken back
         if self.plan.window is not None:
             self.recent.keep_last(max(0, self.plan.window - 1))
         if self.store is not None:
-            before = self.tokens - (0 if self.pending is None else self.pending[0].shape[2])
             self.recent.keep_last(before - self.store.begin_pass(self, before))
         if self.plan.chunk is not None:  # as many again, so that some tokens can be taken back
             self.queries.keep_last(2 * self.plan.chunk)
@@ -246,6 +250,8 @@ class BandLayer(CacheLayerMixin):
         if self.leads:
             self.stream.step = None
             self.stream.prompt = self.stream.prompt if self.tokens else None
+            if self.stream.last is not None:
+                self.stream.last = self.stream.last[:, : self.stream.last.shape[1] - count] if self.tokens else None
             self.stream.start = [begin if started else min(begin, self.tokens) for begin, started in rows]
             for name in ("valid", "indices", "read"):
                 if (tensor := getattr(self.stream, name)) is not None:

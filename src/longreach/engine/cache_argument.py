@@ -27,6 +27,11 @@ def cache_of(output: Any) -> Cache | None:
     return next((output[name] for name in _NAMES if name in output), None)
 
 
+def without_cache(output: Any) -> Any:
+    """What a forward pass returned, for who asked for no cache."""
+    return type(output)(**{name: each for name, each in output.items() if name not in _NAMES}) if hasattr(output, "items") else output
+
+
 @memoized
 def _name(model: Any) -> str:
     """By the signature of its forward: code that a checkpoint brings may have another name than the library."""

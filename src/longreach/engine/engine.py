@@ -18,6 +18,7 @@ from longreach.attention.base import goes_by_text
 from longreach.core.errors import LongreachError
 from longreach.core.memory import Kept, PromptEnd
 from longreach.engine import rotation
+from longreach.engine._entropy import EntropyReader, install
 from longreach.engine._own import own_attention
 from longreach.engine._store import HALF_WRITTEN, OUTSIDE, BandLayer
 from longreach.engine._stream import Step, Stream, make_step
@@ -134,7 +135,10 @@ def installed(model: PreTrainedModel, attentions: list[Attention], setup: Setup,
             undo.callback(attention.module.__dict__.pop, NAME, None)
             if layer.added.agings:
                 undo.callback(attention.module.register_forward_pre_hook(layer.see, with_kwargs=True).remove)
-        if any(isinstance(layer.stored, Kept) and isinstance(layer.stored.cut, PromptEnd) for layer in engine.layers.values()):
+        kept = [layer.stored for layer in engine.layers.values() if isinstance(layer.stored, Kept)]
+        if cuts := frozenset(store.cut for store in kept if "entropy" in store.signals):
+            undo.callback(install(model.base_model, EntropyReader(engine, model, cuts)))
+        if any(isinstance(store.cut, PromptEnd) for store in kept):
             undo.enter_context(prompts_end_where_generation_begins(model))
         undo.enter_context(rotation.identity_rotary(model))
         undo.enter_context(interface(model, NAME, _attention))

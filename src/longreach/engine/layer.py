@@ -17,7 +17,7 @@ from longreach.engine._blocks import BlocksStore
 from longreach.engine._channels import Channels
 from longreach.engine._choice import chosen_pieces, extend_summaries
 from longreach.engine._coded import CodedStore
-from longreach.engine._cuts import RECEIVED, CutStore
+from longreach.engine._cuts import ENTROPY, RECEIVED, CutStore
 from longreach.engine._fused import Merge
 from longreach.engine._kept import KeptStore
 from longreach.engine._own import OwnAttention, own_mask, rows_inside
@@ -179,6 +179,8 @@ class LayerEngine:
             channels[AGES] = self._ages(layer, step)
         if self.plan.raw:
             channels["raw"] = k
+        if self.plan.entropy:  # written when it is known
+            channels[ENTROPY] = k.new_zeros(*k.shape[:3], 1, dtype=torch.float32)
         if self.plan.received:
             channels[RECEIVED] = k.new_zeros(*k.shape[:3], 1, dtype=torch.float32)
         if self.dynamic:

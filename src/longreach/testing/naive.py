@@ -51,6 +51,24 @@ def naive_logits(
     indices: [T] where the tokens stand, ascending from 0, where they do not follow on one another; not with padding.
     Keeps what a backward pass needs, unless under `torch.no_grad()`.
     """
+    starts = torch.zeros(ids.shape[0], dtype=torch.long) if padding is None else padding.int().argmax(1)
+    entropy = torch.zeros(ids.shape, dtype=torch.float64)
+    while True:
+        logits = _naive_pass(model, methods, ids, padding, indices, entropy)
+        if not any("entropy" in getattr(method, "signals", ()) for method in methods):
+            return logits
+        # What a token sees hangs on the entropies of those before it: with every round, those up to one cut more are right.
+        found = -logits.detach().double().log_softmax(-1)[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]
+        found = torch.cat([torch.zeros_like(found[:, :1]), found], 1).masked_fill(torch.arange(ids.shape[1]) <= starts[:, None], 0.0)
+        if torch.equal(found, entropy):
+            return logits
+        entropy = found
+
+
+def _naive_pass(
+    model: PreTrainedModel, methods: Sequence[Method], ids: Tensor, padding: Tensor | None, indices: Tensor | None, entropy: Tensor
+) -> Tensor:
+    """`naive_logits`, where the entropy of every token [B, T] is known."""
     attentions = examine(model, trained_window(model.config.get_text_config()))
     starts = torch.zeros(ids.shape[0], dtype=torch.long) if padding is None else padding.int().argmax(1)
     tokenizer = tokenizer_of(model)
@@ -74,7 +92,7 @@ def naive_logits(
 
     def attention(module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, **options: Any) -> tuple[Tensor, None]:
         layer, hidden = layers[id(module)], inputs[id(module)]
-        outs = [_row(layer, texts[b], q[b], k[b], v[b], hidden[b : b + 1], options, indices) for b in range(len(ids))]
+        outs = [_row(layer, texts[b], entropy[b], q[b], k[b], v[b], hidden[b : b + 1], options, indices) for b in range(len(ids))]
         return torch.stack(outs).transpose(1, 2), None
 
     with ExitStack() as undo:
@@ -86,11 +104,12 @@ def naive_logits(
 
 
 def _row(
-    layer: _Layer, texts: Sequence[str], q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, options: dict[str, Any], indices: Tensor | None
-) -> Tensor:
+    layer: _Layer, texts: Sequence[str], entropy: Tensor, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, options: dict[str, Any],
+    indices: Tensor | None,
+) -> Tensor:  # fmt: skip
     """Attention output [H, T, D] of one row; q [H, T, D], k and v [K, T, D], all unrotated; hidden [1, T, hidden_size].
 
-    texts: of its tokens that are no padding. indices: [T] where they do not follow on one another.
+    texts: of its tokens that are no padding. entropy: [T]. indices: [T] where they do not follow on one another.
     """
     learned, context, methods = layer.learned, layer.context, layer.methods
     dtype, start = q.dtype, q.shape[1] - len(texts)
@@ -98,7 +117,7 @@ def _row(
     for policy in methods if learned.window is None else ():
         if isinstance(policy, CachePolicy) and type(policy).sight is not CachePolicy.sight:
             prompt = end_of_prompt(q.shape[1]) - start
-            out = _by_sight(layer, policy, prompt, q[:, start:], k[:, start:], v[:, start:], options)
+            out = _by_sight(layer, policy, prompt, entropy[start:], q[:, start:], k[:, start:], v[:, start:], options)
             return torch.cat([out.new_zeros(len(q), start, v.shape[-1]), out], 1).to(dtype)
     k, v = k.repeat_interleave(q.shape[0] // k.shape[0], 0), v.repeat_interleave(q.shape[0] // v.shape[0], 0)
     before = torch.arange(q.shape[1])[None] - start
@@ -154,10 +173,12 @@ def _row(
     return out.to(dtype)
 
 
-def _by_sight(layer: _Layer, policy: CachePolicy, prompt: int, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
+def _by_sight(
+    layer: _Layer, policy: CachePolicy, prompt: int, entropy: Tensor, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]
+) -> Tensor:
     """Attention output [H, T, D] of a policy that decides by content, query by query; q [H, T, D], k and v [K, T, D] without padding.
 
-    prompt: its tokens.
+    prompt: its tokens. entropy: [T].
     """
     scale, tokens, repeats = options.get("scaling", q.shape[-1] ** -0.5), torch.arange(q.shape[1]), len(q) // len(k)
     vectors = _vectors(layer, q, k, v, scale)
@@ -167,9 +188,13 @@ def _by_sight(layer: _Layer, policy: CachePolicy, prompt: int, q: Tensor, k: Ten
     factors = [other.temperature(tokens[None], layer.context).double().view(-1, len(tokens)) for other in scaling]
     rows: list[Tensor] = []
     outs: list[Tensor] = []
+    worths: dict[int, list[list[float]]] = {}
     for i in range(len(tokens)):
         attention = torch.stack(rows, 1).detach() if rows else q.new_zeros(len(q), 0, len(tokens))
-        sight = policy.sight(i, History(layer=layer.context, prompt=prompt, attention=attention, q=q, k=k, v=v, rotated=rotated))
+        so_far = History(
+            layer=layer.context, prompt=prompt, entropy=entropy, attention=attention, q=q, k=k, v=v, rotated=rotated, worths=worths
+        )
+        sight = policy.sight(i, so_far)
         assert sight is not None  # noqa: S101 - the caller chose a policy that states it
         if sight.keys is not None:
             logits = (rotated(q[:, i : i + 1], tokens[i : i + 1]) * sight.keys.repeat_interleave(repeats, 0)).sum(-1)
