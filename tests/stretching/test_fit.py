@@ -10,12 +10,15 @@ from longreach.core.progress import Progress
 from longreach.core.spec import make, parse_settings
 from longreach.decoding.reading import token_losses
 from longreach.engine.apply import apply
-from longreach.evaluation.rows import Rows
+from longreach.engine.rope_config import rope_of
+from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.text import Encoder
 from longreach.positions.fitted.longrope import Longrope
+from longreach.positions.scaling.yarn import Yarn
 from longreach.stretching import fit as fitting
 from longreach.stretching.fit import fit
-from longreach.testing.models import tiny_model
+from longreach.testing.models import random_ids, tiny_model
+from longreach.training import chunked_loss
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 
 SEARCH = "longrope:population=5,parents=3,mutations=2,crossovers=2,iterations=2"  # 13 evaluations
@@ -184,3 +187,22 @@ def test_what_was_found_is_a_method_and_a_file(model, undisturbed, tmp_path, mon
     (tmp_path / "mine.json").write_text("{}")
     with pytest.raises(InputError, match=r"exists and is not a file that `longreach fit` wrote"):
         found.write(tmp_path / "mine.json")
+
+
+def test_derivatives_hold_no_more_logits_than_a_chunk_and_are_the_same(model, monkeypatch):
+    rope, text = rope_of(model.config), random_ids(1, 120)[0].numpy().astype("int32")
+    row = Row(task="fit", model="tiny", method="", length=0, version="1", settings={})
+
+    def slopes():
+        return fitting._Reader(model, row, Rows(), Progress()).slopes(Yarn(factor=4), rope, text, 120)
+
+    whole = slopes()
+    monkeypatch.setattr(chunked_loss, "LOGITS", 32 * VOCABULARY)
+    seen = []
+    handle = model.lm_head.register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
+    found = slopes()
+    handle.remove()
+    assert max(seen) <= 32
+    assert found[0] == pytest.approx(whole[0], rel=1e-5)
+    assert found[1] == pytest.approx(whole[1], rel=1e-3, abs=1e-5)
+    assert any(abs(slope) > 1e-3 for slope in found[1])

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import longreach
@@ -34,6 +33,7 @@ from longreach.evaluation.measure import fingerprint, name_of, usual_batch_size
 from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.text import Encoder, Ids, cut_windows
 from longreach.positions.base import PositionsMethod, Rope
+from longreach.training.chunked_loss import chunked_loss
 
 _MOST_WINDOWS = 4  # each evaluation reads all of them
 _TASK = "fit"  # what its rows are called
@@ -260,8 +260,9 @@ class _Reader:
             parameter.requires_grad_(False)
         try:
             with differentiable(self.model, leaf, factor), torch.enable_grad():
-                logits = self.model(ids, use_cache=False).logits[0, :-1].float()
-                loss = cross_entropy(logits, ids[0, 1:])
+                inputs = {"input_ids": ids, "labels": ids, "use_cache": False}
+                chunked = chunked_loss(self.model, self.model, text, leaves=[leaf])
+                loss = self.model(**inputs).loss if chunked is None else chunked(self.model, inputs)
                 loss.backward()
         finally:
             for parameter in trained:

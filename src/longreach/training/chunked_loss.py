@@ -74,24 +74,28 @@ class ChunkedLoss:
         return next_token_losses(logits[0], targets).sum()
 
 
-def chunked_loss(model: PreTrainedModel, forward: nn.Module, ids: Array, *, chunk: int) -> ChunkedLoss | None:
+def chunked_loss(
+    model: PreTrainedModel, forward: nn.Module, ids: Array, *, chunk: int | None = None, leaves: Sequence[Tensor] = ()
+) -> ChunkedLoss | None:
     """The loss in chunks, where it is proved on some `ids` [N] to be the model's own, with its gradients; None where it is not.
 
-    Encoder-decoders and models with a loss or a head of their own kind are not split. Args: forward: the model or what wraps it.
+    Encoder-decoders and models with a loss or a head of their own kind are not split. Args: forward: the model or what wraps it. chunk:
+    tokens (default: as many as LOGITS holds). leaves: what gradients are wanted of (default: the trained parameters).
     """
+    chunk = chunk or max(1, LOGITS // model.config.get_text_config().vocab_size)
     if model.config.is_encoder_decoder or decoder_of(model) is model:
         return None
     tried = torch.from_numpy(np.resize(ids, (2, _TRIED))).long().to(model.device)
-    return ChunkedLoss(model, chunk) if _agrees(ChunkedLoss(model, _TRIED_CHUNK), forward, tried) else None
+    return ChunkedLoss(model, chunk) if _agrees(ChunkedLoss(model, _TRIED_CHUNK), forward, tried, leaves) else None
 
 
-def _agrees(loss: ChunkedLoss, forward: nn.Module, ids: Tensor) -> bool:
+def _agrees(loss: ChunkedLoss, forward: nn.Module, ids: Tensor, leaves: Sequence[Tensor]) -> bool:
     """Whether loss and gradients on the ids [2, T] are those of the stock forward pass."""
     labels = ids.clone()
     labels[1, : ids.shape[1] // 3] = UNPREDICTED
     positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
     inputs = {"input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids), "position_ids": positions}
-    weights = [parameter for parameter in forward.parameters() if parameter.requires_grad]
+    weights = list(leaves) or [parameter for parameter in forward.parameters() if parameter.requires_grad]
     training = forward.training
     forward.eval()  # dropout would make any two passes differ
     try:

@@ -3,16 +3,17 @@
 import torch
 from torch import Tensor
 
+from longreach.decoding.reading import CHUNK
 from longreach.engine.cache_argument import cache_argument, cache_of
 from longreach.evaluation.claims.base import ClaimBench
 from longreach.evaluation.evidence import Number, counted
 from longreach.evaluation.intervals import Interval
 
 
-def window_of_ids(bench: ClaimBench) -> Tensor:
-    """[1, window] random ids."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(3, bench.model.config.get_text_config().vocab_size, (1, bench.subject.window), generator=generator)
+def ids_inside(bench: ClaimBench) -> Tensor:
+    """[1, T] random ids, inside the window: no more than a chunk, whose logits can be held at once."""
+    generator, count = torch.Generator().manual_seed(0), min(bench.subject.window, CHUNK)
+    return torch.randint(3, bench.model.config.get_text_config().vocab_size, (1, count), generator=generator)
 
 
 @torch.no_grad()

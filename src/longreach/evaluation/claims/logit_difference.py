@@ -3,14 +3,14 @@
 import torch
 
 import longreach
-from longreach.evaluation.claims._token_by_token import largest, token_by_token, window_of_ids
+from longreach.evaluation.claims._token_by_token import ids_inside, largest, token_by_token
 from longreach.evaluation.claims.base import ClaimBench, Metric
 from longreach.evaluation.evidence import Number
 
 
 def take(name: str, bench: ClaimBench) -> Number:
     """Of the method token by token, beside the model's one pass over all of the window."""
-    ids = window_of_ids(bench)
+    ids = ids_inside(bench)
     with torch.no_grad():
         stock = bench.model(ids, use_cache=False).logits
     with longreach.apply(bench.model, name):
