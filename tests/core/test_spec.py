@@ -64,6 +64,7 @@ def test_numbers_come_back_exactly(factor):
         ("yarn:factor=8,factor=4", "factor is given twice, as 8 and as 4"),
         ("yarn:facter=8", "unknown setting 'facter'; did you mean factor?"),
         ("full:budget=8", "unknown setting 'budget'; it takes: no settings"),
+        ("sinks:window_size=1e-2", "window_size=1e-2 is not a whole number"),
         ("sinks:window_size=1.5", "window_size=1.5 is not a whole number"),
         ("sinks:window_size=1.0001k", "is not a whole number"),
         ("yarn:factor=0.5", "factor=0.5 must be at least 1"),

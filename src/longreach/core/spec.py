@@ -142,7 +142,7 @@ def _convert(name: str, key: str, text: str, hint: Any) -> Any:
         if wanted is bool:
             return {"true": True, "false": False}[text]
         if wanted is int:
-            return parse_length(text) if text[-1] in "kKmM" else int(text)
+            return int(text) if text.lstrip("+-").isdecimal() else parse_length(text)
         return wanted(text)
     except (ValueError, KeyError) as error:
         if isinstance(error, LongreachError) and wanted is not int:  # as of a file that is not what it should be
