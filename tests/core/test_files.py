@@ -24,3 +24,13 @@ def test_it_is_as_readable_as_any_other(tmp_path):
     (tmp_path / "usual").write_text("x")
     write_text(tmp_path / "ours", "x")
     assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize(("name", "why"), [("folder", "Is a directory"), ("nowhere/a", "No such file"), ("file/a", "Not a directory")])
+def test_where_nothing_can_be_written_is_told_by_the_name_that_was_given(tmp_path, name, why):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=why) as caught, replacing_file(tmp_path / name):
+        pytest.fail("the block ran")
+    assert (caught.value.filename, caught.value.filename2) == (str(tmp_path / name), None)
+    assert {path.name for path in tmp_path.iterdir()} == {"folder", "file"}
