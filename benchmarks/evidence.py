@@ -16,9 +16,9 @@ from longreach.cli._progress import BarProgress
 from longreach.core import registry
 from longreach.core.errors import InputError, LongreachError, SpecError
 from longreach.core.fitting import FittedFile
+from longreach.engine.fingerprint import fingerprint
 from longreach.evaluation.claims.base import ClaimBench, LeftOut, Metric
 from longreach.evaluation.evidence import claim_row, write
-from longreach.evaluation.measure import fingerprint
 
 
 def evidence(found: Given, bench: ClaimBench) -> list[dict[str, object]]:

@@ -6,7 +6,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from longreach.core.errors import InputError, LongreachError, SpecError
 from longreach.core.progress import Progress
-from longreach.evaluation.measure import fingerprint, measure, name_of, octaves, parse_tasks
+from longreach.evaluation.measure import measure, name_of, octaves, parse_tasks
 from longreach.evaluation.rows import Rows
 from longreach.evaluation.usable import usable_length
 from longreach.testing.models import tiny_learned, tiny_model
@@ -127,13 +127,21 @@ def test_batches_change_nothing(model):
 
 def test_another_model_or_method_is_measured_anew(model):
     other = tiny_model(vocab_size=VOCABULARY, seed=1)
-    assert fingerprint(model) == fingerprint(tiny_model(vocab_size=VOCABULARY)) != fingerprint(other)
     tasks = parse_tasks("loss")
     rows = Rows()
     for measured, method in ((model, ""), (other, ""), (model, "linear:factor=4.0")):
         run(measured, tasks=tasks, samples=None, depths=None, method=method, rows=rows)
     assert len(rows) == 3 * 8
     assert {row.method for row in rows} == {"", "linear:factor=4"}
+
+
+def test_a_model_that_was_saved_and_loaded_is_not_measured_anew(tmp_path):
+    model = tiny_model(vocab_size=VOCABULARY)
+    rows, settings = Rows(), {"tasks": parse_tasks("loss"), "samples": None, "depths": None}
+    run(model, rows=rows, **settings)
+    model.save_pretrained(tmp_path)
+    run(type(model).from_pretrained(tmp_path).eval(), rows=rows, **settings)
+    assert len(rows) == 8
 
 
 def test_a_method_is_at_work_and_undone(model):

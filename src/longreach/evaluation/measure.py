@@ -1,7 +1,5 @@
 """Measures a loaded model: what is planned is looked up among the rows, and only what is missing is run."""
 
-import hashlib
-import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +19,7 @@ from longreach.data.stdlib import stdlib_text
 from longreach.decoding.reading import CHUNK, read
 from longreach.engine import window
 from longreach.engine.apply import applied, apply
+from longreach.engine.fingerprint import fingerprint
 from longreach.evaluation import memory
 from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.tasks.base import Case, Task, TaskPlan
@@ -188,18 +187,6 @@ def octaves(trained: int, to: int) -> tuple[int, ...]:
     while edges[-1] < to:
         edges.append(min(edges[-1] * 2, to))
     return tuple(edges)
-
-
-def fingerprint(model: PreTrainedModel) -> str:
-    """16 hexadecimal digits that change with the config and with any parameter's size or sampled values (up to 64 of each)."""
-    config = {key: value for key, value in model.config.to_dict().items() if key not in ("_name_or_path", "transformers_version")}
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
-    for name, parameter in model.named_parameters():
-        digest.update(f"{name} {tuple(parameter.shape)}".encode())
-        if not parameter.is_meta:  # offloaded weights are not here to look at
-            sample = parameter.detach().flatten()[:: max(1, parameter.numel() // 64)][:64]
-            digest.update(sample.double().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _fewest_windows(tasks: Sequence[Task]) -> int:

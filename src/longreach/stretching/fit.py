@@ -26,10 +26,11 @@ from longreach.data.stdlib import stdlib_text
 from longreach.decoding.reading import CHUNK, token_losses
 from longreach.engine.apply import apply
 from longreach.engine.biased import sharpness
+from longreach.engine.fingerprint import fingerprint
 from longreach.engine.rope_config import rope_of
 from longreach.engine.rotation import differentiable
 from longreach.engine.window import stated_window
-from longreach.evaluation.measure import fingerprint, name_of, usual_batch_size
+from longreach.evaluation.measure import name_of, usual_batch_size
 from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.text import Encoder, Ids, cut_windows
 from longreach.positions.base import PositionsMethod, Rope

@@ -33,6 +33,7 @@ from longreach.core.progress import SILENT, Progress
 from longreach.data.documents import Ids, tokenized
 from longreach.data.sources import Texts
 from longreach.engine.apply import apply, runs_attention, unwrapped
+from longreach.engine.fingerprint import fingerprint
 from longreach.engine.head import LOGITS
 from longreach.engine.tables import position_tables
 from longreach.engine.weights import equip, needs_weights, own_weights
@@ -177,7 +178,7 @@ def _prepared(
         documents, texts.contents, tokenizer, mixture=config.mixture, sampler=chosen.sampler, geometry=chosen.geometry,
         seed=config.seed, count=config.steps * config.batch_size,
     )  # fmt: skip
-    facts = {**asdict(config), "method": chosen.spec, "weights": _digest(model), "data": documents.key,
+    facts = {**asdict(config), "method": chosen.spec, "weights": fingerprint(model), "data": documents.key,
              "held_out": hashlib.sha256(held_out.encode()).hexdigest()[:16]}  # fmt: skip
     return chosen, windows, examples, json.loads(json.dumps(facts))
 
@@ -340,15 +341,6 @@ def _read_run(folder: Path, facts: dict[str, Any]) -> dict[str, Any] | None:
 
 def _write(file: Path, run: dict[str, Any]) -> None:
     write_text(file, json.dumps(run, indent=2) + "\n")
-
-
-def _digest(model: PreTrainedModel) -> str:
-    """16 hexadecimal digits that change with any parameter's size or sampled values."""
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        sample = parameter.detach().flatten()[:: max(1, parameter.numel() // 64)][:64]
-        digest.update(f"{name} {tuple(parameter.shape)}".encode() + sample.double().cpu().numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _bf16_is_faster(model: PreTrainedModel) -> bool:
