@@ -2,11 +2,12 @@
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import DynamicCache
 
@@ -14,12 +15,12 @@ import longreach
 from longreach.core.errors import InputError, LongreachError
 from longreach.engine import snapshot_files
 from longreach.engine.apply import apply
-from longreach.engine.cache_argument import cache_argument
+from longreach.engine.cache_argument import cache_argument, cache_of
 from longreach.engine.fingerprint import fingerprint
 from longreach.engine.snapshot_files import load, read_header, save
 from longreach.engine.snapshots import restore, snapshot
 from longreach.testing.conformance.base import same
-from longreach.testing.models import random_ids, tiny_model
+from longreach.testing.models import DECODERS, FAMILIES, random_ids, tiny_biased, tiny_learned, tiny_model
 
 SPEC = "h2o:budget=16,slack=4"
 IDS, MORE = random_ids(2, 30), random_ids(2, 6, seed=1)
@@ -106,20 +107,27 @@ def test_a_restored_cache_does_not_hang_on_its_file(file, model):
         same(read(model, cache, MORE), wanted, "after its file was overwritten")
 
 
-def test_a_file_that_cannot_be_written(tmp_path, model):
-    with pytest.raises(InputError, match="cannot write .*nowhere"):
-        saved(tmp_path / "nowhere" / "read.safetensors", model)
+@pytest.mark.parametrize(("name", "why"), [("nowhere/read", "No such file or directory"), (".", "Is a directory")])
+def test_a_file_that_cannot_be_written(tmp_path, model, name, why):
+    with pytest.raises(InputError, match=f"^cannot write {tmp_path / name}: {why}$"):
+        saved(tmp_path / name, model)
 
 
-def test_an_old_file_stays_where_writing_fails(file, model, monkeypatch):
+FULL = "No space left on device"
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(28, FULL), SafetensorError(f'Error while serializing: I/O error: {FULL} (os error 28) at path "/disk/.tmp92u3xl"')]
+)
+def test_an_old_file_stays_where_writing_fails(file, model, monkeypatch, error):
     before = file.read_bytes()
 
     def fails(tensors, path, metadata):
         Path(path).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+        raise error
 
     monkeypatch.setattr(snapshot_files, "save_file", fails)
-    with pytest.raises(InputError, match="No space left on device"):
+    with pytest.raises(InputError, match=f"^cannot write {file}: {FULL}$"):
         saved(file, model)
     assert file.read_bytes() == before
     assert list(file.parent.iterdir()) == [file]
@@ -136,7 +144,70 @@ def test_only_what_is_applied_is_saved(tmp_path, model):
     assert not list(tmp_path.iterdir())
 
 
+def plain_snapshot(model):
+    """Of a cache that was filled without a method."""
+    if model.config.is_encoder_decoder:
+        with torch.no_grad():
+            return snapshot(cache_of(model(IDS, decoder_input_ids=MORE, use_cache=True)))
+    cache = DynamicCache(config=model.config)
+    read(model, cache, IDS)
+    return snapshot(cache)
+
+
+@pytest.mark.parametrize("make", [
+    *(pytest.param(partial(tiny_model, name), id=name) for name in FAMILIES),
+    *(pytest.param(partial(tiny_learned, name), id=name) for name in DECODERS),
+    pytest.param(partial(tiny_biased, num_decoder_layers=3), id="t5"),
+])  # fmt: skip
+def test_a_model_saves_what_it_read_without_a_method(tmp_path, make):
+    model = make()
+    save(plain_snapshot(model), tmp_path / "read", model)
+    assert load(tmp_path / "read", model).tokens in (30, 6)
+
+
+def test_what_was_read_under_autocast(tmp_path, model):
+    with torch.autocast("cpu", torch.bfloat16):
+        taken = plain_snapshot(model)
+        save(taken, tmp_path / "read", model)
+    with pytest.raises(LongreachError, match=r"values in torch\.bfloat16, and the model torch\.float32; .* inside autocast"):
+        save(taken, tmp_path / "read", model)
+
+
 # --- what is refused
+
+
+OTHERS = pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (partial(tiny_model, num_hidden_layers=2), "3 layers, and the model 2"),
+        (partial(tiny_model, "llama_mha"), "keys of 2 heads of 16, and the model of 64 numbers in all"),
+        (lambda: tiny_model().bfloat16(), "keys in torch.float32, and the model torch.bfloat16"),
+    ],
+    ids=["layers", "heads", "dtype"],
+)
+
+
+@OTHERS
+def test_a_model_does_not_save_what_one_of_another_shape_read(tmp_path, model, make, why):
+    other = make()
+    with pytest.raises(LongreachError, match=f"was not read by this LlamaForCausalLM: it has {why}; save it with the model that read it"):
+        save(plain_snapshot(model), tmp_path / "read", other)
+    assert not list(tmp_path.iterdir())
+
+
+@OTHERS
+def test_a_file_that_says_another_model_read_it(tmp_path, model, make, why):
+    other, file = make(), tmp_path / "read"
+    save(plain_snapshot(model), file, model)
+    header, tensors = header_of(file)
+    signed(file, {**header, "model": fingerprint(other)}, tensors)
+    with pytest.raises(InputError, match=f"holds something else than a cache of this model .it has {why}.; read the text again"):
+        load(file, other)
+
+
+def test_what_is_no_snapshot_is_not_saved(tmp_path, model):
+    with pytest.raises(LongreachError, match="a DynamicCache is no snapshot; call snapshot"):
+        save(DynamicCache(config=model.config), tmp_path / "read", model)
 
 
 def cut_short(file):
@@ -182,6 +253,12 @@ def rewritten(file, header, tensors):
     save_file(tensors, file, metadata={"longreach_cache": json.dumps(header)})
 
 
+def signed(file, header, tensors):
+    """Rewrite the file with the checksum that goes with it."""
+    plain = snapshot_files.Header(**{name: value for name, value in header.items() if name != "format"})
+    rewritten(file, {**header, "checksum": snapshot_files._checksum(plain, tensors)}, tensors)
+
+
 def says(**changes):
     def change(file):
         header, tensors = header_of(file)
@@ -198,8 +275,7 @@ def crafted(file):
     for part in state[0]:
         part["frozen"] = part["frozen"][:1]
     tensors["state"] = torch.frombuffer(bytearray(json.dumps(state).encode()), dtype=torch.uint8)
-    plain = snapshot_files.Header(**{name: value for name, value in header.items() if name != "format"})
-    rewritten(file, {**header, "checksum": snapshot_files._checksum(plain, tensors)}, tensors)
+    signed(file, header, tensors)
 
 
 @pytest.mark.parametrize(
@@ -227,6 +303,13 @@ def test_what_is_refused(file, model, damage, why):
     with apply(model, SPEC), pytest.raises(InputError, match=why) as caught:
         restore(DynamicCache(config=model.config), load(file, model))
     assert "\n" not in str(caught.value)
+
+
+def test_a_file_of_no_method_says_to_leave_the_one_that_is_applied(tmp_path, model):
+    save(plain_snapshot(model), tmp_path / "read", model)
+    why = "was read under no method, and log_n is applied to the model; leave log_n, or read the text again"
+    with apply(model, "log_n"), pytest.raises(InputError, match=why):
+        load(tmp_path / "read", model)
 
 
 def test_other_methods_and_other_models_are_refused(file, model):

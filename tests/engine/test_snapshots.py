@@ -363,6 +363,7 @@ class Rememberer(DynamicCache):
         (lambda config: Cache(layers=[LinearAttentionLayer()]), "a cache with a LinearAttentionLayer has no snapshots"),
         (lambda config: Rememberer(config=config), "a Rememberer has no snapshots; use a DynamicCache"),
         (lambda config: DynamicCache(config=config), "this cache is empty"),
+        (lambda config: None, "a NoneType is no cache; give one that a model has filled"),
     ],
 )
 def test_caches_without_snapshots(make, says):
@@ -393,9 +394,44 @@ def test_a_copy_of_a_cache():
         snapshot(copy.deepcopy(filled(model)))
 
 
-def test_another_number_of_layers():
-    taken = snapshot(filled(tiny_model(num_hidden_layers=2)))
-    cache = filled(tiny_model())
-    with pytest.raises(LongreachError, match="the snapshot has 2 layers, not those of this cache"):
+@pytest.mark.parametrize(("there", "taken_of"), [(3, 2), (2, 3)])
+def test_another_number_of_layers(there, taken_of):
+    taken = snapshot(filled(tiny_model(num_hidden_layers=taken_of)))
+    cache = filled(tiny_model(num_hidden_layers=there))
+    with pytest.raises(LongreachError, match=f"the snapshot has {taken_of} layers, not those of this cache"):
         restore(cache, taken)
     assert cache.get_seq_length() == 20
+
+
+@pytest.mark.parametrize(
+    ("other", "now"),
+    [
+        (lambda: tiny_model("llama_mha"), r"4 heads of 16 dimensions \(float32, cpu\)"),
+        (lambda: tiny_model(head_dim=8), r"2 heads of 8 dimensions \(float32, cpu\)"),
+        (lambda: tiny_model().bfloat16(), r"2 heads of 16 dimensions \(bfloat16, cpu\)"),
+        (lambda: tiny_model("mistral"), r"2 heads of 16 dimensions \(float32, cpu\) in a window of 8"),
+    ],
+    ids=["heads", "head dim", "dtype", "window"],
+)
+def test_a_cache_that_a_model_of_another_shape_filled(other, now):
+    model, more = other(), random_ids(1, 6, seed=1)
+    cache, taken = filled(model), snapshot(filled(tiny_model()))
+    before = snapshot(cache)
+    wanted = read(model, cache, more)
+    restore(cache, before)
+    with pytest.raises(LongreachError, match=f"filled by another model \\({now}\\) than the snapshot .*; give its own, or an empty one"):
+        restore(cache, taken)
+    same(read(model, cache, more), wanted, "after the refusal")
+
+
+def test_a_static_cache_does_not_get_other_layers():
+    model = tiny_model()
+    with pytest.raises(LongreachError, match="a cache with a StaticLayer has no snapshots"):
+        restore(StaticCache(config=model.config, max_cache_len=64), snapshot(filled(model)))
+
+
+def test_what_is_no_snapshot():
+    cache = filled(tiny_model())
+    for cache_given, given, name in ((snapshot(cache), cache, "DynamicCache"), (cache, None, "NoneType")):
+        with pytest.raises(LongreachError, match=rf"a {name} is no snapshot; call snapshot\(cache\), then restore\(cache, taken\)"):
+            restore(cache_given, given)

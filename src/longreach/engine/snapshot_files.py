@@ -6,8 +6,10 @@ A file is a safetensors file. Its header says what it was taken under; `state` i
 import hashlib
 import json
 import math
+import os
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -16,15 +18,15 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
 
 import longreach
 from longreach.core.errors import InputError, LongreachError
 from longreach.core.files import replacing_file
 from longreach.engine.apply import applied, unwrapped
 from longreach.engine.fingerprint import fingerprint
-from longreach.engine.snapshots import Part, Snapshot
+from longreach.engine.snapshots import Part, Snapshot, check_snapshot, plain
 from longreach.engine.watch import watch_on
 
 FORMAT = 1
@@ -53,13 +55,20 @@ def save(taken: Snapshot, path: str | Path, model: Any) -> None:
     Its header (see `read_header`) says what it was taken under: the format, the release of longreach, the methods applied to `model`,
     and which model that is, by a fingerprint (see engine/fingerprint.py).
 
-    Args: model: that the cache was filled by, under the same methods.
-    Raises: InputError where the file cannot be written; LongreachError for a snapshot that was not taken under what is applied to `model`.
+    Args: model: that the cache was filled by, under the same methods. Where the snapshot was taken without a method, or is of an
+    encoder-decoder, the caller answers for that: the file will name the model that is given here. Only one with another number of layers,
+    another dtype, or keys and values of other sizes is refused.
+    Raises: InputError where the file cannot be written; LongreachError for a snapshot that was not taken under what is applied to `model`,
+    or by a model of another shape.
     """
+    check_snapshot(taken)
     path, model = Path(path), unwrapped(model)
     if taken.watch is not watch_on(model):
         now = f"{spec} is applied to the model anew" if (spec := applied(model)) else "no method is applied to the model"
         raise LongreachError(f"the snapshot was taken under something else ({now}); save it where it was taken")
+    if why := _unlike(taken.caches, model):
+        name, remedy = type(model).__name__, "save it with the model that read it, inside autocast where that was on"
+        raise LongreachError(f"the snapshot was not read by this {name}: it has {why}; {remedy}")
     tensors: dict[str, Tensor] = {}
     state = [[_packed(part, f"{c}.{number}", tensors) for number, part in enumerate(parts)] for c, parts in enumerate(taken.caches)]
     tensors[_STATE] = torch.frombuffer(bytearray(json.dumps(state).encode()), dtype=torch.uint8)
@@ -69,7 +78,7 @@ def save(taken: Snapshot, path: str | Path, model: Any) -> None:
         with replacing_file(path) as partial:
             save_file(tensors, partial, metadata={_HEADER: json.dumps({"format": FORMAT, **asdict(header)})})
     except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot write {path}: {error}") from None
+        raise InputError(f"cannot write {path}: {_reason(error)}") from None
 
 
 def load(path: str | Path, model: Any) -> Snapshot:
@@ -77,7 +86,7 @@ def load(path: str | Path, model: Any) -> Snapshot:
 
     The file is mapped into memory, and checked as a whole; caches get copies of what it holds.
 
-    Args: model: of the same weights, under the same methods.
+    Args: model: of the same weights, under the same methods; which the file was read by, whoever saved it has said (see `save`).
     Raises: InputError for a file that is missing, damaged, of another model, of other methods, or of another release of longreach.
     """
     path, model = Path(path), unwrapped(model)
@@ -93,8 +102,10 @@ def load(path: str | Path, model: Any) -> Snapshot:
         caches = tuple(
             tuple(_unpacked(part, tensors, devices.get(index, model.device)) for index, part in enumerate(parts)) for parts in state
         )
-    except (ValueError, TypeError, LookupError, RuntimeError) as error:
-        raise InputError(f"{path} holds something else than a cache ({error}); read the text again") from None
+        if why := _unlike(caches, model):
+            raise ValueError(f"it has {why}")
+    except (ValueError, TypeError, LookupError, RuntimeError, AttributeError) as error:
+        raise InputError(f"{path} holds something else than a cache of this model ({error}); read the text again") from None
     return Snapshot(caches=caches, watch=watch_on(model), tokens=header.tokens)
 
 
@@ -140,7 +151,8 @@ def _check_header(path: Path, header: Header, model: PreTrainedModel) -> None:
         raise InputError(f"{path} was written {why}; read the text again")
     if header.method != applied(model):
         now, then = applied(model) or "no method", header.method or "no method"
-        raise InputError(f"{path} was read under {then}, and {now} is applied to the model; apply {then}, or read the text again")
+        remedy = f"apply {then}" if header.method else f"leave {now}"
+        raise InputError(f"{path} was read under {then}, and {now} is applied to the model; {remedy}, or read the text again")
     if header.model != fingerprint(model):
         raise InputError(f"{path} was read by another model, by its config or its weights; load that, or read the text again")
 
@@ -176,6 +188,46 @@ def _devices(model: PreTrainedModel) -> dict[int, torch.device]:
         if isinstance(index, int) and weight is not None and weight.device.type != "meta":
             found.setdefault(index, weight.device)
     return found
+
+
+def _unlike(caches: Sequence[Sequence[Part]], model: PreTrainedModel) -> str:
+    """What a snapshot of transformers' own layers has that the model would not fill, by its config and its projections; "" for nothing."""
+    decoder = model.get_decoder() or model
+    layers, widths = len(DynamicCache(config=decoder.config)), _widths(decoder)
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    computing = {parameter.device.type for parameter in model.parameters()} - {"meta"}  # where offloaded weights are said to lie
+    dtypes |= {torch.get_autocast_dtype(device) for device in computing if torch.is_autocast_enabled(device)}
+    for *parts, _ in caches:
+        own = {index: plain(part) for index, part in enumerate(parts) if part.kind == "plain"}
+        if own and len(parts) != layers:
+            return f"{len(parts)} layers, and the model {layers}"
+        for index, held in own.items():
+            for name, tensor in (("keys", held.keys), ("values", held.values)):
+                heads, size = tensor.shape[1], tensor.shape[-1]
+                if tensor.dtype not in dtypes:
+                    return f"{name} in {tensor.dtype}, and the model {' and '.join(map(str, dtypes))}"
+                if widths.get((index, name), heads * size) != heads * size:
+                    return f"{name} of {heads} heads of {size}, and the model of {widths[index, name]} numbers in all"
+    return ""
+
+
+def _widths(decoder: nn.Module) -> dict[tuple[int, str], int]:
+    """(layer, `keys` or `values`) -> numbers of a token's; without layers that project both at once, or by way of something smaller."""
+    found: dict[tuple[int, str], int] = {}
+    for module in decoder.modules():
+        index = getattr(module, "layer_idx", None)
+        for attribute, name in (("k_proj", "keys"), ("k", "keys"), ("v_proj", "values"), ("v", "values")):
+            width = getattr(getattr(module, attribute, None), "out_features", None)
+            if isinstance(index, int) and isinstance(width, int):
+                found[index, name] = width
+    return found
+
+
+def _reason(error: OSError | SafetensorError) -> str:
+    """Why a file cannot be written, without the place where it was tried; safetensors has the system's error in its text alone."""
+    stated = re.search(r"\(os error (\d+)\)", str(error))
+    number = int(stated.group(1)) if stated else getattr(error, "errno", None)
+    return str(error) if number is None else os.strerror(number)
 
 
 def _checksum(header: Header, tensors: dict[str, Tensor]) -> str:

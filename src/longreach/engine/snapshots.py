@@ -22,7 +22,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from longreach.core.errors import InputError, LongreachError
 from longreach.engine._store import CLOSED, HALF_WRITTEN, OUTSIDE, BandLayer, Held
 from longreach.engine._stream import Stream
-from longreach.engine._tree import Reader, Writer, copied, in_place
+from longreach.engine._tree import Place, Reader, Writer, copied, in_place
 from longreach.engine.watch import ClosedLayer, Watch, watch_of
 
 
@@ -78,10 +78,13 @@ def snapshot(cache: Cache) -> Snapshot:
     tokens of the last forward pass, which can still be taken back. Tensors that are never changed in place (what stores hold, all of
     transformers' layers) are shared with the cache until that goes on; the window, which is written in place, is copied.
 
+    Under a method a snapshot belongs to its model. Without one (and for every encoder-decoder) neither a cache nor a snapshot knows which
+    model filled it: the caller answers for that.
+
     Raises: LongreachError for a cache that is empty, half written, carries gradients, was filled under a method that is no longer
     applied, or is of a kind that cannot be kept (static, quantized, offloaded, states of linear attention).
     """
-    watch, inner = watch_of(cache), _inner(cache)
+    inner, watch = _inner(cache), watch_of(cache)
     for each in inner:
         _check(each.layers, watch)
     if not (tokens := int(cache.get_seq_length())):
@@ -96,9 +99,13 @@ def restore(cache: Cache, taken: Snapshot) -> None:
     Whatever happened to the cache since is undone, also a forward pass that was interrupted. It costs a copy of the window, which is
     written in place; of a snapshot from a file, a copy of all.
 
-    Raises: LongreachError where the snapshot's method is no longer applied, or for a cache that was filled elsewhere; InputError for a
-    snapshot from a file that holds something else than it should. The cache is then as it was.
+    Without a method the caller answers for the model (see `snapshot`). Then what a filled cache holds is compared with the snapshot:
+    layers, key-value heads, head dimensions, windows, dtypes and devices. Models that are alike in all of these it does not tell apart.
+
+    Raises: LongreachError where the snapshot's method is no longer applied, or for a cache that was filled under something else, or by a
+    model of another shape; InputError for a snapshot from a file that holds something else than it should. The cache is then as it was.
     """
+    check_snapshot(taken)
     inner = _inner(cache)
     if len(inner) != len(taken.caches):
         raise LongreachError(f"the snapshot is of another kind of cache than a {type(cache).__name__}")
@@ -112,8 +119,22 @@ def restore(cache: Cache, taken: Snapshot) -> None:
         cache.is_updated = {index: read.get_seq_length(index) > 0 for index in range(len(read))}
 
 
+def check_snapshot(taken: Snapshot) -> None:
+    """Raise LongreachError for what is no snapshot."""
+    if not isinstance(taken, Snapshot):
+        raise LongreachError(f"a {type(taken).__name__} is no snapshot; call snapshot(cache), then restore(cache, taken)")
+
+
+def plain(part: Part, place: Place = in_place) -> Plain:
+    """What a `plain` part says. Raises: ValueError, TypeError, LookupError or AttributeError where it is something else."""
+    held: Plain = Reader(part.frozen, part.tensors, place).read(Plain, part.node)
+    return held
+
+
 def _inner(cache: Cache) -> list[Cache]:
     """The caches that one is made of. Raises: LongreachError for kinds that hold more than their layers."""
+    if not isinstance(cache, Cache):
+        raise LongreachError(f"a {type(cache).__name__} is no cache; give one that a model has filled, as a DynamicCache")
     if isinstance(cache, EncoderDecoderCache):
         return [*_inner(cache.self_attention_cache), *_inner(cache.cross_attention_cache)]
     if type(cache) not in (Cache, DynamicCache, StaticCache):  # a static one is the engine's, or its layers are refused
@@ -130,10 +151,14 @@ def _check(layers: Sequence[Any], watch: Watch | None) -> None:
             raise LongreachError(CLOSED)
         if isinstance(layer, BandLayer) and watch is None:
             raise LongreachError(OUTSIDE)
-        if not _holds_nothing(layer) and type(layer) not in (BandLayer, DynamicLayer, DynamicSlidingWindowLayer):
-            raise LongreachError(f"a cache with a {type(layer).__name__} has no snapshots; use a DynamicCache of attention layers")
+        _check_kind(layer)
     if len({int(layer.get_seq_length()) for layer in layers if not _holds_nothing(layer)}) > 1:
         raise LongreachError(HALF_WRITTEN)
+
+
+def _check_kind(layer: Any) -> None:
+    if not _holds_nothing(layer) and type(layer) not in (BandLayer, DynamicLayer, DynamicSlidingWindowLayer):
+        raise LongreachError(f"a cache with a {type(layer).__name__} has no snapshots; use a DynamicCache of attention layers")
 
 
 def _holds_nothing(layer: Any) -> bool:
@@ -186,9 +211,9 @@ def _claim(cache: Cache, taken: Snapshot) -> None:
 def _read(cache: Cache, parts: Sequence[Part]) -> list[Any]:
     """What was written, for each layer and, last, for all of them. Raises: LongreachError, InputError."""
     here: list[Any] = cache.layers
-    missing = parts[len(here) : -1]
+    missing = () if here else parts[:-1]  # a cache that was made without a config grows
     alike = all(isinstance(layer, BandLayer) == (part.kind == "bands") for layer, part in zip(here, parts, strict=False))
-    if len(here) >= len(parts) or not alike or any(part.kind != "plain" for part in missing):
+    if len(here) + len(missing) != len(parts) - 1 or not alike or any(part.kind != "plain" for part in missing):
         raise LongreachError(f"the snapshot has {len(parts) - 1} layers, not those of this cache; give a DynamicCache(config=model.config)")
     try:
         return [_made(part, layer) for part, layer in zip(parts, [*here, *[None] * len(missing), None], strict=True)]
@@ -202,7 +227,9 @@ def _made(part: Part, layer: Any) -> Any:
         return layer
     place = in_place if part.device is None else copied(part.device)
     if part.kind == "plain":
-        return _plain_layer(Reader(part.frozen, part.tensors, place).read(Plain, part.node))
+        made = _plain_layer(plain(part, place))
+        _check_place(layer, made)
+        return made
     if part.kind == "stream":
         return Reader(part.frozen, part.tensors, place, host=Stream.host_fields).read(Stream, part.node)
     store = layer.store
@@ -217,6 +244,24 @@ def _plain_layer(held: Plain) -> DynamicLayer:
     if isinstance(layer, DynamicSlidingWindowLayer):
         layer.cumulative_length, layer.record_past = held.seen, held.records
     return layer
+
+
+def _check_place(layer: Any, made: DynamicLayer) -> None:
+    """Raise LongreachError where the layer was filled by a model of another shape than the one that is to stand in its place."""
+    _check_kind(layer)
+    now, then = _form(layer), _form(made)
+    if now and now != then:
+        raise LongreachError(f"this cache was filled by another model ({now}) than the snapshot ({then}); give its own, or an empty one")
+
+
+def _form(layer: Any) -> str:
+    """What a model alone decides of a layer; "" of an empty one."""
+    keys, values = getattr(layer, "keys", None), getattr(layer, "values", None)
+    if keys is None or values is None or not keys.numel():
+        return ""
+    dims = " and ".join(dict.fromkeys(str(tensor.shape[-1]) for tensor in (keys, values)))
+    window = f" in a window of {layer.sliding_window}" if isinstance(layer, DynamicSlidingWindowLayer) else ""
+    return f"{keys.shape[1]} heads of {dims} dimensions ({str(keys.dtype).removeprefix('torch.')}, {keys.device}){window}"
 
 
 def _put(cache: Cache, found: Sequence[Any]) -> None:
