@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate import cpu_offload
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from transformers import DynamicCache
@@ -105,6 +106,16 @@ def test_a_restored_cache_does_not_hang_on_its_file(file, model):
         with file.open("r+b") as stream:  # in place, as `save` never does
             stream.write(bytes(file.stat().st_size))
         same(read(model, cache, MORE), wanted, "after its file was overwritten")
+
+
+def test_a_model_whose_weights_are_offloaded(tmp_path):
+    model = tiny_model()
+    cpu_offload(model, execution_device=torch.device("cpu"))
+    cache, again = DynamicCache(config=model.config), DynamicCache(config=model.config)
+    read(model, cache, IDS)
+    save(snapshot(cache), tmp_path / "read", model)
+    restore(again, load(tmp_path / "read", model))
+    same(read(model, again, MORE), read(model, cache, MORE), "from the file")
 
 
 @pytest.mark.parametrize(("name", "why"), [("nowhere/read", "No such file or directory"), (".", "Is a directory")])

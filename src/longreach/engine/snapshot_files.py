@@ -181,12 +181,16 @@ def _unpacked(part: dict[str, Any], tensors: dict[str, Tensor], device: torch.de
 
 
 def _devices(model: PreTrainedModel) -> dict[int, torch.device]:
-    """Where the layers of a model's cache lie, by their number."""
+    """Where the layers of a model's cache lie, by their number; of offloaded ones, where accelerate runs them."""
     found: dict[int, torch.device] = {}
     for module in model.modules():
-        index, weight = getattr(module, "layer_idx", None), next(module.parameters(), None)
-        if isinstance(index, int) and weight is not None and weight.device.type != "meta":
-            found.setdefault(index, weight.device)
+        if not isinstance(index := getattr(module, "layer_idx", None), int):
+            continue
+        hooks = [getattr(each, "_hf_hook", None) for each in module.modules()]
+        places = [weight.device for weight in module.parameters() if weight.device.type != "meta"]
+        places += [torch.device(place) for hook in hooks if (place := getattr(hook, "execution_device", None)) is not None]
+        if places:
+            found.setdefault(index, places[0])
     return found
 
 
