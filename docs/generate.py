@@ -100,12 +100,12 @@ def api_page() -> str:
 
 def _returned(function: Callable[..., Any]) -> Iterator[type]:
     """The class of longreach's own that a function returns, and those that its properties return."""
-    for found in (inspect.signature(function).return_annotation,):
-        if inspect.isclass(found) and found.__module__.startswith("longreach."):
-            yield found
-            for member in vars(found).values():
-                if isinstance(member, property) and member.fget is not None:
-                    yield from _returned(member.fget)
+    found = inspect.signature(function).return_annotation
+    if inspect.isclass(found) and found.__module__.startswith("longreach."):
+        yield found
+        for member in vars(found).values():
+            if isinstance(member, property) and member.fget is not None:
+                yield from _returned(member.fget)
 
 
 def _members(of: type) -> list[str]:

@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from longreach.checkpoints.checkpoint import load, save
-    from longreach.core.errors import LongreachError, UnsupportedError
+    from longreach.core.errors import CheckpointError, InputError, LongreachError, SpecError, UnsupportedError
     from longreach.core.spec import parse
     from longreach.decoding.writing import generate
     from longreach.diagnosis.doctor import doctor
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from longreach.stretching.stretch import stretch
 
 _HOMES = {
+    "CheckpointError": "longreach.core.errors",
+    "InputError": "longreach.core.errors",
     "LongreachError": "longreach.core.errors",
+    "SpecError": "longreach.core.errors",
     "UnsupportedError": "longreach.core.errors",
     "parse": "longreach.core.spec",
     "apply": "longreach.engine.apply",
@@ -34,7 +37,10 @@ _HOMES = {
 }
 
 __all__ = [
+    "CheckpointError",
+    "InputError",
     "LongreachError",
+    "SpecError",
     "UnsupportedError",
     "apply",
     "attach",
@@ -59,4 +65,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted(["__version__", *__all__])

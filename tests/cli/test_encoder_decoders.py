@@ -61,7 +61,7 @@ def test_from_the_model_to_a_checkpoint_that_does_not_need_the_file(folder, caps
     out, err = capsys.readouterr()
     assert err == ""
     assert "entropy at 32" in out
-    assert "evaluations on 1 windows of text; the table is of as many others. At 128 tokens the entropy is" in out
+    assert "evaluations on 1 window of text; the table is of as many others. At 128 tokens the entropy is" in out
     method = "attention_alignment:file=t5-attention_alignment-128.json"
     assert f"Use it: longreach generate t5 --method {method} --file FILE\n" in out
     assert run(["generate", "t5", *LONG]) == 0

@@ -37,7 +37,7 @@ def folder(checkpoint, tmp_path, monkeypatch):
 def test_from_the_model_to_a_checkpoint_that_does_not_need_the_file(folder, capsys):
     assert run(["fit", "tiny", SEARCH, *QUICK]) == 0
     out, err = capsys.readouterr()
-    for words in ("model as it is", "linear:factor=2", "yarn:factor=2", "Fitted with 6 evaluations on 1 windows of text"):
+    for words in ("model as it is", "linear:factor=2", "yarn:factor=2", "Fitted with 6 evaluations on 1 window of text"):
         assert words in out
     assert "longreach stretch tiny --to 64 --methods longrope:file=tiny-longrope-64.json\n" in out
     assert out.endswith("Fitted: tiny-longrope-64.json\nRows: longreach-results/rows/tiny-fit.jsonl\n")

@@ -49,7 +49,7 @@ def test_the_prompt_comes_from_one_place(folder, how, tmp_path, capsys, monkeypa
         (["story.txt"], "error: unexpected 'story.txt'; give a text with --prompt, a file with --file, or - for standard input\n"),
         (["--file", "/nothing/here"], "error: cannot read /nothing/here: No such file or directory\n"),
         (["--prompt", ""], "error: the prompt is empty\n"),
-        (["--prompt", "a", "--chat"], "error: the tokenizer has no chat template; leave --chat away, or choose a chat model\n"),
+        (["--prompt", "a", "--chat"], "error: the tokenizer has no chat template; leave chat (--chat) away, or choose a chat model\n"),
         (["--prompt", "a", "--top-p", "0.9"], "error: top_p has no effect on greedy decoding; give a temperature above 0\n"),
         (["--prompt", "a", "--max-new-tokens", "0"], "error: not a length: '0'"),
         (["--prompt", "a", "--chunk-size", "0"], "error: Invalid value for '--chunk-size'"),
@@ -248,7 +248,7 @@ def test_an_automatic_factor_reaches_the_end_of_the_answer(folder, capsys):
 
 def test_an_automatic_factor_needs_an_end(folder, capsys):
     assert run(["generate", folder, "--prompt", PROMPT, "--method", "yarn:factor=auto+sinks:window_size=16"]) == 2
-    says = "error: a method with factor=auto has to know where the text ends; give max_new_tokens (--max-new-tokens), "
+    says = "error: a method with factor=auto, or without settings, has to know where the text ends; give max_new_tokens (--max-new-tokens)"
     assert capsys.readouterr().err.startswith(says)
     assert run(["generate", folder, "--prompt", PROMPT, "--method", "yarn:factor=aut"]) == 2
     assert "yarn: factor=aut is not a number" in capsys.readouterr().err

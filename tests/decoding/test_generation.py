@@ -144,9 +144,9 @@ def test_memory_is_bounded_under_a_bounded_method(model, ids, monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"temperature": -1}, r"temperature=-1 must be at least 0"),
-        ({"temperature": float("nan")}, r"temperature=nan must be at least 0"),
-        ({"temperature": 1, "top_k": 0}, r"top_k=0 must be at least 1"),
+        ({"temperature": -1}, r"temperature=-1 must be a number, at least 0"),
+        ({"temperature": float("nan")}, r"temperature=nan must be a number, at least 0"),
+        ({"temperature": 1, "top_k": 0}, r"top_k=0 must be a whole number, at least 1"),
         ({"temperature": 1, "top_p": 0}, r"top_p=0 must be above 0 and at most 1"),
         ({"temperature": 1, "top_p": 1.5}, r"top_p=1.5 must be above 0 and at most 1"),
         ({"top_k": 5}, r"top_k has no effect on greedy decoding; give a temperature above 0"),
@@ -236,7 +236,7 @@ def test_prompts_are_whole(tokenizer):
 
 
 def test_chat_templates(tokenizer):
-    with pytest.raises(InputError, match=r"the tokenizer has no chat template; leave --chat away, or choose a chat model"):
+    with pytest.raises(InputError, match=r"the tokenizer has no chat template; leave chat \(--chat\) away, or choose a chat model"):
         prompt_ids(tokenizer, "hi", chat=True)
     templated = byte_tokenizer()
     templated.chat_template = TEMPLATE

@@ -1,12 +1,15 @@
+import copy
 import warnings
 
 import pytest
+import torch
 
 from longreach.checkpoints.checkpoint import load
-from longreach.core.errors import InputError
+from longreach.core.errors import InputError, LongreachError, UnsupportedError
 from longreach.decoding.generation import prompt_ids, text, tokens
 from longreach.decoding.writing import generate
 from longreach.engine.apply import applied, apply
+from longreach.training.adapters import add_adapters
 from tests.checkpoints.folders import write_folder
 
 PROMPT = "once upon a time" * 9  # 144 tokens; the window is 128
@@ -54,10 +57,50 @@ def test_what_is_applied_already_counts(loaded):
     pieces.close()
 
 
-def test_wrong_arguments_are_refused_at_once(loaded):
-    with pytest.raises(InputError, match=r"the prompt is empty"):
-        generate(*loaded, " ")
-    with pytest.raises(InputError, match=r"top_p has no effect on greedy decoding"):
-        generate(*loaded, PROMPT, top_p=0.5)
-    with pytest.raises(InputError, match=r"factor=auto has to know where the text ends"):
-        generate(*loaded, PROMPT, method="yarn:factor=auto+sinks:window_size=16")
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"prompt": " "}, r"the prompt is empty"),
+        ({"prompt": torch.tensor([[1]])}, r"the prompt is a text, not a Tensor"),
+        ({"top_p": 0.5}, r"top_p has no effect on greedy decoding"),
+        ({"temperature": 1, "seed": 2**63}, r"seed=9223372036854775808 must be at least 0 and below"),
+        ({"max_new_tokens": 0}, r"max_new_tokens=0 must be a whole number, at least 1"),
+        ({"max_new_tokens": 1.5}, r"max_new_tokens=1.5 must be a whole number"),
+        ({"chunk_size": 0}, r"chunk_size=0 must be a whole number, at least 1"),
+        ({"method": "yarn:factor=auto+sinks:window_size=16"}, r"or without settings, has to know where the text ends"),
+        ({"method": ["yarn:factor=auto", "sinks:window_size=16"]}, r"has to know where the text ends"),
+        ({"method": "yarn+sinks:window_size=16"}, r"has to know where the text ends"),
+    ],
+)
+def test_wrong_arguments_are_refused_at_once(loaded, arguments, says):
+    with pytest.raises(InputError, match=says):
+        generate(*loaded, **{"prompt": PROMPT, **arguments})
+
+
+def test_a_model_is_what_is_needed(loaded):
+    with pytest.raises(InputError, match=r"a loaded transformers model is needed, not the name 'nano'; model, tokenizer = longreach.load"):
+        generate("nano", loaded.tokenizer, PROMPT)
+    loaded.model.train()
+    with pytest.raises(InputError, match=r"the model is in training mode"):
+        generate(*loaded, PROMPT)
+    loaded.model.eval()
+
+
+def test_one_method_at_a_time(loaded):
+    pieces = generate(*loaded, PROMPT, method="yarn", max_new_tokens=16)
+    with apply(loaded.model, "log_n"), pytest.raises(UnsupportedError, match=r"yarn:factor=1.25 cannot be used with .*log_n is applied"):
+        generate(*loaded, PROMPT, method="yarn", max_new_tokens=16)
+    with apply(loaded.model, "log_n"), pytest.raises(LongreachError, match=r"was to be written under no method, and .* under log_n by now"):
+        next(pieces)
+
+
+def test_a_method_without_settings_leaves_a_short_text_alone(loaded):
+    short = "once upon"
+    assert "".join(generate(*loaded, short, method="yarn", max_new_tokens=8)) == "".join(generate(*loaded, short, max_new_tokens=8))
+
+
+def test_what_is_applied_is_seen_through_a_wrapper(loaded):
+    wrapped = add_adapters(copy.deepcopy(loaded.model), rank=2, alpha=4).eval()
+    with apply(wrapped, "yarn:factor=2"):
+        assert applied(wrapped) == "yarn:factor=2"
+        assert "".join(generate(wrapped, loaded.tokenizer, PROMPT, max_new_tokens=8)) == greedy(loaded, "yarn:factor=2", 8)

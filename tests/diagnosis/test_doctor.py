@@ -1,7 +1,11 @@
+import pytest
+
 import longreach
+from longreach.checkpoints.checkpoint import save
+from longreach.core.errors import InputError
 from longreach.diagnosis.base import Severity
 from longreach.evaluation.rows import Row, Rows
-from tests.checkpoints.folders import edit, write_folder
+from tests.checkpoints.folders import byte_tokenizer, edit, tiny, write_folder
 
 
 def test_a_healthy_checkpoint(tmp_path):
@@ -27,3 +31,28 @@ def test_what_was_measured_counts(tmp_path):
     found = longreach.doctor(write_folder(tmp_path / "tiny"), rows=tmp_path / "rows.jsonl", name="mine", load_weights=False)
     assert found.usable.by_retrieval == 64
     assert str(found).startswith("warning: measured, it can be used up to 64 tokens, and its window is 128.")
+
+
+def test_rows_of_other_weights_do_not_count(tmp_path):
+    write_folder(tmp_path / "one" / "tiny")
+    other = tiny()
+    other.model.norm.weight.data *= 2
+    save(other, byte_tokenizer(), tmp_path / "other" / "tiny")
+    model, tokenizer = longreach.load(tmp_path / "one" / "tiny")
+    longreach.measure(model, tokenizer, to=128, tasks="loss", text="All the cats sat on a mat. " * 200, windows=2, rows=tmp_path / "rows")
+    usable = [longreach.doctor(tmp_path / where / "tiny", rows=tmp_path / "rows").usable for where in ("one", "other")]
+    assert usable[0].measured_to == 128
+    assert usable[1] == "What was measured of tiny was measured on other weights, or in another dtype."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"batch_size": 0}, r"batch_size=0 must be at least 1"),
+        ({"rows": "missing.jsonl"}, r"cannot read rows from missing.jsonl: no such file"),
+        ({"checkpoint": 3}, r"give a folder, a hub id or nano, not a int"),
+    ],
+)
+def test_wrong_arguments(tmp_path, arguments, says):
+    with pytest.raises(InputError, match=says):
+        longreach.doctor(**{"checkpoint": write_folder(tmp_path / "tiny"), **arguments})

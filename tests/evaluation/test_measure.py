@@ -4,11 +4,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from longreach.core.errors import InputError, LongreachError, SpecError
+from longreach.core.errors import InputError, LongreachError, SpecError, UnsupportedError
 from longreach.core.progress import Progress
+from longreach.engine.apply import apply
 from longreach.evaluation.measure import measure, name_of, octaves, parse_tasks
 from longreach.evaluation.rows import Rows
 from longreach.evaluation.usable import usable_length
+from longreach.positions.scaling.linear import Linear
 from longreach.testing.models import tiny_learned, tiny_model
 from tests.evaluation.samples import VOCABULARY, Copier, real_text, tokenizer
 
@@ -211,6 +213,12 @@ def test_what_a_table_does_not_hold_is_left_out_on_demand_and_read_under_a_metho
         ({"depths": ()}, "depths=: give"),
         ({"seed": -1}, "seed=-1 must be at least 0"),
         ({"tasks": ()}, "no task"),
+        ({"to": 0}, "not a length: 0"),
+        ({"to": 1}, "to=1: a text of one token has nothing to predict"),
+        ({"to": "far"}, "not a length: 'far'"),
+        ({"lengths": [1000]}, "choose among 64, 128, 256, 512"),
+        ({"lengths": []}, "choose among 64"),
+        ({"depths": 0.5}, "depths=0.5: give a list of numbers"),
         ({"to": 150, "windows": None, "text": None, "tasks": "passkey"}, "passkey needs a length of .* tokens with this tokenizer"),
         ({"tasks": "passkey", "windows": None}, "text has no effect on passkey"),
         ({"tasks": "passkey", "text": None}, "windows has no effect on passkey"),
@@ -222,7 +230,7 @@ def test_what_a_table_does_not_hold_is_left_out_on_demand_and_read_under_a_metho
 def test_what_does_not_fit_is_refused(model, changes, says):
     if isinstance(changes.get("tasks"), str):
         changes = {**changes, "tasks": parse_tasks(changes["tasks"])}
-    with pytest.raises(InputError, match=says):
+    with pytest.raises((InputError, SpecError), match=says):
         run(model, **changes)
 
 
@@ -281,3 +289,14 @@ def test_a_table_of_positions_ends_what_is_measured_by_default():
 def test_rows_call_a_model_as_it_was_loaded(model, monkeypatch, path, name):
     monkeypatch.setattr(model, "name_or_path", path)
     assert name_of(model) == name
+
+
+def test_lengths_methods_and_tasks_as_programs_have_them(model):
+    common = {"samples": None, "depths": None}
+    found = run(model, to="1k", tasks=["loss"], method=[Linear(factor=2), "log_n"], **common)
+    assert {(row.method, row.task) for row in found} == {("linear:factor=2+log_n", "loss")}
+    assert max(row.length for row in found) == 1024
+    with apply(model, "log_n"), pytest.raises(UnsupportedError, match="log_n is applied to it"):
+        run(model, method="linear:factor=2")
+    with pytest.raises(InputError, match="a loaded transformers model is needed, not the name 'nano'"):
+        run("nano")

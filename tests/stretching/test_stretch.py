@@ -256,3 +256,16 @@ def test_a_program_says_no_more_than_the_command_line(monkeypatch):
     outcome = stretch(model, tokenizer(), to=256, methods="linear:factor=2; ntk:factor=4", purpose="streaming", windows=2)
     assert outcome.model == "LlamaForCausalLM"
     assert {one.method for one in outcome.standings} == {"", "linear:factor=2", "ntk:factor=4"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"seconds": -1}, "seconds=-1 must be above 0"),
+        ({"trained_window": 0}, "trained_window=0 must be at least 1"),
+        ({"purpose": "foo"}, "purpose='foo': choose recall or streaming"),
+    ],
+)
+def test_wrong_arguments(arguments, says):
+    with pytest.raises(InputError, match=says):
+        run(methods=METHODS, **arguments)

@@ -1,9 +1,20 @@
 """Refuses, before hours of work, places that cannot be written to after them."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from longreach.core.errors import InputError
+
+
+def check_texts(paths: Sequence[Path] | None) -> None:
+    """Raise InputError for files that cannot be read."""
+    for path in paths or ():
+        try:
+            with path.open("rb"):
+                pass
+        except OSError as error:
+            raise InputError(f"cannot read {path}: {error.strerror}") from None
 
 
 def check_writable(folder: Path, option: str) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model, open_rows, parse_seconds
+from longreach.cli._places import check_texts
 from longreach.cli._tables import new_table, show
 from longreach.core.errors import InputError
 from longreach.core.fitting import check_place
@@ -49,6 +50,7 @@ def fit(
     target, name = parse_length(to), loading.name(model)
     evaluations, seconds = _budget(budget)
     check_names([method])
+    check_texts(text)
     base = method.partition(":")[0]
     place = out or Path(f"{name.replace('/', '--')}-{base}-{format_length(target)}.json")
     check_place(place)
@@ -111,7 +113,8 @@ def _show(found: dict[str, Any]) -> None:
         style = "bold" if one is results[-1] else None
         table.add_row(one["method"] or "model as it is", f"{one['inside']:.3f}", f"{one['beyond']:.3f}", style=style)
     show(Console(highlight=False), table)
-    print(f"Fitted with {found['evaluations']} evaluations on {found['windows']} windows of text; ", end="")
+    windows = "1 window" if found["windows"] == 1 else f"{found['windows']} windows"
+    print(f"Fitted with {found['evaluations']} evaluations on {windows} of text; ", end="")
     print(_gain(results) if metric == "loss" else _alignment(found, metric))
 
 

@@ -26,7 +26,8 @@ def generate(
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="Write under a method, as yarn:factor=8, instead of the checkpoint's own. factor=auto: as prompt and answer need it.",
+            help="Write under a method, as yarn:factor=8, instead of one that longreach applies to the checkpoint; what its config says "
+            "stays. factor=auto: as prompt and answer need it.",
         ),
     ] = None,
     max_new_tokens: Annotated[
@@ -36,13 +37,15 @@ def generate(
     temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token; above 0, tokens are drawn.")] = 0.0,
     top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens that reach this probability together.")] = None,
     top_k: Annotated[int | None, typer.Option(help="Draw from so many likeliest tokens.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Makes drawing repeatable.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Makes drawing repeatable.")] = None,
     chat: Annotated[bool, typer.Option("--chat", help="Give the prompt as a user's message, in the checkpoint's chat template.")] = False,
     chunk_size: Annotated[int | None, typer.Option(min=1, help="Tokens of the prompt read at a time. [default: 512]")] = None,
     loading: Loading = AS_IT_IS,
 ) -> None:
     """Write on from a prompt, as it is produced, until the model ends its text or Ctrl-C. The prompt is read whole, in chunks."""
     words = _read_prompt(source, prompt, file)
+    if not words.strip():
+        raise InputError("the prompt is empty")
     most = None if max_new_tokens is None else parse_length(max_new_tokens)
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     if method:

@@ -26,11 +26,12 @@ from longreach.cli._options import (
     open_rows,
     parse_depths,
 )
+from longreach.cli._places import check_texts
 from longreach.cli._tables import new_table, show
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
 from longreach.core.method import MethodInfo
-from longreach.core.spec import check_spec
+from longreach.core.spec import check_names, check_spec
 
 if TYPE_CHECKING:
     from longreach.analysis.ablation import Ablation, Cell
@@ -79,6 +80,9 @@ def heads(
     length, trained = (None if given is None else parse_length(given) for given in (to, trained_window))
     if method:
         check_spec(method)
+    check_names([tasks], acts_on="measurement")
+    check_texts(text)
+    given = parse_depths(depths)
 
     from longreach.analysis.ablation import ablate
     from longreach.cli._progress import BarProgress
@@ -88,7 +92,7 @@ def heads(
     from longreach.evaluation.text import read_texts
 
     chosen_tasks, words = parse_tasks(tasks), read_texts(text) if text else stdlib_text("held-out")
-    measuring: dict[str, Any] = {"windows": windows, "samples": samples, "depths": parse_depths(depths), "batch_size": batch_size}
+    measuring: dict[str, Any] = {"windows": windows, "samples": samples, "depths": given, "batch_size": batch_size}
     measuring |= {} if chunk_size is None else {"chunk_size": chunk_size}
     check(chosen_tasks, text=words if any(task.fewest_windows for task in chosen_tasks) else None, **measuring)
     name = loading.name(model)

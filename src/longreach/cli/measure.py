@@ -21,6 +21,7 @@ from longreach.cli._options import (
     open_rows,
     parse_depths,
 )
+from longreach.cli._places import check_texts
 from longreach.cli._tables import new_table, show
 from longreach.core.lengths import format_length, parse_length
 from longreach.core.spec import check_names, check_spec, split_specs
@@ -67,13 +68,15 @@ def measure(
     if method:
         check_spec(method)
     check_names([chosen] if chosen else [], acts_on="measurement")
+    check_texts(text)
+    given = parse_depths(depths)
 
     from longreach.cli._progress import BarProgress
     from longreach.engine import window
     from longreach.evaluation.measure import check
     from longreach.evaluation.measure import measure as run
 
-    options = _options(chosen, text, windows=windows, samples=samples, depths=parse_depths(depths), seed=seed, batch_size=batch_size)
+    options = _options(chosen, text, windows=windows, samples=samples, depths=given, seed=seed, batch_size=batch_size)
     options |= {} if chunk_size is None else {"chunk_size": chunk_size}
     check(**options)
     name = loading.name(model)

@@ -27,9 +27,10 @@ def methods(
     """List every method with its kind, settings, limits and paper; or show one."""
     if kind is not None and kind not in kinds():
         raise InputError(f"--kind {kind}: no such kind; known: {', '.join(kinds())}")
+    if name is not None and name not in registry.names(kind):
+        registry.locate(name, kind)  # names the nearest ones
     entries = [entry for entry in catalogue(kind) if name in (None, entry.name)]
     if name is not None and not entries:
-        registry.module(name, kind)  # names the nearest ones
         raise InputError(f"{name} is a command without a paper; see longreach {name} --help")
     if as_json:
         print(json.dumps([asdict(entry) for entry in entries], indent=2))
@@ -70,16 +71,16 @@ def table(kind: str, entries: list[Entry]) -> "Table":
 
     listing = Table(box=box.SIMPLE_HEAD, title=kind, title_justify="left", title_style="bold", expand=True)
     listing.add_column("method", no_wrap=True, style="bold")
-    listing.add_column("what it does, its limits and settings", ratio=3)
-    listing.add_column("paper", ratio=1, overflow="fold")
+    listing.add_column("what it does, its limits, settings and paper")
     for entry in entries:
         lines = [
             entry.summary,
             f"Limits: {entry.limits}" if entry.limits else "",
             _settings("Settings", entry.settings),
             _settings("Settings of its fit", entry.fit),
+            f"Paper: {entry.paper}",
         ]
-        listing.add_row(entry.name, Text("\n".join(line for line in lines if line)), Text(entry.paper))
+        listing.add_row(entry.name, Text("\n".join(line for line in lines if line)))
     return listing
 
 

@@ -22,7 +22,7 @@ from longreach.cli._options import (
     parse_depths,
     parse_seconds,
 )
-from longreach.cli._places import check_writable
+from longreach.cli._places import check_texts, check_writable
 from longreach.cli._tables import new_table, show
 from longreach.cli._tuning import Tuner, check_places, save_proven
 from longreach.core.errors import InputError
@@ -107,6 +107,8 @@ def stretch(
     _check_places(out, folder, force)
     wanted = split_specs(methods or [_AUTO])
     check_names(spec for spec in wanted if spec != _AUTO)
+    check_texts(text)
+    given = parse_depths(depths)
 
     from longreach.cli._progress import BarProgress
     from longreach.data.stdlib import stdlib_text
@@ -116,7 +118,7 @@ def stretch(
 
     options: dict[str, Any] = {
         "text": read_texts(text) if text else stdlib_text("held-out"), "purpose": purpose, "finalists": finalists, "windows": windows,
-        "samples": samples, "depths": parse_depths(depths), "seed": seed, "chunk_size": chunk_size, "batch_size": batch_size,
+        "samples": samples, "depths": given, "seed": seed, "chunk_size": chunk_size, "batch_size": batch_size,
     }  # fmt: skip
     check(**options)
     make_tuner = None
@@ -265,6 +267,8 @@ def _show(data: dict[str, Any], saved: "Saved", out: Path | None, files: Sequenc
         print(f"{_label(one)}: {one['verdict']}")
     if any(one["screened"] for one in data["methods"]):
         print("Methods that were only screened read fewer texts: their losses, speed and memory do not compare; above inside does.")
+    if data["not_tried"]:
+        print(f"Not tried, for lack of time: {', '.join(data['not_tried'])}.")
     for one in data["not_applicable"]:
         print(f"Not applicable: {one['method'] or 'stock model'}: {one['why']}")
     for sentence in data["tuning"]["words"] if data["tuning"] else ():

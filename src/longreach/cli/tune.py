@@ -12,7 +12,7 @@ import typer
 import longreach
 from longreach.checkpoints.places import place_of
 from longreach.cli._options import AS_IT_IS, Loading, loads_model
-from longreach.cli._places import check_writable
+from longreach.cli._places import check_texts, check_writable
 from longreach.cli._progress import BarProgress
 from longreach.cli._target import planned
 from longreach.cli._target import result as measured
@@ -21,6 +21,7 @@ from longreach.cli._tuning import check_places, result, save_proven, words
 from longreach.core import registry
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
+from longreach.core.spec import check_names
 from longreach.data.sources import read_folder
 
 if TYPE_CHECKING:
@@ -99,6 +100,9 @@ def tune(
     run goes on when the same command is given again.
     """
     target = parse_length(to)
+    check_names([method] if method else [])
+    check_names([sampler] if sampler else [], acts_on="training")
+    check_texts(text)
     given: dict[str, Any] = {
         "method": method, "sampler": sampler, "seq_len": None if seq_len is None else parse_length(seq_len), "mixture": _mixture(mix),
         "steps": steps, "batch_size": batch_size, "accumulate": accumulate, "lr": lr, "warmup": warmup, "schedule": schedule,

@@ -90,7 +90,8 @@ def _parse_one(text: str, trained_window: int | None, target: int | None, acts_o
             raise SpecError(f"{name}: factor=auto needs to know the length to reach; give a target, or write the factor as a number")
         return make(method, {**settings, "factor": method.auto_factor(trained_window, target)})
     if not settings and trained_window is not None and target is not None and any(_required(field) for field in fields(method)):
-        suggested = method.suggest(trained_window, target)  # by itself it means what it suggests for this length
+        # By itself it means what it suggests for this length; inside the window there is nothing to stretch.
+        suggested = method.suggest(trained_window, max(trained_window, target))
         if suggested:
             return suggested[0]
     return make(method, settings)

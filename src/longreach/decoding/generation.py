@@ -106,7 +106,7 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat: bool = 
     if not prompt.strip():
         raise InputError("the prompt is empty")
     if chat and not tokenizer.chat_template:
-        raise InputError("the tokenizer has no chat template; leave --chat away, or choose a chat model")
+        raise InputError("the tokenizer has no chat template; leave chat (--chat) away, or choose a chat model")
     if chat:
         messages = [{"role": "user", "content": prompt}]
         prompt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))

@@ -23,6 +23,12 @@ def new_cache(model: PreTrainedModel) -> Cache:
     return DynamicCache(config=model.config)
 
 
+def check_eval(model: PreTrainedModel) -> None:
+    """Raise InputError for a model in training mode."""
+    if model.training:
+        raise InputError("the model is in training mode, where dropout makes results random; call model.eval() first")
+
+
 def read(
     model: PreTrainedModel,
     ids: Tensor,

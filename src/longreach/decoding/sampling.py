@@ -1,5 +1,6 @@
 """How the next token is chosen; settings are checked without loading a library."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -7,6 +8,9 @@ from longreach.core.errors import InputError
 
 if TYPE_CHECKING:
     from transformers import LogitsProcessorList
+
+
+_SEEDS = 2**63  # as many as torch's generators take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +27,12 @@ class Sampling:
     seed: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.temperature >= 0:  # also refuses nan
-            raise InputError(f"temperature={self.temperature:g} must be at least 0")
-        if self.top_k is not None and self.top_k < 1:
-            raise InputError(f"top_k={self.top_k} must be at least 1")
+        if not 0 <= self.temperature < math.inf:  # also refuses nan
+            raise InputError(f"temperature={self.temperature:g} must be a number, at least 0")
+        if self.top_k is not None and (self.top_k < 1 or self.top_k != int(self.top_k)):
+            raise InputError(f"top_k={self.top_k} must be a whole number, at least 1")
+        if self.seed is not None and not 0 <= self.seed < _SEEDS:
+            raise InputError(f"seed={self.seed} must be at least 0 and below 2 to the power of 63")
         if self.top_p is not None and not 0 < self.top_p <= 1:
             raise InputError(f"top_p={self.top_p:g} must be above 0 and at most 1")
         useless = [name for name in ("top_k", "top_p", "seed") if getattr(self, name) is not None]

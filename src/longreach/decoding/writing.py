@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from longreach.core.errors import InputError
+from longreach.core.errors import InputError, LongreachError, SpecError
 from longreach.core.method import Method
 from longreach.core.progress import SILENT, Progress
 from longreach.core.spec import stack_of, unparse
 from longreach.decoding.generation import prompt_ids, text, tokens
-from longreach.decoding.reading import CHUNK
+from longreach.decoding.reading import CHUNK, check_eval
 from longreach.decoding.sampling import Sampling
-from longreach.engine.apply import applied, apply
+from longreach.engine.apply import applied, apply, check_unapplied, given_model
 from longreach.engine.intended import intended_window
 from longreach.engine.reach import reach_of
 from longreach.engine.window import position_limit, stated_window
@@ -40,15 +40,26 @@ def generate(
     """Write on from a prompt of any length. The prompt is read whole, in chunks.
 
     Returns: the text in pieces, as they are produced; `"".join(...)` is all of it. It ends where the model ends it, or at `max_new_tokens`.
+    From the first piece until the text has ended, or `.close()` is called, the model is under `method`.
 
-    Args: method: to write under, beside what is applied to the model already. Without settings, or with `factor=auto`, it reaches the
-    end of the answer. max_new_tokens: default: 256, or no end under a method that bounds memory. temperature: 0 always takes the
-    likeliest token. top_k, top_p, seed: see `Sampling`. chat: give the prompt as a user's message, in the tokenizer's chat template.
-    chunk_size: tokens of the prompt read at a time.
+    Args: prompt: the text to go on from. method: to write under, where nothing is applied to the model yet. Without settings, or with
+    `factor=auto`, it reaches the end of the answer. max_new_tokens: default: 256, or no end under a method that bounds memory.
+    temperature: 0 always takes the likeliest token; above, tokens are drawn, from logits that are divided by it. top_k: draw from so many
+    likeliest tokens. top_p: draw from the likeliest tokens that reach this probability together. seed: makes drawing repeatable. chat: give
+    the prompt as a user's message, in the tokenizer's chat template. chunk_size: tokens of the prompt read at a time. progress: is told of
+    the reading.
 
-    Raises: InputError for an empty prompt, options that are out of range or without effect, and a text longer than a table of positions.
-    Warns: where the text goes beyond what the checkpoint is made for, or beyond what the method reaches.
+    Raises: InputError for an empty prompt, arguments that are out of range or without effect, and a text longer than a table of positions;
+    UnsupportedError for a method that does not work here. Warns: where the text goes beyond what the checkpoint is made for, or beyond what
+    the method reaches.
     """
+    model = given_model(model)
+    check_eval(model)
+    if not isinstance(prompt, str):
+        raise InputError(f"the prompt is a text, not a {type(prompt).__name__}")
+    for option, number in (("max_new_tokens", max_new_tokens), ("chunk_size", chunk_size)):
+        if number is not None and (number < 1 or number != int(number)):
+            raise InputError(f"{option}={number} must be a whole number, at least 1")
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     name = model.name_or_path or type(model).__name__
     task = plan(model, name, prompt_ids(tokenizer, prompt, chat=chat), method=method, max_new_tokens=max_new_tokens)
@@ -59,9 +70,14 @@ def generate(
 
 @dataclass(frozen=True, kw_only=True)
 class Writing:
-    """What is to be written. Args: ids: the prompt's, [1, T]. stack: to apply. most: tokens; None: without end. concerns: to be told."""
+    """What is to be written.
+
+    Args: ids: the prompt's, [1, T]. under: the spec of what is applied to the model. stack: what is yet to be. most: tokens; None: without
+    end. concerns: to be told.
+    """
 
     ids: Tensor
+    under: str
     stack: tuple[Method, ...]
     most: int | None
     concerns: tuple[str, ...]
@@ -79,14 +95,17 @@ def plan(
 
     Raises: InputError for a text longer than a table of positions, and for `factor=auto` where the text has no end.
     """
-    read, most, window = ids.shape[1], max_new_tokens, stated_window(model.config)
+    read, most, window, under = ids.shape[1], max_new_tokens, stated_window(model.config), applied(model)
     target = None if window is None else read + (NEW_TOKENS if most is None else most)
     stack = stack_of(method, trained_window=window, target=target)
-    active = stack_of(applied(model)) + stack
+    if stack:
+        check_unapplied(model, stack)
+    active = stack or stack_of(under)
     bounded = any(each.info.bounded_memory for each in active)
-    if most is None and bounded and isinstance(method, str) and "=auto" in method.replace(" ", ""):
+    if most is None and bounded and _goes_by_length(method):
         raise InputError(
-            "a method with factor=auto has to know where the text ends; give max_new_tokens (--max-new-tokens), or the factor as a number"
+            "a method with factor=auto, or without settings, has to know where the text ends; give max_new_tokens (--max-new-tokens), "
+            "or write its settings"
         )
     if most is None and not bounded:
         most = NEW_TOKENS
@@ -94,7 +113,7 @@ def plan(
     concerns = [] if stack or bounded else _beyond_the_checkpoint(model, name, read, most)
     if window is not None and not model.config.is_encoder_decoder:
         concerns += _beyond_the_reach(active, window, read, most)
-    return Writing(ids=ids, stack=stack, most=most, concerns=tuple(concerns))
+    return Writing(ids=ids, under=under, stack=stack, most=most, concerns=tuple(concerns))
 
 
 def write(
@@ -106,10 +125,25 @@ def write(
     chunk_size: int = CHUNK,
     progress: Progress = SILENT,
 ) -> Iterator[str]:
-    """The text in pieces, as they are produced: the first once the prompt has been read. Methods are applied from then on to the end."""
+    """The text in pieces, as they are produced: the first once the prompt has been read. Methods are applied from then on to the end.
+
+    Raises: LongreachError where something else is applied to the model by now.
+    """
+    if (now := applied(model)) != task.under:
+        then, now = (spec or "no method" for spec in (task.under, now))
+        raise LongreachError(f"this text was to be written under {then}, and the model is under {now} by now; ask for it again")
     with apply(model, task.stack, warn=False):  # it was said already
         ids = tokens(model, task.ids, max_new_tokens=task.most, sampling=sampling, chunk_size=chunk_size, progress=progress)
         yield from text(ids, tokenizer)
+
+
+def _goes_by_length(method: str | Method | Iterable[str | Method] | None) -> bool:
+    """Whether settings are left to the length of the text."""
+    try:
+        stack_of(method)
+    except SpecError:
+        return True
+    return False
 
 
 def _check_room(model: PreTrainedModel, name: str, read: int, most: int | None) -> None:

@@ -59,6 +59,12 @@ def doctor(
 
     Raises: CheckpointError for what is no checkpoint, or cannot be read; InputError for arguments that cannot be.
     """
+    if not isinstance(checkpoint, str | Path):
+        raise InputError(f"give a folder, a hub id or nano, not a {type(checkpoint).__name__}")
+    if batch_size < 1:
+        raise InputError(f"batch_size={batch_size} must be at least 1")
+    if isinstance(rows, str | Path) and not Path(rows).is_file():
+        raise InputError(f"cannot read rows from {rows}: no such file")
     check_choices(dtype, device, None, False, None)
     place = find_device(device)
     folder = find_folder(
@@ -66,21 +72,27 @@ def doctor(
     )
     check_is_model(folder, str(checkpoint))
     patient = admit(folder, name or checkpoint_name(str(checkpoint), revision), trust_remote_code=trust_remote_code)
-    usable = _usable(patient, Rows.of(rows))
-    plan, about_weights = make_plan(
+    plan, about_weights, weights = make_plan(
         patient, device=place, dtype=dtype, batch_size=batch_size, load_weights=load_weights, allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code,
     )  # fmt: skip
+    usable = _usable(patient, Rows.of(rows), weights)
     found = [*diagnose(patient), *about_weights, *_about_usable(patient, usable)]
     return Diagnosis(patient=patient, findings=tuple(sorted(found, key=lambda each: -each.severity)), plan=plan, usable=usable)
 
 
-def _usable(patient: Patient, rows: Rows) -> UsableLength | str | None:
-    """The measured usable length of the checkpoint as it is, why it cannot be told, or None where nothing was measured."""
-    found = [row for row in rows if row.model == patient.name and not row.method]
+def _usable(patient: Patient, rows: Rows, weights: str | None) -> UsableLength | str | None:
+    """The measured usable length of the checkpoint as it is, why it cannot be told, or None where nothing was measured.
+
+    Args: weights: their fingerprint; None where they were not loaded, and rows go by the name alone.
+    """
+    named = [row for row in rows if row.model == patient.name and not row.method]
+    found = [row for row in named if weights is None or row.settings.get("weights", weights) == weights]
     config = patient.used.config
-    if not found or config is None:
+    if not named or config is None:
         return None
+    if not found:
+        return f"What was measured of {patient.name} was measured on other weights, or in another dtype."
     try:
         return usable_length(found, trained_window(config))
     except InputError as error:
@@ -102,5 +114,5 @@ def _about_usable(patient: Patient, usable: UsableLength | str | None) -> list[F
         return [Finding(check="usable", severity=Severity.WARNING, what=what, remedy=remedy)]
     if reached < wanted and opened is not None:
         what = f"too little was measured to say whether it can be used up to its window of {patient.window} ({opened})"
-        return [Finding(check="usable", severity=Severity.NOTE, what=what, remedy="measure again with more --windows and --samples")]
+        return [Finding(check="usable", severity=Severity.NOTE, what=what, remedy="measure more windows and samples")]
     return []

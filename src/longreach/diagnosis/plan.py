@@ -11,6 +11,7 @@ from longreach.checkpoints.placement import find_dtype
 from longreach.core.errors import CheckpointError
 from longreach.diagnosis.base import Finding, Patient, Severity, of
 from longreach.diagnosis.memory import SHARE, Layer, MemoryPlan, computed, weigh
+from longreach.engine.fingerprint import fingerprint
 
 _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.gguf", "*.h5", "*.msgpack")
 _TOLERANCE = 1e-3  # the frequencies of a loaded model may have been rounded to its dtype
@@ -25,8 +26,8 @@ def make_plan(
     load_weights: bool = True,
     allow_pickle: bool = False,
     trust_remote_code: bool = False,
-) -> tuple[MemoryPlan, list[Finding]]:
-    """The plan, and what was found wrong with the weights or with the frequencies of the loaded model.
+) -> tuple[MemoryPlan, list[Finding], str | None]:
+    """The plan, what was found wrong with the weights or with the frequencies of the loaded model, and the fingerprint of its weights.
 
     Args: load_weights: run the model itself where it fits; otherwise its shape alone, which takes no memory.
     """
@@ -39,7 +40,7 @@ def make_plan(
     size = weights.bytes_in(target) if weights is not None else None
     kind = target or (weights.stored if weights is not None else None) or getattr(config, "dtype", None) or torch.float32
     layers: tuple[Layer, ...] = ()
-    measured = False
+    measured, weights_are = False, None
     if patient.used.failure is None and config is not None:
         if load_weights and size is not None and (free is None or size < SHARE * free):
             try:
@@ -51,7 +52,7 @@ def make_plan(
                 findings.append(_about_weights(Severity.ERROR, str(error)) if patient.used.causal else _about_kind(str(error)))
             else:
                 findings += loaded_frequencies(patient, model)
-                layers, measured = _weigh(model), True
+                layers, measured, weights_are = _weigh(model), True, fingerprint(model)
         if not measured:
             shape: Any = patient.used.model
             layers = _weigh(shape.to(kind)) if patient.used.causal else ()
@@ -65,7 +66,7 @@ def make_plan(
         measured=measured and bool(layers),
         computed_per_1k=computed(config, kind) if config is not None else None,
     )
-    return plan, findings
+    return plan, findings, weights_are
 
 
 def loaded_frequencies(patient: Patient, model: PreTrainedModel) -> list[Finding]:

@@ -35,7 +35,7 @@ M = TypeVar("M")
 
 def applied(model: PreTrainedModel) -> str:
     """The spec of what is applied to the model; "" where nothing is."""
-    return str(model.__dict__.get(_APPLIED, ""))
+    return str(given_model(model).__dict__.get(_APPLIED, ""))
 
 
 def runs_attention(model: PreTrainedModel) -> bool:
@@ -74,8 +74,7 @@ def apply(
 @contextmanager
 def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrainedTokenizerBase | None, warn: bool) -> Iterator[None]:
     name = unparse(stack)
-    if inside := applied(model):
-        raise UnsupportedError(name, type(model).__name__, f"{inside} is applied to it", "leave that first, or stack methods with +")
+    check_unapplied(model, stack)
     for method in stack:
         if not isinstance(method, PositionsMethod | TableMethod | AttentionPolicy | CachePolicy | EncoderTemperature):
             why = f"it is a method of the kind {method.kind!r}, which changes no model"
@@ -143,6 +142,19 @@ def _check_effect(name: str, model: PreTrainedModel, stack: Sequence[Method], at
             raise UnsupportedError(method.spec, type(model).__name__, why, "leave it out; log_n and methods that bound memory do work")
 
 
+def given_model(model: Any) -> Any:
+    """The model that is meant, as functions take it: itself, or the one that `unwrapped` finds. Raises: InputError."""
+    wrapped = hasattr(model, "get_base_model") or not hasattr(model, "config")
+    return unwrapped(model) if wrapped or not isinstance(model, nn.Module) else model
+
+
+def check_unapplied(model: PreTrainedModel, stack: Sequence[Method]) -> None:
+    """Raise UnsupportedError where something is applied to the model already."""
+    if inside := applied(model):
+        why, instead = f"{inside} is applied to it", "leave that first, or stack methods with +"
+        raise UnsupportedError(unparse(stack), type(model).__name__, why, instead)
+
+
 def unwrapped(model: Any) -> PreTrainedModel:
     """The transformers model in a PEFT wrapper, a SentenceTransformer, a pipeline, or a checkpoint as `load` gives it.
 
@@ -157,7 +169,7 @@ def unwrapped(model: Any) -> PreTrainedModel:
         found = next((module for module in model.modules() if isinstance(module, PreTrainedModel)), None)
     if found is None:
         what = f"the name {model!r}" if isinstance(model, str) else f"a {type(model).__name__}"
-        raise InputError(f"methods are applied to a loaded transformers model, not to {what}; longreach.load gives one")
+        raise InputError(f"a loaded transformers model is needed, not {what}; model, tokenizer = longreach.load(...) gives one")
     return found
 
 

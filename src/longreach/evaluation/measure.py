@@ -1,7 +1,7 @@
 """Measures a loaded model: what is planned is looked up among the rows, and only what is missing is run."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -13,12 +13,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 import longreach
 from longreach.checkpoints.places import checkpoint_name
 from longreach.core.errors import InputError, LongreachError
+from longreach.core.lengths import parse_length
+from longreach.core.method import Method
 from longreach.core.progress import SILENT, Progress
-from longreach.core.spec import parse, unparse
+from longreach.core.spec import parse, stack_of, unparse
 from longreach.data.stdlib import stdlib_text
-from longreach.decoding.reading import CHUNK, read
+from longreach.decoding.reading import CHUNK, check_eval, read
 from longreach.engine import window
-from longreach.engine.apply import applied, apply
+from longreach.engine.apply import applied, apply, check_unapplied, given_model
 from longreach.engine.fingerprint import fingerprint
 from longreach.evaluation import memory
 from longreach.evaluation.rows import Row, Rows
@@ -35,6 +37,7 @@ _FIRST_OCTAVE = 64  # tokens
 _SMALL = 100_000_000  # parameters; smaller models read several inputs at once
 _LOGITS = 2**26  # float32 values of one chunk's logits that such a batch may need (256 MiB)
 _WARM_UP = 16  # tokens
+_LEAST = 2  # tokens to measure to
 _LEAST_WINDOW = 8  # of `loss_inside`
 
 
@@ -42,10 +45,10 @@ def measure(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    to: int | None = None,
+    to: int | str | None = None,
     text: str | None = None,
-    method: str = "",
-    tasks: str | Sequence[Task] | None = None,
+    method: str | Method | Iterable[str | Method] | None = None,
+    tasks: str | Sequence[str | Task] | None = None,
     trained_window: int | None = None,
     windows: int | None = None,
     samples: int | None = None,
@@ -65,33 +68,43 @@ def measure(
     Returns: every planned observation, measured now or found in `rows`: one row a window and octave (loss), two a prompt (retrieval).
     `.usable` says how far the model can be used.
 
-    Args: to: longest length, in tokens (default: four trained windows, or what a table of positions holds). text: real text; only for
-    tasks that read some (default: this Python's documentation and held-out source). method: a spec to measure under. tasks: a spec, as
-    `loss+needle` (default: those of `default_tasks`). trained_window: tokens, where the config does not say or is wrong. windows: of text
-    (default: 16, or 8, 4, 2 where the text has less room). samples: prompts of each length and depth. lengths: only these of the octaves
-    (default: all). chunk_size: tokens a forward. batch_size: inputs a forward (default: up to 8 for a small model, else 1). within_reach:
-    leave out the lengths that a table of positions does not hold, where they would be refused. name: what the rows call the model
-    (default: the name that it was loaded by). rows: a JSON Lines file to find results in and to add them to (default: in memory only).
-    settings: what else was done to the model, for the rows to tell.
+    Args: model: loaded, in eval mode. tokenizer: of the model. to: longest length, in tokens or as `32k` (default: four trained windows, or
+    what a table of positions holds). text: real text; only for tasks that read some (default: this Python's documentation and held-out
+    source). method: to measure under. tasks: a spec, as `loss+needle` (default: those of `default_tasks`). trained_window: tokens,
+    where the config does not say or is wrong. windows: of text (default: 16, or 8, 4, 2 where the text has less room). samples: prompts
+    of each length and depth. depths: where facts stand, 0 to 1. seed: of the prompts. lengths: only these of the octaves (default:
+    all). chunk_size: tokens a forward. batch_size: inputs a forward (default: up to 8 for a small model, else 1). within_reach: leave
+    out the lengths that a table of positions does not hold, where they would be refused. name: what the rows call the model (default:
+    the name that it was loaded by). rows: a JSON Lines file to find results in and to add them to (default: in memory only). settings:
+    what else was done to the model, for the rows to tell. progress: is told of the work (`core.progress`; default: silent).
 
     Raises: InputError for what does not fit; LongreachError where memory runs out or the model returns no finite numbers. What was
     measured until then stays in `rows`.
     """
-    if model.training:
-        raise InputError("the model is in training mode, where dropout makes results random; call model.eval() first")
+    model = given_model(model)
+    check_eval(model)
     numbers = {"chunk_size": chunk_size, "batch_size": batch_size, "trained_window": trained_window}
-    trained = trained_window or window.window_of(model)
-    to = to or _usual_length(model, method, trained)
-    tasks = default_tasks(trained, to) if tasks is None else parse_tasks(tasks) if isinstance(tasks, str) else tasks
+    if trained_window is not None and trained_window < 1:
+        raise InputError(f"trained_window={trained_window} must be at least 1")
+    trained = window.window_of(model) if trained_window is None else trained_window
+    to = _usual_length(model, method, trained) if to is None else parse_length(to)
+    if to < _LEAST:
+        raise InputError(f"to={to}: a text of one token has nothing to predict")
+    stack = stack_of(method, trained_window=trained, target=to)
+    if stack:
+        check_unapplied(model, stack)
+    tasks = default_tasks(trained, to) if tasks is None else _tasks(tasks)
     if text is None and _fewest_windows(tasks):
         text = stdlib_text("held-out")
     check(tasks, text=text, windows=windows, samples=samples, depths=depths, seed=seed, **numbers)
     batch_size = batch_size or usual_batch_size(model, chunk_size)
-    spec = unparse(parse(method, trained_window=trained, target=to)) if method else ""
+    spec, edges = unparse(stack), octaves(trained, to)
+    if lengths is not None and not (lengths and set(lengths) <= set(edges)):
+        raise InputError(f"lengths={list(lengths)}: choose among {', '.join(map(str, edges))}")
     encoder = Encoder(tokenizer)
     plan = TaskPlan(
         encoder=encoder,
-        edges=tuple(edge for edge in octaves(trained, to) if lengths is None or edge in lengths),
+        edges=tuple(edge for edge in edges if lengths is None or edge in lengths),
         windows=_windows(tasks, encoder, text, to, windows),
         depths=DEPTHS if depths is None else tuple(sorted(depths)),
         samples=SAMPLES if samples is None else samples,
@@ -128,6 +141,8 @@ def check(
     fewest = _fewest_windows(tasks)
     if not tasks:
         raise InputError("no task to measure")
+    if not isinstance(depths, Sequence | None):
+        raise InputError(f"depths={depths!r}: give a list of numbers from 0 to 1")
     if text is not None and not fewest:
         raise InputError(f"text has no effect on {names}")
     for option, value in (("windows", windows), ("samples", samples), ("depths", depths), ("seed", seed)):
@@ -148,10 +163,16 @@ def name_of(model: PreTrainedModel) -> str:
     return checkpoint_name(model.name_or_path) if model.name_or_path else type(model).__name__
 
 
-def _usual_length(model: PreTrainedModel, method: str, trained: int) -> int:
+def _tasks(tasks: str | Sequence[str | Task]) -> tuple[Task, ...]:
+    """The tasks meant by a spec, or by tasks and specs."""
+    parts = [tasks] if isinstance(tasks, str) else tasks
+    return tuple(task for part in parts for task in (parse_tasks(part) if isinstance(part, str) else (part,)))
+
+
+def _usual_length(model: PreTrainedModel, method: str | Method | Iterable[str | Method] | None, trained: int) -> int:
     """Tokens to measure to where no length is given."""
     reach = _BEYOND * trained
-    with apply(model, method and unparse(parse(method, trained_window=trained, target=reach)), warn=False):
+    with apply(model, stack_of(method, trained_window=trained, target=reach), warn=False):
         return min(reach, window.position_limit(model) or reach)
 
 

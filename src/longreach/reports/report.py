@@ -23,7 +23,7 @@ from longreach.evaluation.rows import Row
 from longreach.evaluation.usable import METRIC, summarise
 from longreach.reports.report_page import page
 from longreach.stretching.choice import RETRIEVAL_BAR, RISE_BAR, Standing, label, verdict
-from longreach.stretching.stretch import Outcome
+from longreach.stretching.stretch import NO_TIME, Outcome
 
 HTML, JSON, CSV = "report.html", "report.json", "report.csv"
 
@@ -89,7 +89,8 @@ def report(outcome: Outcome, *, command: str, text: str, saved: Saved, tuning: d
         "text": {"source": text, "sha256": outcome.text_sha256},
         "metric": METRIC,
         "methods": [_method(one, outcome) for one in outcome.standings],
-        "not_applicable": [{"method": spec, "why": why} for spec, why in outcome.refused.items()],
+        "not_applicable": [{"method": spec, "why": why} for spec, why in outcome.refused.items() if why != NO_TIME],
+        "not_tried": [spec for spec, why in outcome.refused.items() if why == NO_TIME],
         "rises": _rises(outcome),
         "rows": [asdict(row) for row in summarise(outcome.rows)],
     }

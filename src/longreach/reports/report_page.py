@@ -205,10 +205,10 @@ def _tuning(data: dict[str, Any]) -> str:
 
 
 def _refused(data: dict[str, Any]) -> str:
-    if not data["not_applicable"]:
-        return ""
     items = "".join(f"<dt>{_code_name(one['method'])}</dt><dd>{escape(one['why'])}</dd>" for one in data["not_applicable"])
-    return f'<section><h2>Not applicable to this model</h2><dl class="plain">{items}</dl></section>'
+    refused = f'<section><h2>Not applicable to this model</h2><dl class="plain">{items}</dl></section>' if items else ""
+    names = ", ".join(map(_code_name, data["not_tried"]))
+    return refused + (f"<section><h2>Not tried, for lack of time</h2><p>{names}</p></section>" if names else "")
 
 
 def _how(data: dict[str, Any]) -> str:

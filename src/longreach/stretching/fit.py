@@ -19,12 +19,13 @@ import longreach
 from longreach.core import registry
 from longreach.core.errors import InputError, LongreachError, UnsupportedError
 from longreach.core.fitting import FORMAT, Bench, BudgetSpent, Fit, FittedFile, check_place, write_fitted
+from longreach.core.lengths import parse_length
 from longreach.core.method import Method
 from longreach.core.progress import SILENT, Progress
 from longreach.core.spec import make, parse_settings
 from longreach.data.stdlib import stdlib_text
-from longreach.decoding.reading import CHUNK, token_losses
-from longreach.engine.apply import apply
+from longreach.decoding.reading import CHUNK, check_eval, token_losses
+from longreach.engine.apply import apply, given_model
 from longreach.engine.biased import sharpness
 from longreach.engine.fingerprint import fingerprint
 from longreach.engine.rope_config import rope_of
@@ -68,7 +69,7 @@ def fit_of(spec: str) -> Fit:
     return fit
 
 
-def check(*, windows: int | None, seed: int, **numbers: int | None) -> None:
+def check(*, windows: int | None, seed: int, **numbers: float | None) -> None:
     """Refuse, before a model is loaded, what `fit` would refuse.
 
     Raises: InputError for a number out of range.
@@ -83,7 +84,7 @@ def fit(
     tokenizer: PreTrainedTokenizerBase,
     method: str,
     *,
-    to: int,
+    to: int | str,
     text: str | None = None,
     windows: int | None = None,
     evaluations: int | None = None,
@@ -112,10 +113,10 @@ def fit(
     Raises: InputError or SpecError for what does not fit; UnsupportedError for a model that the method cannot work on. Evaluations
     made until then stay in `rows`.
     """
+    model, to = given_model(model), parse_length(to)
     work, name, text = fit_of(method), name or name_of(model), stdlib_text("held-out") if text is None else text
-    check(windows=windows, seed=seed, chunk_size=chunk_size, batch_size=batch_size, evaluations=evaluations)
-    if model.training:
-        raise InputError("the model is in training mode, where dropout makes results random; call model.eval() first")
+    check(windows=windows, seed=seed, chunk_size=chunk_size, batch_size=batch_size, evaluations=evaluations, seconds=seconds)
+    check_eval(model)
     window = work.stated_window() or stated_window(model.config)
     if window is None:
         stated = f"; give it in tokens, as {work.name()}:window_size=512" if hasattr(work, "window_size") else ""

@@ -11,11 +11,14 @@ from typing import Any
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from longreach.core.errors import InputError, LongreachError, UnsupportedError
+from longreach.core.lengths import parse_length
+from longreach.core.method import Method
 from longreach.core.progress import SILENT, Progress
 from longreach.core.spec import parse, split_specs
 from longreach.data.stdlib import stdlib_text
 from longreach.decoding.reading import CHUNK
 from longreach.engine import window
+from longreach.engine.apply import given_model
 from longreach.evaluation import measure as measuring
 from longreach.evaluation.measure import DEPTHS, SAMPLES, measure, name_of, parse_tasks
 from longreach.evaluation.rows import Row, Rows
@@ -28,7 +31,7 @@ FINALISTS = 3
 _SEMIFINALISTS = 2  # for each finalist, where there are more than that to try
 _MOST_WINDOWS = 8  # losses are compared token by token, which needs fewer texts than a loss by itself
 _SCREENING = 2  # windows of text, and prompts of each depth and length
-_NO_TIME = "the time budget was spent before its turn"
+NO_TIME = "the time budget was spent before its turn"
 _SHARES = (0.35, 0.5, 0.65)  # of a time budget: spent at most when the first look, that at stacks, and the screening end
 
 
@@ -104,9 +107,9 @@ def stretch(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     *,
-    to: int,
+    to: int | str,
     text: str | None = None,
-    methods: str | Sequence[str] = (AUTO,),
+    methods: str | Sequence[str | Method] = (AUTO,),
     purpose: Purpose = "recall",
     finalists: int = FINALISTS,
     seconds: float | None = None,
@@ -135,8 +138,16 @@ def stretch(
     Raises: InputError for what does not fit; UnsupportedError for a method in `methods` that the model does not take. What was measured
     stays in `rows`.
     """
+    model, to = given_model(model), parse_length(to)
+    if trained_window is not None and trained_window < 1:
+        raise InputError(f"trained_window={trained_window} must be at least 1")
+    if seconds is not None and not seconds > 0:
+        raise InputError(f"seconds={seconds} must be above 0")
+    if purpose not in TASKS:
+        raise InputError(f"purpose={purpose!r}: choose {' or '.join(TASKS)}")
     trained, name = trained_window or window.window_of(model), name or name_of(model)
-    text, wanted = stdlib_text("held-out") if text is None else text, split_specs([methods] if isinstance(methods, str) else methods)
+    text = stdlib_text("held-out") if text is None else text
+    wanted = split_specs([methods] if isinstance(methods, str) else map(str, methods))
     if to <= trained:
         raise InputError(f"nothing to stretch: {to} tokens are within the trained window of {trained}; give a greater length")
     check(
@@ -232,7 +243,7 @@ class _Tournament:
             ranked = [*screening_order(again), *(one for one in ranked if one.method not in seen)]
         missing: dict[str, str] = {}
         full = self._stand_all([by_spec[one.method] for one in self._able(ranked)[:finalists]], self.budget, missing, 1)
-        failed = {spec: why for spec, why in missing.items() if why != _NO_TIME}  # the others stand as they were screened
+        failed = {spec: why for spec, why in missing.items() if why != NO_TIME}  # the others stand as they were screened
         refused |= failed
         done = {one.method for one in full} | failed.keys()
         return [*screening_order(full), *(one for one in ranked if one.method not in done)]
@@ -326,7 +337,7 @@ class _Tournament:
         standings: list[Standing] = []
         for candidate in candidates:
             if standings and not self.clock.has_time(share):
-                refused[candidate.label] = _NO_TIME
+                refused[candidate.label] = NO_TIME
                 continue
             begun = time.monotonic()
             try:

@@ -76,8 +76,10 @@ def short_loss(model: PreTrainedModel, windows: Sequence[Ids], progress: Progres
     model.eval()
     total = 0.0
     at_once = max(1, min(_AT_ONCE, _LOGITS // (min(CHUNK, len(windows[0])) * model.config.get_text_config().vocab_size)))
-    for start in range(0, len(windows), at_once):
-        ids = torch.from_numpy(np.stack(windows[start : start + at_once])).long().to(model.device)
-        total += float(token_losses(model, ids, chunk_size=CHUNK, progress=progress).sum())
-    model.train(training)
+    try:
+        for start in range(0, len(windows), at_once):
+            ids = torch.from_numpy(np.stack(windows[start : start + at_once])).long().to(model.device)
+            total += float(token_losses(model, ids, chunk_size=CHUNK, progress=progress).sum())
+    finally:
+        model.train(training)
     return total / sum(len(window) - 1 for window in windows)
