@@ -141,7 +141,7 @@ def _prose(of: Any) -> list[str]:
     names = "|".join([*getattr(of, "__annotations__", ()), *(inspect.signature(takes).parameters if takes else ())])
     parts = []
     for paragraph in (inspect.getdoc(of) or "").split("\n\n"):
-        for flat in re.split(r" (?=(?:Args|Returns|Raises|Warns): )", " ".join(paragraph.split())):
+        for flat in re.split(r" (?=(?:Args|Returns|Raises|Warns): |The others are )", " ".join(paragraph.split())):
             starts = [match.start() for match in re.finditer(rf"(?<=[.:)] )(?:(?:{names})(?:, )?)+: ", flat)] if flat[:5] == "Args:" else []
             items = [flat[a:b].strip() for a, b in zip(starts, [*starts[1:], None], strict=True)] if starts else []
             parts.append("\n".join(re.sub(r"^([^:]+): ", r"- `\1`: ", item) for item in items) or flat)

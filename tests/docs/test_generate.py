@@ -1,6 +1,7 @@
 import importlib.util
 import inspect
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,19 @@ def test_every_public_name_is_on_the_page_of_the_api_with_every_argument():
                 for argument in inspect.signature(each).parameters
                 if argument != "options"
             ), name
+
+
+OBVIOUS = {"model", "tokenizer", "options"}  # the loaded model and its tokenizer, and what another function's arguments are
+
+
+def test_every_argument_of_a_public_function_is_explained():
+    page = generate.api_page()
+    parts = {name: page.partition(f"\n## {name}\n")[2].partition("\n## ")[0] for name in longreach.__all__}
+    explained = {name: set(re.findall(r"\w+", " ".join(re.findall(r"^- `([^`]+)`: ", part, re.MULTILINE)))) for name, part in parts.items()}
+    for name, part in parts.items():
+        known = explained[name].union(*(explained[other] for other in re.findall(r"those of `(?:longreach\.)?(\w+)`", part)))
+        if inspect.isfunction(function := getattr(longreach, name)):
+            assert inspect.signature(function).parameters.keys() - OBVIOUS <= known, name
 
 
 def test_arguments_are_listed_and_defaults_are_values():

@@ -164,9 +164,10 @@ def save(
     Other methods, and rope types that this family's config does not take, are named in `longreach.json`, and `load` applies them:
     `read_record(folder).exported` says which it was. The weights are the same either way, and stand in the dtype in which they were
     stored before wherever that loses nothing.
-    Args: method: None keeps the one that the model was loaded with, an empty spec drops it. target: tokens the checkpoint is meant for;
-    needed with a method, unless that lengthens a table of positions, which says it. Without a method, it states how far the model was
-    trained.
+    Args: folder: made or, where longreach wrote it, replaced. method: None keeps the one that the model was loaded with, an empty spec
+    drops it. target: tokens the checkpoint is meant for; needed with a method, unless that lengthens a table of positions, which says
+    it. Without a method, it states how far the model was trained.
+
     Returns: the folder. A folder that longreach did not write is never replaced.
     Raises: InputError; UnsupportedError for a method that does not work on this model; CheckpointError where it cannot be written.
     """

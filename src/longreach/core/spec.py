@@ -22,7 +22,8 @@ AUTO_FACTOR = "auto"
 def parse(spec: str, *, trained_window: int | None = None, target: int | None = None, acts_on: Subject = "model") -> tuple[Method, ...]:
     """The methods that a spec names, in its order. `factor=auto` is the factor that stretches `trained_window` tokens to `target`.
 
-    Args: acts_on: what methods are meant where several kinds have one of that name.
+    Args: spec: `name:key=value,key=value`, stacked with `+`. trained_window, target: in tokens; also for methods without settings, which
+    then mean what they suggest for these lengths. acts_on: what methods are meant where several kinds have one of that name.
     Raises: SpecError for an unknown name or key, a missing or malformed value, a value out of range, or `factor=auto` without lengths.
     """
     return tuple(_parse_one(part.strip(), trained_window, target, acts_on) for part in spec.split("+"))

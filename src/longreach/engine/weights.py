@@ -27,7 +27,9 @@ def needs_weights(stack: Iterable[Method]) -> list[Method]:
 def equip(model: PreTrainedModel, methods: str | Method | Iterable[Method]) -> PreTrainedModel:
     """Give the model the weights that methods need of their own, as they are before training; what it has of them stays.
 
-    Then the methods can be applied to it, trained with it, and saved with it. Returns: the model.
+    Then the methods can be applied to it, trained with it, and saved with it.
+    Args: methods: a spec, a method, or several.
+    Returns: the model.
     Raises: UnsupportedError for a model that the engine cannot run.
     """
     stack = stack_of(methods)

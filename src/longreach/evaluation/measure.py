@@ -70,13 +70,14 @@ def measure(
 
     Args: model: loaded, in eval mode. tokenizer: of the model. to: longest length, in tokens or as `32k` (default: four trained windows, or
     what a table of positions holds). text: real text; only for tasks that read some (default: this Python's documentation and held-out
-    source). method: to measure under. tasks: a spec, as `loss+needle` (default: those of `default_tasks`). trained_window: tokens,
-    where the config does not say or is wrong. windows: of text (default: 16, or 8, 4, 2 where the text has less room). samples: prompts
-    of each length and depth. depths: where facts stand, 0 to 1. seed: of the prompts. lengths: only these of the octaves (default:
-    all). chunk_size: tokens a forward. batch_size: inputs a forward (default: up to 8 for a small model, else 1). within_reach: leave
-    out the lengths that a table of positions does not hold, where they would be refused. name: what the rows call the model (default:
-    the name that it was loaded by). rows: a JSON Lines file to find results in and to add them to (default: in memory only). settings:
-    what else was done to the model, for the rows to tell. progress: is told of the work (`core.progress`; default: silent).
+    source). method: to measure under. tasks: a spec, as `loss+needle` (default: loss, passkey, needle, and loss_inside beyond the
+    window). trained_window: tokens, where the config does not say or is wrong. windows: of text (default: 16, or 8, 4, 2 where the text
+    has less room). samples: prompts of each length and depth. depths: where facts stand, 0 to 1. seed: of the prompts. lengths: only
+    these of the octaves (default: all). chunk_size: tokens a forward. batch_size: inputs a forward (default: up to 8 for a small model,
+    else 1). within_reach: leave out the lengths that a table of positions does not hold, where they would be refused. name: what the
+    rows call the model (default: the name that it was loaded by). rows: a JSON Lines file to find results in and to add them to
+    (default: in memory only). settings: what else was done to the model, for the rows to tell. progress: is told of the work
+    (`core.progress`; default: silent).
 
     Raises: InputError for what does not fit; LongreachError where memory runs out or the model returns no finite numbers. What was
     measured until then stays in `rows`.
