@@ -169,7 +169,7 @@ def test_models_inside_other_things():
 
 @pytest.mark.parametrize(("thing", "what"), [("nano", "the name 'nano'"), (None, "a NoneType"), (torch.nn.Linear(2, 2), "a Linear")])
 def test_what_is_no_model_is_refused(thing, what):
-    with pytest.raises(InputError, match=f"not to {what}; longreach.load gives one"), apply(thing, "log_n"):
+    with pytest.raises(InputError, match=f"not {what}; model, tokenizer = longreach.load"), apply(thing, "log_n"):
         pass
 
 
