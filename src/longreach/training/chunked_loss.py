@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from longreach.decoding.reading import UNPREDICTED, next_token_losses
-from longreach.engine.head import decoder_of, hidden_of, in_place_of_the_decoder, with_hidden
+from longreach.engine.head import LOGITS, decoder_of, hidden_of, in_place_of_the_decoder, with_hidden
 from longreach.training.samplers.base import Array
 
 _CLOSE = {torch.float64: 1e-6, torch.float32: 1e-3}  # relative; logits of other numbers of tokens are rounded otherwise
