@@ -1,7 +1,8 @@
-"""What the README shows works: its commands parse, its Python runs, its links lead somewhere."""
+"""What the README and the guides show works: their commands parse, their Python runs, their links lead somewhere."""
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,8 @@ from longreach.cli.main import make_app
 
 ROOT = Path(__file__).resolve().parents[1]
 NANO = ROOT / "src" / "longreach" / "checkpoints" / "nano"
-PAGES = ("README.md", "CONTRIBUTING.md")
+GUIDES = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("guide-*.md"))
+PAGES = ("README.md", "CONTRIBUTING.md", *GUIDES)
 
 
 def blocks(page, language):
@@ -48,14 +50,22 @@ def test_the_readme_shows_commands():
 
 
 @pytest.mark.skipif(not (NANO / "model.safetensors").exists(), reason="nano is not trained yet: experiments/nano.py makes its files")
-def test_the_python_runs():
-    (code,) = blocks("README.md", "python")
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.mark.parametrize(("page", "prints"), [("README.md", r"\S"), ("docs/guide-memory.md", r"^48213\n90647\n48213\n$")])
+def test_the_python_runs(page, prints, tmp_path):
+    (code,) = blocks(page, "python")
+    for name in ("CONTRIBUTING.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.strip()
+    assert re.search(prints, result.stdout)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_leads_somewhere(page):
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text(encoding="utf-8"))
-    assert all((ROOT / target).exists() for target in targets), [target for target in targets if not (ROOT / target).exists()]
+    folder = (ROOT / page).parent
+    assert not [target for target in targets if not (folder / target).exists()]
+
+
+def test_the_readme_leads_to_every_guide():
+    assert all(f"]({guide})" in (ROOT / "README.md").read_text(encoding="utf-8") for guide in GUIDES)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from longreach.diagnosis.doctor import doctor
     from longreach.engine.apply import apply
     from longreach.engine.attach import attach
+    from longreach.engine.snapshots import restore, snapshot
     from longreach.engine.weights import equip
     from longreach.evaluation.measure import measure
     from longreach.stretching.fit import fit
@@ -32,7 +33,9 @@ _HOMES = {
     "generate": "longreach.decoding.writing",
     "load": "longreach.checkpoints.checkpoint",
     "measure": "longreach.evaluation.measure",
+    "restore": "longreach.engine.snapshots",
     "save": "longreach.checkpoints.checkpoint",
+    "snapshot": "longreach.engine.snapshots",
     "stretch": "longreach.stretching.stretch",
 }
 
@@ -51,7 +54,9 @@ __all__ = [
     "load",
     "measure",
     "parse",
+    "restore",
     "save",
+    "snapshot",
     "stretch",
 ]
 

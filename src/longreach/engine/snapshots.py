@@ -1,13 +1,6 @@
 """What a cache held at one time: taken and put back, so that one reading of a text serves many questions.
 
-    cache = DynamicCache(config=model.config)
-    read_into(cache, document)  # forward passes under torch.no_grad()
-    taken = snapshot(cache)
-    for question in questions:
-        restore(cache, taken)
-        ...
-
-engine/snapshot_files.py keeps snapshots in files.
+engine/snapshot_files.py keeps snapshots in files. docs/guide-memory.md has an example.
 """
 
 from collections.abc import Sequence
@@ -54,7 +47,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Snapshot:
-    """What a cache held at one time. `snapshot` takes one, `restore` puts it back, `save` and `load` keep it in a file.
+    """What a cache held at one time. `snapshot` takes one, `restore` puts it back; engine/snapshot_files.py keeps it in a file.
 
     Args: caches: the parts of every layer and, last, what they share; of an encoder-decoder first what it wrote, then what it read.
     watch: of the methods that it was taken under. tokens: that had been read.
@@ -73,14 +66,14 @@ class Snapshot:
 def snapshot(cache: Cache) -> Snapshot:
     """What `cache` holds now, whatever happens to it later: more reading, `crop`, other rows of the batch, `reset`.
 
-    It is for the caches of the engine, whatever their stores, and for DynamicCache and EncoderDecoderCache of transformers. It keeps the
-    live bytes of the cache: of one that keeps everything all keys and values, of one that is bounded what the bound leaves and the
-    tokens of the last forward pass, which can still be taken back. Tensors that are never changed in place (what stores hold, all of
+    It keeps the live bytes of the cache: of one that keeps everything all keys and values, of one that is bounded what the bound leaves and
+    the tokens of the last forward pass, which can still be taken back. Tensors that are never changed in place (what stores hold, all of
     transformers' layers) are shared with the cache until that goes on; the window, which is written in place, is copied.
 
     Under a method a snapshot belongs to its model. Without one (and for every encoder-decoder) neither a cache nor a snapshot knows which
     model filled it: the caller answers for that.
 
+    Args: cache: of the engine, whatever its stores, or a DynamicCache or EncoderDecoderCache of transformers.
     Raises: LongreachError for a cache that is empty, half written, carries gradients, was filled under a method that is no longer
     applied, or is of a kind that cannot be kept (static, quantized, offloaded, states of linear attention).
     """
@@ -102,6 +95,7 @@ def restore(cache: Cache, taken: Snapshot) -> None:
     Without a method the caller answers for the model (see `snapshot`). Then what a filled cache holds is compared with the snapshot:
     layers, key-value heads, head dimensions, windows, dtypes and devices. Models that are alike in all of these it does not tell apart.
 
+    Args: cache: the one that the snapshot was taken of, or an empty one for the same model. taken: by `snapshot`, or loaded from a file.
     Raises: LongreachError where the snapshot's method is no longer applied, or for a cache that was filled under something else, or by a
     model of another shape; InputError for a snapshot from a file that holds something else than it should. The cache is then as it was.
     """
