@@ -180,6 +180,9 @@ def test_what_was_read_under_autocast(tmp_path, model):
     with torch.autocast("cpu", torch.bfloat16):
         taken = plain_snapshot(model)
         save(taken, tmp_path / "read", model)
+    if all(tensor.dtype == torch.float32 for part in taken.caches[0] for tensor in part.tensors):
+        save(taken, tmp_path / "read", model)  # a transformers that keeps values as the model has them
+        return
     with pytest.raises(LongreachError, match=r"values in torch\.bfloat16, and the model torch\.float32; .* inside autocast"):
         save(taken, tmp_path / "read", model)
 
