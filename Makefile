@@ -19,7 +19,7 @@ PIP := -m pip --disable-pip-version-check
 .PHONY: demo test test-low check lint bench docs clean
 
 demo: $(READY)
-	$(BIN)/longreach stretch nano --to 4096 --out demo/nano-4k
+	$(BIN)/longreach stretch nano --to 2048 --out demo/nano-2k
 
 test: $(READY)
 	$(BIN)/python -m $(PYTEST)
