@@ -1,3 +1,4 @@
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -300,3 +301,15 @@ def test_lengths_methods_and_tasks_as_programs_have_them(model):
         run(model, method="linear:factor=2")
     with pytest.raises(InputError, match="a loaded transformers model is needed, not the name 'nano'"):
         run("nano")
+
+
+def test_a_loss_that_a_cut_of_the_prompt_cannot_change_is_told(model):
+    common = {"samples": None, "depths": None, "tasks": parse_tasks("loss")}
+    with pytest.warns(
+        UserWarning, match=r"snapkv:budget=64\+pyramid cuts a prompt once it has been read, and loss reads only: it is that of"
+    ):
+        cut = run(model, method="snapkv:budget=64+pyramid", **common)
+    assert [row.score for row in cut] == pytest.approx([row.score for row in run(model, **common)], abs=1e-4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run(model, method="h2o:budget=64", **common)

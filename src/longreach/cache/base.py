@@ -10,7 +10,7 @@ from torch import Tensor
 
 from longreach.core.bands import PROBE, Band, LayerContext
 from longreach.core.errors import UnsupportedError
-from longreach.core.memory import Cut, Kept, Over, Signal, Signals, View
+from longreach.core.memory import Cut, Kept, Over, PromptEnd, Signal, Signals, View
 from longreach.core.method import Method, MethodInfo
 
 _DIGITS = 10  # binary digits of a score that count
@@ -272,6 +272,12 @@ class Budgeted(Eviction):
     def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
         """That of the policy inside."""
         return self.inner.reference(i, j)
+
+
+def cuts_prompts(stack: Iterable[Method]) -> bool:
+    """Whether a policy of the stack acts on nothing but what follows a prompt: then a text that is only read is read as by the model."""
+    policies = [method for method in with_budgets(stack) if isinstance(method, CachePolicy)]
+    return any(isinstance(view, Kept) and isinstance(view.cut, PromptEnd) for each in policies for view in each.stores(PROBE) or ())
 
 
 def with_budgets(stack: Iterable[Method]) -> list[Method]:

@@ -100,6 +100,8 @@ def plan(
     stack = stack_of(method, trained_window=window, target=target)
     if stack:
         check_unapplied(model, stack)
+        with apply(model, stack, warn=False):
+            pass  # what does not work here is refused now, and not with the first piece
     active = stack or stack_of(under)
     bounded = any(each.info.bounded_memory for each in active)
     if most is None and bounded and _goes_by_length(method):

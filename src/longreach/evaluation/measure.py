@@ -1,6 +1,7 @@
 """Measures a loaded model: what is planned is looked up among the rows, and only what is missing is run."""
 
 import time
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -11,6 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import longreach
+from longreach.cache.base import cuts_prompts
 from longreach.checkpoints.places import checkpoint_name
 from longreach.core.errors import InputError, LongreachError
 from longreach.core.lengths import parse_length
@@ -95,6 +97,9 @@ def measure(
     if stack:
         check_unapplied(model, stack)
     tasks = default_tasks(trained, to) if tasks is None else _tasks(tasks)
+    if cuts_prompts(stack or stack_of(applied(model))) and (reading := [task for task in tasks if task.only_reads]):
+        names, spec = " and ".join(task.name() for task in reading), unparse(stack) or applied(model)
+        warnings.warn(f"{spec} cuts a prompt once it has been read, and {names} reads only: it is that of the model itself", stacklevel=2)
     if text is None and _fewest_windows(tasks):
         text = stdlib_text("held-out")
     check(tasks, text=text, windows=windows, samples=samples, depths=depths, seed=seed, **numbers)

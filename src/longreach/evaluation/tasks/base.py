@@ -48,12 +48,14 @@ class Task(Method):
     """Something to measure. `options`: the settings of a plan that its cases depend on, of windows, depths, samples and seed.
 
     `fewest_windows`: windows of real text that it needs (0: it needs no text). `in_pieces`: the model reads no more than a window at once.
+    `only_reads`: nothing follows the text that could be answered from what is kept of it.
     """
 
     kind: ClassVar[str] = "task"
     options: ClassVar[frozenset[str]] = frozenset()
     fewest_windows: ClassVar[int] = 0
     in_pieces: ClassVar[bool] = False
+    only_reads: ClassVar[bool] = False
 
     @abstractmethod
     def cases(self, plan: TaskPlan) -> Sequence[Case]:

@@ -28,6 +28,7 @@ class Loss(Task):
 
     info: ClassVar = MethodInfo(title="Compressive Transformers for Long-Range Sequence Modelling", paper="arXiv:1911.05507")
     options: ClassVar = frozenset({"windows"})
+    only_reads: ClassVar[bool] = True
     fewest_windows: ClassVar = 2  # one gives no interval
 
     def cases(self, plan: TaskPlan) -> list[Case]:

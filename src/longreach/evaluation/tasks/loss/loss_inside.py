@@ -41,6 +41,7 @@ class LossInside(Task):
 
     info: ClassVar = MethodInfo(title="Shortformer: Better Language Modeling using Shorter Inputs", paper="arXiv:2012.15832")
     options: ClassVar = frozenset({"windows"})
+    only_reads: ClassVar[bool] = True
     fewest_windows: ClassVar = 2
     in_pieces: ClassVar = True
     window_size: int
