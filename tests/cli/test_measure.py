@@ -154,3 +154,10 @@ def test_the_sentence_names_both_criteria():
         "Usable length: no measured length by retrieval (needle and passkey by likelihood at least 0.9; "
         "at 256 needle is 0.60 and passkey is 0.50)."
     )
+
+
+@pytest.mark.filterwarnings("always:.* cuts a prompt")
+def test_what_a_loss_cannot_show_is_told(folder, capsys):
+    settings = ["--tasks", "loss", "--windows", "2", "--text", "book.txt", "--to", "256", "--method", "snapkv:budget=64"]
+    assert run(["measure", "tiny", *settings]) == 0
+    assert "\nwarning: snapkv:budget=64 cuts a prompt once it has been read, and loss reads only" in "\n" + capsys.readouterr().err

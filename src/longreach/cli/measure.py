@@ -1,6 +1,7 @@
 """`longreach measure`: how far a model reaches."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -84,7 +85,8 @@ def measure(
     loaded = loading.load(model, decoder_only=True)
     if chosen is None:
         options["tasks"] = None  # those that the length asks for
-    with BarProgress() as progress:
+    with BarProgress() as progress, warnings.catch_warnings():
+        warnings.showwarning = lambda message, *place, **more: typer.echo(f"warning: {message}", err=True)
         found = run(*loaded, name=name, to=length, method=method, trained_window=trained, rows=store, **options, progress=progress)
     with longreach.apply(loaded.model, method):
         limit = window.position_limit(loaded.model)
