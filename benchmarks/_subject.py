@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import longreach
-from longreach.checkpoints.checkpoint import find_folder
+from longreach.checkpoints.checkpoint import find_checkpoint
 from longreach.cli._progress import BarProgress
 from longreach.core.errors import LongreachError
 from longreach.core.lengths import parse_length
@@ -55,7 +55,7 @@ def given(args: argparse.Namespace, script: str, extra: str, progress: BarProgre
     """Load what the options name. Args: extra: the script's own options, for the command."""
     name = args.name or Path(args.model).name
     model, tokenizer = longreach.load(args.model)
-    facts = describe(model, name=name, card=find_folder(args.model) / "README.md", trained_on=args.trained_on)
+    facts = describe(model, name=name, card=find_checkpoint(args.model) / "README.md", trained_on=args.trained_on)
     to = args.to or _TIMES * facts["window"]
     rows = Rows(args.rows or Path("longreach-results/rows") / f"{name}.jsonl")
     subject = Subject(model, tokenizer, name=name, to=to, text=texts_of(args), windows=args.windows, rows=rows, progress=progress)

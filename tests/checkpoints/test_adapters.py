@@ -31,6 +31,11 @@ def test_an_adapter_is_merged_and_saved_with_the_model(folder, adapter, tmp_path
     torch.testing.assert_close(logits(load(tmp_path / "merged").model), logits(model))
 
 
+def test_an_adapter_is_merged_into_a_gguf_file(whole, adapter):
+    place, wanted = adapter
+    torch.testing.assert_close(logits(load(whole, adapter=place).model), wanted, atol=1e-4, rtol=1e-3)
+
+
 def test_an_adapter_of_another_model_is_refused(folder, adapter):
     place, _ = adapter
     other = tiny(num_hidden_layers=4)

@@ -115,9 +115,9 @@ def test_a_revision_of_a_folder_is_refused(folder):
 
 
 def test_a_file_is_not_a_folder(tmp_path):
-    (tmp_path / "model.gguf").touch()
+    (tmp_path / "model.pt").touch()
     with pytest.raises(CheckpointError, match=r"is a file; give the folder of the checkpoint"):
-        load(tmp_path / "model.gguf")
+        load(tmp_path / "model.pt")
 
 
 def test_no_config(folder):

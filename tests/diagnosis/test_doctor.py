@@ -50,7 +50,7 @@ def test_rows_of_other_weights_do_not_count(tmp_path):
     [
         ({"batch_size": 0}, r"batch_size=0 must be at least 1"),
         ({"rows": "missing.jsonl"}, r"cannot read rows from missing.jsonl: no such file"),
-        ({"checkpoint": 3}, r"give a folder, a hub id or nano, not a int"),
+        ({"checkpoint": 3}, r"give a folder, a GGUF file, a hub id or nano, not a int"),
     ],
 )
 def test_wrong_arguments(tmp_path, arguments, says):

@@ -17,7 +17,9 @@ def check_is_model(folder: Path, label: str) -> None:
     if (folder / "config.json").is_file():
         return
     if not (folder / CONFIG).is_file():
-        raise CheckpointError(f"{label} has no config.json: it is not a checkpoint")
+        inside = min(folder.glob("*.gguf"), default=None)
+        hint = "" if inside is None else f"; it holds the GGUF file {inside.name}; give the file itself: {inside}"
+        raise CheckpointError(f"{label} has no config.json: it is not a checkpoint{hint}")
     base = read_json(folder / CONFIG).get("base_model_name_or_path")
     which = f"its model is {base}" if base else "name its model"
     raise CheckpointError(f"{label} is an adapter, not a model; {which}, and --adapter {label} merges the adapter into it")

@@ -1,4 +1,4 @@
-"""Loads and saves checkpoints: folders, models of the Hugging Face hub, and `nano`, the model that comes with longreach."""
+"""Loads and saves checkpoints: folders, GGUF files, models of the Hugging Face hub, and `nano`, the model that comes with longreach."""
 
 import copy
 import errno
@@ -30,12 +30,13 @@ from longreach.checkpoints import _safety
 from longreach.checkpoints._errors import disk_full, first_line, one_line
 from longreach.checkpoints._folder import replacing
 from longreach.checkpoints.adapters import check_is_model, find_adapter, merge_adapter
-from longreach.checkpoints.choices import check_choices
+from longreach.checkpoints.choices import check_bits, check_choices
 from longreach.checkpoints.export import edited, table_record, verify_export
+from longreach.checkpoints.gguf import bars_as_chosen, find_weights, spread, unpacking
 from longreach.checkpoints.hub import download, name_and_revision
 from longreach.checkpoints.lasting import as_loaded, keep
 from longreach.checkpoints.placement import find_device, find_dtype, four_bits
-from longreach.checkpoints.places import MARKER, local_folder, place_of
+from longreach.checkpoints.places import MARKER, local_checkpoint, place_of
 from longreach.checkpoints.record import Record, fitted_in, read_record
 from longreach.checkpoints.spelling import beside, spell_out
 from longreach.core.errors import CheckpointError, InputError
@@ -79,7 +80,7 @@ def load(
 ) -> Checkpoint:
     """Load a checkpoint, checked before anything in it is read into memory or run.
 
-    Args: name: a folder, a hub id, the link of a hub page, or `nano`, the bundled model (a folder of that name is `./nano`).
+    Args: name: a folder, a GGUF file, a hub id, the link of a hub page, or `nano`, the bundled model (a folder of that name is `./nano`).
     dtype: float32, bfloat16, float16, or auto (as it is stored). None: auto on a GPU; on a CPU float32 below a billion parameters, auto
     from there on and for quantized weights. device: as torch writes it; None: cuda where there is one, else cpu.
     device_map: auto, balanced, balanced_low_0 or sequential spread the weights over all devices, as accelerate does; instead of `device`.
@@ -97,47 +98,41 @@ def load(
     place = find_device(device)
     if target is not None and method is None:
         raise InputError(f"target={target} is for a method, and none is given; give one, as method='yarn:factor=auto'")
-    folder = find_folder(str(name), revision=revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+    checkpoint = find_checkpoint(str(name), revision=revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code)
+    check_bits(checkpoint, load_in_4bit)
     label = str(name)
-    record = read_record(folder)
-    config = _config(folder, label, trust_remote_code=trust_remote_code, decoder_only=decoder_only)
-    weights = _safety.find_weights(folder, label, allow_pickle=allow_pickle)
-    quantized = getattr(config, "quantization_config", None) is not None
-    if quantized and load_in_4bit:
-        raise InputError(f"{label} is quantized already; load it without load_in_4bit (--load-in-4bit)")
-    if quantized and adapter is not None:
-        raise InputError(f"{label} is quantized, and an adapter cannot be merged into its weights without loss; merge it into the original")
-    adapter_folder = None if adapter is None else find_adapter(str(adapter))
-    wanted = find_dtype(dtype, weights, place, quantized=quantized or load_in_4bit)
-    if device_map is None and not load_in_4bit:  # several devices share the weights, or 4 bits hold what 16 do not: the loader finds out
-        _safety.check_memory(label, weights, None if quantized else wanted, place)
-    tokenizer = _tokenizer(folder, label, trust_remote_code=trust_remote_code)
-    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    with one_line(label):
-        loaded: Any = auto.from_pretrained(
-            folder,
-            config=config,
-            dtype="auto" if wanted is None else wanted,
+    with spread(checkpoint, label) as folder:
+        record = read_record(folder)
+        config = _config(folder, label, trust_remote_code=trust_remote_code, decoder_only=decoder_only)
+        weights = find_weights(checkpoint, label, allow_pickle=allow_pickle)
+        quantized = getattr(config, "quantization_config", None) is not None
+        if quantized and load_in_4bit:
+            raise InputError(f"{label} is quantized already; load it without load_in_4bit (--load-in-4bit)")
+        if quantized and adapter is not None:
+            why = "an adapter cannot be merged into its weights without loss"
+            raise InputError(f"{label} is quantized, and {why}; merge it into the original")
+        adapter_folder = None if adapter is None else find_adapter(str(adapter))
+        wanted = find_dtype(dtype, weights, place, quantized=quantized or load_in_4bit)
+        if device_map is None and not load_in_4bit:  # several devices share it, or 4 bits hold what 16 do not
+            _safety.check_memory(label, weights, None if quantized else wanted, place)
+        tokenizer = _tokenizer(folder, label, trust_remote_code=trust_remote_code)
+        model = _model(
+            folder, label, config, dtype=wanted or ("auto" if checkpoint.is_dir() else weights.stored),
             device_map=device_map or ({"": place} if place.type != "cpu" or load_in_4bit else None),
+            use_safetensors=not weights.pickled, trust_remote_code=trust_remote_code,
             **({"quantization_config": four_bits()} if load_in_4bit else {}),
-            use_safetensors=not weights.pickled,
-            trust_remote_code=trust_remote_code,
-            output_loading_info=True,
-        )
-    model, report = loaded  # `output_loading_info` makes it a pair
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise CheckpointError(f"{label} lacks {len(missing)} of its model's weights (the first: {missing[0]}); it is not whole")
-    if adapter_folder is not None:
-        with one_line(f"the adapter {adapter}"):
-            model = merge_adapter(model, adapter_folder)
-    model.eval()
-    model.name_or_path = label  # not the folder of the hub's cache
-    as_stored = weights.pickled or quantized or load_in_4bit
-    vars(model).update(longreach_record=record, longreach_stored=None if as_stored else weights.stored)
-    remember_tokenizer(model, tokenizer)
-    with one_line(label):
-        load_weights(model, folder / OWN_WEIGHTS, None if record is None else record.method)
+            **({} if checkpoint.is_dir() else unpacking(checkpoint)),
+        )  # fmt: skip
+        if adapter_folder is not None:
+            with one_line(f"the adapter {adapter}"):
+                model = merge_adapter(model, adapter_folder)
+        model.eval()
+        model.name_or_path = label  # not the folder of the hub's cache
+        as_stored = weights.pickled or quantized or load_in_4bit
+        vars(model).update(longreach_record=record, longreach_stored=None if as_stored else weights.stored)
+        remember_tokenizer(model, tokenizer)
+        with one_line(label):
+            load_weights(model, folder / OWN_WEIGHTS, None if record is None else record.method)
     if method is not None:
         stack = stack_of(method, trained_window=stated_window(model.config), target=target)
         chosen = Record(method=unparse(stack), exported=False, trained_window=window_of(model), target=target, fitted=fitted_in(stack))
@@ -147,6 +142,19 @@ def load(
         keep(model, record)
         tokenizer.model_max_length = record.target
     return Checkpoint(model, tokenizer)
+
+
+def _model(folder: Path, label: str, config: PreTrainedConfig, **options: Any) -> PreTrainedModel:
+    """The model with its weights. Raises: CheckpointError where weights of it are missing."""
+    auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    with one_line(label), bars_as_chosen():
+        loaded: Any = auto.from_pretrained(folder, config=config, output_loading_info=True, **options)
+    model, report = loaded  # `output_loading_info` makes it a pair
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise CheckpointError(f"{label} lacks {len(missing)} of its model's weights (the first: {missing[0]}); it is not whole")
+    found: PreTrainedModel = model
+    return found
 
 
 def save(
@@ -189,7 +197,7 @@ def save(
     return place
 
 
-def find_folder(
+def find_checkpoint(
     name: str,
     *,
     revision: str | None = None,
@@ -197,15 +205,15 @@ def find_folder(
     trust_remote_code: bool = False,
     weights: bool = True,
 ) -> Path:
-    """The folder that holds the checkpoint, fetched from the hub where it has to be.
+    """The folder or GGUF file that is the checkpoint, fetched from the hub where it has to be.
 
-    Args: name: a folder, a hub id, the link of a hub page, or `nano`. revision: branch, tag or commit of a hub model. weights: fetch them,
-    too, where the checkpoint is one that can be loaded.
+    Args: name: a folder, a GGUF file, a hub id, the link of a hub page, or `nano`. revision: branch, tag or commit of
+    a hub model. weights: fetch them, too, where the checkpoint is one that can be loaded.
     Raises: CheckpointError where there is none; InputError for a revision of what is not on the hub.
     """
-    folder = local_folder(name, revision)
-    if folder is not None:
-        return folder
+    here = local_checkpoint(name, revision)
+    if here is not None:
+        return here
     name, revision = name_and_revision(name, revision)
     return _fetch(name, revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, weights=weights)
 

@@ -15,6 +15,12 @@ def check_dtype(dtype: object) -> None:
         raise InputError(f"unknown dtype {dtype!r}; choose auto, {', '.join(DTYPES)}")
 
 
+def check_bits(checkpoint: Path | None, load_in_4bit: bool) -> None:
+    """Raises: InputError where a GGUF file is to be loaded in 4 bits."""
+    if load_in_4bit and checkpoint is not None and checkpoint.is_file():
+        raise InputError(f"{checkpoint} is a GGUF file, and those are not loaded in 4 bits; save it as a folder first, then load that so")
+
+
 def check_choices(dtype: object, device: object, device_map: str | None, load_in_4bit: bool, adapter: str | Path | None) -> None:
     """Raises: InputError for arguments of `load` that are unknown, exclude each other, or need what is not installed."""
     check_dtype(dtype)

@@ -4,17 +4,18 @@ from importlib.resources import files
 from pathlib import Path
 
 from longreach.checkpoints._folder import heal
+from longreach.checkpoints.gguf_header import check_gguf
 from longreach.checkpoints.hub import is_id, name_and_revision
 from longreach.core.errors import CheckpointError, InputError
 
 MARKER = "longreach.json"  # lies in every checkpoint that longreach wrote
 
 
-def local_folder(name: str, revision: str | None = None) -> Path | None:
-    """The folder of a checkpoint that is on this machine, or None for a model of the hub.
+def local_checkpoint(name: str, revision: str | None = None) -> Path | None:
+    """The folder or GGUF file of a checkpoint that is on this machine, or None for a model of the hub.
 
-    Args: name: a folder, a hub id, the link of a hub page, or `nano`.
-    Raises: CheckpointError where there is none; InputError for a revision of what is not on the hub.
+    Args: name: a folder, a GGUF file, a hub id, the link of a hub page, or `nano`.
+    Raises: CheckpointError where there is none, and for a file that cannot be loaded; InputError for a revision of what is not on the hub.
     """
     on_hub, chosen = name_and_revision(name, revision)
     path = Path(name).expanduser()
@@ -29,16 +30,22 @@ def local_folder(name: str, revision: str | None = None) -> Path | None:
     if path.is_dir():
         return path
     if path.exists():
-        raise CheckpointError(f"{name} is a file; give the folder of the checkpoint")
+        check_gguf(path, name)
+        return path
+    if path.suffix == ".gguf":
+        raise CheckpointError(f"no such file or folder: {name}")
     if not is_id(on_hub):
         raise CheckpointError(f"no such folder: {name}")
     return None
 
 
 def checkpoint_name(name: str, revision: str | None = None) -> str:
-    """What rows and reports call a checkpoint: its folder's own name, or the hub id, with its revision where one is given."""
-    if Path(name).is_dir():
-        return Path(name).resolve().name
+    """What rows and reports call a checkpoint: the name of its folder or file, or the hub id, with its revision where one is given."""
+    path = Path(name)
+    if path.is_file():
+        return path.name  # of a link, too: the hub's cache names files by what is in them
+    if path.is_dir():
+        return path.resolve().name
     name, revision = name_and_revision(name, revision)
     return f"{name}@{revision}" if revision else name
 

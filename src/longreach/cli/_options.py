@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 import longreach
-from longreach.checkpoints.choices import check_choices
+from longreach.checkpoints.choices import check_bits, check_choices
 from longreach.checkpoints.hub import is_id, name_and_revision
-from longreach.checkpoints.places import checkpoint_name, local_folder
+from longreach.checkpoints.places import checkpoint_name, local_checkpoint
 from longreach.core.errors import CheckpointError, InputError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Loading:
     def check(self, model: str) -> None:
         """Refuse at once what `load` would refuse once torch is there: a folder that is not, and options that cannot be."""
         check_choices(self.dtype, self.device, self.device_map, self.load_in_4bit, self.adapter)
-        local_folder(model, self.revision)
+        check_bits(local_checkpoint(model, self.revision), self.load_in_4bit)
         if self.adapter and not Path(self.adapter).expanduser().is_dir() and not is_id(name_and_revision(self.adapter)[0]):
             raise CheckpointError(f"no such folder: {self.adapter}")
 

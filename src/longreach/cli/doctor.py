@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from longreach.checkpoints.choices import check_choices
-from longreach.checkpoints.places import checkpoint_name, local_folder, place_of
+from longreach.checkpoints.places import checkpoint_name, local_checkpoint, place_of
 from longreach.cli._options import AllowPickle, Device, Dtype, Revision, TrustRemoteCode, open_rows
 from longreach.cli._tables import new_table, show
 from longreach.core.errors import InputError
@@ -25,7 +25,7 @@ _STYLES = {"error": "bold red", "warning": "yellow", "note": "dim"}
 
 
 def doctor(
-    model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
+    model: Annotated[str, typer.Argument(help="A folder, a GGUF file, a hub id, or nano.")],
     fix: Annotated[Path | None, typer.Option(metavar="DIR", help="Write a corrected copy here, where something can be corrected.")] = None,
     rows: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON Lines with measured results. [default: longreach-results/rows/MODEL.jsonl]")
@@ -44,7 +44,7 @@ def doctor(
     Exits with 1 where an error is found (with --fix: where one is left in the copy).
     """
     check_choices(dtype, device, None, False, None)
-    here = local_folder(model, revision)
+    here = local_checkpoint(model, revision)
     target = None if fix is None else _place(fix, here)
     if rows is not None and not rows.is_file():
         raise InputError(f"cannot read rows from {rows}: no such file")
@@ -76,6 +76,8 @@ def doctor(
 def _place(fix: Path, folder: Path | None) -> Path:
     """Where the corrected copy will stand."""
     place = place_of(fix)
+    if folder is not None and folder.is_file():
+        raise InputError(f"--fix corrects the JSON files of a folder, and {folder} is a GGUF file; load and save it as a folder first")
     if folder is not None and place.is_relative_to(folder.resolve()):
         raise InputError(f"--fix {fix} lies in the checkpoint itself; choose another folder")
     return place
@@ -90,7 +92,7 @@ def _correct(patient: "Patient", target: Path, findings: list["Finding"], *, tru
         files = corrections(patient, Path(scratch), trust_remote_code=trust_remote_code)
     if not files:
         return findings, []
-    write_copy(patient.folder, target, files)
+    write_copy(patient.checkpoint, target, files)
     kept = [finding for finding in findings if finding.check not in check_names()]  # weights and rows are what they were
     return [*diagnose(admit(target, patient.name, trust_remote_code=trust_remote_code)), *kept], sorted(files)
 
@@ -166,7 +168,8 @@ def _ropes(patient: "Patient") -> "Table":
     from longreach.diagnosis.stated import ORIGINAL
 
     old, keys = transformers_4(patient), gguf_keys(patient)
-    table = new_table("", "config.json says", f"transformers {transformers.__version__} uses", "transformers 4 reads", "in GGUF")
+    says = "config.json says" if patient.checkpoint.is_dir() else "the file says"
+    table = new_table("", says, f"transformers {transformers.__version__} uses", "transformers 4 reads", "in GGUF")
     names = {  # of the readings, and of GGUF
         "rope_theta": ("base", "rope.freq_base"),
         "rope_type": ("rope_type", "rope.scaling.type"),

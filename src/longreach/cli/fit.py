@@ -18,7 +18,7 @@ from longreach.core.spec import check_names
 
 @loads_model
 def fit(
-    model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
+    model: Annotated[str, typer.Argument(help="A folder, a GGUF file, a hub id, or nano.")],
     method: Annotated[str, typer.Argument(metavar="METHOD", help="A method that is fitted, with settings of its fit, as longrope.")],
     to: Annotated[str, typer.Option(metavar="LENGTH", help="Tokens to fit it for: 4096, 32k, 1M.")],
     text: Annotated[

@@ -18,7 +18,7 @@ from longreach.decoding.sampling import Sampling
 
 @loads_model
 def generate(
-    model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
+    model: Annotated[str, typer.Argument(help="A folder, a GGUF file, a hub id, or nano.")],
     source: Annotated[str | None, typer.Argument(metavar="[-]", help="- reads the prompt from standard input.")] = None,
     prompt: Annotated[str | None, typer.Option(metavar="TEXT", help="The prompt.")] = None,
     file: Annotated[Path | None, typer.Option(metavar="FILE", help="The prompt as a file, UTF-8.")] = None,

@@ -49,7 +49,7 @@ _LONGEST = 2048  # tokens that heads are found on, read at once
 
 @loads_model
 def heads(
-    model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
+    model: Annotated[str, typer.Argument(help="A folder, a GGUF file, a hub id, or nano.")],
     top: Annotated[int | None, typer.Option(min=1, help="Positional heads to ablate. [default: a tenth of all]")] = None,
     draws: Annotated[int, typer.Option(min=2, help="Draws of as many random heads.")] = 5,
     same_layers: Annotated[bool, typer.Option("--same-layers", help="Draw random heads from the positional heads' layers only.")] = False,

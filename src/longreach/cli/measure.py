@@ -39,7 +39,7 @@ _METRICS = ("likelihood", "generation")
 
 @loads_model
 def measure(
-    model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
+    model: Annotated[str, typer.Argument(help="A folder, a GGUF file, a hub id, or nano.")],
     to: Annotated[str | None, typer.Option(metavar="LENGTH", help="Longest length: 4096, 32k, 1M. [default: 4 trained windows]")] = None,
     text: Annotated[
         list[Path] | None,

@@ -40,7 +40,7 @@ _AUTO = "auto"  # whatever suggests itself
 @loads_model
 def stretch(
     context: typer.Context,
-    model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
+    model: Annotated[str, typer.Argument(help="A folder, a GGUF file, a hub id, or nano.")],
     to: Annotated[str, typer.Option(metavar="LENGTH", help="Tokens to reach: 4096, 32k, 1M.")],
     purpose: Annotated[
         Literal["recall", "streaming"],

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @loads_model
 def tune(
-    model: Annotated[str, typer.Argument(help="A folder, a hub id, or nano.")],
+    model: Annotated[str, typer.Argument(help="A folder, a GGUF file, a hub id, or nano.")],
     to: Annotated[str, typer.Option(metavar="LENGTH", help="Tokens to reach: 4096, 32k, 1M.")],
     data: Annotated[Path, typer.Option(metavar="FOLDER", help="What to train on: text files, JSON, JSON Lines, CSV, Parquet, Arrow.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Save the tuned checkpoint here.")],

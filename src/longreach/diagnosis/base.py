@@ -49,11 +49,12 @@ class Finding:
 class Patient:
     """A checkpoint under examination.
 
-    Args: raw: config.json as it is written. used: what the installed transformers makes of it. tokenizer, generation: those files as they
-    are written, empty where there are none. record: longreach.json.
+    Args: checkpoint: its folder, or the GGUF file. raw: config.json as it is written, or what a GGUF file says instead. used: what the
+    installed transformers makes of it. tokenizer, generation: those files as they are written, empty where there are none. record:
+    longreach.json.
     """
 
-    folder: Path
+    checkpoint: Path
     name: str
     raw: dict[str, Any]
     used: Used

@@ -18,15 +18,15 @@ from longreach.diagnosis.used import one_line, read_used
 _ROUNDS = 8  # corrections one after the other; each is made on what the one before has left
 
 
-def admit(folder: Path, name: str, *, trust_remote_code: bool = False) -> Patient:
-    """Read a checkpoint folder; no weights are loaded.
+def admit(folder: Path, name: str, *, checkpoint: Path | None = None, trust_remote_code: bool = False) -> Patient:
+    """Read a checkpoint folder; no weights are loaded. Args: checkpoint: where the weights are, if not in the folder.
 
     Raises: CheckpointError for JSON that cannot be read, and for a checkpoint that needs code of its own and may not run it.
     """
     if not trust_remote_code:
         _safety.check_no_code(folder, name)
     return Patient(
-        folder=folder,
+        checkpoint=checkpoint or folder,
         name=name,
         raw=_safety.read_json(folder / CONFIG),
         used=read_used(folder, trust_remote_code=trust_remote_code),
@@ -69,8 +69,8 @@ def corrections(patient: Patient, scratch: Path, *, trust_remote_code: bool = Fa
     files = {CONFIG: patient.raw, TOKENIZER: patient.tokenizer, GENERATION: patient.generation}
     changed: dict[str, str] = {}
     for name in files:
-        if (patient.folder / name).is_file():
-            (scratch / name).write_bytes((patient.folder / name).read_bytes())
+        if (patient.checkpoint / name).is_file():
+            (scratch / name).write_bytes((patient.checkpoint / name).read_bytes())
     tried: set[tuple[Edit, ...] | str] = set()
     for _ in range(_ROUNDS):
         now = replace_files(patient, scratch, trust_remote_code=trust_remote_code)

@@ -1,13 +1,14 @@
 """Examines a checkpoint from outside to inside: its files, the model that is made of them, its memory, and what was measured of it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from longreach.checkpoints.adapters import check_is_model
-from longreach.checkpoints.checkpoint import find_folder
+from longreach.checkpoints.checkpoint import find_checkpoint
 from longreach.checkpoints.choices import check_choices
+from longreach.checkpoints.gguf import spread
 from longreach.checkpoints.placement import find_device
 from longreach.checkpoints.places import checkpoint_name
 from longreach.core.errors import InputError
@@ -52,32 +53,36 @@ def doctor(
 ) -> Diagnosis:
     """Tell what a checkpoint says about its positions, what is true, and how long a text fits into memory.
 
-    Args: checkpoint: a folder, a hub id, the link of a hub page, or `nano`. rows: JSON Lines with what was measured of it. batch_size:
-    texts at a time, for the memory plan. load_weights: run the model itself where it fits into memory; otherwise its shape alone. name:
-    what the rows call the model (default: its folder's own name, or the hub id). revision, dtype, device, allow_pickle,
-    trust_remote_code: those of `load`.
+    Args: checkpoint: a folder, a GGUF file, a hub id, the link of a hub page, or `nano`. rows: JSON Lines with what was measured of it.
+    batch_size: texts at a time, for the memory plan. load_weights: run the model itself where it fits into memory; otherwise its shape
+    alone. name: what the rows call the model (default: the own name of its folder or file, or the hub id). revision, dtype, device,
+    allow_pickle, trust_remote_code: those of `load`.
 
     Raises: CheckpointError for what is no checkpoint, or cannot be read; InputError for arguments that cannot be.
     """
     if not isinstance(checkpoint, str | Path):
-        raise InputError(f"give a folder, a hub id or nano, not a {type(checkpoint).__name__}")
+        raise InputError(f"give a folder, a GGUF file, a hub id or nano, not a {type(checkpoint).__name__}")
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size} must be at least 1")
     if isinstance(rows, str | Path) and not Path(rows).is_file():
         raise InputError(f"cannot read rows from {rows}: no such file")
     check_choices(dtype, device, None, False, None)
     place = find_device(device)
-    folder = find_folder(
+    here = find_checkpoint(
         str(checkpoint), revision=revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, weights=load_weights
     )
-    check_is_model(folder, str(checkpoint))
-    patient = admit(folder, name or checkpoint_name(str(checkpoint), revision), trust_remote_code=trust_remote_code)
+    name = name or checkpoint_name(str(checkpoint), revision)
+    with spread(here, str(checkpoint), tokenizer=False) as folder:
+        check_is_model(folder, str(checkpoint))
+        patient = admit(folder, name, checkpoint=here, trust_remote_code=trust_remote_code)
     plan, about_weights, weights = make_plan(
         patient, device=place, dtype=dtype, batch_size=batch_size, load_weights=load_weights, allow_pickle=allow_pickle,
         trust_remote_code=trust_remote_code,
     )  # fmt: skip
     usable = _usable(patient, Rows.of(rows), weights)
     found = [*diagnose(patient), *about_weights, *_about_usable(patient, usable)]
+    if here.is_file():  # `--fix` changes JSON files
+        found = [replace(each, edits=()) for each in found]
     return Diagnosis(patient=patient, findings=tuple(sorted(found, key=lambda each: -each.severity)), plan=plan, usable=usable)
 
 

@@ -7,6 +7,7 @@ from transformers import PreTrainedModel
 
 from longreach.checkpoints import _safety
 from longreach.checkpoints.checkpoint import load
+from longreach.checkpoints.gguf import find_weights
 from longreach.checkpoints.placement import find_dtype
 from longreach.core.errors import CheckpointError
 from longreach.diagnosis.base import Finding, Patient, Severity, of
@@ -45,7 +46,7 @@ def make_plan(
         if load_weights and size is not None and (free is None or size < SHARE * free):
             try:
                 model = load(
-                    patient.folder, dtype=kind if target is not None else "auto", device=device, allow_pickle=allow_pickle,
+                    patient.checkpoint, dtype=kind if target is not None else "auto", device=device, allow_pickle=allow_pickle,
                     trust_remote_code=trust_remote_code, apply_method=False, decoder_only=True,
                 ).model  # fmt: skip
             except CheckpointError as error:
@@ -91,11 +92,12 @@ def loaded_frequencies(patient: Patient, model: PreTrainedModel) -> list[Finding
 
 
 def _weights(patient: Patient, findings: list[Finding], *, allow_pickle: bool) -> _safety.Weights | None:
-    if not any(file for pattern in _WEIGHTS for file in patient.folder.glob(pattern)):
+    here = patient.checkpoint
+    if here.is_dir() and not any(file for pattern in _WEIGHTS for file in here.glob(pattern)):
         findings.append(_about_weights(Severity.NOTE, "no weights are here: what they take is not known"))
         return None
     try:
-        return _safety.find_weights(patient.folder, patient.name, allow_pickle=allow_pickle)
+        return find_weights(here, patient.name, allow_pickle=allow_pickle)
     except CheckpointError as error:
         findings.append(_about_weights(Severity.ERROR, str(error)))
         return None
