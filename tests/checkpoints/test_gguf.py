@@ -19,7 +19,7 @@ from longreach.checkpoints.places import checkpoint_name
 from longreach.core.errors import CheckpointError, InputError
 from longreach.engine.fingerprint import fingerprint
 from longreach.engine.window import window_of
-from tests.checkpoints.folders import logits, tiny
+from tests.checkpoints.folders import byte_tokenizer, logits, tiny
 from tests.checkpoints.gguf_files import TOKENS, write_gguf
 
 WINDOW = 128  # of the tiny models
@@ -252,6 +252,10 @@ def test_each_mistake_is_one_line(tmp_path, file):
     (tmp_path / "empty.gguf").unlink()
     (tmp_path / "folder.gguf").rmdir()
     with pytest.raises(CheckpointError, match=r"holds the GGUF file tiny\.gguf; give the file itself: .*tiny\.gguf"):
+        load(tmp_path)
+    tiny().config.save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"has no weights: .*\(tiny\.gguf is not read; give the file itself\)"):
         load(tmp_path)
     with pytest.raises(InputError, match=r"revision v2 has no effect on .*tiny\.gguf"):
         load(file, revision="v2")

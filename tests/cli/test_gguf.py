@@ -52,7 +52,15 @@ def test_doctor_sees_the_scaling_of_the_file(folder, capsys):
         assert (found["rope_type"], found["factor"], found["original_max_position_embeddings"]) == ("yarn", 4.0, 32)
     written = {"context_length": 128, "rope.freq_base": 10_000.0, **YARN}
     assert {key: data["readers"]["llama.cpp"][key] for key in written} == written
-    assert not any(finding["fixable"] for finding in data["findings"])
+    assert data["findings"] == []
+
+
+def test_what_doctor_finds_is_said_of_the_file_and_not_to_be_fixed(folder, capsys):
+    write_gguf(folder / "odd.gguf", values={**YARN, "rope.scaling.factor": 0.5})
+    assert run(["doctor", "odd.gguf", "--no-load", "--json"]) == 1
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    assert "the file claims 128 tokens, and yarn stretches 32 by 0.5 to 16" in [finding["what"] for finding in findings]
+    assert not any(finding["fixable"] for finding in findings)
 
 
 def test_doctor_sees_the_file_without_its_weights(folder, capsys):

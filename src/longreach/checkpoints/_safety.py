@@ -86,7 +86,8 @@ def find_weights(folder: Path, name: str, *, allow_pickle: bool) -> Weights:
     pickled = [file.name for pattern in ("*.bin", "*.pt", "*.pth") for file in sorted(folder.glob(pattern))]
     if not pickled:
         other = [file.name for pattern in ("*.gguf", "*.h5", "*.msgpack", "*.safetensors") for file in sorted(folder.glob(pattern))]
-        found = f" ({other[0]} is not read)" if other else ""
+        itself = other and other[0].endswith(".gguf")
+        found = f" ({other[0]} is not read{'; give the file itself' if itself else ''})" if other else ""
         raise CheckpointError(f"{name} has no weights: neither {SINGLE} nor {INDEX}{found}")
     if not allow_pickle:
         raise CheckpointError(

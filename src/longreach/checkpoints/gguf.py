@@ -17,6 +17,7 @@ from longreach.checkpoints._errors import first_line, one_line
 from longreach.checkpoints._safety import Weights
 from longreach.checkpoints.gguf_header import GGUFHeader, check_gguf, read_header
 from longreach.checkpoints.gguf_positions import state_positions
+from longreach.checkpoints.spelling import spell_out
 from longreach.core.errors import CheckpointError
 
 _FLOATS = {0: torch.float32, 1: torch.float16, 30: torch.bfloat16}  # numbers of ggml types
@@ -35,7 +36,9 @@ def spread(checkpoint: Path, label: str, *, tokenizer: bool = True) -> Iterator[
     header = check_gguf(checkpoint, label)
     # transformers would mix in what lies beside the file, so it is sent to look in folders of their own.
     with TemporaryDirectory() as empty, TemporaryDirectory() as folder:
-        _config(header, empty, label).save_pretrained(folder)
+        config = _config(header, empty, label)
+        config.save_pretrained(folder)
+        spell_out(Path(folder), config, always=True)
         if tokenizer:
             with one_line(f"the tokenizer of {label}"):
                 AutoTokenizer.from_pretrained(empty, gguf_file=str(checkpoint.resolve())).save_pretrained(folder)

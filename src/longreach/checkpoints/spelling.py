@@ -53,11 +53,14 @@ def beside(text: PreTrainedConfig, parameters: Mapping[str, Any]) -> dict[str, A
     return {name: vars(text).get(name) for name in spelled_out(parameters, text.to_dict(), type(text)) if name not in DICTS}
 
 
-def spell_out(folder: Path, config: PreTrainedConfig) -> None:
-    """Rewrite config.json so that every reader sees an exported method; transformers saves only what its newest version reads."""
+def spell_out(folder: Path, config: PreTrainedConfig, *, always: bool = False) -> None:
+    """Rewrite config.json so that every reader sees an exported method; transformers saves only what its newest version reads.
+
+    Args: always: without an exported method, too.
+    """
     raw = read_json(folder / CONFIG)
     text = text_of(raw, config)
-    if text.get(SCALED_BY) is None or not text.get("rope_parameters"):
+    if not text.get("rope_parameters") or not (always or text.get(SCALED_BY)):
         return
     for name, value in spelled_out(text["rope_parameters"], text, type(config.get_text_config())).items():
         text.pop(name, None)

@@ -81,9 +81,15 @@ def doctor(
     )  # fmt: skip
     usable = _usable(patient, Rows.of(rows), weights)
     found = [*diagnose(patient), *about_weights, *_about_usable(patient, usable)]
-    if here.is_file():  # `--fix` changes JSON files
-        found = [replace(each, edits=()) for each in found]
+    if here.is_file():
+        found = [_of_file(each) for each in found]
     return Diagnosis(patient=patient, findings=tuple(sorted(found, key=lambda each: -each.severity)), plan=plan, usable=usable)
+
+
+def _of_file(finding: Finding) -> Finding:
+    """A finding about a GGUF file, which has no JSON files to correct."""
+    what, remedy = (words.replace("config.json", "the file") for words in (finding.what, finding.remedy))
+    return replace(finding, what=what, remedy=remedy, edits=())
 
 
 def _usable(patient: Patient, rows: Rows, weights: str | None) -> UsableLength | str | None:
