@@ -164,12 +164,29 @@ def test_longrope_comes_with_its_factors(tmp_path):
     assert window_of(model) == 32
 
 
+def test_phi_3_has_its_window_before_longrope_where_it_looks_for_it(tmp_path):
+    tensors = {"rope_factors_long.weight": [2.0, 4.0], "rope_factors_short.weight": [1.0, 1.5]}
+    values = {"rope.scaling.original_context_length": 32, "rope.dimension_count": 4}
+    found = config_of(write_gguf(tmp_path / "tiny.gguf", architecture="phi3", values=values, tensors=tensors))
+    assert (found.rope_parameters["rope_type"], found.rope_parameters["partial_rotary_factor"]) == ("longrope", 0.5)
+    assert found.original_max_position_embeddings == 32
+
+
+def test_frequencies_that_nothing_divides_are_no_scaling(tmp_path):
+    assert rope(tmp_path, tensors={"rope_freqs.weight": [1.0] * 4})[0]["rope_type"] == "default"
+
+
+def test_heads_are_as_wide_as_the_file_says(tmp_path):
+    file = write_gguf(tmp_path / "tiny.gguf", architecture="qwen3", values={"attention.key_length": 8})
+    assert config_of(file).head_dim == 8  # Qwen 3's own is 128
+
+
 @pytest.mark.parametrize(
     ("values", "tensors", "says"),
     [
         ({"rope.scaling.type": "spiral", "rope.scaling.factor": 2.0}, {}, r"scaled by spiral, for which transformers has no rope type"),
         (
-            {"rope.scaling.type": "yarn", "rope.scaling.factor": 2.0, "rope.scaling.yarn_ext_factor": 0.5}, {},
+            {"rope.scaling.type": "yarn", "rope.scaling.factor": 2.0, "rope.scaling.yarn_ext_factor": 0.0}, {},
             r"scaled by yarn with yarn_ext_factor, for which",
         ),
         ({"rope.scaling.factor": 2.0}, {"rope_freqs.weight": [1.0] * 4}, r"scaled twice, by linear and by rope_freqs\.weight"),

@@ -5,7 +5,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -147,7 +147,7 @@ def load(
 def _model(folder: Path, label: str, config: PreTrainedConfig, **options: Any) -> PreTrainedModel:
     """The model with its weights. Raises: CheckpointError where weights of it are missing."""
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    with one_line(label), bars_as_chosen():
+    with one_line(label), bars_as_chosen() if "gguf_file" in options else nullcontext():
         loaded: Any = auto.from_pretrained(folder, config=config, output_loading_info=True, **options)
     model, report = loaded  # `output_loading_info` makes it a pair
     if report["missing_keys"]:

@@ -5,12 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from unittest.mock import patch
 
 import torch
 import transformers
-from transformers import AutoConfig, AutoTokenizer, GgufConfig, PreTrainedConfig, modeling_gguf_pytorch_utils
-from transformers.utils import logging
+from transformers import AutoConfig, AutoTokenizer, GgufConfig, PreTrainedConfig
 
 from longreach.checkpoints import _safety
 from longreach.checkpoints._errors import first_line, one_line
@@ -80,5 +78,12 @@ def unpacking(file: Path) -> dict[str, Any]:
 @contextmanager
 def bars_as_chosen() -> Iterator[None]:
     """Inside, the bar that transformers draws for GGUF files is shown where its other bars are; left alone it is always shown."""
-    with patch.object(modeling_gguf_pytorch_utils, "tqdm", logging.tqdm):
+    from transformers import modeling_gguf_pytorch_utils as reader
+    from transformers.utils import logging
+
+    always = vars(reader)["tqdm"]
+    vars(reader)["tqdm"] = logging.tqdm
+    try:
         yield
+    finally:
+        vars(reader)["tqdm"] = always

@@ -19,11 +19,12 @@ _LLAMA3 = {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_positi
 _UNSCALED = ("rope_theta", "partial_rotary_factor")  # belong to the model, not to its scaling
 _TOLERANCE = 1e-4
 _F32 = 0
+_USUAL = {"yarn_ext_factor": 1.0, "yarn_log_multiplier": 0.0, "attn_factor": 1.0}  # other values mean what no rope type means
 _YARN = {"yarn_attn_factor": "attention_factor", "yarn_beta_fast": "beta_fast", "yarn_beta_slow": "beta_slow"}
 
 
 def state_positions(config: PreTrainedConfig, header: GGUFHeader, label: str) -> None:
-    """Write into the config what transformers leaves out: the scaling of the rotary embedding, its width, and the sliding window.
+    """Write into the config what transformers leaves out: the scaling and width of the rotary embedding, and the sliding window.
 
     Raises: CheckpointError for a scaling that transformers has no rope type for.
     """
@@ -42,6 +43,8 @@ def state_positions(config: PreTrainedConfig, header: GGUFHeader, label: str) ->
         if nested and _SLIDING in whole and (base := header.get("rope.freq_base_swa")):
             changed[_SLIDING] = {**whole[_SLIDING], "rope_theta": base}
         if not nested:
+            if getattr(text, "head_dim", None):
+                text.head_dim = header.get("attention.key_length") or text.head_dim
             changed |= _width(header, text, label)
         text.rope_parameters = changed
         if "original_max_position_embeddings" in changed and hasattr(text, "original_max_position_embeddings"):  # Phi-3 prefers it
@@ -71,7 +74,7 @@ def _scaling(header: GGUFHeader, label: str) -> dict[str, Any]:
         return {}
     if kind == "linear":
         return {"rope_type": kind, "factor": factor}
-    beyond = [key for key in ("yarn_ext_factor", "yarn_log_multiplier") if header.get(f"rope.scaling.{key}") not in (None, 0.0, 1.0)]
+    beyond = [key for key, usual in _USUAL.items() if header.get(f"rope.scaling.{key}") not in (None, usual)]
     if kind != "yarn" or beyond:
         what = f"{kind} with {beyond[0]}" if beyond else kind
         why = f"has its rotary embedding scaled by {what}, for which transformers has no rope type"
@@ -83,6 +86,8 @@ def _scaling(header: GGUFHeader, label: str) -> dict[str, Any]:
 
 def _by_frequency(factors: list[float], header: GGUFHeader) -> dict[str, Any]:
     """Llama 3's scaling where it explains the divisors of all frequencies, else longrope with the same divisors at every length."""
+    if set(factors) == {1.0}:
+        return {}
     base, width = header.get("rope.freq_base") or 10_000.0, 2 * len(factors)
     found = {"rope_type": "llama3", "factor": round(max(factors), 4), **_LLAMA3}
     expected = [_llama3(2 * math.pi * base ** (2 * pair / width), found) for pair in range(len(factors))]
