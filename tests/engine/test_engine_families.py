@@ -10,7 +10,7 @@ from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
 from longreach.positions.scaling.dynamic_ntk import DynamicNtk
 from longreach.testing.conformance._snapshot import snapshot, unchanged
-from longreach.testing.models import FAMILIES, random_ids, tiny_model
+from longreach.testing.models import FAMILIES, SCALED, random_ids, tiny_model
 from longreach.testing.naive import naive_logits
 
 LENGTH, TOLERANCE = 50, 1e-4
@@ -20,7 +20,6 @@ SPECS = (
     "lm_infinite:num_sinks=2,window_size=9,limit=5",
     "h2o:budget=16,slack=4+log_n:window_size=16",
 )
-SCALED = ("llama_llama3", "llama_yarn")
 NO_FULL_LAYERS = ("mistral",)
 NO_POSITIONS = ("cohere2", "exaone4")  # in their full layers: methods that only move positions are refused (test_engine_refusals)
 

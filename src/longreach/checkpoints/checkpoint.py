@@ -44,7 +44,7 @@ from longreach.core.method import Method
 from longreach.core.spec import stack_of, unparse
 from longreach.engine._text import remember_tokenizer
 from longreach.engine.apply import apply
-from longreach.engine.rope_config import FULL, SCALED_BY, rope_of, with_rope
+from longreach.engine.rope_config import FULL, ORIGINAL, SCALED_BY, rope_of, with_rope
 from longreach.engine.weights import OWN_WEIGHTS, load_weights, own_weights
 from longreach.engine.window import stated_window, trained_window, window_of
 from longreach.positions.base import TableMethod, positions_of
@@ -320,8 +320,8 @@ def _exported(model: PreTrainedModel, stack: tuple[Method, ...], target: int) ->
     changes: dict[str, Any] = {"rope_parameters": with_rope(text, method), "max_position_embeddings": target, SCALED_BY: method.spec}
     if changes["rope_parameters"].get(FULL, {}).get("rope_type") == "longrope":
         return None  # transformers before 5.23 fails beyond the window where longrope is one of several embeddings
-    if hasattr(text, "original_max_position_embeddings"):  # where it is there (Phi-3), transformers prefers it
-        changes["original_max_position_embeddings"] = trained_window(text)
+    if hasattr(text, ORIGINAL):  # where it is there (Phi-3), transformers prefers it
+        changes[ORIGINAL] = changes["rope_parameters"].get(ORIGINAL, trained_window(text))
     try:
         type(text).from_dict(edited(text, changes).to_dict())
     except (StrictDataclassError, ValueError, KeyError):

@@ -15,13 +15,13 @@ from transformers import PreTrainedConfig
 
 from longreach.checkpoints._safety import read_json
 from longreach.core.errors import CheckpointError
+from longreach.engine.rope_config import ORIGINAL as ORIGINAL
 from longreach.engine.rope_config import SCALED_BY
 
 CONFIG = "config.json"
 DICTS = ("rope_parameters", "rope_scaling")
 BASES = ("rope_theta", "rotary_emb_base", "rotary_base", "rope_base", "global_rope_theta")
 PARTIAL = ("partial_rotary_factor", "rotary_pct", "rope_pct", "rotary_percentage", "rotary_emb_fraction")
-ORIGINAL = "original_max_position_embeddings"
 _BESIDE = {"rope_theta": BASES, "partial_rotary_factor": PARTIAL}  # what stands beside `rope_scaling`, not in it: setting -> its names
 _TRIAL = {"rope_theta": 54_321.0, "partial_rotary_factor": 0.4375}  # values that are no family's default
 

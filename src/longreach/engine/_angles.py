@@ -57,8 +57,8 @@ class Angles:
     def _at(self, positions: Tensor, epoch: Epoch, like: Tensor, end: int) -> tuple[Tensor, Tensor]:
         if epoch is None or self.frequencies is None:
             if self.endless and end > EXACT_FROM:
-                return rotation.exact_angles(self.rotary, like, positions, self.rotation.layer_type)
-            cos, sin = rotation.table(self.rotary, like, positions, self.rotation.layer_type)
+                return rotation.exact_angles(self.rotary, like, positions, self.rotation.layer_type, end)
+            cos, sin = rotation.table_in_text(self.rotary, like, positions, self.rotation.layer_type, end)
             return self.rotation.angles(cos), self.rotation.angles(sin)
         found = [self.frequencies.inv_freq(length) for length in epoch]
         frequencies = torch.stack([f for f, _ in found]).to(like.device)[..., None, :]

@@ -20,12 +20,13 @@ from longreach.engine.contexts import contexts
 from longreach.engine.examine import examine
 from longreach.engine.reach import reach_of
 from longreach.engine.rope_config import rope_of, with_rope
-from longreach.engine.rotation import Attention, rotary_modules, unscaled_tokens
+from longreach.engine.rotation import Attention, length_kept, rotary_modules, unscaled_tokens
 from longreach.engine.setup import Frequencies, Setup
 from longreach.engine.tables import lengthened
 from longreach.engine.version import check_version
 from longreach.engine.watch import watched
 from longreach.engine.weights import check_weights
+from longreach.engine.whole_length import read_as_long
 from longreach.engine.window import stated_window, trained_window
 from longreach.positions.base import PositionsMethod, Rope, TableMethod, positions_of
 
@@ -83,6 +84,7 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
     with ExitStack() as undo:
         model.__dict__[_APPLIED] = name
         undo.callback(model.__dict__.pop, _APPLIED, None)
+        undo.enter_context(length_kept(model))
         window, reach, adopt = stated_window(model.config), None, None
         if window is not None and warn:
             reach = reach_of(stack, window)
@@ -215,7 +217,9 @@ def _setup(
     def lengths(t: Tensor) -> Tensor:
         if fixed:
             return torch.full_like(t, window)
-        return torch.where(t < window, window, (t // step + 1) * step)  # inside the window the length is not rounded up
+        found = torch.where(t < window, window, (t // step + 1) * step)  # inside the window the length is not rounded up
+        short = rope.switch is not None and int(t.max()) < rope.switch and not read_as_long(model)
+        return torch.full_like(found, rope.switch) if short else found  # as transformers: the largest position decides for all
 
     frequencies = Frequencies(
         lengths=lengths, inv_freq=lambda length: positions.inv_freq(rope, length), fixed=fixed, mixture=positions.mixture(rope)
@@ -263,6 +267,9 @@ def _frequencies(model: PreTrainedModel, method: PositionsMethod) -> Iterator[No
                 if hasattr(rotary, buffer):
                     _set(rotary, buffer, inv_freq.to(getattr(rotary, buffer).device), undo)
             _set(rotary, f"{prefix}attention_scaling", factor, undo)
+            # What changes with the length (dynamic, longrope) would put its own frequencies in place of these.
+            if kinds := getattr(rotary, "rope_type", None):
+                _set(rotary, "rope_type", {**kinds, layer_type: "default"} if isinstance(kinds, dict) else "default", undo)
             if tokens := method.unscaled_tokens():
                 own = rope.inv_freq().to(getattr(rotary, f"{prefix}inv_freq").device)
                 undo.enter_context(unscaled_tokens(rotary, tokens, f"{prefix}inv_freq", own))

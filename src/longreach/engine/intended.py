@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
-from longreach.engine.rope_config import FULL
+from longreach.engine.window import stated_window
 
 
 def intended_window(model: PreTrainedModel) -> int | None:
@@ -13,7 +13,4 @@ def intended_window(model: PreTrainedModel) -> int | None:
     if record is not None and record.target is not None:
         return int(record.target)
     config = model.config.get_text_config()
-    rope = getattr(config, "rope_parameters", None) or {}
-    rope = rope.get(FULL) or rope
-    scaled = int((rope.get("factor") or 1) * (rope.get("original_max_position_embeddings") or 0))
-    return max(getattr(config, "max_position_embeddings", None) or 0, scaled) or None
+    return max(getattr(config, "max_position_embeddings", None) or 0, stated_window(config) or 0) or None

@@ -106,8 +106,52 @@ def table(rotary: nn.Module, x: Tensor, positions: Tensor, layer_type: str | Non
     return cos, sin
 
 
-def exact_angles(rotary: nn.Module, x: Tensor, positions: Tensor, layer_type: str | None) -> tuple[Tensor, Tensor]:
-    """cos and sin [B, T, R/2] of the angles computed in float64, for positions where float32 blurs them; x gives dtype and device."""
+def table_in_text(rotary: nn.Module, x: Tensor, positions: Tensor, layer_type: str | None, tokens: int) -> tuple[Tensor, Tensor]:
+    """`table` within a text that has `tokens` tokens so far: the model's frequencies for that text, wherever in it the positions are.
+
+    Some embeddings (dynamic, longrope) choose by the largest position that they are asked for, and a policy may move all of them to the
+    front, or ask for those of the queries alone.
+    """
+    if not _follows_length(rotary, layer_type):
+        return table(rotary, x, positions, layer_type)
+    last = positions.new_full((positions.shape[0], 1), tokens - 1)
+    cos, sin = table(rotary, x, torch.cat([positions, last], -1), layer_type)
+    return cos[:, :-1], sin[:, :-1]
+
+
+def _follows_length(rotary: nn.Module, layer_type: str | None) -> bool:
+    """Whether a rotary module changes its frequencies with the largest position that it is asked for."""
+    kind: Any = getattr(rotary, "rope_type", None)
+    kind = kind.get(layer_type) if isinstance(kind, dict) else kind
+    return kind == "longrope" or "dynamic" in (kind or "")
+
+
+@contextmanager
+def length_kept(model: PreTrainedModel) -> Iterator[None]:
+    """What rotary modules that follow the length remember of the last text is afterwards as it was before."""
+    kept = []
+    for _, _, rotary in rotary_modules(model):
+        kinds: Any = getattr(rotary, "rope_type", None)
+        if any(_follows_length(rotary, key) for key in (kinds if isinstance(kinds, dict) else (None,))):
+            values = {name: value for name, value in vars(rotary).items() if name.endswith(("inv_freq", "max_seq_len_cached"))}
+            kept.append((rotary, values, [(name, buffer, buffer.clone()) for name, buffer in rotary.named_buffers(recurse=False)]))
+    try:
+        yield
+    finally:
+        for rotary, values, buffers in kept:
+            for name in [name for name in vars(rotary) if name.endswith("inv_freq") and name not in values]:
+                delattr(rotary, name)
+            vars(rotary).update(values)
+            for name, buffer, content in buffers:
+                rotary._buffers[name] = buffer.copy_(content)
+
+
+def exact_angles(rotary: nn.Module, x: Tensor, positions: Tensor, layer_type: str | None, tokens: int) -> tuple[Tensor, Tensor]:
+    """cos and sin [B, T, R/2] of the angles computed in float64, for positions where float32 blurs them; x gives dtype and device.
+
+    tokens: that the text has so far.
+    """
+    table_in_text(rotary, x, positions[:, :1], layer_type, tokens)  # sets frequencies that hang on it
     prefix = f"{layer_type}_" if layer_type is not None else ""
     inv_freq: Tensor = getattr(rotary, f"{prefix}inv_freq")
     positions = positions.cpu().double()[..., None]  # some devices have no float64

@@ -34,15 +34,22 @@ def whole_length(model: PreTrainedModel, tokens: float) -> Iterator[None]:
         yield
 
 
+def read_as_long(model: PreTrainedModel) -> bool:
+    """Whether the text that is being read is known to be longer than the frequencies for short texts are for."""
+    pinned = [value for _, _, rotary in rotary_modules(model) for name, value in vars(rotary).items() if name.endswith(_PINNED)]
+    return any(pinned)
+
+
 def _pin(rotary: Any, layer_type: str | None, tokens: float, undo: ExitStack) -> None:
     prefix = f"{layer_type}_" if layer_type else ""
     parameters = rotary.config.rope_parameters
     window = (parameters[layer_type] if layer_type else parameters)["original_max_position_embeddings"]
     device = getattr(rotary, f"{prefix}inv_freq").device
     chosen, _ = ROPE_INIT_FUNCTIONS[_CHOOSES](rotary.config, device, seq_len=window + (tokens > window), layer_type=layer_type)
-    for name in (f"{prefix}original_inv_freq", f"{prefix}long_inv_freq", f"{layer_type}{_PINNED}"):
+    pinned = {f"{prefix}original_inv_freq": chosen, f"{prefix}long_inv_freq": chosen, f"{layer_type}{_PINNED}": tokens > window}
+    for name, value in pinned.items():
         undo.callback(_restore, rotary, name, getattr(rotary, name, None))
-        setattr(rotary, name, chosen)
+        setattr(rotary, name, value)
 
 
 def _restore(rotary: nn.Module, name: str, before: Any) -> None:

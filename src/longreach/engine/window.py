@@ -13,20 +13,16 @@ _TABLES = ("wpe", "embed_positions", "position_embeddings")  # precomputed for a
 
 
 def trained_window(config: PretrainedConfig) -> int:
-    """The trained window in tokens: `original_max_position_embeddings` where the rotary embedding is scaled, else the config's maximum.
+    """The trained window in tokens: of a scaled rotary embedding, the one that it is scaled to.
 
-    A scaled config cannot tell whether it was also tuned at its new length, so the original window is the safe answer.
+    That is `factor * original_max_position_embeddings` for YaRN, whose checkpoints do not agree on what the maximum in their config means,
+    and the config's maximum for all others. Whether a checkpoint was also tuned at that length, its config cannot tell.
 
     Raises: InputError where the config states none (linear biases, recurrent models).
     """
     text = config.get_text_config()
-    originals = [
-        parameters["original_max_position_embeddings"]
-        for parameters in _rope_parameters(text)
-        if parameters.get("rope_type", "default") != "default" and parameters.get("original_max_position_embeddings")
-    ]
-    if originals:
-        return min(originals)
+    if scaled := [reach for parameters in _rope_parameters(text) if (reach := _yarn_reach(parameters))]:
+        return min(scaled)
     for name in _NAMES:
         if window := getattr(text, name, None):
             return int(window)
@@ -64,6 +60,11 @@ def cannot_read(limit: int) -> str:
 
 def _is_table(value: Any) -> bool:
     return isinstance(value, nn.Embedding) or not isinstance(value, nn.Module)
+
+
+def _yarn_reach(parameters: dict[str, Any]) -> int | None:
+    original, factor = parameters.get("original_max_position_embeddings"), parameters.get("factor")
+    return round(factor * original) if parameters.get("rope_type") == "yarn" and original and factor else None
 
 
 def _rope_parameters(config: PretrainedConfig) -> list[dict[str, Any]]:

@@ -1,7 +1,7 @@
 """The contracts of position methods: those that change rotary frequencies, and those that lengthen tables of learned positions."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -15,11 +15,35 @@ _STANDSTILL = 1e20  # stands for an infinite factor, which JSON cannot hold: not
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rope:
-    """The rotary embedding of a checkpoint.
+class Scaling:
+    """How the rotary embedding of a checkpoint is scaled before any method.
 
+    Args: kind: transformers' rope type. frequencies: [dim / 2] radians a token, for texts as long as the trained window.
+    attention_factor: on cos and sin. original_window: tokens before the scaling; None where the config does not say. short: [dim / 2]
+    frequencies of texts up to the original window, where these have others (`longrope`). stated: the config's other settings, by name.
+    """
+
+    kind: str
+    frequencies: tuple[float, ...]
+    attention_factor: float = 1.0
+    original_window: int | None = None
+    short: tuple[float, ...] | None = None
+    stated: tuple[tuple[str, Any], ...] = ()
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A setting of the config; `default` where it is not stated, or null."""
+        found = dict(self.stated).get(name)
+        return default if found is None else found
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rope:
+    """The rotary embedding of a checkpoint: the frequencies that it has, scaled or not, and the window that they were trained for.
+
+    Methods start from `inv_freq()` and `attention_factor`, whatever these were scaled by before.
     Args: theta: base. dim: rotated dimensions of a head. trained_window: tokens. num_heads: key-value heads, for `per_head` methods.
     sections: how many pairs of dimensions turn with the time, height and width of what is seen, in models that see (else None).
+    scaling: of the checkpoint itself; None where it has the frequencies of its base.
     """
 
     theta: float
@@ -27,13 +51,68 @@ class Rope:
     trained_window: int
     num_heads: int = 1
     sections: tuple[int, ...] | None = None
+    scaling: Scaling | None = None
+
+    @property
+    def attention_factor(self) -> float:
+        """On cos and sin, of the checkpoint itself."""
+        return 1.0 if self.scaling is None else self.scaling.attention_factor
+
+    @property
+    def original_window(self) -> int:
+        """Tokens before the checkpoint was scaled, as far as its config says; else the trained window."""
+        return (self.scaling and self.scaling.original_window) or self.trained_window
+
+    @property
+    def switch(self) -> int | None:
+        """Tokens up to which the checkpoint has other frequencies for short texts; None where it has one set."""
+        return self.scaling.original_window if self.scaling is not None and self.scaling.short is not None else None
 
     def inv_freq(self, theta: float | None = None) -> Tensor:
-        """[dim / 2] radians a token, float32: theta ** (-2i / dim)."""
-        return 1.0 / self.powers(theta)
+        """[dim / 2] radians a token, float32: the checkpoint's own; with another base, each times what that does to a plain one."""
+        own = None if self.scaling is None else torch.tensor(self.scaling.frequencies)
+        if own is None or theta is None:
+            return self.plain(theta) if own is None else own
+        return (own.double() * self.plain(theta).double() / self.plain().double()).float()
 
-    def powers(self, theta: float | None = None) -> Tensor:
-        """[dim / 2] tokens a radian, float32: theta ** (2i / dim)."""
+    def plain(self, theta: float | None = None) -> Tensor:
+        """[dim / 2] radians a token, float32: theta ** (-2i / dim), as before any scaling."""
+        return 1.0 / self._powers(theta)
+
+    def powers(self) -> Tensor:
+        """[dim / 2] tokens a radian, float32."""
+        return self._powers() if self.scaling is None else 1.0 / self.inv_freq()
+
+    def own(self, seq_len: int) -> tuple[Tensor, float]:
+        """What the checkpoint itself turns a text of `seq_len` tokens by: ([dim / 2] radians a token, factor on cos and sin)."""
+        if self.scaling is not None and self.scaling.short is not None and seq_len <= self.original_window:
+            return torch.tensor(self.scaling.short), self.attention_factor
+        return self.inv_freq(), self.attention_factor
+
+    def divided(self, factors: Sequence[float]) -> Tensor:
+        """[dim / 2] the checkpoint's own frequencies over `factors`."""
+        by = torch.tensor(factors, dtype=torch.float32)
+        # Plain ones in the order in which transformers computes them, so that an export agrees bit for bit.
+        return 1.0 / (by * self.powers()) if self.scaling is None else self.inv_freq() / by
+
+    def over_plain(self, factors: Sequence[float]) -> list[float]:
+        """Factors that the checkpoint's own frequencies are divided by, as such that the plain ones are."""
+        if self.scaling is None:
+            return list(factors)
+        before = self.plain().double() / self.inv_freq().double()
+        return (before * torch.tensor(factors, dtype=torch.float64)).clamp(max=_STANDSTILL).tolist()
+
+    def merged(self, kind: str, factor: float, **settings: float) -> tuple["Rope", float]:
+        """The embedding that a scaling acts on, and its factor: two scalings of one kind (a rope type) and the same settings are one.
+
+        So where the checkpoint has one already, this is the embedding before it, and the product of both factors; else itself.
+        """
+        before = self.scaling
+        if before is None or before.kind != kind or any(before.get(name) != value for name, value in settings.items()):
+            return self, factor
+        return replace(self, scaling=None, trained_window=self.original_window), factor * float(before.get("factor"))
+
+    def _powers(self, theta: float | None = None) -> Tensor:
         exponents = torch.arange(0, self.dim, 2, dtype=torch.int64).float() / self.dim
         powers: Tensor = (self.theta if theta is None else theta) ** exponents
         return powers
@@ -41,7 +120,7 @@ class Rope:
 
 @dataclass(frozen=True, kw_only=True)
 class PositionsMethod(Method):
-    """Changes the frequencies of a rotary embedding (rope type `default`).
+    """Changes the frequencies of a rotary embedding, on top of what the checkpoint itself was scaled by.
 
     Methods that depend on the length seen set `length_dependent` in `info` and take it from `seq_len`; the engine then keeps keys so
     that none stands under an older frequency. `length_step`: the frequencies change every so many tokens.
@@ -56,7 +135,10 @@ class PositionsMethod(Method):
 
     @abstractmethod
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
-        """([dim / 2] radians a token, factor on cos and sin) for a context of `seq_len` tokens; [num_heads, dim / 2] if `per_head`."""
+        """([dim / 2] radians a token, factor on cos and sin) for a context of `seq_len` tokens; [num_heads, dim / 2] if `per_head`.
+
+        The factor holds the checkpoint's own (`rope.attention_factor`).
+        """
 
     def reach(self, trained_window: int) -> int | None:
         """Tokens that the method stretches the trained window to; None: none is stated (it grows with the text, or needs no positions)."""
@@ -121,7 +203,7 @@ class Unscaled(PositionsMethod):
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """theta_i."""
-        return rope.inv_freq(), 1.0
+        return rope.own(seq_len)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,13 +268,13 @@ def positions_of(stack: Iterable[Method]) -> PositionsMethod | None:
 
 def as_longrope(rope: Rope, inv_freq: Tensor, factor: float) -> dict[str, Any]:
     """Any frequencies [dim / 2] and factor on cos and sin as transformers' `longrope`; short texts get the same as long ones."""
-    factors = (rope.inv_freq().double() / inv_freq.double()).clamp(max=_STANDSTILL).tolist()
+    factors = (rope.plain().double() / inv_freq.double()).clamp(max=_STANDSTILL).tolist()
     return {
         "rope_type": "longrope",
         "rope_theta": rope.theta,
         "short_factor": factors,
         "long_factor": list(factors),
-        "original_max_position_embeddings": rope.trained_window,
+        "original_max_position_embeddings": rope.original_window,
         "attention_factor": float(factor),
     }
 

@@ -53,12 +53,18 @@ def _rope(rope_type: str = "default", **settings: Any) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": rope_type, "rope_theta": 10_000.0, **settings}}
 
 
+_SHORT = [1.0, 1.0, 1.0, 1.05, 1.1, 1.2, 1.3, 1.4]
+_LONG = [1.0, 1.1, 1.4, 1.9, 2.6, 3.4, 4.0, 4.5]
+
 # name -> (transformers' prefix of the classes, settings)
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
     "llama_mha": ("Llama", {"num_key_value_heads": 4}),
     "llama_llama3": ("Llama", _rope("llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)),
     "llama_yarn": ("Llama", _rope("yarn", factor=4.0, original_max_position_embeddings=32)),
+    "llama_linear": ("Llama", _rope("linear", factor=4.0)),
+    "llama_dynamic": ("Llama", _rope("dynamic", factor=4.0)),
+    "llama_longrope": ("Llama", _rope("longrope", short_factor=_SHORT, long_factor=_LONG, original_max_position_embeddings=32)),
     "mistral": ("Mistral", _SLIDING),
     "qwen2": ("Qwen2", {}),
     "qwen2_mixed": ("Qwen2", {"use_sliding_window": True, **_SLIDING, "max_window_layers": 1}),
@@ -76,6 +82,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt_oss": ("GptOss", {"head_dim": 16, **_SLIDING, "num_local_experts": 4, "num_experts_per_tok": 2, **_rope()}),
     "granite": ("Granite", {"logits_scaling": 1.0, "attention_multiplier": 0.25}),
 }
+
+
+# Those of them whose checkpoints are scaled already.
+SCALED = ("llama_llama3", "llama_yarn", "llama_linear", "llama_dynamic", "llama_longrope")
 
 
 # name -> (class, settings): families with a table of learned positions. RoBERTa's begins with rows for padding, which its config counts.

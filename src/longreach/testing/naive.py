@@ -325,6 +325,8 @@ def _angles(layer: _Layer, relative: Tensor, i: Tensor) -> tuple[Tensor, Tensor]
     rope = layer.rope
     step, window = dynamic[0].length_step(rope) or 1, rope.trained_window
     lengths = [window if query < window else (query // step + 1) * step for query in i[:, 0].tolist()]
+    if rope.switch is not None and len(lengths) <= rope.switch:
+        lengths = [rope.switch] * len(lengths)
     found = {length: dynamic[0].inv_freq(rope, length) for length in lengths}
     rows = torch.stack([found[length][0].double() for length in lengths], -2)  # [T, R / 2] or [K, T, R / 2]
     factors = torch.tensor([found[length][1] for length in lengths], dtype=torch.float64)

@@ -45,7 +45,7 @@ class Fope(PositionsMethod):
         """The model's own, but 0 below one turn in the trained window; [num_heads, dim / 2]."""
         kept = rope.inv_freq().clone()
         kept[self._kept(rope) :] = 0
-        return kept.expand(rope.num_heads, -1), 1.0
+        return kept.expand(rope.num_heads, -1), rope.attention_factor
 
     def mixture(self, rope: Rope) -> tuple[Tensor, Tensor]:
         """For the first quarter of the dimensions in pairs: 1 at every so many frequencies, and random numbers everywhere."""

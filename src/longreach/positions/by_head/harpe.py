@@ -49,7 +49,7 @@ class Harpe(PositionsMethod):
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """[num_heads, dim / 2]: the bases of the heads lie evenly between the two, ends included."""
         bases = torch.linspace(self.base_min, self.base_max, rope.num_heads, dtype=torch.float64).tolist()
-        return torch.stack([rope.inv_freq(base) for base in (reversed(bases) if self.descending else bases)]), 1.0
+        return torch.stack([rope.inv_freq(base) for base in (reversed(bases) if self.descending else bases)]), rope.attention_factor
 
 
 METHOD = Harpe

@@ -65,15 +65,13 @@ class Clex(PositionsMethod):
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """theta(t) of the equation; theta(1) are the model's own."""
-        exponents = torch.arange(0, rope.dim, 2, dtype=torch.int64).float() / rope.dim
-        # In the order in which transformers computes it, so that an export agrees bit for bit.
-        return 1.0 / (torch.tensor(self._factors(rope, seq_len)) * rope.theta**exponents), 1.0
+        return rope.divided(self._factors(rope, seq_len)), rope.attention_factor
 
     def rope_parameters(self, rope: Rope) -> dict[str, Any] | None:
         """Transformers' `longrope` at a fixed factor; none where the factor follows the text."""
         if self.factor is None:
             return None
-        factors = self._factors(rope, rope.trained_window)
+        factors = rope.over_plain(self._factors(rope, rope.trained_window))
         exported = as_longrope(rope, *self.inv_freq(rope, rope.trained_window))
         return exported | {"short_factor": factors, "long_factor": list(factors)}
 

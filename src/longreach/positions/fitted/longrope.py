@@ -12,7 +12,6 @@ With a `factor` alone, factors are where the search begins: YaRN's.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from random import Random
@@ -80,7 +79,8 @@ class Longrope(PositionsMethod):
         """theta_i / lambda_i: equation 3 of the paper, for the tokens from n-hat on."""
         self._check_fits(rope)
         short = self._found.get("short")
-        return _rescaled(rope, short if short and seq_len <= rope.trained_window else self._long(rope)), self._attention_factor(rope)
+        factors = short if short and seq_len <= rope.trained_window else self._long(rope)
+        return rope.divided(factors), self._attention_factor(rope)
 
     def unscaled_tokens(self) -> int:
         """The paper's n-hat."""
@@ -91,14 +91,14 @@ class Longrope(PositionsMethod):
         if self.unscaled_tokens():
             return None
         self._check_fits(rope)
-        long = self._long(rope)
+        long, short = self._long(rope), self._found.get("short")
         return {
             "rope_type": "longrope",
             "rope_theta": rope.theta,
             "factor": self._factor(),
-            "original_max_position_embeddings": rope.trained_window,
-            "short_factor": list(self._found.get("short") or long),
-            "long_factor": list(long),
+            "original_max_position_embeddings": rope.trained_window if short else rope.original_window,
+            "short_factor": rope.over_plain(short or long),
+            "long_factor": rope.over_plain(long),
             "attention_factor": self._attention_factor(rope),
         }
 
@@ -120,7 +120,7 @@ class Longrope(PositionsMethod):
         return self._found["long"] if self.factor is None else ratios(rope, Yarn(factor=self.factor))
 
     def _attention_factor(self, rope: Rope) -> float:
-        return math.sqrt(1 + math.log(self._factor()) / math.log(rope.trained_window))
+        return rope.attention_factor * math.sqrt(1 + math.log(self._factor()) / math.log(rope.trained_window))
 
     def _check_fits(self, rope: Rope) -> None:
         """Refuse a file of another model."""
@@ -216,12 +216,6 @@ def ratios(rope: Rope, method: PositionsMethod) -> list[float]:
     """By what a method divides each frequency, to 6 decimals; never falling, also by float32's rounding."""
     found = rope.inv_freq().double() / method.inv_freq(rope, rope.trained_window)[0].double()
     return [round(factor, 6) for factor in found.cummax(0).values.tolist()]
-
-
-def _rescaled(rope: Rope, factors: Sequence[float]) -> Tensor:
-    """1 / (lambda_i * theta_i ** -1), in the order in which transformers computes it, so that both agree bit for bit."""
-    exponents = torch.arange(0, rope.dim, 2, dtype=torch.int64).float() / rope.dim
-    return 1.0 / (torch.tensor(factors, dtype=torch.float32) * rope.theta**exponents)
 
 
 def _check(file: FittedFile) -> None:

@@ -60,7 +60,7 @@ class Distributional(PositionsMethod):
         """theta_i / factor where extrapolation disturbs more by `threshold` at least, else theta_i."""
         plain = rope.inv_freq()
         extrapolated, interpolated = _disturbances(rope, self.factor, self.intervals)
-        return torch.where(extrapolated >= interpolated + self.threshold, plain / self.factor, plain), 1.0
+        return torch.where(extrapolated >= interpolated + self.threshold, plain / self.factor, plain), rope.attention_factor
 
 
 @cache

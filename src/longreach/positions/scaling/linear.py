@@ -43,11 +43,15 @@ class Linear(PositionsMethod):
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """theta_i / factor."""
-        return rope.inv_freq() / self.factor, 1.0
+        before, factor = rope.merged("linear", self.factor)
+        return before.inv_freq() / factor, rope.attention_factor
 
-    def rope_parameters(self, rope: Rope) -> dict[str, Any]:
-        """Transformers' own `linear`."""
-        return {"rope_type": "linear", "factor": self.factor, "rope_theta": rope.theta}
+    def rope_parameters(self, rope: Rope) -> dict[str, Any] | None:
+        """Transformers' own `linear`, where the checkpoint was not scaled otherwise."""
+        before, factor = rope.merged("linear", self.factor)
+        if before.scaling is not None:
+            return super().rope_parameters(rope)
+        return {"rope_type": "linear", "factor": factor, "rope_theta": rope.theta}
 
 
 METHOD = Linear

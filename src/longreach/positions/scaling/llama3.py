@@ -47,11 +47,11 @@ class Llama3(PositionsMethod):
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """A mixture of theta_i and theta_i / factor, linear in the turns from low_freq_factor to high_freq_factor."""
-        return by_parts(rope, self.factor, self.low_freq_factor, self.high_freq_factor), 1.0
+        return by_parts(rope, self.factor, self.low_freq_factor, self.high_freq_factor), rope.attention_factor
 
-    def rope_parameters(self, rope: Rope) -> dict[str, Any]:
-        """Transformers' own `llama3`."""
-        return as_llama3(rope, self.factor, self.low_freq_factor, self.high_freq_factor)
+    def rope_parameters(self, rope: Rope) -> dict[str, Any] | None:
+        """Transformers' own `llama3`, where the checkpoint was not scaled otherwise."""
+        return as_llama3(rope, self.factor, self.low_freq_factor, self.high_freq_factor) or super().rope_parameters(rope)
 
 
 METHOD = Llama3

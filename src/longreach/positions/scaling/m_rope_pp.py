@@ -46,7 +46,7 @@ class MRopePp(PositionsMethod):
         plain, (temporal, height) = rope.inv_freq(), self._borders(rope)
         first, last = plain[max(temporal - 1, 0)], plain[max(height - 1, 0)]  # turns are frequencies times a constant
         keep = ((plain - last) / (first - last)).clamp(0, 1) if first > last else (plain >= first).float()
-        return plain * (keep + (1 - keep) / self.factor), 1.0
+        return plain * (keep + (1 - keep) / self.factor), rope.attention_factor
 
     def _borders(self, rope: Rope) -> tuple[int, int]:
         """Pairs of dimensions up to the end of time and of height."""

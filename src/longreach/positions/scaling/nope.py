@@ -37,7 +37,7 @@ class Nope(PositionsMethod):
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """[dim / 2] zeros: no angle at any position."""
-        return torch.zeros(rope.dim // 2), 1.0
+        return torch.zeros(rope.dim // 2), rope.attention_factor
 
 
 METHOD = Nope

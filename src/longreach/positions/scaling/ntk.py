@@ -3,7 +3,8 @@
 Paper: NTK-Aware Scaled RoPE allows LLaMA models to have extended (8k+) context size without any fine-tuning and minimal perplexity
 degradation, 2023, bloc97 (published online)
 Cost: none at run time.   Limits: reaches somewhat less than factor times the window; some dimensions still leave their trained range.
-Differs from the paper: nothing.
+Differs from the paper: nothing. On a checkpoint that was scaled before, each frequency is divided by what the larger base divides a plain
+one by.
 """
 
 from dataclasses import dataclass
@@ -40,10 +41,12 @@ class Ntk(PositionsMethod):
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """Frequencies of the base theta * factor ** (d / (d - 2))."""
-        return rope.inv_freq(scaled_theta(rope, self.factor)), 1.0
+        return rope.inv_freq(scaled_theta(rope, self.factor)), rope.attention_factor
 
-    def rope_parameters(self, rope: Rope) -> dict[str, Any]:
-        """A plain rotary embedding with the larger base: every reader of checkpoints can run it."""
+    def rope_parameters(self, rope: Rope) -> dict[str, Any] | None:
+        """A plain rotary embedding with the larger base, which every reader of checkpoints can run, where the checkpoint's is plain."""
+        if rope.scaling is not None:
+            return super().rope_parameters(rope)
         return {"rope_type": "default", "rope_theta": scaled_theta(rope, self.factor)}
 
 

@@ -49,11 +49,11 @@ class NtkByParts(PositionsMethod):
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """(1 - ramp) * theta_i / factor + ramp * theta_i, the ramp over r = window * theta_i / (2 pi) from alpha to beta."""
-        return by_parts(rope, self.factor, self.alpha, self.beta), 1.0
+        return by_parts(rope, self.factor, self.alpha, self.beta), rope.attention_factor
 
-    def rope_parameters(self, rope: Rope) -> dict[str, Any]:
-        """Transformers' own `llama3`: the same ramp under other names."""
-        return as_llama3(rope, self.factor, self.alpha, self.beta)
+    def rope_parameters(self, rope: Rope) -> dict[str, Any] | None:
+        """Transformers' own `llama3`, the same ramp under other names, where the checkpoint was not scaled otherwise."""
+        return as_llama3(rope, self.factor, self.alpha, self.beta) or super().rope_parameters(rope)
 
 
 METHOD = NtkByParts

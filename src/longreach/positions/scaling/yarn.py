@@ -2,7 +2,8 @@
 
 Paper: YaRN: Efficient Context Window Extension of Large Language Models, 2023, arXiv:2309.00071
 Cost: none at run time.   Limits: untuned it holds to about 4 to 8 windows; short prompts lose a little.
-Differs from the paper: nothing.
+Differs from the paper: nothing. On a checkpoint that was scaled before, the ramp goes by the wavelengths that it has and the window that
+it was scaled to; on one with YaRN of the same betas, both are one YaRN of the product of their factors, which is exact.
 """
 
 import math
@@ -16,6 +17,8 @@ from longreach.core.errors import SpecError
 from longreach.core.lengths import factor_to
 from longreach.core.method import Claim, MethodInfo, at_least
 from longreach.positions.base import PositionsMethod, Rope
+
+_KEPT = ("truncate", "mscale", "mscale_all_dim")  # what a yarn in a checkpoint's config may say besides, and holds for both
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,38 +58,69 @@ class Yarn(PositionsMethod):
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """Ramp over the dimensions: 1 keeps theta_i, 0 gives theta_i / factor."""
-        low = max(math.floor(_dimension(rope, self.beta_fast)), 0)
-        high = min(math.ceil(_dimension(rope, self.beta_slow)), rope.dim - 1)
-        ramp = (torch.arange(rope.dim // 2, dtype=torch.float32) - low) / max(high - low, 0.001)
-        keep = 1 - ramp.clamp(0, 1)
         if self.factor == 1:
-            return rope.inv_freq(), self._attention_factor()
+            return rope.inv_freq(), self._attention_factor(rope)
+        before, factor = self._merged(rope)
+        low, high = _dimension(before, self.beta_fast), _dimension(before, self.beta_slow)
+        if before is rope or rope.scaling is None or rope.scaling.get("truncate", True):
+            low, high = math.floor(low), math.ceil(high)
+        low, high = max(low, 0), min(high, rope.dim - 1)
+        ramp = (_dimensions(before) - low) / (high - low if high > low else 0.001)
+        keep = 1 - ramp.clamp(0, 1)
         # In the order in which transformers rounds, so that an export is the same to the last bit.
-        return 1.0 / (self.factor * rope.powers()) * (1 - keep) + rope.inv_freq() * keep, self._attention_factor()
+        return 1.0 / (factor * before.powers()) * (1 - keep) + before.inv_freq() * keep, self._attention_factor(rope)
 
-    def rope_parameters(self, rope: Rope) -> dict[str, Any]:
-        """Transformers' own `yarn`, with values written out so that no reader has to guess one.
+    def rope_parameters(self, rope: Rope) -> dict[str, Any] | None:
+        """Transformers' own `yarn`, with values written out so that no reader has to guess one, where the checkpoint was not scaled otherwise.
 
         The usual attention factor is left to the reader: GGUF converters take a stated one as coming on top of it.
         """
-        stated = {} if self.attention_factor is None else {"attention_factor": self.attention_factor}
+        before, factor = self._merged(rope)
+        if before.scaling is not None:
+            return super().rope_parameters(rope)
+        kept = {} if rope.scaling is None else {name: value for name in _KEPT if (value := rope.scaling.get(name)) is not None}
+        usual = self.attention_factor is None and (rope.scaling is None or rope.scaling.get("attention_factor") is None)
+        stated = {} if usual else {"attention_factor": self._attention_factor(rope)}
         return {
             "rope_type": "yarn",
             "rope_theta": rope.theta,
-            "factor": self.factor,
-            "original_max_position_embeddings": rope.trained_window,
+            "factor": factor,
+            "original_max_position_embeddings": before.trained_window,
             "beta_fast": self.beta_fast,
             "beta_slow": self.beta_slow,
+            **kept,
             **stated,
         }
 
-    def _attention_factor(self) -> float:
-        return 0.1 * math.log(self.factor) + 1.0 if self.attention_factor is None else self.attention_factor
+    def _merged(self, rope: Rope) -> tuple[Rope, float]:
+        return rope.merged("yarn", self.factor, beta_fast=self.beta_fast, beta_slow=self.beta_slow)
+
+    def _attention_factor(self, rope: Rope) -> float:
+        """The checkpoint's own times this one's; two of yarn have that of their product, as far as the checkpoint has the usual one."""
+        if self.attention_factor is not None:
+            return self.attention_factor * rope.attention_factor
+        before, factor = self._merged(rope)
+        if rope.scaling is None or before is rope:
+            return _usual(factor) * rope.attention_factor
+        top, bottom = (rope.scaling.get(name) for name in ("mscale", "mscale_all_dim"))
+        usual, had = (_usual(each, top) / _usual(each, bottom) if top and bottom else _usual(each) for each in (factor, factor / self.factor))
+        return usual if rope.scaling.get("attention_factor") is None else rope.attention_factor * usual / had
+
+
+def _usual(factor: float, weight: float = 1.0) -> float:
+    return 0.1 * weight * math.log(factor) + 1.0
 
 
 def _dimension(rope: Rope, turns: float) -> float:
-    """The dimension pair (a fraction) that turns so often over the trained window."""
+    """The dimension pair (a fraction) that turns so often over the trained window, of a plain embedding with the rope's base."""
     return rope.dim * math.log(rope.trained_window / (turns * 2 * math.pi)) / (2 * math.log(rope.theta))
+
+
+def _dimensions(rope: Rope) -> Tensor:
+    """[dim / 2] the dimension pair (a fraction) of a plain embedding that has each frequency."""
+    if rope.scaling is None:
+        return torch.arange(rope.dim // 2, dtype=torch.float32)
+    return (-rope.dim * rope.inv_freq().double().log() / (2 * math.log(rope.theta))).float()
 
 
 METHOD = Yarn

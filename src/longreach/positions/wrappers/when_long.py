@@ -37,7 +37,8 @@ class WhenLong(PositionsWrapper):
         """theta_i up to the trained window, those of the method inside beyond."""
         if seq_len > rope.trained_window:
             return inner.inv_freq(rope, seq_len)
-        return rope.inv_freq().expand(rope.num_heads, -1) if inner.info.per_head else rope.inv_freq(), 1.0
+        own, factor = rope.own(seq_len)
+        return own.expand(rope.num_heads, -1) if inner.info.per_head else own, factor
 
     def length_step(self, rope: Rope) -> int:
         """One change, at the window."""

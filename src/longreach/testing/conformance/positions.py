@@ -1,4 +1,7 @@
-"""What holds for every positions method of rotary models: what it computes, what it writes into a config, which models it refuses."""
+"""What holds for every positions method of rotary models: what it computes, what it writes into a config, which models it refuses.
+
+All of it also on checkpoints that are scaled already.
+"""
 
 import tempfile
 from collections.abc import Callable
@@ -16,14 +19,29 @@ from longreach.engine.rope_config import rope_of, with_rope
 from longreach.engine.rotation import rotary_modules
 from longreach.positions.base import PositionsMethod, Rope
 from longreach.testing.conformance._snapshot import snapshot, unchanged
-from longreach.testing.conformance.base import LENGTH, WINDOW, Check, close, first, logits, moves, require, same, shared_model, written
-from longreach.testing.models import random_ids, tiny_model
+from longreach.testing.conformance.base import (
+    LENGTH,
+    WINDOW,
+    Check,
+    cached_logits,
+    close,
+    first,
+    logits,
+    moves,
+    require,
+    same,
+    shared_model,
+    written,
+)
+from longreach.testing.models import SCALED, random_ids, tiny_model
 
 _ROPES = (
     Rope(theta=10_000.0, dim=16, trained_window=32),
     Rope(theta=500_000.0, dim=128, trained_window=8192, num_heads=8),
     Rope(theta=1e4, dim=4, trained_window=2048),
+    *(rope_of(tiny_model(family).config) for family in SCALED),
 )
+_SCALED_WINDOW = 128  # of the checkpoints that are scaled already
 _NESTED = "gemma3"  # one rotary embedding a layer type
 _NESTED_LONGROPE = Version("5.23")  # before, transformers fails beyond the window; `save` does not write it
 
@@ -48,14 +66,14 @@ def check_neutral_frequencies(method: PositionsMethod) -> int:
     compared = 0
     for rope in _ROPES:
         found, factor = method.inv_freq(rope, rope.trained_window)
-        compared += same(found, rope.inv_freq().expand_as(found), str(rope)) + require(factor == 1.0, f"factor {factor}")
+        compared += same(found, rope.inv_freq().expand_as(found), str(rope)) + require(factor == rope.attention_factor, f"factor {factor}")
     return compared
 
 
 def check_neutral_logits(method: PositionsMethod) -> int:
     """A neutral setting gives the model's own logits, bit for bit."""
     compared = 0
-    for family in ("llama", "gpt_neox", _NESTED) if first(method) else ("llama",):
+    for family in ("llama", "gpt_neox", _NESTED, *SCALED) if first(method) else ("llama",):
         model, ids = shared_model(family), random_ids(1, LENGTH)
         stock = logits(model, ids)
         with apply(model, method):
@@ -93,8 +111,9 @@ def check_export(method: PositionsMethod) -> int:
     compared = 0
     written_type = (method.rope_parameters(_ROPES[0]) or {}).get("rope_type")
     nested = () if written_type == "longrope" and Version(transformers.__version__) < _NESTED_LONGROPE else (_NESTED,)
-    for family in ("llama", "gpt_neox", *nested) if first(method) else ("llama",):
-        model, ids = tiny_model(family, max_position_embeddings=WINDOW), random_ids(2, 3 * WINDOW)
+    for family in ("llama", "gpt_neox", *SCALED, *nested) if first(method) else ("llama",):
+        window = {} if family in SCALED else {"max_position_embeddings": WINDOW}
+        model, ids = tiny_model(family, **window), random_ids(2, 3 * WINDOW)
         with tempfile.TemporaryDirectory() as folder:
             with apply(model, method):
                 wanted, text = logits(model, ids), written(model, ids)
@@ -134,9 +153,18 @@ def check_export_is_refused(method: PositionsMethod) -> int:
     return _refused(lambda: with_rope(model.config, method), method, "no rope type")
 
 
-def check_scaled_models_are_refused(method: PositionsMethod) -> int:
-    """A model whose embedding is scaled already is refused by a message that names the scaling."""
-    return sum(refused_by_apply(tiny_model(family), method, "already scaled") for family in ("llama_yarn", "llama_llama3"))
+def check_scaled_models(method: PositionsMethod) -> int:
+    """On a checkpoint that is scaled already it acts beyond that one's window at least; in chunks and in one piece alike, and undone."""
+    compared = 0
+    for family in SCALED:
+        model, ids = shared_model(family, _SCALED_WINDOW), random_ids(1, 2 * _SCALED_WINDOW + 10)
+        stock, before = logits(model, ids), snapshot(model)
+        with apply(model, method):
+            ours = logits(model, ids)
+            compared += moves(method, ours, stock)
+            compared += close(cached_logits(model, ids, (50, 1, 60, 155)), ours, f"{family}, in chunks")
+        compared += unchanged(before, snapshot(model), family) + same(logits(model, ids), stock, f"{family}, after the context")
+    return compared
 
 
 def check_other_positions_are_refused(method: PositionsMethod) -> int:
@@ -178,7 +206,7 @@ def _exports(method: Method) -> bool:
 
 CHECKS = (
     Check(run=check_frequencies, applies=_is_positions),
-    Check(run=check_scaled_models_are_refused, applies=_is_positions, tier="contract"),
+    Check(run=check_scaled_models, applies=_is_positions, tier="method"),
     Check(run=check_other_positions_are_refused, applies=_is_positions, tier="contract"),
     Check(run=check_moves_logits, applies=_needs_no_engine),
     Check(run=check_undone, applies=_needs_no_engine, tier="method"),
