@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 import torch
@@ -179,12 +180,31 @@ def test_an_export_that_another_program_lost_is_written_again(folder, tmp_path):
     assert "record" not in {finding.check for finding in diagnose(after)}
 
 
+@pytest.mark.parametrize(
+    ("family", "method", "what"),
+    [
+        ("llama_yarn", "yarn:factor=2", "yarn:factor=2 stands on top of yarn, factor 4, .*both as one \\(yarn, factor 8\\)"),
+        ("llama_llama3", "linear:factor=2", "linear:factor=2 stands on top of llama3, factor 8, .*both as one \\(longrope\\)"),
+        ("llama_longrope", "linear:factor=2+when_long", "longreach.json applies linear:factor=2\\+when_long on top of longrope, factor 4,"),
+    ],
+)
+def test_what_was_combined_is_told(tmp_path, family, method, what):
+    write_folder(tmp_path / "base", family, hidden_size=64)
+    out = save(*load(tmp_path / "base"), tmp_path / "out", method=method, target=256)
+    findings = diagnose(admit(out, "out"))
+    (found,) = (finding for finding in findings if finding.check == "combined")
+    assert found.severity == Severity.NOTE
+    assert re.match(what, found.what)
+    assert {finding.check for finding in findings if finding.severity > Severity.NOTE} <= {"applied"}
+    assert not any(finding.check == "combined" for finding in diagnose(admit(tmp_path / "base", "base")))
+
+
 def test_a_method_on_top_of_a_scaled_config_is_found(folder, tmp_path):
     out = save(*load(folder), tmp_path / "out", method="dynamic_ntk+log_n", target=512)
     assert {finding.check for finding in diagnose(admit(out, "out"))} == {"applied"}
     edit(out / CONFIG, rope_parameters={"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0})
-    (finding,) = (finding for finding in diagnose(admit(out, "out")) if finding.severity == Severity.ERROR)
-    assert "longreach.json applies dynamic_ntk+log_n on top" in finding.what
+    (finding,) = (finding for finding in diagnose(admit(out, "out")) if finding.check == "combined")
+    assert "longreach.json applies dynamic_ntk+log_n on top of linear, factor 4" in finding.what
 
 
 # corrected copies

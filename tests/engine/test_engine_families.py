@@ -8,6 +8,7 @@ from longreach.core.errors import UnsupportedError
 from longreach.core.spec import parse
 from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
+from longreach.engine.whole_length import whole_length
 from longreach.positions.scaling.dynamic_ntk import DynamicNtk
 from longreach.testing.conformance._snapshot import snapshot, unchanged
 from longreach.testing.models import FAMILIES, SCALED, random_ids, tiny_model
@@ -28,9 +29,9 @@ def compare(model, spec):
     """Hold the engine under `spec`, at once and left-padded in chunks, to the definition; returns how far the method moves the logits."""
     ids, mask = random_ids(2, LENGTH), torch.ones(2, LENGTH, dtype=torch.long)
     mask[0, :11] = 0
-    before = snapshot(model)
-    with torch.no_grad():
+    with torch.no_grad(), whole_length(model, LENGTH):  # in chunks, a checkpoint with frequencies for short texts begins under those
         stock = model(ids, use_cache=False).logits
+        before = snapshot(model)
         wanted, wanted_padded = naive_logits(model, parse(spec), ids), naive_logits(model, parse(spec), ids, mask.bool())
         with apply(model, spec):
             past, parts = DynamicCache(config=model.config.get_text_config()), []
@@ -40,7 +41,7 @@ def compare(model, spec):
             torch.testing.assert_close(model(ids, use_cache=False).logits, wanted, rtol=0, atol=TOLERANCE)
         torch.testing.assert_close(torch.cat(parts, 1)[mask.bool()], wanted_padded[mask.bool()], rtol=0, atol=TOLERANCE)
         assert torch.equal(model(ids, use_cache=False).logits, stock)
-    unchanged(before, snapshot(model), "after the context")
+        unchanged(before, snapshot(model), "after the context")
     return float((wanted - stock).abs().max())
 
 

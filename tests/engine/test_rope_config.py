@@ -1,11 +1,14 @@
+import math
+
 import pytest
+import torch
 from transformers import GPT2Config
 
 from longreach.core.errors import UnsupportedError
-from longreach.engine.rope_config import rope_of, with_rope
+from longreach.engine.rope_config import rope_of, scaled_before, with_rope
 from longreach.positions.scaling.linear import Linear
 from longreach.positions.scaling.yarn import Yarn
-from longreach.testing.models import tiny_model
+from longreach.testing.models import random_ids, tiny_model
 from tests.checkpoints.folders import tiny
 
 
@@ -26,10 +29,44 @@ def test_partial_rotary_factors_are_kept():
     assert config.rope_parameters["rope_type"] == "default"
 
 
-@pytest.mark.parametrize(("family", "says"), [("llama_yarn", r"yarn, factor 4"), ("llama_llama3", "llama3, factor 8")])
-def test_scaled_ropes_are_refused(family, says):
-    with pytest.raises(UnsupportedError, match=rf"already scaled \({says}\); start from the checkpoint that was scaled"):
-        with_rope(tiny(family).config, Yarn(factor=2))
+@pytest.mark.parametrize(
+    ("family", "windows", "factor", "says"),
+    [
+        ("llama", (128, 128), 1.0, None),
+        ("llama_yarn", (128, 32), 0.1 * math.log(4) + 1, "yarn, factor 4"),
+        ("llama_llama3", (128, 32), 1.0, "llama3, factor 8"),
+        ("llama_linear", (128, 128), 1.0, "linear, factor 4"),
+        ("llama_longrope", (128, 32), math.sqrt(1 + math.log(4) / math.log(32)), "longrope, factor 4"),
+        ("llama_dynamic", (128, 128), 1.0, None),
+    ],
+)
+def test_the_rope_of_scaled_checkpoints_is_what_they_turn_by(family, windows, factor, says):
+    model = tiny_model(family)
+    rope = rope_of(model.config)
+    assert (rope.trained_window, rope.original_window) == windows
+    assert rope.attention_factor == model.model.rotary_emb.attention_scaling == pytest.approx(factor, rel=1e-12)
+    model(random_ids(1, 128), use_cache=False)  # as long as the window
+    assert torch.equal(rope.inv_freq(), model.model.rotary_emb.inv_freq)
+    model(random_ids(1, 32), use_cache=False)
+    assert torch.equal(rope.own(32)[0], model.model.rotary_emb.inv_freq)
+    assert torch.equal(rope.own(33)[0], rope.inv_freq())
+    assert scaled_before(model.config) == says
+
+
+def test_rope_types_without_a_known_meaning_are_refused():
+    config = tiny_model().config
+    config.rope_parameters = {"rope_type": "proportional", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+    with pytest.raises(UnsupportedError, match="scaled by the rope type proportional, on which no method can build; choose an attention"):
+        rope_of(config)
+
+
+def test_no_setting_of_the_scaling_before_is_left_behind():
+    config = tiny_model("llama_yarn", rope_parameters={**tiny_model("llama_yarn").config.rope_parameters, "attention_factor": 1.5}).config
+    written = with_rope(config, Linear(factor=2))
+    assert set(written) == {
+        "rope_type", "rope_theta", "short_factor", "long_factor", "attention_factor", "original_max_position_embeddings",
+    }  # fmt: skip
+    assert written["attention_factor"] == 1.5
 
 
 def test_models_without_rope_are_refused():

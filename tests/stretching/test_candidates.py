@@ -5,9 +5,10 @@ from longreach.core import registry
 from longreach.core.errors import InputError, SpecError, UnsupportedError
 from longreach.core.spec import parse
 from longreach.engine.apply import apply
+from longreach.engine.window import window_of
 from longreach.positions.base import Rope, TableMethod
 from longreach.stretching.candidates import Candidate, applicable, collect, improved
-from longreach.testing.models import tiny_model
+from longreach.testing.models import SCALED, tiny_model
 
 LENGTHS = [(512, 4096), (128, 129), (100, 777), (8, 64), (4096, 131_072), (8192, 10_000)]
 SUGGESTING = [method.name() for method in registry.methods() if method.suggest(512, 4096)]
@@ -103,12 +104,20 @@ def test_what_is_stacked_on_a_tuned_model_is_tuned():
 
 
 def test_what_the_model_does_not_take_is_listed_with_its_reason():
-    model = tiny_model("llama_yarn")
+    model = tiny_model("cohere2", max_position_embeddings=32)
     fitting, refused = applicable(model, collect(["auto"], 32, 128))
-    assert "self_extend" in {candidate.stack[0].name() for candidate in fitting}
-    assert "its rotary embedding is already scaled" in refused["linear:factor=4"]
+    assert "sinks" in {candidate.stack[0].name() for candidate in fitting}
+    assert "its full-attention layers use no positions" in refused["linear:factor=4"]
     for candidate in fitting:
         with apply(model, candidate.stack):
             pass
-    with pytest.raises(UnsupportedError, match="already scaled"):
+    with pytest.raises(UnsupportedError, match="use no positions"):
         applicable(model, collect(["linear:factor=4"], 32, 128))
+
+
+@pytest.mark.parametrize("family", SCALED)
+def test_checkpoints_that_are_scaled_already_take_every_rotary_method(family):
+    model = tiny_model(family)
+    fitting, refused = applicable(model, collect(["auto"], window_of(model), 512))
+    assert {"yarn:factor=4", "linear:factor=4", "llama3:factor=4"} <= {candidate.spec for candidate in fitting}
+    assert not any("scaled" in why for why in refused.values())

@@ -230,8 +230,8 @@ def test_what_cannot_be_is_refused_before_measuring(settings, says):
 
 
 def test_a_method_that_the_user_named_must_fit():
-    with pytest.raises(UnsupportedError, match="already scaled"):
-        run(family="llama_yarn", methods=["linear:factor=8"])
+    with pytest.raises(UnsupportedError, match="use no positions"):
+        run(family="cohere2", methods=["linear:factor=8"])
 
 
 def test_where_no_method_fits_every_reason_is_given(monkeypatch):

@@ -299,7 +299,7 @@ BROKEN = {
     "export": (WrongExport(factor=2), {}),
     "export_of_nested": (Linear(factor=2), APPLIES_NOTHING),
     "export_is_refused": (Linear(factor=2), {}),
-    "scaled_models_are_refused": (Linear(factor=2), APPLIES_NOTHING),
+    "scaled_models": (Linear(factor=2), APPLIES_NOTHING),
     "other_positions_are_refused": (Linear(factor=2), APPLIES_NOTHING),
     "places": (Outside(factor=2), {}),
     "neutral_table": (LONGER, {}),

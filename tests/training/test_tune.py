@@ -210,9 +210,9 @@ def test_what_does_not_fit_is_refused(changes, error, says):
         plan(model(), config(**changes))
 
 
-def test_a_model_that_is_scaled_already_is_refused():
-    with pytest.raises(UnsupportedError, match="already scaled"):
-        plan(model("llama_yarn"), config())
+def test_a_model_that_is_scaled_already_is_tuned_from_the_window_that_it_is_scaled_to():
+    found = plan(model("llama_yarn"), config(target=512))
+    assert (found.spec, found.geometry.trained_window) == ("yarn:factor=4", 128)
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path):

@@ -39,12 +39,12 @@ from longreach.checkpoints.placement import find_device, find_dtype, four_bits
 from longreach.checkpoints.places import MARKER, local_checkpoint, place_of
 from longreach.checkpoints.record import Record, fitted_in, read_record
 from longreach.checkpoints.spelling import beside, spell_out
-from longreach.core.errors import CheckpointError, InputError
+from longreach.core.errors import CheckpointError, InputError, UnsupportedError
 from longreach.core.method import Method
 from longreach.core.spec import stack_of, unparse
 from longreach.engine._text import remember_tokenizer
 from longreach.engine.apply import apply
-from longreach.engine.rope_config import FULL, ORIGINAL, SCALED_BY, rope_of, with_rope
+from longreach.engine.rope_config import FULL, ORIGINAL, SCALED_BY, rope_of, scaled_before, with_rope
 from longreach.engine.weights import OWN_WEIGHTS, load_weights, own_weights
 from longreach.engine.window import stated_window, trained_window, window_of
 from longreach.positions.base import TableMethod, positions_of
@@ -293,6 +293,9 @@ def _plan(
         raise InputError(f"target={target} is below the {window} tokens that the model was trained on")
     if not stack:
         rope_of(text, method=spec)  # refuses models whose positions end with the window
+        if scaled := getattr(text, SCALED_BY, None) or scaled_before(text):
+            why = f"its rotary embedding is scaled already ({scaled}), and that says how far"
+            raise UnsupportedError(spec, text.model_type, why, "give a method that reaches so far, on top of it")
         return Record(target=target, trained_window=target), {"max_position_embeddings": target}
     with apply(model, stack):  # refuses now what `load` could not apply later, and what would do nothing
         pass

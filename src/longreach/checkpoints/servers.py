@@ -39,10 +39,13 @@ def server_settings(
         nested = FULL in whole
         family = "" if config is None else config.get_text_config().model_type
         kind = scaled["rope_type"]
+        factor = positions.inv_freq(rope, rope.trained_window)[1]
         cannot = (kind == "longrope" and family in _INTERLEAVED) or (rope.sections is not None and kind not in _WITH_SECTIONS)
         return {
-            "vllm": f"vLLM does not run the rope type {kind} on {family or 'such'} models" if cannot else _vllm(whole, target),
-            "llama.cpp": "llama.cpp scales one rotary embedding and this model has several" if nested else _llama_cpp(whole, target),
+            "vllm": f"vLLM does not run the rope type {kind} on {family or 'such'} models" if cannot else _vllm(whole, factor, target),
+            "llama.cpp": "llama.cpp scales one rotary embedding and this model has several"
+            if nested
+            else _llama_cpp(whole, factor, target),
         }
     first = stack[0] if len(stack) == 1 else None
     own = _LLAMA_CPP_OWN.get(first.name()) if first is not None else None
@@ -52,14 +55,17 @@ def server_settings(
     }
 
 
-def _vllm(whole: dict[str, Any], target: int) -> str:
+def _vllm(whole: dict[str, Any], factor: float, target: int) -> str:
+    """Args: factor: on cos and sin."""
     whole = copy.deepcopy(whole)
     scaled = whole.get(FULL, whole)
     if scaled["rope_type"] == "longrope":  # vLLM reads one factor on cos and sin for each length instead
         scaled["short_mscale"] = scaled["long_mscale"] = scaled.pop("attention_factor")
-    elif "attention_factor" in scaled:  # vLLM reads attn_factor instead, and multiplies its own value by it
-        share = scaled.pop("attention_factor") / _usual_attention_factor(scaled)
-        if not math.isclose(share, 1):
+    elif scaled.get("mscale") or scaled.get("mscale_all_dim"):
+        return "vLLM reads mscale in some families and not in others, so that no option is sure to mean the same"
+    elif scaled["rope_type"] == "yarn":  # vLLM reads attn_factor instead, and multiplies its own value by it
+        scaled.pop("attention_factor", None)
+        if not math.isclose(share := factor / _usual_attention_factor(scaled), 1):
             scaled["attn_factor"] = share
     overrides: dict[str, Any] = {"rope_parameters": whole}
     if "factor" not in scaled or scaled["rope_type"] in ("llama3", "longrope"):  # elsewhere vLLM multiplies the window by `factor`
@@ -67,7 +73,8 @@ def _vllm(whole: dict[str, Any], target: int) -> str:
     return f"vllm serve MODEL --hf-overrides {shlex.quote(json.dumps(overrides))} --max-model-len {target}"
 
 
-def _llama_cpp(scaled: dict[str, Any], target: int) -> str:
+def _llama_cpp(scaled: dict[str, Any], factor: float, target: int) -> str:
+    """Args: factor: on cos and sin."""
     command, kind = f"llama-server -m MODEL.gguf --ctx-size {target}", scaled["rope_type"]
     if kind == "default":
         return f"{command} --rope-freq-base {scaled['rope_theta']:.10g}"
@@ -78,9 +85,10 @@ def _llama_cpp(scaled: dict[str, Any], target: int) -> str:
     command += f" --rope-scaling {kind} --rope-scale {scaled['factor']:.10g}"
     if kind == "linear":
         return command
-    usual = _usual_attention_factor(scaled)
-    if not math.isclose(scaled.get("attention_factor", usual), usual):
-        return f"llama.cpp computes yarn's attention factor itself; attention_factor={scaled['attention_factor']:g} cannot be given"
+    if not math.isclose(factor, _usual_attention_factor(scaled)):
+        return f"llama.cpp computes yarn's attention factor itself; attention_factor={factor:g} cannot be given"
+    if scaled.get("truncate") is False:
+        return "llama.cpp rounds the ends of yarn's ramp to whole dimensions, and those of this checkpoint are not (truncate=false)"
     command += f" --yarn-orig-ctx {scaled['original_max_position_embeddings']}"
     changed = [f" --yarn-{name.replace('_', '-')} {scaled[name]:.10g}" for name, usual in _BETAS.items() if scaled[name] != usual]
     return command + "".join(changed)

@@ -231,7 +231,7 @@ def _save(outcome: "Outcome", loaded: "Checkpoint", out: Path | None, force: boo
     if best.method and not best.tuned:  # servers are told how to run the model that is already there
         try:
             servers = server_settings(best.method, rope_of(config), outcome.target, config=config)
-        except UnsupportedError:  # a rotary embedding that is scaled already: no server can be told of another scaling
+        except UnsupportedError:  # positions of another kind: no server can be told of them
             servers = None
     if out is None:
         return Saved(servers=servers)

@@ -43,7 +43,7 @@ class Bench(ABC):
     def rope(self) -> Any:
         """The model's rotary embedding (`positions.base.Rope`).
 
-        Raises: UnsupportedError for a model without one, or with one that is scaled already.
+        Raises: UnsupportedError for a model without one.
         """
 
     @abstractmethod

@@ -105,7 +105,9 @@ def _usable(patient: Patient, rows: Rows, weights: str | None) -> UsableLength |
     if not found:
         return f"What was measured of {patient.name} was measured on other weights, or in another dtype."
     try:
-        return usable_length(found, trained_window(config))
+        record = patient.record
+        before = record.trained_window if record is not None and record.exported and record.method else None
+        return usable_length(found, before or trained_window(config))
     except InputError as error:
         return str(error)
 

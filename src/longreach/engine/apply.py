@@ -218,8 +218,9 @@ def _setup(
         if fixed:
             return torch.full_like(t, window)
         found = torch.where(t < window, window, (t // step + 1) * step)  # inside the window the length is not rounded up
-        short = rope.switch is not None and int(t.max()) < rope.switch and not read_as_long(model)
-        return torch.full_like(found, rope.switch) if short else found  # as transformers: the largest position decides for all
+        if rope.switch is None or int(t.max()) >= rope.switch or read_as_long(model):
+            return found
+        return torch.full_like(t, rope.switch)  # as in transformers, the largest position decides for all
 
     frequencies = Frequencies(
         lengths=lengths, inv_freq=lambda length: positions.inv_freq(rope, length), fixed=fixed, mixture=positions.mixture(rope)

@@ -43,6 +43,13 @@ def window_of(model: PreTrainedModel) -> int:
     return window if limit is None else min(window, limit)
 
 
+def window_before_export(model: PreTrainedModel) -> int:
+    """The same, but of a checkpoint that longreach exported under a method, the window that it had before: what its weights may know."""
+    record: Any = vars(model).get("longreach_record")  # `longreach.load` leaves it there
+    before: int | None = record.trained_window if record is not None and record.exported and record.method else None
+    return before or window_of(model)
+
+
 def position_limit(model: PreTrainedModel) -> int | None:
     """The most tokens that the model's table of absolute positions holds; None for models without one (rotary, linear biases)."""
     if tables := position_tables(model):

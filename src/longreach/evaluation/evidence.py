@@ -53,7 +53,7 @@ class Subject:
         rows: Rows | None = None,
         progress: Progress = SILENT,
     ) -> None:
-        self.model, self.to, self.window = model, to, window.window_of(model)
+        self.model, self.to, self.window = model, to, window.window_before_export(model)
         if to <= self.window:
             raise InputError(f"nothing to compare: {to} tokens are within the trained window of {self.window}; give a greater length")
         self.edges = octaves(self.window, to)
@@ -149,7 +149,7 @@ def describe(model: PreTrainedModel, *, name: str, card: Path | None = None, tra
         "heads": heads,
         "kv_heads": getattr(config, "num_key_value_heads", None) or heads,
         "head_dim": getattr(config, "head_dim", None) or config.hidden_size // heads,
-        "window": window.window_of(model),
+        "window": window.window_before_export(model),
         "trained_on": trained_on or (" ".join(found[1].split()) if found else "not stated"),
     }
 

@@ -89,11 +89,11 @@ def measure(
     numbers = {"chunk_size": chunk_size, "batch_size": batch_size, "trained_window": trained_window}
     if trained_window is not None and trained_window < 1:
         raise InputError(f"trained_window={trained_window} must be at least 1")
-    trained = window.window_of(model) if trained_window is None else trained_window
+    trained = window.window_before_export(model) if trained_window is None else trained_window
     to = _usual_length(model, method, trained) if to is None else parse_length(to)
     if to < _LEAST:
         raise InputError(f"to={to}: a text of one token has nothing to predict")
-    stack = stack_of(method, trained_window=trained, target=to)
+    stack = stack_of(method, trained_window=window.window_of(model) if trained_window is None else trained_window, target=to)
     if stack:
         check_unapplied(model, stack)
     tasks = default_tasks(trained, to) if tasks is None else _tasks(tasks)

@@ -64,8 +64,15 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama_yarn": ("Llama", _rope("yarn", factor=4.0, original_max_position_embeddings=32)),
     "llama_linear": ("Llama", _rope("linear", factor=4.0)),
     "llama_dynamic": ("Llama", _rope("dynamic", factor=4.0)),
-    "llama_longrope": ("Llama", _rope("longrope", short_factor=_SHORT, long_factor=_LONG, original_max_position_embeddings=32)),
+    "llama_longrope": (
+        "Llama",
+        {"head_dim": 16, **_rope("longrope", short_factor=_SHORT, long_factor=_LONG, original_max_position_embeddings=32, factor=4.0)},
+    ),
     "mistral": ("Mistral", _SLIDING),
+    "ministral3": (
+        "Ministral3",
+        {"head_dim": 16, **_rope("yarn", factor=4.0, original_max_position_embeddings=32, llama_4_scaling_beta=0.1)},
+    ),
     "qwen2": ("Qwen2", {}),
     "qwen2_mixed": ("Qwen2", {"use_sliding_window": True, **_SLIDING, "max_window_layers": 1}),
     "qwen3": ("Qwen3", {"head_dim": 16}),
@@ -85,7 +92,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 # Those of them whose checkpoints are scaled already.
-SCALED = ("llama_llama3", "llama_yarn", "llama_linear", "llama_dynamic", "llama_longrope")
+SCALED = ("llama_llama3", "llama_yarn", "llama_linear", "llama_dynamic", "llama_longrope", "ministral3")
 
 
 # name -> (class, settings): families with a table of learned positions. RoBERTa's begins with rows for padding, which its config counts.

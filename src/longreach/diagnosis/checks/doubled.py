@@ -3,23 +3,20 @@
 import math
 from collections.abc import Iterator
 
-from longreach.core.spec import parse
 from longreach.diagnosis.base import Finding, Patient, Severity, of
 from longreach.diagnosis.stated import ORIGINAL, Stated
 from longreach.diagnosis.used import UsedRope
-from longreach.positions.base import PositionsMethod
 
 _BASES = (10_000.0, 500_000.0, 1_000_000.0)  # what most models are trained with
 
 
 def check(patient: Patient) -> Iterator[Finding]:
-    """A window that is multiplied twice, an enlarged base under a factor, a method on top of a scaled config."""
+    """A window that is multiplied twice, an enlarged base under a factor."""
     for layer_type, said, used in patient.pairs:
         if said.rope_type in ("linear", "yarn", "dynamic"):
             yield from _base(patient, layer_type, said, used)
         if said.rope_type in ("linear", "yarn"):
             yield from _window(patient, layer_type, said)
-    yield from _method(patient)
 
 
 def _base(patient: Patient, layer_type: str | None, said: Stated, used: UsedRope) -> Iterator[Finding]:
@@ -58,17 +55,4 @@ def _window(patient: Patient, layer_type: str | None, said: Stated) -> Iterator[
             severity=Severity.WARNING,
             what=f"max_position_embeddings ({window}) holds the factor already; vLLM multiplies it again, to {window * factor:g}",
             remedy=f"serve with --max-model-len {window}",
-        )
-
-
-def _method(patient: Patient) -> Iterator[Finding]:
-    record = patient.record
-    if record is None or record.exported or not record.method:
-        return
-    scaled = sorted({said.rope_type for _, said, _ in patient.pairs} - {"default"})
-    if scaled and any(isinstance(method, PositionsMethod) for method in parse(record.method)):
-        yield Finding(
-            severity=Severity.ERROR,
-            what=f"positions are scaled twice: config.json has {scaled[0]}, and longreach.json applies {record.method} on top",
-            remedy="stretch the checkpoint that was not scaled yet",
         )

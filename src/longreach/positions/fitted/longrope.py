@@ -17,7 +17,6 @@ from itertools import pairwise
 from random import Random
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from longreach.core.errors import SpecError, UnsupportedError

@@ -71,7 +71,7 @@ class Yarn(PositionsMethod):
         return 1.0 / (factor * before.powers()) * (1 - keep) + before.inv_freq() * keep, self._attention_factor(rope)
 
     def rope_parameters(self, rope: Rope) -> dict[str, Any] | None:
-        """Transformers' own `yarn`, with values written out so that no reader has to guess one, where the checkpoint was not scaled otherwise.
+        """Transformers' own `yarn` with values written out, so that no reader has to guess one, unless the checkpoint was scaled otherwise.
 
         The usual attention factor is left to the reader: GGUF converters take a stated one as coming on top of it.
         """
@@ -103,7 +103,9 @@ class Yarn(PositionsMethod):
         if rope.scaling is None or before is rope:
             return _usual(factor) * rope.attention_factor
         top, bottom = (rope.scaling.get(name) for name in ("mscale", "mscale_all_dim"))
-        usual, had = (_usual(each, top) / _usual(each, bottom) if top and bottom else _usual(each) for each in (factor, factor / self.factor))
+        usual, had = (
+            _usual(each, top) / _usual(each, bottom) if top and bottom else _usual(each) for each in (factor, factor / self.factor)
+        )
         return usual if rope.scaling.get("attention_factor") is None else rope.attention_factor * usual / had
 
 
