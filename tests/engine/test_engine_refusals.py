@@ -176,3 +176,19 @@ def test_a_cache_that_does_not_reach_the_engine(applied):
     with torch.no_grad():
         applied.model.forward(ids[:, :12], **cache_argument(applied, past))  # past the hooks of the module
     refuse(lambda: applied.model.forward(ids[:, 12:], **cache_argument(applied, past)), "did not reach the engine")
+
+
+def test_a_scaling_that_is_also_in_the_scale_of_logits_is_refused():
+    rope = {"rope_type": "yarn", "rope_theta": 10_000.0, "factor": 4.0, "original_max_position_embeddings": 16, "mscale": 1.0}
+    latent = {"kv_lora_rank": 16, "q_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 16}
+    for all_dim in (1.0, None):
+        settings = {**SIZES, **latent, "num_key_value_heads": 4, "rope_parameters": {**rope, "mscale_all_dim": all_dim}}
+        model = transformers.DeepseekV3ForCausalLM(transformers.DeepseekV3Config(**settings, first_k_dense_replace=2)).eval()
+        if all_dim is None:
+            with apply(model, "yarn:factor=2"):
+                assert model.config.rope_parameters["factor"] == 8
+            continue
+        before = snapshot(model)
+        with pytest.raises(UnsupportedError, match="also in the scale of its logits"), apply(model, "yarn:factor=2"):
+            pass
+        unchanged(before, snapshot(model), "after the refusal")

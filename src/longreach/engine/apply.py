@@ -256,6 +256,7 @@ def _frequencies(model: PreTrainedModel, method: PositionsMethod) -> Iterator[No
     config = model.config.get_text_config()
     layer_type = _full_layer_type(model)
     rope: Rope = rope_of(config, layer_type, method=method.spec)
+    _check_logits_scale(model, method, rope)
     inv_freq, factor = method.inv_freq(rope, rope.trained_window)
     prefix = f"{layer_type}_" if layer_type else ""
     rotaries = [rotary for _, _, rotary in rotary_modules(model) if hasattr(rotary, f"{prefix}inv_freq")]
@@ -277,6 +278,17 @@ def _frequencies(model: PreTrainedModel, method: PositionsMethod) -> Iterator[No
         if method.info.exportable:
             _set(config, "rope_parameters", with_rope(config, method), undo)
         yield
+
+
+def _check_logits_scale(model: PreTrainedModel, method: PositionsMethod, rope: Rope) -> None:
+    """Refuse where the scaling of the checkpoint is also in how attention scales its logits (MLA with `mscale_all_dim`)."""
+    if rope.scaling is None or not rope.scaling.get("mscale_all_dim"):
+        return
+    for module in model.modules():
+        size: Any = getattr(module, "qk_head_dim", None)
+        if size and abs(getattr(module, "scaling", size**-0.5) * size**0.5 - 1) > 1e-6:
+            why = "how its rotary embedding is scaled is also in the scale of its logits (mscale_all_dim), where no method reaches"
+            raise UnsupportedError(method.spec, type(model).__name__, why, "choose a checkpoint without mscale_all_dim")
 
 
 def _set(owner: nn.Module | Any, name: str, value: Any, undo: ExitStack) -> None:
