@@ -33,11 +33,29 @@ MODELS = {
         {"n_embd": 64, "n_head": 4, "n_layer": 2, "rotary_dim": 8, "n_positions": 64},
         GPTJ,
     ),
-    # Positions as complex numbers; state-space and attention in one layer.
+    # Positions as complex numbers.
     ("Llama4TextConfig", "Llama4ForCausalLM"): ({"head_dim": 16, "num_local_experts": 2, "intermediate_size_mlp": 96}, OWN_CODE),
-    ("FalconH1Config", "FalconH1ForCausalLM"): (
-        {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1},
-        OWN_CODE,
+    # Bamba counts positions anew in every piece, where none are given.
+    ("BambaConfig", "BambaForCausalLM"): (
+        {"attn_layer_indices": [1], "mamba_n_heads": 8, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_n_groups": 1},
+        "it does not read in pieces what it reads at once, also without a method",
+    ),
+    ("Zamba2Config", "Zamba2ForCausalLM"): (
+        {
+            "layers_block_type": ["mamba", "hybrid", "mamba", "hybrid"],
+            "hybrid_layer_ids": [1, 3],
+            "num_hidden_layers": 4,
+            "mamba_d_state": 8,
+            "n_mamba_heads": 4,
+            "mamba_headdim": 32,
+            "mamba_ngroups": 1,
+            "use_mem_rope": True,
+            "num_mem_blocks": 1,
+            "adapter_rank": 8,
+            "attention_head_dim": 32,
+            "num_key_value_heads": 4,
+        },
+        "several of its layers share the weights and the number of one attention",
     ),
     ("MambaConfig", "MambaForCausalLM"): ({}, NO_ATTENTION),
     ("BertConfig", "BertLMHeadModel"): ({}, "it is not a causal decoder"),

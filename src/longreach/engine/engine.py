@@ -84,7 +84,7 @@ class Engine:
         lead = min(self.layers)
         given: list[Any] = list(cache.layers) + [None] * (max(self.layers) + 1 - len(cache.layers))
         cache.layers[:] = [
-            self.layers[index].new_cache_layer(stream, leads=index == lead) if index in self.layers else layer
+            self.layers[index].new_cache_layer(stream, leads=index == lead, given=layer) if index in self.layers else layer
             for index, layer in enumerate(given)
         ]
         cache.layer_class_to_replicate = None

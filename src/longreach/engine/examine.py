@@ -8,6 +8,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from longreach.core.errors import UnsupportedError
 from longreach.engine import rotation
+from longreach.engine._states import has_state
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.engine import installed
 from longreach.engine.interface import interface
@@ -51,14 +52,28 @@ def _prove(model: PreTrainedModel, attentions: list[Attention], trained_window: 
     ids = (torch.arange(12, device=next(model.parameters()).device)[None] * 5 + 1) % model.config.get_text_config().vocab_size
 
     def logits() -> Tensor:
+        """Of all tokens at once, and of all in pieces."""
         cache = DynamicCache(config=model.config.get_text_config())
         parts = [model(part, **cache_argument(model, cache), use_cache=True)[0] for part in (ids[:, :6], ids[:, 6:11], ids[:, 11:])]
         return torch.cat([model(ids, use_cache=False)[0], *parts], 1).float()  # logits, or without a head hidden states
 
     stock = logits()
+    _check_pieces(model, *stock.chunk(2, 1))
     with installed(model, attentions, Setup(), trained_window):
         ours = logits()
     differs = float((ours - stock).abs().max() / stock.std())
     if not differs < (1e-3 if model.dtype == torch.float32 else 0.2):
         why = f"under full attention its logits differ by {differs:.2g} standard deviations from those of the plain model"
+        raise rotation.refusal(model, why)
+
+
+def _check_pieces(model: PreTrainedModel, whole: Tensor, pieces: Tensor) -> None:
+    """Refuse a model whose state does not go on from one piece of a text to the next, also without a method."""
+    if not any(has_state(layer) for layer in DynamicCache(config=model.config.get_text_config()).layers):
+        return
+    apart = (pieces - whole).abs() / whole.std()
+    # Below float32, a token may be sent to other experts for its rounding alone.
+    differs, most = (float(apart.max()), 1e-2) if model.dtype == torch.float32 else (float(apart.mean()), 0.2)
+    if not differs < most:
+        why = f"it does not read in pieces what it reads at once, also without a method: logits differ by {differs:.2g} standard deviations"
         raise rotation.refusal(model, why)

@@ -21,6 +21,7 @@ from longreach.engine._cuts import ENTROPY, RECEIVED, CutStore
 from longreach.engine._fused import Merge
 from longreach.engine._kept import KeptStore
 from longreach.engine._own import OwnAttention, own_mask, rows_inside
+from longreach.engine._states import StateAndBandLayer, has_state
 from longreach.engine._store import AGES, BandLayer, LayerPlan
 from longreach.engine._stream import MaskSpec, Step, Stream
 from longreach.engine._turn import Turning
@@ -105,8 +106,10 @@ class LayerEngine:
                 return BlocksStore(self.stored, self.context)
         return None
 
-    def new_cache_layer(self, stream: Stream, leads: bool) -> BandLayer:
-        """An empty layer of a cache."""
+    def new_cache_layer(self, stream: Stream, leads: bool, given: Any = None) -> BandLayer:
+        """An empty layer of a cache. Args: given: the layer in whose place it comes."""
+        if has_state(given):
+            return StateAndBandLayer(given, self.plan, stream, leads, self.new_store())
         return BandLayer(self.plan, stream, leads, self.new_store())
 
     def see(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

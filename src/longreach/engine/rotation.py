@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from longreach.core.errors import UnsupportedError
+from longreach.core.errors import LongreachError, UnsupportedError
 
 _PROBE_TOKENS = 5
 
@@ -92,7 +92,16 @@ class IdentityRotary(nn.Module):
         return getattr(self.__dict__["original"], name)
 
     def forward(self, x: Tensor, position_ids: Tensor, layer_type: str | None = None, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Tables of ones and zeros."""
+        """Tables of ones and zeros.
+
+        Raises: LongreachError for positions in more than one dimension (of images), which the engine does not know.
+        """
+        if position_ids.ndim == 3:  # [3, B, T]: time, height and width, which are one in a text
+            if not bool((position_ids == position_ids[:1]).all()):
+                raise LongreachError(
+                    "under a longreach method that computes attention, this model reads text alone; leave out images and videos"
+                )
+            position_ids = position_ids[0]
         size = self.sizes.get(layer_type)
         if size is None:
             size = self.sizes[layer_type] = table(self.original, x, position_ids[:, :1], layer_type)[0].shape[-1]
@@ -271,6 +280,8 @@ def probe(model: PreTrainedModel, run_with: Callable[[Capture, Tensor], None]) -
         plain = _captured(run_with, ids)
     if len(stock) != len(plain) or not stock:
         raise refusal(model, f"its attention does not go through transformers' attention interface ({len(plain)} layers seen)")
+    if len({getattr(module, "layer_idx", index) for index, (module, *_) in enumerate(stock)}) < len(stock):
+        raise refusal(model, "several of its layers share the weights and the number of one attention")
     rotaries = [module for _, _, module in rotary_modules(model)]
     found = []
     for (module, q, k, options), (_, q0, k0, _) in zip(stock, plain, strict=True):

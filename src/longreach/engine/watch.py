@@ -13,6 +13,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import CacheLayerMixin
 
 from longreach.core.errors import LongreachError, UnsupportedError
+from longreach.engine._states import has_state
 from longreach.engine._store import CLOSED, OUTSIDE
 from longreach.engine.cache_argument import cache_argument, cache_of, take_cache
 from longreach.engine.interface import hold
@@ -136,8 +137,19 @@ class Watch:
         self.closed = True
         for cache in self.caches if self.adopt is None else ():  # the engine closes its own layers
             layers: list[Any] = cache.layers
-            layers[:] = [ClosedLayer(int(layer.get_seq_length())) for layer in layers]
+            layers[:] = [_closed(layer) for layer in layers]
         self.adopt = None  # a cache that lives on does not keep the model alive
+
+
+def _closed(layer: Any) -> Any:
+    """What stands in place of a layer, so that attention refuses it. What has nothing but a state stays."""
+    if not isinstance(layer, CacheLayerMixin):
+        return layer
+    closed = ClosedLayer(int(layer.get_seq_length()))
+    if not has_state(layer):
+        return closed
+    vars(layer)["update"] = closed.update
+    return layer
 
 
 def watch_of(cache: Cache) -> Watch | None:
