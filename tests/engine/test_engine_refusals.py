@@ -210,3 +210,12 @@ def test_a_scaling_that_is_also_in_the_scale_of_logits_is_refused():
         with pytest.raises(UnsupportedError, match="also in the scale of its logits"), apply(model, "yarn:factor=2"):
             pass
         unchanged(before, snapshot(model), "after the refusal")
+
+
+def test_frequencies_that_a_model_does_not_take_are_refused():
+    """PhiMoE computes its own in every forward pass."""
+    model = build("PhimoeConfig", "PhimoeForCausalLM", {"num_local_experts": 2, "num_experts_per_tok": 1})
+    before = snapshot(model)
+    with pytest.raises(UnsupportedError, match="computes frequencies of its own in every forward pass"), apply(model, "linear:factor=2"):
+        pass
+    unchanged(before, snapshot(model), "after the refusal")

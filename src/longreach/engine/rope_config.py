@@ -39,12 +39,13 @@ def rope_of(config: PreTrainedConfig, layer_type: str | None = None, *, method: 
         raise UnsupportedError(method, text.model_type, why, "choose an attention or cache method, or another checkpoint")
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     window = trained_window(config)
+    scaling = _scaling(text, parameters, layer_type, window) if kind in _SCALED else None
     return Rope(
         theta=float(parameters["rope_theta"]),
-        dim=int(head_dim * (parameters.get("partial_rotary_factor") or 1.0)),
+        dim=2 * len(scaling.frequencies) if scaling else int(head_dim * (parameters.get("partial_rotary_factor") or 1.0)),
         trained_window=window,
         sections=tuple(parameters.get("mrope_section") or ()) or None,
-        scaling=_scaling(text, parameters, layer_type, window) if kind in _SCALED else None,
+        scaling=scaling,
     )
 
 

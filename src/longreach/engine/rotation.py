@@ -115,6 +115,19 @@ def table(rotary: nn.Module, x: Tensor, positions: Tensor, layer_type: str | Non
     return cos, sin
 
 
+def turns_by(rotary: nn.Module, inv_freq: Tensor, factor: float, layer_type: str | None, position: int) -> bool:
+    """Whether a rotary module gives cos of these frequencies [R / 2], times the factor, at a position; True for modules of another form."""
+    x = torch.zeros(1, device=getattr(rotary, f"{layer_type}_inv_freq" if layer_type else "inv_freq").device)
+    try:
+        cos, _ = table(rotary, x, torch.tensor([[position]], device=x.device), layer_type)
+    except (IndexError, RuntimeError, TypeError, ValueError):  # positions of several dimensions, complex tables, other arguments
+        return True
+    wanted, found = (position * inv_freq.double().cpu()).cos() * factor, cos.flatten().double().cpu()
+    forms = [wanted, torch.cat([wanted, wanted]), wanted.repeat_interleave(2)]
+    known = [form for form in forms if form.shape == found.shape]
+    return not known or any(torch.allclose(found, form, rtol=0, atol=1e-2) for form in known)
+
+
 def table_in_text(rotary: nn.Module, x: Tensor, positions: Tensor, layer_type: str | None, tokens: int) -> tuple[Tensor, Tensor]:
     """`table` within a text that has `tokens` tokens so far: the model's frequencies for that text, wherever in it the positions are.
 
