@@ -89,6 +89,21 @@ def test_policies_stack_on_scaled_frequencies(family, positions):
                 torch.testing.assert_close(model(ids, use_cache=False).logits, wanted, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize("family", ["llama_longrope", "llama_dynamic"])
+def test_policies_turn_by_the_frequencies_of_the_whole_text(family):
+    """Also where they move far keys to positions at which a text by itself would have others."""
+    model, ids, policy = tiny_model(family), random_ids(1, 200), "self_extend:neighbours=10,group=7+log_n"
+    rope = dict(model.config.rope_parameters)
+    if family == "llama_dynamic":
+        rope = {"rope_type": "default", "rope_theta": 10_000 * (4 * 200 / 128 - 3) ** (16 / 14)}
+    else:
+        rope["short_factor"] = rope["long_factor"]
+    fixed = tiny_model("llama", rope_parameters=rope)
+    with torch.no_grad(), apply(model, policy), apply(fixed, policy):
+        ours, wanted = (each(ids, use_cache=False).logits for each in (model, fixed))
+    torch.testing.assert_close(ours, wanted, rtol=0, atol=TOLERANCE)
+
+
 class Sharpening(DynamicNtk):
     """Its factor on cos and sin depends on the length, too: rows of a batch with different padding have different ones."""
 

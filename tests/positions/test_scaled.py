@@ -226,6 +226,17 @@ def test_when_long_keeps_what_the_checkpoint_does_inside_its_window(kind):
         assert factor == pytest.approx(attention)
 
 
+@pytest.mark.parametrize("method", ["dynamic_ntk:factor=2", "clex"])
+@pytest.mark.parametrize("kind", CHECKPOINTS)
+def test_what_follows_the_length_keeps_it_too(kind, method):
+    rope, (made,) = rope_of(config(kind)), parse(method)
+    for length in (1, ORIGINAL, ORIGINAL + 1, CHECKPOINTS[kind][1]):
+        ours, wanted = made.inv_freq(rope, length), rope.own(length)
+        assert torch.equal(ours[0], wanted[0])
+        assert ours[1] == wanted[1]
+    assert (made.inv_freq(rope, CHECKPOINTS[kind][1] + 1)[0] < rope.inv_freq()).any()
+
+
 def test_heads_share_what_the_checkpoint_has():
     rope = replace(rope_of(config("llama3")), num_heads=3)
     ours, _ = parse("fope")[0].inv_freq(rope, 1)

@@ -65,7 +65,10 @@ class Clex(PositionsMethod):
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
         """theta(t) of the equation; theta(1) are the model's own."""
-        return rope.divided(self._factors(rope, seq_len)), rope.attention_factor
+        factors = self._factors(rope, seq_len)
+        if self.factor is None and seq_len <= rope.trained_window:
+            return rope.own(seq_len)
+        return rope.divided(factors), rope.attention_factor
 
     def rope_parameters(self, rope: Rope) -> dict[str, Any] | None:
         """Transformers' `longrope` at a fixed factor; none where the factor follows the text."""

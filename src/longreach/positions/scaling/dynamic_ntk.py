@@ -44,9 +44,10 @@ class DynamicNtk(PositionsMethod):
         return (cls(factor=2.0),)
 
     def inv_freq(self, rope: Rope, seq_len: int) -> tuple[Tensor, float]:
-        """Frequencies of the base theta * (factor * L / window - (factor - 1)) ** (d / (d - 2)); the plain base up to the window."""
+        """Frequencies of the base theta * (factor * L / window - (factor - 1)) ** (d / (d - 2)); the checkpoint's own up to the window."""
         growth = self.factor * max(seq_len, rope.trained_window) / rope.trained_window - (self.factor - 1)
-        return rope.inv_freq(scaled_theta(rope, growth)), rope.attention_factor
+        theta = scaled_theta(rope, growth)
+        return rope.own(seq_len) if seq_len <= rope.trained_window else (rope.inv_freq(theta), rope.attention_factor)
 
     def length_step(self, rope: Rope) -> int:
         """The setting `step`."""

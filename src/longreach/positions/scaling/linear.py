@@ -2,7 +2,7 @@
 
 Paper: Extending Context Window of Large Language Models via Positional Interpolation, 2023, arXiv:2306.15595
 Cost: none at run time.   Limits: untuned, fine local order blurs as the factor grows; meant to be followed by tuning.
-Differs from the paper: nothing.
+Differs from the paper: nothing. On a checkpoint that is scaled so already, both are one scaling by the product of their factors.
 """
 
 from dataclasses import dataclass

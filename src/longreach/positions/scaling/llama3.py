@@ -3,6 +3,7 @@
 Paper: The Llama 3 Herd of Models, 2024, arXiv:2407.21783
 Cost: none at run time.   Limits: Llama 3.1 was trained on long texts under it; untuned it holds to a few windows.
 Differs from the paper: the paper names only the larger base and the stages of training; the formula is that of the released checkpoints.
+On a checkpoint that has this ramp already, as Llama 3 itself, both are one scaling by the product of their factors.
 """
 
 from dataclasses import dataclass

@@ -5,6 +5,7 @@ Cost: keys are kept unrotated, too, and rotated anew once, when a row passes the
 the window it is what the scaling is; stacked with attention or cache methods, short texts are the model's own but for rounding.
 Differs from the paper: its dynamic scaling grows with the length; here a scaling of any kind is on or off. Each token goes by its own
 position, so a long text's first window is read as the base model reads it, and prefill in chunks, in one piece and decoding agree.
+The window of a checkpoint that is scaled already is the one that it is scaled to.
 """
 
 from dataclasses import dataclass
