@@ -6,6 +6,7 @@ from longreach.core.errors import UnsupportedError
 from longreach.core.spec import parse
 from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
+from longreach.engine.whole_length import whole_length
 from longreach.positions.base import positions_of
 from longreach.testing.conformance.base import left_padding, written
 from longreach.testing.models import random_ids, tiny_model
@@ -98,3 +99,16 @@ def test_what_follows_the_length_already_is_not_wrapped():
     says = "when_long cannot be used with dynamic_ntk: both change with the length; keep one of them"
     with pytest.raises(UnsupportedError, match=says), apply(tiny_model(), "dynamic_ntk+when_long"):
         pass
+
+
+def test_a_text_that_is_known_to_be_long_begins_under_the_frequencies_for_long_ones():
+    """On a checkpoint that has others for short texts; the window of 128 tokens is the one that it is scaled to."""
+    model, ids = tiny_model("llama_longrope"), random_ids(1, 100)
+    with torch.no_grad():
+        stock = model(ids, use_cache=False).logits
+        with apply(model, "yarn:factor=2+when_long"):
+            with whole_length(model, 100):
+                ours = read(model, ids, torch.ones_like(ids), (20, 10, 70))
+            alone = read(model, ids, torch.ones_like(ids), (20, 10, 70))
+    torch.testing.assert_close(ours, stock, rtol=0, atol=1e-4)
+    assert (alone[:, :30] - stock[:, :30]).abs().max() > 0.1, "as transformers does, which cannot know what follows"
