@@ -44,7 +44,7 @@ def test_a_model_is_not_saved_without_its_method(spec, tmp_path):
     assert (tmp_path / "config.json").exists()
 
 
-@pytest.mark.parametrize("spec", [SCALED, PLACED])
+@pytest.mark.parametrize("spec", [SCALED, PLACED, "dynamic_ntk:step=8", "sirllm:budget=16,slack=4"])
 @torch.no_grad()
 def test_a_copy_made_inside_works_on_after_the_block(spec):
     model, ids = tiny_model(), random_ids(1, 60)

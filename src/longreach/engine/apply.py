@@ -26,7 +26,6 @@ from longreach.engine.tables import lengthened
 from longreach.engine.version import check_version
 from longreach.engine.watch import watched
 from longreach.engine.weights import check_weights
-from longreach.engine.whole_length import read_as_long
 from longreach.engine.window import stated_window, trained_window
 from longreach.positions.base import PositionsMethod, Rope, TableMethod, positions_of
 
@@ -214,11 +213,11 @@ def _setup(
     positions.inv_freq(rope, rope.trained_window)  # refuses now what was fitted to another model
     fixed, step, window = not positions.info.length_dependent, positions.length_step(rope) or 1, rope.trained_window
 
-    def lengths(t: Tensor) -> Tensor:
+    def lengths(t: Tensor, long: bool) -> Tensor:
         if fixed:
             return torch.full_like(t, window)
         found = torch.where(t < window, window, (t // step + 1) * step)  # inside the window the length is not rounded up
-        if rope.switch is None or int(t.max()) >= rope.switch or read_as_long(model):
+        if rope.switch is None or long or int(t.max()) >= rope.switch:
             return found
         return torch.full_like(t, rope.switch)  # as in transformers, the largest position decides for all
 

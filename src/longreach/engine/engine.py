@@ -6,7 +6,7 @@ queries as each band wants them, computes the bands piece by piece with fused at
 """
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -43,13 +43,22 @@ class Engine:
         self.implementation = self.config._attn_implementation
         self.rotaries = [module for _, _, module in rotation.rotary_modules(model)]
         self.streams: weakref.WeakSet[Stream] = weakref.WeakSet()
-        self.cache: Cache | None = None
+        self._cache: Callable[[], Cache | None] = lambda: None
         self.ids: Tensor | None = None
         self.layers: dict[int, LayerEngine] = {}
         for index, (attention, context) in enumerate(zip(attentions, contexts(model, attentions), strict=True)):
             context = replace(context, trained_window=trained_window)
             slot = getattr(attention.module, "layer_idx", index)
             self.layers[slot] = LayerEngine(self, attention, context, slot)
+
+    @property
+    def cache(self) -> Cache | None:
+        """That of the forward pass under way, which keeps it: caches know who filled them, and must not be kept by that."""
+        return self._cache()
+
+    @cache.setter
+    def cache(self, cache: Cache | None) -> None:
+        self._cache = (lambda: None) if cache is None else weakref.ref(cache)
 
     def before_forward(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Give the model a cache made of the engine's layers (a hook before each forward pass)."""

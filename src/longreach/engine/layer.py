@@ -28,6 +28,7 @@ from longreach.engine._turn import Turning
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.rotation import Attention
 from longreach.engine.setup import Setup
+from longreach.engine.whole_length import read_as_long
 
 Segment = tuple[int, int, Epoch, bool]  # queries [begin, end) of the step, their epoch, and whether the text is cut before them
 
@@ -240,7 +241,7 @@ class LayerEngine:
                 length = setup.following.text_length(step.places, self.context)
             else:
                 assert setup.frequencies is not None  # noqa: S101 - dynamic layers have it
-                length = setup.frequencies.lengths(step.t)
+                length = setup.frequencies.lengths(step.t, read_as_long(self.engine.rotaries))
             ends = [0, *((length.diff() != 0).any(0).nonzero()[:, 0] + 1).tolist(), step.count]
             step.memo["segments"] = [(a, b, tuple(length[:, a].tolist()), False) for a, b in pairwise(ends)]
         segments: list[Segment] = step.memo["segments"]

@@ -17,11 +17,12 @@ from longreach.engine._text import TextReader
 class Frequencies:
     """Rotary frequencies that depend on the text's length, or on the head.
 
-    Args: lengths: the length that those at the index t are for, [B | 1, T] -> same shape. inv_freq: that length -> frequencies [R/2 or K,
+    Args: lengths: the length that those at the index t are for, [B | 1, T], and whether the text is known to be longer than a checkpoint's
+    frequencies for short texts are for -> same shape. inv_freq: that length -> frequencies [R/2 or K,
     R/2] and factor. fixed: there is but one length. mixture: of their cos and sin (positions/base.py).
     """
 
-    lengths: Callable[[Tensor], Tensor]
+    lengths: Callable[[Tensor, bool], Tensor]
     inv_freq: Callable[[int], tuple[Tensor, float]]
     fixed: bool = False
     mixture: tuple[Tensor, Tensor] | None = None

@@ -3,7 +3,7 @@
 Read in chunks, a long text would have its first keys in the cache under the frequencies for short texts, and the rest under the others.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -34,10 +34,9 @@ def whole_length(model: PreTrainedModel, tokens: float) -> Iterator[None]:
         yield
 
 
-def read_as_long(model: PreTrainedModel) -> bool:
+def read_as_long(rotaries: Iterable[nn.Module]) -> bool:
     """Whether the text that is being read is known to be longer than the frequencies for short texts are for."""
-    pinned = [value for _, _, rotary in rotary_modules(model) for name, value in vars(rotary).items() if name.endswith(_PINNED)]
-    return any(pinned)
+    return any(value for rotary in rotaries for name, value in vars(rotary).items() if name.endswith(_PINNED))
 
 
 def _pin(rotary: Any, layer_type: str | None, tokens: float, undo: ExitStack) -> None:
