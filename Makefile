@@ -16,9 +16,10 @@ PYTEST ?= pytest -n auto --maxprocesses 8
 BIN := .venv/bin
 READY := .venv/.ready
 READY_LOW := .venv-low/.ready
+READY_DOCS := .venv/.ready-docs
 PIP := -m pip --disable-pip-version-check
 
-.PHONY: demo test test-low check lint bench real docs clean
+.PHONY: demo test test-low check lint bench real docs site clean
 
 demo: $(READY)
 	$(BIN)/longreach stretch nano --to 2048 --out demo/nano-2k
@@ -51,8 +52,12 @@ real: $(READY)
 docs: $(READY)
 	$(BIN)/python docs/generate.py
 
+# The same as a site with a page for each method, to open at site/index.html. A link that leads nowhere is an error.
+site: $(READY_DOCS)
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky --jobs auto --doctree-dir site/.doctrees docs site
+
 clean:
-	rm -rf .venv .venv-low demo longreach-results
+	rm -rf .venv .venv-low demo longreach-results site docs/methods docs/project
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("longreach needs Python 3.11 to 3.13: make PYTHON=...")'
@@ -60,6 +65,10 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python $(PIP) install --no-deps --retries 0 --timeout 15 --index-url $(TORCH_INDEX) "$(TORCH)" \
 		|| $(BIN)/python $(PIP) install --no-deps "$(TORCH)"
 	$(BIN)/python $(PIP) install -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(READY_DOCS): $(READY)
+	$(BIN)/python $(PIP) install -c constraints.txt -e ".[docs]"
 	touch $@
 
 # Sees the packages of .venv behind its own, so that only transformers is installed twice.

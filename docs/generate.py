@@ -8,20 +8,18 @@ The methods describe themselves in their own files; evidence is the rows in `doc
 
 import argparse
 import ast
-import importlib
 import inspect
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import longreach
-from longreach.core.catalogue import Entry, Setting, catalogue
-from longreach.core.kinds import kinds
-from longreach.core.method import format_value
-from longreach.reports.evidence import evidence_page, read, table, with_numbers
+from longreach.core.catalogue import catalogue
+from longreach.reports.evidence import evidence_page, read, with_numbers
+from method_pages import methods_page
 
 ROOT = Path(__file__).resolve().parents[1]
 _WIDTH = 100  # columns of a signature on one line
@@ -49,38 +47,6 @@ def pages(root: Path) -> dict[Path, str]:
         root / "docs" / "evidence.md": evidence_page(evidence),
         guide: with_numbers(guide.read_text(encoding="utf-8"), evidence),
     }
-
-
-def methods_page(entries: Sequence[Entry]) -> str:
-    """Every method by kind, with its settings, cost and limits."""
-    parts = ["# Methods", "Written by `make docs` from the methods' own files; `longreach methods --json` gives the same to programs."]
-    for kind in kinds().values():
-        parts += [f"## {kind.name}", (importlib.import_module(kind.package).__doc__ or "").strip()]
-        for entry in entries:
-            if entry.kind == kind.name:
-                parts += _section(entry)
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def _section(entry: Entry) -> list[str]:
-    facts = {
-        "Paper": f"{entry.title}, {_linked(entry.paper)}",
-        "Cost": entry.cost,
-        "Limits": entry.limits,
-        "Differs from the paper": entry.differs,
-        "Declares": ", ".join(flag.replace("_", " ") for flag in entry.flags),
-    }
-    settings = [*_settings("setting", entry.settings, entry.arguments), *_settings("setting of its fit", entry.fit, entry.fit_arguments)]
-    return [f"### {entry.name}", entry.summary, "\n".join(f"- {label}: {text}" for label, text in facts.items() if text), *settings]
-
-
-def _settings(title: str, settings: Sequence[Setting], arguments: str) -> list[str]:
-    rows = [(f"`{s.name}`", s.type, "required" if s.required else f"`{format_value(s.default)}`") for s in settings]
-    return [table((title, "type", "default"), rows), arguments] if rows else []
-
-
-def _linked(paper: str) -> str:
-    return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", paper)
 
 
 def api_page() -> str:

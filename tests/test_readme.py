@@ -1,4 +1,4 @@
-"""What the README and the guides show works: their commands parse, their Python runs, their links lead somewhere."""
+"""What the README, the first page and the guides show works: commands parse, Python runs, links lead somewhere."""
 
 import re
 import shlex
@@ -15,7 +15,7 @@ from longreach.cli.main import make_app
 ROOT = Path(__file__).resolve().parents[1]
 NANO = ROOT / "src" / "longreach" / "checkpoints" / "nano"
 GUIDES = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("guide-*.md"))
-PAGES = ("README.md", "CONTRIBUTING.md", *GUIDES)
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/index.md", *GUIDES)
 
 
 def blocks(page, language):
@@ -50,7 +50,9 @@ def test_the_readme_shows_commands():
 
 
 @pytest.mark.skipif(not (NANO / "model.safetensors").exists(), reason="nano is not trained yet: experiments/nano.py makes its files")
-@pytest.mark.parametrize(("page", "prints"), [("README.md", r"\S"), ("docs/guide-memory.md", r"^48213\n90647\n48213\n$")])
+@pytest.mark.parametrize(
+    ("page", "prints"), [("README.md", r"\S"), ("docs/index.md", r"\S"), ("docs/guide-memory.md", r"^48213\n90647\n48213\n$")]
+)
 def test_the_python_runs(page, prints, tmp_path):
     (code,) = blocks(page, "python")
     for name in ("CONTRIBUTING.md", "LICENSE"):
@@ -65,6 +67,14 @@ def test_every_link_leads_somewhere(page):
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text(encoding="utf-8"))
     folder = (ROOT / page).parent
     assert not [target for target in targets if not (folder / target).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_anchor_is_there(page):
+    """Of links to the table of methods; the site's build finds those of its pages."""
+    methods = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
+    anchors = re.findall(r"\]\([^)#]*methods\.md#([^)]*)\)", (ROOT / page).read_text(encoding="utf-8"))
+    assert not [anchor for anchor in anchors if f'<a id="{anchor}"></a>' not in methods]
 
 
 def test_the_readme_leads_to_every_guide():

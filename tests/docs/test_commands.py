@@ -1,4 +1,4 @@
-"""Every command of the README and the guides runs, in the order of the page, on tiny models and short lengths."""
+"""Every command of the README, the first page and the guides runs, in the order of the page, on tiny models and short lengths."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ from longreach.testing.models import tiny_learned, tiny_model
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("guide-*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "docs" / "index.md", *sorted((ROOT / "docs").glob("guide-*.md"))]
 WINDOW = 64
 
 _TRAINING = ["--batch-size", "2"]

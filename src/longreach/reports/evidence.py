@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from longreach.core import registry
+from longreach.reports.words import RISE
 
 Cells = dict[str, Any]
 
@@ -24,7 +25,9 @@ LENGTH = (
 MODEL = ("model", "family", "parameters", "layers", "heads", "kv_heads", "head_dim", "window", "trained_on")
 RISE_BAR, FOUND_BAR = 0.05, 0.9  # those of `longreach stretch`
 
+_CLAIM_HEADER = ("method", "paper's claim", "model", "setting", "measured", "number", "95 % interval", "of", "bar", "verdict", "command")
 _MISSING = "not measured"
+_STOCK = "stock model"  # as rows call it
 _MARKED = re.compile(r"<!-- (rise|found|claims|reach) (.*?) -->.*?<!-- /\1 -->", re.DOTALL)
 _INTRO = """\
 Written by `make docs` from the rows in `docs/evidence/`. Every number comes from the command beside it.
@@ -88,11 +91,40 @@ def evidence_page(evidence: Evidence) -> str:
     if evidence.models:
         parts += ["## Models", _models(evidence.models)]
     if evidence.claims:
-        header = ("method", "paper's claim", "model", "setting", "measured", "number", "95 % interval", "of", "bar", "verdict", "command")
-        parts += ["## Claims", table(header, [_claim(row) for row in evidence.claims])]
+        parts += ["## Claims", table(_CLAIM_HEADER, [_claim(row) for row in evidence.claims])]
     if evidence.lengths:
         parts += ["## By length", *_lengths(evidence.lengths)]
     return "\n\n".join(parts) + "\n"
+
+
+def evidence_of(method: str, evidence: Evidence) -> list[str]:
+    """What was measured of one method, alone and in stacks: its claims, and for each model tables by length with the stock model beside."""
+    parts = ["\n".join(_claim_in_words(row) for row in evidence.claims if row["method"] == method)]
+    for model in dict.fromkeys(row["model"] for row in evidence.lengths):
+        rows = [row for row in evidence.lengths if row["model"] == model]
+        own = [row for row in rows if method in _named(row["method"])]
+        if own:
+            shown = [*(row for row in rows if row["method"] == _STOCK), *own]
+            parts += [f"### {model}", f"`{own[0]['command']}`", f"{RISE}, nats a token, in the last octave of each length:"]
+            parts += [_by_length(shown, "rise", loss_cell, lowest_first=True)]
+            if any(row["found"] is not None for row in own):
+                parts += ["Needles found:", _by_length(shown, "found", found_cell, lowest_first=False)]
+    return [part for part in parts if part]
+
+
+def _claim_in_words(row: Cells) -> str:
+    """One claim as an item of a list."""
+    number = f"{_number(row['number'])} ({', '.join(part for part in (_range(row), row['of'], row['data']) if part)})"
+    bar = f" The bar is {row['bar']}: the claim {_said(row['verdict'])}." if row["bar"] else f" The claim {_said(row['verdict'])}."
+    return (
+        f"- **The paper**: {row['paper_claim']}. **Here**, {row['model']} under {row['setting']}: {row['metric']}: {number}.{bar} "
+        f"Measured by `{row['command']}`."
+    )
+
+
+def _named(spec: str) -> list[str]:
+    """The methods of a stack, without their settings."""
+    return [part.partition(":")[0] for part in spec.split("+")]
 
 
 def _models(rows: Sequence[Cells]) -> str:
@@ -143,7 +175,7 @@ def _lengths(rows: Sequence[Cells]) -> list[str]:
         if prompts:
             parts += [
                 f"`{command}`: {texts} texts and {prompts} prompts of {data} at each length.",
-                "Loss of the last octave, above that of the stock model on the same tokens inside its window, nats a token:",
+                f"{RISE}, nats a token: of the last octave, above the stock model's loss on the same tokens read inside its window.",
                 _by_length(own, "rise", loss_cell, lowest_first=True),
                 "Needles found:",
                 _by_length(own, "found", found_cell, lowest_first=False),
@@ -153,7 +185,7 @@ def _lengths(rows: Sequence[Cells]) -> list[str]:
                 f"`{command}`: a model for each method, trained from scratch under it; {texts} texts of {data}.",
                 "Loss of the last octave, nats a token:",
                 _by_length(own, "loss", lambda row: f"{row['loss']:.3f}", lowest_first=True),
-                "The same above that of the same model on the same tokens inside its window:",
+                f"{RISE}: the same above that of the same model on the same tokens read inside its window.",
                 _by_length(own, "rise", loss_cell, lowest_first=True),
             ]
     return parts
@@ -212,13 +244,12 @@ def _written(kind: str, words: str, evidence: Evidence) -> str:
     if kind == "reach":
         return f"\n{_reach([row for row in evidence.lengths if row['model'] == words])}\n"
     method, *rest = words.split()
-    named = [part.partition(":")[0] for part in method.split("+")]
-    if unknown := [name for name in named if name != "stock" and name not in registry.names()]:
+    if unknown := [name for name in _named(method) if name != "stock" and name not in registry.names()]:
         raise ValueError(f"the marker <!-- {kind} {words} --> names no method: {', '.join(unknown)}")
     if kind == "claims":
         return "; ".join(_in_words(row) for row in evidence.claims if row["method"] == method) or _MISSING
     times, model = rest
-    wanted = ("stock model" if method == "stock" else method, float(times.removesuffix("x")), model)
+    wanted = (_STOCK if method == "stock" else method, float(times.removesuffix("x")), model)
     row = next((row for row in evidence.lengths if (row["method"], row["length"] / row["window"], row["model"]) == wanted), None)
     return loss_cell(row) if kind == "rise" else found_cell(row)
 
