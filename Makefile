@@ -19,7 +19,7 @@ READY_LOW := .venv-low/.ready
 READY_DOCS := .venv/.ready-docs
 PIP := -m pip --disable-pip-version-check
 
-.PHONY: demo test test-low check lint bench real docs site clean
+.PHONY: demo test test-low check lint bench real docs site wheel clean
 
 demo: $(READY)
 	$(BIN)/longreach stretch nano --to 2048 --out demo/nano-2k
@@ -55,6 +55,10 @@ docs: $(READY)
 # The same as a site with a page for each method, to open at site/index.html. A link that leads nowhere is an error.
 site: $(READY_DOCS)
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky --jobs auto --doctree-dir site/.doctrees docs site
+
+# The package as users get it: in fresh environments outside this folder, with every Python of its range that is on this machine.
+wheel: $(READY)
+	$(BIN)/python .ci/wheel.py
 
 clean:
 	rm -rf .venv .venv-low demo longreach-results site docs/methods docs/project
