@@ -107,7 +107,7 @@ def compare(found: Given, also: Sequence[str], only: Sequence[str], samples: int
         measured.append(entries)
         for each in entries:
             loss, share = ("-" if each[part] is None else f"{each[part]:.3f}" for part in ("rise", "found"))
-            print(f"{each['method']} at {each['length']}: loss {loss} above inside, found {share}  ({each['setting']})", flush=True)
+            print(f"{each['method']} at {each['length']}: loss increase {loss}, found {share}  ({each['setting']})", flush=True)
 
     for method in only or methods():
         add(method)

@@ -52,7 +52,7 @@ def test_from_the_model_to_the_report(folder, capsys):
     command = ("stretch", "tiny", *QUICK, "--methods", "linear; sinks", "--methods", "yarn:factor=2", "--out", "far", "--force")
     assert run(command) == 0
     out = capsys.readouterr().out
-    for words in ("stock model", "linear:factor=2", "sinks:window_size=124", "yarn:factor=2", "Saved: far"):
+    for words in ("stock model", "linear:factor=2", "sinks:window_size=124", "yarn:factor=2", "past the window", "Saved: far"):
         assert words in out
     assert out.endswith("Report: far-report/report.html\nRows: longreach-results/rows/tiny.jsonl\n")
     assert sorted(file.name for file in (folder / "far-report").iterdir()) == ["report.csv", "report.html", "report.json"]

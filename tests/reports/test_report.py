@@ -1,15 +1,28 @@
+import ast
 import csv
+import html
+import inspect
 import json
 import re
-from dataclasses import asdict, fields
+import shlex
+from collections import Counter
+from dataclasses import asdict, fields, replace
 from html.parser import HTMLParser
+from itertools import pairwise
+from typing import get_args
 
 import pytest
+import typer.main
 
+import longreach
+from longreach.cli.main import make_app
 from longreach.core.errors import InputError
+from longreach.evaluation.memory import Source
 from longreach.evaluation.rows import Row
 from longreach.evaluation.usable import summarise
+from longreach.reports._charts import Point, Series, apart, line_chart, wrapped
 from longreach.reports.report import Saved, report, write
+from longreach.reports.words import MEMORY_SOURCES
 from tests.evaluation.made import outcome
 
 COMMAND = "longreach stretch made --to 512"
@@ -64,7 +77,7 @@ class Page(HTMLParser):
 
 def made(**changes):
     found = outcome(**changes)
-    return found, report(found, command=COMMAND, text="a novel & news", saved=SAVED)
+    return found, report(found, command=COMMAND, loading={"model": "made"}, text="a novel & news", saved=SAVED)
 
 
 def test_the_structure_is_for_programs(tmp_path):
@@ -115,7 +128,7 @@ TUNING = {"steps": 300, "words": ["Trained 5 parameters.", "Loss inside the trai
 
 def test_a_tuned_model_stands_beside_the_untuned_one(tmp_path):
     found = outcome(tuned=300)
-    data = report(found, command=COMMAND, text="a novel", saved=SAVED, tuning=TUNING)
+    data = report(found, command=COMMAND, loading={"model": "made"}, text="a novel", saved=SAVED, tuning=TUNING)
     assert (data["chosen"], data["chosen_tuned"], data["tuning"]["steps"]) == ("ntk:factor=8", 300, 300)
     tuned, untuned = [one for one in data["methods"] if one["method"] == "ntk:factor=8"]
     assert (tuned["label"], tuned["best"], untuned["label"], untuned["best"]) == (
@@ -127,10 +140,10 @@ def test_a_tuned_model_stands_beside_the_untuned_one(tmp_path):
     rises = {(one["model"], one["length"]): one["mean"] for one in data["rises"] if one["method"] == "ntk:factor=8"}
     assert (rises["made", 512], rises["made, tuned 300 steps", 512]) == (pytest.approx(0.01), pytest.approx(-0.1))
     page = write_and_read(data)
-    methods, *maps = page.tables
-    assert [line[0] for line in methods[1:3]] == ["stock model", "ntk:factor=8, tuned 300 steps"]
-    assert [line[3] for line in methods[1:4]] == ["+0.700", "-0.100", "+0.010"]
-    assert len(maps) == len(found.standings)
+    *maps, methods, screened = page.tables
+    assert [line[0] for line in methods[1:3]] == ["ntk:factor=8, tuned 300 steps", "stock model"]
+    assert [line[2] for line in methods[1:4]] == ["-0.100", "+0.700", "+0.010"]
+    assert len(maps) == len(found.standings) == len(methods[1:]) + len(screened[1:])
     assert "ntk:factor=8, tuned 300 steps reaches 512 tokens" in page.text
     assert "ntk:factor=8, tuned 300 steps: 0.000 up to 64, 0.000 up to 128, -0.100 up to 256, -0.100 up to 512." in page.text
     for words in (*TUNING["words"], "A model that was tuned must also have kept its loss inside the window"):
@@ -179,14 +192,17 @@ def test_the_page_stands_alone_and_names_every_method(purpose, tmp_path):
 
 def test_the_page_shows_the_numbers_of_the_rows():
     found, data = made()
-    methods, *maps = write_and_read(data).tables
-    assert [line[0] for line in methods[1:]] == [one.method or "stock model" for one in found.standings]
-    for line, one in zip(methods[1:], found.standings, strict=True):
-        assert line[1:5] == [f"{one.inside.mean:.3f}", f"{one.beyond.mean:.3f}", f"{one.rise.mean:+.3f}", f"{one.retrieval.mean:.2f}"]
+    *maps, methods, screened = write_and_read(data).tables
+    stock, chosen, *others = found.standings
+    shown = [chosen, stock, *others]
+    assert [line[0] for line in (*methods[1:], *screened[1:])] == [one.method or "stock model" for one in shown]
+    assert methods[0][1:5] == ["Retrieval", "Loss increase past the window", "Loss inside", "Loss past"]
+    for line, one in zip((*methods[1:], *screened[1:]), shown, strict=True):
+        assert line[1:5] == [f"{one.retrieval.mean:.2f}", f"{one.rise.mean:+.3f}", f"{one.inside.mean:.3f}", f"{one.beyond.mean:.3f}"]
         assert line[5:7] == ["1,000", "2 MB"]
-    assert len(maps) == len(found.standings)
+    assert len(maps) == len(shown)
     cells = {(row["method"], row["depth"], row["length"]): row for row in data["rows"] if row["settings"]["metric"] == "likelihood"}
-    for table, one in zip(maps, found.standings, strict=True):
+    for table, one in zip(maps, shown, strict=True):
         assert table[0] == ["depth", "128", "256", "512"]
         for depth, *scores in table[1:]:
             assert scores == [f"{cells[one.method, float(depth), length]['score']:.2f}" for length in (128, 256, 512)]
@@ -196,7 +212,7 @@ def test_charts_are_told_in_words_too():
     _, data = made()
     text = write_and_read(data).text
     assert "ntk:factor=8: 0.002 up to 64, 0.002 up to 128, 0.010 up to 256, 0.010 up to 512." in text
-    assert "stock model: 3.500 up to 64" in text
+    assert "stock model: 0.000 up to 64, 0.000 up to 128, 0.700 up to 256, 0.700 up to 512." in text
 
 
 def test_what_a_model_is_called_cannot_change_the_page():
@@ -204,15 +220,44 @@ def test_what_a_model_is_called_cannot_change_the_page():
     assert "<b>bold</b>" in write_and_read({**data, "model": "<b>bold</b>"}).text
 
 
-def test_methods_that_break_down_leave_the_chart_and_are_named():
-    from longreach.reports._charts import Point, Series, line_chart
-
-    lines = [
-        Series(label="good", number=0, points=[Point(end=64, value=3.0), Point(end=128, value=3.1)]),
-        Series(label="broken", number=1, points=[Point(end=64, value=3.0), Point(end=128, value=11.25)]),
+def chart(*lines):
+    """A chart of named values, up to 64 and up to 128 tokens."""
+    series = [
+        Series(label=label, number=number, points=[Point(end=64, value=first), Point(end=128, value=last)])
+        for number, (label, first, last) in enumerate(lines)
     ]
-    chart = line_chart(lines, title="Loss", window=64, key="k")
-    assert "Beyond the top of the chart: broken (up to 11.25)." in chart
+    return line_chart(series, title="Loss", window=64, limit=0.05, key="k")
+
+
+def labels(svg):
+    """The name beside each line and the height that it stands at, from above."""
+    found = re.findall(r'<text class="name" x="[^"]*" y="([^"]*)">(.*?)</text>', svg)
+    return [(" ".join(re.findall(r"<tspan[^>]*>(.*?)</tspan>", words)), float(y)) for y, words in found]
+
+
+def test_methods_that_break_down_leave_the_chart_and_say_how_far():
+    assert [name for name, _ in labels(chart(("good", 0.0, 0.1), ("broken", 0.0, 8.25)))] == ["broken (off the chart: up to 8.25)", "good"]
+
+
+def test_labels_stand_in_the_order_of_the_lines_and_do_not_touch():
+    names, heights = zip(*labels(chart(*((f"line{n}", 0.0, 0.001 * n) for n in range(8)))), strict=True)
+    assert names == tuple(f"line{n}" for n in reversed(range(8)))
+    assert all(lower - upper >= 16 for upper, lower in pairwise(heights))
+    assert max(heights) < 420
+
+
+def test_boxes_are_moved_apart_and_back_from_the_end():
+    assert apart([0, 50], [10, 10], 100) == [0, 50]
+    assert apart([50, 52, 54], [10, 20, 10], 100) == [50, 60, 80]
+    assert apart([85, 92, 99], [10, 10, 10], 100) == [70, 80, 90]
+    assert apart([5, 92, 99], [10, 10, 10], 100) == [5, 80, 90]
+
+
+def test_long_labels_are_broken_at_their_marks():
+    assert wrapped("self_extend:neighbours=1024,group=6+log_n, tuned 300 steps") == [
+        "self_extend:neighbours=1024,",
+        "group=6+log_n, tuned 300 steps",
+    ]
 
 
 def test_files_are_written_whole_into_a_new_folder(tmp_path):
@@ -244,45 +289,146 @@ def crowded(**changes):
 
 
 def drawn(data):
-    """What the first chart says in words, and the legend."""
+    """What the chart says in words, the names beside its lines, and the page."""
     from longreach.reports.report_page import page
 
     text = page(data)
-    lines = re.search(r'<desc id="rise-d">(.*?)</desc>', text)[1]
-    legend = re.search(r'<ul class="legend">(.*?)</ul>', text)[1].replace("<wbr>", "")
-    return lines, legend, text
+    return re.search(r'<desc id="rise-d">(.*?)</desc>', text)[1], [name for name, _ in labels(text)], text
 
 
-def test_charts_show_the_stock_model_the_chosen_and_the_best():
-    lines, legend, text = drawn(crowded())
-    shown = [
-        "stock model",
-        "ntk:factor=8",
-        "yarn:factor=4",
-        "sinks:window_size=124",
-        *(f"method{each}:size={2 * each}" for each in range(5)),
-    ]
-    for method in shown:
-        assert f"{method}: " in lines
-        assert method in legend
-    assert lines.count(" up to 512.") == legend.count("<li>") == 9
-    assert "method5" not in lines
-    assert "method0:size=1:" not in lines  # another setting of what is drawn
-    assert "25 more are in the table below." in text
-    assert "method14" in text.replace("<wbr>", "").partition("<h2>Methods</h2>")[2]
+def test_what_was_only_screened_is_folded_and_not_drawn():
+    lines, names, text = drawn(crowded())
+    assert sorted(names) == ["ntk:factor=8", "stock model (off the chart: up to 0.70)", "yarn:factor=4"]
+    assert lines.count(" up to 512.") == 3
+    folded = "".join(re.findall(r"<details>.*?</details>", text, re.DOTALL)).replace("<wbr>", "")
+    outside = re.sub(r"<details>.*?</details>", "", text, flags=re.DOTALL).replace("<wbr>", "")
+    assert "method14:size=29" in folded
+    assert "sinks:window_size=124" in folded
+    assert "method" not in "".join(re.findall(r"<code>(.*?)</code>", outside))
 
 
-def test_the_chosen_is_drawn_wherever_it_stands():
+def test_no_more_lines_than_colours_are_drawn_and_the_chosen_is_one():
     data = crowded()
+    for one in data["methods"]:
+        one["screened"] = False
     data["methods"].append(data["methods"].pop(next(i for i, one in enumerate(data["methods"]) if one["method"] == data["best"])))
-    lines, legend, _ = drawn(data)
-    assert "ntk:factor=8: " in lines
-    assert legend.count("<li>") == 9
+    lines, names, text = drawn(data)
+    assert len(names) == lines.count(" up to 512.") == 8
+    assert {"stock model (off the chart: up to 0.70)", "ntk:factor=8"} < set(names)
+    assert "26 more are in the table." in text
 
 
-def test_few_methods_are_all_drawn():
+def test_a_model_that_cannot_read_so_far_is_drawn_up_to_where_it_can():
     _, data = made()
-    lines, _, text = drawn(data)
-    assert lines.count(" up to 512.") == len(data["methods"])
-    assert "more are in the table" not in text
-    assert "more is in the table" not in text
+    data["methods"] = [one for one in data["methods"] if one["method"]]
+    data["rises"] = [one for one in data["rises"] if one["method"] or one["length"] <= 128]
+    lines, names, _ = drawn(data)
+    assert "stock model: 0.000 up to 64, 0.000 up to 128." in lines
+    assert "stock model" in names
+
+
+def test_the_page_goes_from_the_result_to_the_details():
+    _, _, text = drawn(made()[1])
+    assert re.findall(r"<h2>(.*?)</h2>", text) == [
+        "Use it", "Retrieval by depth and length", "Loss by position in the text", "Methods", "Not applicable to this model",
+        "How the choice was made", "Repeat it",
+    ]  # fmt: skip
+    assert text.index('class="verdict') < text.index("<h2>Use it</h2>") < text.index('class="facts"')
+
+
+def used(saved, *, loading=None, **changes):
+    """What stands under `Use it`."""
+    found = outcome(**changes)
+    data = report(found, command=COMMAND, loading={"model": "org/made", **(loading or {})}, text="a novel", saved=saved)
+    from longreach.reports.report_page import page
+
+    part = re.search(r'<section class="use">(.*?)</section>', page(data), re.DOTALL)[1]
+    return html.unescape(part)
+
+
+def test_a_plain_checkpoint_is_used_with_transformers():
+    part = used(SAVED)
+    assert "model = AutoModelForCausalLM.from_pretrained('made-512')" in part
+    assert "longreach generate made-512 --file PROMPT.txt" in part
+    assert "logits differ by at most 2e-06" in part
+    assert SAVED.servers["vllm"] in part
+
+
+def test_a_checkpoint_with_a_method_of_longreach_is_used_with_longreach():
+    part = used(Saved(folder="made-512", exported=False))
+    assert "longreach.load('made-512')" in part
+    assert "AutoModel" not in part
+
+
+def test_what_was_not_saved_is_applied_when_it_is_loaded():
+    part = used(Saved(servers={"vllm": "vLLM has no option for it"}), loading={"revision": "v2", "load_in_4bit": True})
+    assert "longreach.load('org/made', revision='v2', load_in_4bit=True, method='ntk:factor=8')" in part
+    assert "longreach generate org/made --revision v2 --load-in-4bit --method ntk:factor=8 --file PROMPT.txt" in part
+    assert "vLLM has no option for it." in part
+    assert "not shown to be good enough" not in part
+
+
+def test_what_is_not_good_enough_is_offered_as_that():
+    assert "no method was shown to be good enough" in used(Saved(), target_right=7)
+
+
+def test_a_tuned_model_that_was_not_saved_has_to_be_trained_again():
+    part = used(Saved(), tuned=300)
+    assert "--out DIR" in part
+    assert "longreach.load" not in part
+
+
+def test_the_commands_of_the_page_parse():
+    """Options and names are those that the command line and `longreach.load` have."""
+    part = used(Saved(), loading={"revision": "v2", "adapter": "lora", "dtype": "bfloat16", "device": "cpu", "trust_remote_code": True})
+    arguments = shlex.split(re.search(r"<code>longreach (generate .*?)</code>", part)[1])
+    group = typer.main.get_command(make_app())
+    with group.make_context("longreach", []) as top:
+        name, verb, rest = group.resolve_command(top, arguments)
+        with verb.make_context(name, rest, parent=top):
+            pass  # a wrong option has raised
+    call = ast.parse(re.search(r"longreach\.load\(.*?\)", part)[0]).body[0].value
+    assert {keyword.arg for keyword in call.keywords} <= set(inspect.signature(longreach.load).parameters)
+
+
+def test_a_result_that_is_open_is_called_open():
+    _, data = made()
+    text = write_and_read({**data, "good_enough": False, "undecided": True}).text
+    assert "It cannot be told yet whether ntk:factor=8 reaches 512 tokens" in text
+    assert "No method reaches" not in text
+
+
+def read_in_batches(found, sizes):
+    """The outcome with prompts at the target in batches: method -> how many of them at once; each batch has its speed and memory."""
+    count = Counter()
+    rows = []
+    for row in found.rows:
+        if row.task == "needle" and row.length == found.target and row.method in sizes:
+            at = count[row.method, row.settings["metric"]] // sizes[row.method]
+            count[row.method, row.settings["metric"]] += 1
+            row = replace(row, tokens_per_s=1000.0 + at, peak_bytes=1_000_000 * sizes[row.method] - at)
+        rows.append(row)
+    return replace(found, rows=tuple(rows))
+
+
+def test_memory_stands_only_where_as_many_inputs_were_read_at_once():
+    found = read_in_batches(outcome(), {"": 8, "ntk:factor=8": 8, "yarn:factor=4": 6, "sinks:window_size=124": 4})
+    data = report(found, command=COMMAND, loading={"model": "made"}, text="a novel", saved=SAVED)
+    assert {one["method"]: (one["inputs_at_once"], one["memory_compares"]) for one in data["methods"]} == {
+        "": (8, True), "ntk:factor=8": (8, True), "yarn:factor=4": (6, False), "sinks:window_size=124": (4, False),
+    }  # fmt: skip
+    *_, methods, screened = write_and_read(data).tables
+    assert [line[6] for line in (*methods[1:], *screened[1:])] == ["2 MB", "2 MB", "", ""]
+
+
+def test_the_stock_models_memory_is_no_measure_where_it_read_fewer_at_once():
+    found = read_in_batches(outcome(), {"": 2, "ntk:factor=8": 8})
+    data = report(found, command=COMMAND, loading={"model": "made"}, text="a novel", saved=SAVED)
+    assert "stock model: 2 at once, does not compare" in write_and_read(data).text
+
+
+@pytest.mark.parametrize("source", get_args(Source))
+def test_every_way_of_measuring_memory_has_words(source):
+    _, data = made()
+    data["settings"]["memory"] = source
+    assert MEMORY_SOURCES[source] in write_and_read(data).text

@@ -154,7 +154,7 @@ def test_the_tuned_model_is_measured_beside_the_untuned_ones():
     count = len(rows)
     assert tuned_run(tiny_model(vocab_size=VOCABULARY), seen, rows) == outcome
     assert len(rows) == count, "nothing is measured twice"
-    page(report(outcome, command="", text="", saved=Saved()))
+    page(report(outcome, command="", loading={"model": "tiny"}, text="", saved=Saved()))
 
 
 def test_a_tuned_model_that_lost_its_window_is_not_good_enough():
@@ -189,7 +189,7 @@ def test_a_model_whose_table_ends_before_the_target_stands_beside_its_methods_as
     assert {one.method for one in outcome.standings} == {"recurrent_positions:factor=2", "grouped_positions:factor=2"}
     assert outcome.refused == {"": "it cannot read beyond 128 tokens: its table of positions ends there"}
     assert {row.length for row in outcome.rows if row.task == "loss" and not row.method} == {64, 128}
-    data = report(outcome, command="", text="", saved=Saved())
+    data = report(outcome, command="", loading={"model": "tiny"}, text="", saved=Saved())
     assert {cell["length"]: cell["mean"] for cell in data["rises"] if not cell["method"]} == {64: 0.0, 128: 0.0}
     assert "cannot read beyond 128 tokens" in page(data)
 

@@ -61,9 +61,13 @@ class Loading:
         """The checkpoint. Args: more: other arguments of `longreach.load`, which win."""
         return longreach.load(model, **{**asdict(self), **more})
 
+    def arguments(self) -> dict[str, Any]:
+        """What was given, as arguments of `longreach.load`."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) != field.default}
+
     def given(self) -> list[str]:
         """The options that were given."""
-        return [f"--{field.name.replace('_', '-')}" for field in fields(self) if getattr(self, field.name) != field.default]
+        return [f"--{name.replace('_', '-')}" for name in self.arguments()]
 
     def name(self, model: str) -> str:
         """What rows and reports call the model that is loaded so."""

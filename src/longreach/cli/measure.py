@@ -140,8 +140,10 @@ def _show(rows: Sequence["Row"], rises: dict[int, "Interval"], usable: "UsableLe
 
 
 def loss_table(task: str, rows: Sequence["Row"], rises: dict[int, "Interval"]) -> "Table":
-    """Loss by octave, and, for the task `loss`, its difference to the last octave inside the trained window."""
-    table = new_table("tokens", "loss", "over the window", title=f"{task}, nats a token")
+    """Loss by octave, and, for the task `loss`, what it is past the window above that inside (`loss_rises`)."""
+    from longreach.reports.words import RISE_COLUMN
+
+    table = new_table("tokens", "loss", RISE_COLUMN, title=f"{task}, nats a token")
     for row in rows:
         rise = rises.get(row.length) if task == "loss" else None
         beyond = "" if rise is None else f"{rise.mean:+.3f} ± {rise.high - rise.mean:.3f}"

@@ -146,7 +146,12 @@ def stretch(
     if out is not None and tuner is not None and best is not None and not best.tuned:
         loaded = load()  # the weights as they were before the training
     source = ", ".join(map(str, text or [])) or "this Python's documentation and held-out source"
-    told = {"command": _command(context), "text": source, "tuning": tuner.result if tuner else None}
+    told = {
+        "command": _command(context),
+        "loading": {"model": model, **loading.arguments()},
+        "text": source,
+        "tuning": tuner.result if tuner else None,
+    }
     made, saved, files = _write(outcome, loaded, told, folder, out, force)
     if as_json:
         print(json.dumps(made, allow_nan=False))
@@ -254,19 +259,23 @@ def _command(context: typer.Context) -> str:
 def _show(data: dict[str, Any], saved: "Saved", out: Path | None, files: Sequence[Path | None]) -> None:
     from rich.console import Console
 
+    from longreach.reports.words import RISE, RISE_COLUMN
+
     recall = data["purpose"] == "recall"
-    columns = ("loss inside", "beyond", "above inside", *(["retrieval"] if recall else []), "tokens/s", "memory")
+    columns = (*(["retrieval"] if recall else []), RISE_COLUMN, "tokens/s", "memory", "loss inside", "loss past")
     table = new_table("method", *columns)
     for one in data["methods"]:
-        losses = [f"{one['loss_inside']['mean']:.3f}", f"{one['loss_beyond']['mean']:.3f}", f"{one['rise']['mean']:+.3f}"]
+        losses = [f"{one[part]['mean']:.3f}" for part in ("loss_inside", "loss_beyond")]
         retrieval = [f"{one['retrieval']['mean']:.2f}"] if recall else []
-        spent = [f"{one['tokens_per_s']:.0f}", f"{one['peak_bytes'] / 1e6:.0f} MB"]
-        table.add_row(_label(one), *losses, *retrieval, *spent, style="bold" if one["best"] else None)
+        spent = [f"{one['tokens_per_s']:.0f}", f"{one['peak_bytes'] / 1e6:.0f} MB" if one["memory_compares"] else "-"]
+        table.add_row(_label(one), *retrieval, f"{one['rise']['mean']:+.3f}", *spent, *losses, style="bold" if one["best"] else None)
     show(Console(highlight=False), table)
     for one in data["methods"]:
         print(f"{_label(one)}: {one['verdict']}")
     if any(one["screened"] for one in data["methods"]):
-        print("Methods that were only screened read fewer texts: their losses, speed and memory do not compare; above inside does.")
+        print(f"Methods that were only screened read fewer texts: of their numbers only the {RISE.lower()} compares with that of others.")
+    if not all(one["memory_compares"] for one in data["methods"]):
+        print("Memory stands only where as many texts were read at once as under the best method.")
     if data["not_tried"]:
         print(f"Not tried, for lack of time: {', '.join(data['not_tried'])}.")
     for one in data["not_applicable"]:

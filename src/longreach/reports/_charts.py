@@ -1,17 +1,22 @@
-"""Line charts over token positions as SVG, drawn here so that a report is one file. Colours come from the page's style sheet."""
+"""A line chart over token positions as SVG, drawn here so that a report is one file. Colours come from the page's style sheet.
+
+Every line is named where it ends. Labels that would touch are moved apart, and a thin leader joins each to its line.
+"""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Literal
 
 from longreach.core.lengths import format_length
 
-_WIDTH, _HEIGHT = 640, 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 16, 12, 56
+_WIDTH, _HEIGHT = 1040, 420
+_LEFT, _RIGHT, _TOP, _BOTTOM = 60, 340, 12, 56  # labels stand to the right
 _INNER_WIDTH, _INNER_HEIGHT = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
-_DASHES = ("", "7 4", "2 4", "10 4 2 4")
+_LINE = 17  # height of a line of text
+_GAP = 26  # between the axes and the labels
+_LETTERS = 34  # that a line of a label holds
 _SHAPES = (  # drawn around 0, 0
     '<circle r="4.6"/>',
     '<rect x="-4.2" y="-4.2" width="8.4" height="8.4"/>',
@@ -22,8 +27,7 @@ _SHAPES = (  # drawn around 0, 0
     '<path d="M0-6 1.8-1.9 6-1.6 2.8 1.2 3.8 5.4 0 3.1-3.8 5.4-2.8 1.2-6-1.6-1.8-1.9Z"/>',
 )
 _SPAN = 0.4  # nats that a chart shows above the best line's highest value
-Weight = Literal["faint", "plain", "bold"]
-COLOURS = 8  # that the style sheet has, --c0 to --c7; c0 is for the model as it is
+COLOURS = 8  # that the style sheet has, --c0 to --c7, and so the most lines; c0 is for the model as it is, which is dotted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,41 +42,28 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """A line. Args: number: decides colour, dashes and shape. weight: how it stands out; a `faint` one is drawn without its intervals."""
+    """A line. Args: number: decides colour and shape, below COLOURS. bold: it stands out."""
 
     label: str
     number: int
     points: Sequence[Point]
-    weight: Weight = "plain"
+    bold: bool = False
 
 
-def line_chart(series: Sequence[Series], *, title: str, window: int, limit: float | None = None, key: str) -> str:
+def line_chart(series: Sequence[Series], *, title: str, window: int, limit: float, key: str) -> str:
     """A chart over octaves of positions. Args: window: the trained one, marked. limit: a horizontal mark.
 
     key: makes ids on the page unique.
     """
     ends = sorted({point.end for line in series for point in line.points})
-    edges = [max(1, ends[0] // 2), *ends]
-    frame = _Frame(edges, _values_shown(series, limit))
-    lines = [_line(line, frame, key) for line in sorted(series, key=lambda line: ("faint", "plain", "bold").index(line.weight))]
-    over = [
-        f"{line.label} (up to {max(p.value for p in line.points):.2f})" for line in series if any(p.value > frame.top for p in line.points)
-    ]
-    note = f'<p class="note">Beyond the top of the chart: {escape(", ".join(over))}.</p>' if over else ""
+    frame = _Frame([max(1, ends[0] // 2), *ends], _values_shown(series, limit))
+    lines = "".join(_line(line, frame, key) for line in sorted(series, key=lambda line: line.bold))
     return (
-        f'<figure><h3>{escape(title)}</h3><svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-labelledby="{key}-t {key}-d">'
-        f'<title id="{key}-t">{escape(title)}</title><desc id="{key}-d">{escape(_description(series))}</desc>'
+        f'<figure><h3>{escape(title)}</h3><div class="wide"><svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" '
+        f'aria-labelledby="{key}-t {key}-d"><title id="{key}-t">{escape(title)}</title>'
+        f'<desc id="{key}-d">{escape(_description(series))}</desc>'
         f'<clipPath id="{key}-c"><rect x="{_LEFT}" y="{_TOP}" width="{_INNER_WIDTH}" height="{_INNER_HEIGHT}"/></clipPath>'
-        f"{_axes(frame, window, limit)}{''.join(lines)}</svg>{note}</figure>"
-    )
-
-
-def swatch(number: int, weight: Weight) -> str:
-    """The sign of a line for a legend."""
-    return (
-        f'<svg class="swatch" viewBox="0 0 44 16" aria-hidden="true"><g class="line {_colour(number)} {weight}">'
-        f'<path d="M2 8H42" stroke-dasharray="{_dashes(number)}"/>'
-        f'<g class="mark" transform="translate(22 8)">{_shape(number)}</g></g></svg>'
+        f"{_axes(frame, window, limit)}{lines}{_labels(series, frame)}</svg></div></figure>"
     )
 
 
@@ -96,39 +87,38 @@ class _Frame:
         return _HEIGHT - _BOTTOM - (value - self.bottom) / (self.top - self.bottom) * _INNER_HEIGHT
 
 
-def _axes(frame: _Frame, window: int, limit: float | None) -> str:
-    right, base, x = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM, frame.x(window)
+def _axes(frame: _Frame, window: int, limit: float) -> str:
+    right, base, x, y = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM, frame.x(window), frame.y(limit)
     parts = []
     for tick in frame.ticks:
-        y = frame.y(tick)
-        parts += [f'<path class="grid" d="M{_LEFT} {y:.1f}H{right}"/>', _text(_LEFT - 8, y + 5, f"{tick:g}", anchor="end")]
+        parts += [f'<path class="grid" d="M{_LEFT} {frame.y(tick):.1f}H{right}"/>', _text(_LEFT - 8, frame.y(tick) + 5, f"{tick:g}", "end")]
     every = math.ceil(len(frame.edges) / 9)
     for number, edge in enumerate(reversed(frame.edges)):
         parts.append(f'<path class="grid" d="M{frame.x(edge):.1f} {_TOP}V{base}"/>')
         if number % every == 0:
-            parts.append(_text(frame.x(edge), base + 20, format_length(edge), kind="minor" if number // every % 2 else ""))
-    parts += [f'<path class="window" d="M{x:.1f} {_TOP}V{base}"/>', _text(x - 6, _TOP + 14, "trained", kind="strong", anchor="end")]
-    if limit is not None:
-        y = frame.y(limit)
-        parts += [
-            f'<path class="limit" d="M{_LEFT} {y:.1f}H{right}"/>',
-            _text(_LEFT + 6, y - 7, f"bar {limit:+g}", kind="strong", anchor="start"),
-        ]
+            parts.append(_text(frame.x(edge), base + 20, format_length(edge)))
+    parts += [f'<path class="window" d="M{x:.1f} {_TOP}V{base}"/>', _text(x - 6, _TOP + 14, "trained window", "end", kind="strong")]
+    parts += [f'<path class="limit" d="M{_LEFT} {y:.1f}H{right}"/>', _text(_LEFT + 6, y - 7, f"bar {limit:+g}", "start", kind="strong")]
     return "".join([*parts, _text((_LEFT + right) / 2, _HEIGHT - 8, "position in the text, tokens")])
 
 
-def _text(x: float, y: float, words: str, *, kind: str = "", anchor: str = "middle") -> str:
+def _text(x: float, y: float, words: str, anchor: str = "middle", *, kind: str = "") -> str:
     return f'<text class="{kind}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 
 
 def _line(line: Series, frame: _Frame, key: str) -> str:
     places = [(frame.middle(point.end), frame.y(point.value)) for point in line.points]
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
-    marks = "".join(f'<g class="mark" transform="translate({x:.1f} {y:.1f})">{_shape(line.number)}</g>' for x, y in places if y >= _TOP - 1)
-    band = "" if line.weight == "faint" else _band(line.points, frame)
-    style = f"line {_colour(line.number)} {line.weight}"
-    dashes = _dashes(line.number)
-    return f'<g class="{style}" clip-path="url(#{key}-c)">{band}<path d="{path}" stroke-dasharray="{dashes}"/>{marks}</g>'
+    marks = "".join(
+        f'<g class="mark" transform="translate({x:.1f} {y:.1f})">{_SHAPES[line.number % len(_SHAPES)]}</g>'
+        for x, y in places
+        if y >= _TOP - 1
+    )
+    return f'<g class="{_style(line)}" clip-path="url(#{key}-c)">{_band(line.points, frame)}<path d="{path}"/>{marks}</g>'
+
+
+def _style(line: Series) -> str:
+    return f"line c{line.number}{' bold' if line.bold else ''}"
 
 
 def _band(points: Iterable[Point], frame: _Frame) -> str:
@@ -140,17 +130,61 @@ def _band(points: Iterable[Point], frame: _Frame) -> str:
     return f'<path class="band" d="M{"L".join([*upper, *lower])}Z"/>'
 
 
-def _values_shown(series: Sequence[Series], limit: float | None) -> tuple[float, float]:
+def _labels(series: Sequence[Series], frame: _Frame) -> str:
+    """The name of each line, where it ends; of one that leaves the chart, how far it goes."""
+    placed = []
+    for line in series:
+        last, most = line.points[-1], max(point.value for point in line.points)
+        beyond = f" (off the chart: up to {most:.2f})" if most > frame.top else ""
+        y = max(frame.y(last.value), _TOP)
+        placed.append((y, frame.middle(last.end), wrapped(line.label + beyond), line))
+    placed.sort(key=lambda one: one[0])
+    tops = apart([y - _LINE * len(words) / 2 for y, _, words, _ in placed], [_LINE * len(words) for _, _, words, _ in placed], _HEIGHT)
+    x = _WIDTH - _RIGHT + _GAP
+    parts = []
+    for top, (y, end, words, line) in zip(tops, placed, strict=True):
+        middle = top + _LINE * len(words) / 2
+        leader = f'<path class="leader" d="M{end:.1f} {y:.1f}L{x - _GAP:.1f} {y:.1f}L{x - 4} {middle:.1f}"/>'
+        spans = "".join(f'<tspan x="{x}" dy="{_LINE if number else 0}">{escape(part)}</tspan>' for number, part in enumerate(words))
+        parts.append(f'<g class="{_style(line)}">{leader}<text class="name" x="{x}" y="{top + 13:.1f}">{spans}</text></g>')
+    return "".join(parts)
+
+
+def wrapped(label: str) -> list[str]:
+    """A label in lines, broken at spaces and behind the marks of specs."""
+    lines = [""]
+    for piece in re.findall(r"[^\s,+]*[\s,+]?", label):
+        if lines[-1] and len(lines[-1] + piece.rstrip()) > _LETTERS:
+            lines.append("")
+        lines[-1] += piece
+    return [line.strip() for line in lines]
+
+
+def apart(tops: Sequence[float], heights: Sequence[float], end: float) -> list[float]:
+    """Where boxes stand that touch neither each other nor the end, in their order, moved as little as their neighbours let them."""
+    moved: list[float] = []
+    for top, height in zip(tops, heights, strict=True):
+        moved.append(max(top, moved[-1] + heights[len(moved) - 1] if moved else 0.0))
+        excess = moved[-1] + height - end
+        for at in range(len(moved) - 1, -1, -1):  # push those before it up, as far as this one is too low
+            if excess <= 0:
+                break
+            moved[at] -= excess
+            excess = moved[at - 1] + heights[at - 1] - moved[at] if at else 0
+    return moved
+
+
+def _values_shown(series: Sequence[Series], limit: float) -> tuple[float, float]:
     """The range to draw: a method that breaks down leaves the chart at its top, and wide intervals at both ends, so that the
     rest can be told apart.
     """
     values = [point.value for line in series for point in line.points]
-    bands = [end for line in series if line.weight != "faint" for p in line.points for end in (p.low, p.high) if end is not None]
+    bands = [end for line in series for p in line.points for end in (p.low, p.high) if end is not None]
     low, best = min(values), min(max(point.value for point in line.points) for line in series)
     high = min(max(values), best + _SPAN)
     low, high = max(low - _SPAN / 2, min([low, *bands])), min(high + _SPAN / 2, max([high, *bands]))
     margin = max(0.05 * (high - low), 0.02)
-    return low - margin, max(high + margin, 0.0 if limit is None else 2 * limit)
+    return low - margin, max(high + margin, 2 * limit)
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -163,15 +197,3 @@ def _ticks(low: float, high: float) -> list[float]:
 
 def _description(series: Sequence[Series]) -> str:
     return " ".join(f"{line.label}: {', '.join(f'{point.value:.3f} up to {point.end}' for point in line.points)}." for line in series)
-
-
-def _colour(number: int) -> str:
-    return f"c{number if number < COLOURS else (number - 1) % (COLOURS - 1) + 1}"
-
-
-def _dashes(number: int) -> str:
-    return _DASHES[2] if number == 0 else _DASHES[(number - 1) // (COLOURS - 1) % len(_DASHES)]
-
-
-def _shape(number: int) -> str:
-    return _SHAPES[number % len(_SHAPES)]

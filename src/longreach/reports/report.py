@@ -41,15 +41,22 @@ class Saved:
     servers: dict[str, str] | None = None
 
 
-def report(outcome: Outcome, *, command: str, text: str, saved: Saved, tuning: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Everything that the files hold. Args: command: that repeats it. text: what the loss was measured on, in words. tuning: what was done
-    to the tuned model, where there is one; of it the page shows the sentences in `words`.
+def report(
+    outcome: Outcome, *, command: str, loading: dict[str, Any], text: str, saved: Saved, tuning: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Everything that the files hold. Args: command: that repeats it. loading: the `model` that was loaded, as it was named, and other
+    arguments of `longreach.load` that were given. text: what the loss was measured on, in words. tuning: what was done to the tuned model,
+    where there is one; of it the page shows the sentences in `words`.
 
     `chosen` is a spec, "" for the model as it is, None where nothing is good enough; `chosen_tuned` are the steps of tuning before it.
     `rows` has one row for each cell: mean, interval, n. Rows and methods belong together where `model` and `method` are the same.
+    `inputs_at_once` are the texts of the forward pass whose `peak_bytes` stand beside it; `memory_compares` where they are as many as those
+    of the best method (of the first, where none could win).
     """
     first = outcome.rows[0].settings
     best = outcome.choice.best
+    at_once = {one.label: _at_once(one, outcome) for one in outcome.standings}
+    compared = next((at_once[one.label] for one in (best, *outcome.standings) if one is not None), 0)
     return {
         "model": outcome.model,
         "trained_window": outcome.trained_window,
@@ -57,6 +64,7 @@ def report(outcome: Outcome, *, command: str, text: str, saved: Saved, tuning: d
         "chosen": outcome.chosen,
         "chosen_tuned": best.tuned if best is not None and outcome.choice.good_enough else 0,
         "good_enough": outcome.choice.good_enough,
+        "undecided": outcome.choice.undecided,
         "reason": outcome.choice.reason,
         "rule": outcome.rule,
         "purpose": outcome.purpose,
@@ -65,6 +73,7 @@ def report(outcome: Outcome, *, command: str, text: str, saved: Saved, tuning: d
         "tuning": tuning,
         "saved": asdict(saved),
         "command": command,
+        "loading": loading,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {
             "longreach": longreach.__version__,
@@ -88,7 +97,10 @@ def report(outcome: Outcome, *, command: str, text: str, saved: Saved, tuning: d
         },
         "text": {"source": text, "sha256": outcome.text_sha256},
         "metric": METRIC,
-        "methods": [_method(one, outcome) for one in outcome.standings],
+        "methods": [
+            {**_method(one, outcome), "inputs_at_once": at_once[one.label], "memory_compares": at_once[one.label] == compared}
+            for one in outcome.standings
+        ],
         "not_applicable": [{"method": spec, "why": why} for spec, why in outcome.refused.items() if why != NO_TIME],
         "not_tried": [spec for spec, why in outcome.refused.items() if why == NO_TIME],
         "rises": _rises(outcome),
@@ -130,6 +142,19 @@ def _method(one: Standing, outcome: Outcome) -> dict[str, Any]:
         "tokens_per_s": one.tokens_per_s,
         "peak_bytes": one.peak_bytes,
     }
+
+
+def _at_once(one: Standing, outcome: Outcome) -> int:
+    """How many inputs the batch had that needed the most memory at the target: the rows of a batch share its speed and its memory."""
+    own = [
+        row for row in outcome.rows if (row.model, row.method, row.length) == (label(outcome.model, one.tuned), one.method, outcome.target)
+    ]
+    answers = [row for row in own if row.settings["metric"] == METRIC] or [row for row in own if row.task == "loss"]
+    batches: dict[tuple[int, float], set[tuple[Any, ...]]] = {}
+    for row in answers:
+        batch = batches.setdefault((row.peak_bytes or 0, row.tokens_per_s or 0.0), set())
+        batch.add((row.settings["input"], row.depth, row.seed))
+    return len(batches[max(batches)])
 
 
 def _rises(outcome: Outcome) -> list[dict[str, Any]]:
