@@ -51,8 +51,8 @@ def look_into(wheel: Path) -> None:
     """Hold the wheel to what it should have: everything in src/longreach, and nothing else."""
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if not name.partition("/")[0].endswith(".dist-info")}
-    tracked = run("git", "ls-files", "src/longreach", cwd=ROOT).split("\n")
-    meant = {name.removeprefix("src/") for name in tracked if name}
+    files = run("git", "ls-files", "--cached", "--others", "--exclude-standard", "src/longreach", cwd=ROOT).splitlines()
+    meant = {name.removeprefix("src/") for name in files}
     if missing := (meant | DATA) - held:
         sys.exit(f"{wheel.name} lacks {', '.join(sorted(missing))}")
     if strange := held - meant:

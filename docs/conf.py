@@ -4,6 +4,7 @@ Pages that are not committed are written into docs/methods and docs/project befo
 those that one reads on GitHub: their links to files outside docs lead to the pages of these files here.
 """
 
+import posixpath
 import re
 import sys
 from pathlib import Path
@@ -32,13 +33,17 @@ nitpicky = True
 myst_heading_anchors = 4
 exclude_patterns = ["evidence"]  # rows
 
-PROJECT_FILES = {"CONTRIBUTING.md": "project/contributing.md", "CHANGELOG.md": "project/changelog.md", "README.md": "index.md"}
+PROJECT_FILES = {"project/contributing.md": "CONTRIBUTING.md", "project/changelog.md": "CHANGELOG.md"}  # page -> what it shows
 TREES = {  # what stands below a page in the navigation, which GitHub would show as code
     "index": ("guide-*", "methods", "api", "evidence", "project/contributing", "project/changelog"),
     "methods": tuple(f"methods/{kind}/index" for kind in kinds()),
 }
 entries = catalogue()
-moved = {f"../{name}": page for name, page in PROJECT_FILES.items()} | {f"../{source(entry)}": place(entry) for entry in entries}
+pages_of = {
+    "README.md": "index.md",
+    **{name: page for page, name in PROJECT_FILES.items()},
+    **{source(entry): place(entry) for entry in entries},
+}
 
 
 def setup(app: Any) -> None:
@@ -50,7 +55,7 @@ def setup(app: Any) -> None:
 def write_pages(app: Any) -> None:
     """Write the pages that are not committed; take away those of methods that are gone."""
     pages = method_pages(entries, read(DOCS / "evidence"))
-    pages |= {page: (ROOT / name).read_text(encoding="utf-8") for name, page in PROJECT_FILES.items() if name != "README.md"}
+    pages |= {page: (ROOT / name).read_text(encoding="utf-8") for page, name in PROJECT_FILES.items()}
     for old in [*DOCS.glob("methods/*/*.md"), *DOCS.glob("project/*.md")]:
         if old.relative_to(DOCS).as_posix() not in pages:
             old.unlink()
@@ -62,7 +67,15 @@ def write_pages(app: Any) -> None:
 
 
 def adapt(app: Any, name: str, content: list[str]) -> None:
-    """Let links to files outside docs lead to their pages, and add the navigation."""
-    content[0] = re.sub(r"(?<=\]\()\.\./[^)#]+", lambda link: moved.get(link[0], link[0]), content[0])
+    """Let links to files outside docs, and all links of files outside docs, lead to their pages here, and add the navigation."""
+    shown = PROJECT_FILES.get(f"{name}.md", f"docs/{name}.md")  # the file that the links were written in
+
+    def led(link: re.Match[str]) -> str:
+        target = posixpath.normpath(posixpath.join(posixpath.dirname(shown), link[0]))
+        if target in pages_of:
+            return f"/{pages_of[target]}"
+        return f"/{target.removeprefix('docs/')}" if target.startswith("docs/") else link[0]
+
+    content[0] = re.sub(r"(?<=\]\()[^)#:\s]+(?=[)#])", led, content[0])
     if name in TREES:
         content[0] += "\n".join(["\n```{toctree}", ":hidden:", ":glob:", *TREES[name], "```\n"])
