@@ -55,6 +55,7 @@ docs: $(READY)
 # The same as a site with a page for each method, to open at site/index.html. A link that leads nowhere is an error.
 site: $(READY_DOCS)
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going --nitpicky --jobs auto --doctree-dir site/.doctrees docs site
+	@echo "site/index.html and $$(find site -name '*.html' | wc -l) pages in all"
 
 # The package as users get it: in fresh environments outside this folder, with every Python of its range that is on this machine.
 wheel: $(READY)
