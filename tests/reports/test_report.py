@@ -348,7 +348,7 @@ def used(saved, *, loading=None, **changes):
 
 def test_a_plain_checkpoint_is_used_with_transformers():
     part = used(SAVED)
-    assert "model = AutoModelForCausalLM.from_pretrained('made-512')" in part
+    assert 'model = AutoModelForCausalLM.from_pretrained("made-512")' in part
     assert "longreach generate made-512 --file PROMPT.txt" in part
     assert "logits differ by at most 2e-06" in part
     assert SAVED.servers["vllm"] in part
@@ -356,13 +356,13 @@ def test_a_plain_checkpoint_is_used_with_transformers():
 
 def test_a_checkpoint_with_a_method_of_longreach_is_used_with_longreach():
     part = used(Saved(folder="made-512", exported=False))
-    assert "longreach.load('made-512')" in part
+    assert 'longreach.load("made-512")' in part
     assert "AutoModel" not in part
 
 
 def test_what_was_not_saved_is_applied_when_it_is_loaded():
     part = used(Saved(servers={"vllm": "vLLM has no option for it"}), loading={"revision": "v2", "load_in_4bit": True})
-    assert "longreach.load('org/made', revision='v2', load_in_4bit=True, method='ntk:factor=8')" in part
+    assert 'longreach.load("org/made", revision="v2", load_in_4bit=True, method="ntk:factor=8")' in part
     assert "longreach generate org/made --revision v2 --load-in-4bit --method ntk:factor=8 --file PROMPT.txt" in part
     assert "vLLM has no option for it." in part
     assert "not shown to be good enough" not in part

@@ -137,7 +137,8 @@ def _labels(series: Sequence[Series], frame: _Frame) -> str:
         last, most = line.points[-1], max(point.value for point in line.points)
         beyond = f" (off the chart: up to {most:.2f})" if most > frame.top else ""
         y = max(frame.y(last.value), _TOP)
-        placed.append((y, frame.middle(last.end), wrapped(line.label + beyond), line))
+        end = _WIDTH - _RIGHT if last.value > frame.top else frame.middle(last.end)
+        placed.append((y, end, wrapped(line.label + beyond), line))
     placed.sort(key=lambda one: one[0])
     tops = apart([y - _LINE * len(words) / 2 for y, _, words, _ in placed], [_LINE * len(words) for _, _, words, _ in placed], _HEIGHT)
     x = _WIDTH - _RIGHT + _GAP

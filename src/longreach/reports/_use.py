@@ -1,5 +1,6 @@
 """The part of a report that says what to do with what was found: in Python, in the shell, and in other servers."""
 
+import json
 import shlex
 from html import escape
 from typing import Any
@@ -31,11 +32,12 @@ def _saved(saved: dict[str, Any]) -> list[str]:
         how = f"<p>Saved in <code>{escape(folder)}</code> as a plain checkpoint, which transformers loads without longreach.{checked}</p>"
         python = (
             "from transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
-            f"tokenizer = AutoTokenizer.from_pretrained({folder!r})\nmodel = AutoModelForCausalLM.from_pretrained({folder!r})"
+            f"tokenizer = AutoTokenizer.from_pretrained({_literal(folder)})\n"
+            f"model = AutoModelForCausalLM.from_pretrained({_literal(folder)})"
         )
     else:
         how = f"<p>Saved in <code>{escape(folder)}</code>, whose <code>longreach.json</code> names the method: load it with longreach.</p>"
-        python = f"import longreach\n\nmodel, tokenizer = longreach.load({folder!r})"
+        python = _loaded(_literal(folder))
     return [how, code(python), code(f"longreach generate {shlex.quote(folder)} --file {_PROMPT}")]
 
 
@@ -44,7 +46,7 @@ def _unsaved(data: dict[str, Any], best: dict[str, Any]) -> list[str]:
     name, options = data["loading"]["model"], {key: value for key, value in data["loading"].items() if key != "model"}
     method = best["method"]
     given = {**options, **({"method": method} if method else {})}
-    python = "".join(f", {key}={value!r}" for key, value in given.items())
+    arguments = [_literal(name), *(f"{key}={_literal(value)}" for key, value in given.items())]
     flags = [
         word for key, value in given.items() for word in ([_flag(key), str(value)] if key in (*_TAKES_A_VALUE, "method") else [_flag(key)])
     ]
@@ -56,9 +58,21 @@ def _unsaved(data: dict[str, Any], best: dict[str, Any]) -> list[str]:
         words = "Nothing was saved, for no method was shown to be good enough. This is the best of those that were measured, to try it."
     return [
         f"<p>{words}</p>",
-        code(f"import longreach\n\nmodel, tokenizer = longreach.load({name!r}{python})"),
+        code(_loaded(", ".join(arguments))),
         code(shlex.join(["longreach", "generate", name, *flags, "--file", _PROMPT])),
     ]
+
+
+def _loaded(arguments: str) -> str:
+    """Python that loads with longreach and writes on."""
+    return (
+        f"import longreach\n\nmodel, tokenizer = longreach.load({arguments})\n"
+        'print("".join(longreach.generate(model, tokenizer, "A long prompt")))'
+    )
+
+
+def _literal(value: str | bool) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
 def _flag(name: str) -> str:

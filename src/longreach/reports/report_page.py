@@ -206,7 +206,10 @@ def _tuning(data: dict[str, Any]) -> str:
 
 
 def _refused(data: dict[str, Any]) -> str:
-    items = "".join(f"<dt>{_code_name(one['method'])}</dt><dd>{escape(one['why'])}</dd>" for one in data["not_applicable"])
+    reasons: dict[str, list[str]] = {}
+    for one in data["not_applicable"]:
+        reasons.setdefault(one["why"], []).append(_code_name(one["method"]))
+    items = "".join(f"<dt>{'<br>'.join(names)}</dt><dd>{escape(why)}</dd>" for why, names in reasons.items())
     refused = f'<section><h2>Not applicable to this model</h2><dl class="plain">{items}</dl></section>' if items else ""
     names = ", ".join(map(_code_name, data["not_tried"]))
     return refused + (f"<section><h2>Not tried, for lack of time</h2><p>{names}</p></section>" if names else "")
