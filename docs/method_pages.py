@@ -119,6 +119,8 @@ def _use(entry: Entry, module: ModuleType) -> list[str]:
     """What to write, as far as the method's file says it."""
     if entry.kind in _COMMANDS:
         return ["## Use it", _block("sh", _COMMANDS[entry.kind].format(entry.name))]
+    if kinds()[entry.kind].acts_on != "model":
+        return []
     method: type[Method] = module.METHOD
     stacks: Sequence[str] = getattr(module, "STACKS", ())
     if stacks:
