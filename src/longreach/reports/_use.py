@@ -82,6 +82,8 @@ def _flag(name: str) -> str:
 def _servers(servers: dict[str, str]) -> list[str]:
     """Commands of other servers; where they have none, they say why."""
     commands = [f"<h3>{escape(name)}</h3>{code(words)}" for name, words in servers.items() if " --" in words]
+    if commands:
+        commands.insert(0, "<p>Other servers can run the model as it was before (MODEL), under the same method:</p>")
     none = "; ".join(words for words in servers.values() if " --" not in words)
     return [*commands, *([f'<p class="soft">{escape(none)}.</p>'] if none else [])]
 
