@@ -70,6 +70,11 @@ class BarProgress(Progress):
             self._told = self._clock()
             print(self._line(), file=self._stream, flush=True)
 
+    def say(self, words: str) -> None:
+        """A line that stays."""
+        self._stop()
+        print(words, file=self._stream, flush=True)
+
     def _line(self) -> str:
         share = min(1.0, self._done / self._total)
         left = round((self._clock() - self._began) * (1 - share) / share)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from longreach.core.method import Method
     from longreach.core.progress import Progress
     from longreach.data.sources import Texts
-    from longreach.stretching.stretch import Trained
+    from longreach.stretching.tournament import Trained
     from longreach.training.plan import TuneConfig
     from longreach.training.tune import Tuned
 
@@ -43,7 +43,7 @@ class Tuner:
 
     def __call__(self, specs: Sequence[str], progress: "Progress") -> "Trained":
         """Train under one of the specs, of which the most promising is the first."""
-        from longreach.stretching.stretch import Trained
+        from longreach.stretching.tournament import Trained
         from longreach.training.plan import under_the_first
         from longreach.training.tune import method_of_run, tune
 

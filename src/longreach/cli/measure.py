@@ -5,7 +5,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -129,10 +128,10 @@ def _show(rows: Sequence["Row"], rises: dict[int, "Interval"], usable: "UsableLe
         if cells[0].settings["metric"] == "loss":
             show(console, loss_table(task, cells, rises))
             spent = f"{cells[0].tokens_per_s:.0f} tokens/s, {_megabytes(cells[0].peak_bytes)}"
-            console.print(f"Over {cells[0].n} windows of text, evenly spread, without overlap. {spent}.\n", soft_wrap=True)
+            console.print(f"{spent}.\n", soft_wrap=True)
         else:
             show(console, retrieval_table(task, cells))
-            console.print(f"By likelihood among 10 / by generation; prompts in each cell: {cells[0].n}.\n", soft_wrap=True)
+            console.print("Right answers by likelihood among 10 / by generation.\n", soft_wrap=True)
     batch, memory = first.settings["batch_size"], first.settings["memory"]
     at_once = "one input at a time" if batch == 1 else f"up to {batch} inputs at once"
     console.print(f"Memory is the peak beside the model, with {at_once} ({memory}). Intervals are 95 %.", soft_wrap=True)
@@ -154,18 +153,26 @@ def loss_table(task: str, rows: Sequence["Row"], rises: dict[int, "Interval"]) -
 def retrieval_table(task: str, rows: Sequence["Row"]) -> "Table":
     """Depth by length; each cell is the share of right answers by likelihood and by generation. Speed and memory stand below."""
     lengths = sorted({row.length for row in rows})
-    cells = {(row.depth, row.length, row.settings["metric"]): row for row in rows}
     table = new_table("depth", *(format_length(length) for length in lengths), title=task)
     for depth in sorted({row.depth for row in rows if row.depth is not None}):
-        pairs = ([cells[depth, length, metric].score or 0.0 for metric in _METRICS] for length in lengths)
-        table.add_row(f"{depth:g}", *(f"{likely:.2f} / {written:.2f}" for likely, written in pairs))
+        table.add_row(f"{depth:g}", *(_shares([row for row in rows if (row.depth, row.length) == (depth, length)]) for length in lengths))
     table.add_section()
     by_length = [[row for row in rows if row.length == length] for length in lengths]
-    means = ([fmean(row.score or 0.0 for row in of if row.settings["metric"] == metric) for metric in _METRICS] for of in by_length)
-    table.add_row("mean", *(f"{likely:.2f} / {written:.2f}" for likely, written in means))
+    table.add_row("all", *map(_shares, by_length))
+    table.add_row("questions", *(str(_questions(of)) for of in by_length))
     table.add_row("tokens/s", *(f"{min(row.tokens_per_s or 0.0 for row in of):.0f}" for of in by_length))
     table.add_row("memory", *(_megabytes(max(row.peak_bytes or 0 for row in of)) for of in by_length))
     return table
+
+
+def _shares(cells: Sequence["Row"]) -> str:
+    """Right answers of some cells by likelihood and by generation."""
+    right = [sum((row.score or 0.0) * row.n for row in cells if row.settings["metric"] == metric) for metric in _METRICS]
+    return " / ".join(f"{share / _questions(cells):.2f}" for share in right) if cells else "-"
+
+
+def _questions(cells: Sequence["Row"]) -> int:
+    return sum(row.n for row in cells if row.settings["metric"] == _METRICS[0])
 
 
 def _half(row: "Row") -> float:

@@ -10,5 +10,8 @@ class Progress:
     def advance(self, tokens: int) -> None:
         """So many tokens more are done."""
 
+    def say(self, words: str) -> None:
+        """Something that whoever waits wants to know."""
+
 
 SILENT = Progress()

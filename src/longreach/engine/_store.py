@@ -152,6 +152,12 @@ class BandLayer(CacheLayerMixin):
         if self.plan.chunk is not None:  # as many again, so that some tokens can be taken back
             self.queries.keep_last(2 * self.plan.chunk)
 
+    def turn_again(self) -> None:
+        """Some kept keys were changed: what is made of the unrotated ones is made anew at the next forward pass."""
+        self.placed = {}
+        if self.epoch is not None and self.plan.raw:  # another epoch than that of the text brings all keys under its frequencies
+            self.epoch = tuple(length + 1 for length in self.epoch)
+
     @property
     def oldest(self) -> int:
         """Slot of the first token in the window."""

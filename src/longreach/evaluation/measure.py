@@ -25,14 +25,16 @@ from longreach.engine import window
 from longreach.engine.apply import applied, apply, check_unapplied, given_model
 from longreach.engine.fingerprint import fingerprint
 from longreach.evaluation import memory
+from longreach.evaluation.cells import UNTIL_DECIDED, Cells, Stopping
+from longreach.evaluation.readings import Reading, can_share, merged, read_text
 from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.tasks.base import Case, Task, TaskPlan
+from longreach.evaluation.tasks.retrieval.needle import Needle
 from longreach.evaluation.text import Encoder, Ids, cut_windows
-from longreach.evaluation.usable import Measured
+from longreach.evaluation.usable import INSIDE, Measured
 
-TASKS = "loss+passkey+needle"
+TASKS = "loss+needle:shared=true"
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
-SAMPLES = 7  # prompts of each depth: with fewer than 35 in all, no share can be told to be at least 0.9
 
 _BEYOND = 4  # trained windows
 _FIRST_OCTAVE = 64  # tokens
@@ -63,23 +65,28 @@ def measure(
     name: str | None = None,
     rows: Rows | str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    stopping: Stopping = UNTIL_DECIDED,
     progress: Progress = SILENT,
 ) -> Measured:
     """Measure how far a model reaches: its loss by position, and whether it finds facts by depth and length.
 
-    Returns: every planned observation, measured now or found in `rows`: one row a window and octave (loss), two a prompt (retrieval).
-    `.usable` says how far the model can be used.
+    By default each text is read once for all that is asked of it, and a length is measured until it is decided on which side of the bar it
+    is (`.usable`): two texts at least, four at most, with 25 questions each. Where `windows` or `samples` are given, all of it is measured.
+
+    Returns: what was measured now or found in `rows`: one row a text and block of an octave (loss), two a question (retrieval). `.usable`
+    says how far the model can be used.
 
     Args: model: loaded, in eval mode. tokenizer: of the model. to: longest length, in tokens or as `32k` (default: four trained windows, or
     what a table of positions holds). text: real text; only for tasks that read some (default: this Python's documentation and held-out
-    source). method: to measure under. tasks: a spec, as `loss+needle` (default: loss, passkey, needle, and loss_inside beyond the
-    window). trained_window: tokens, where the config does not say or is wrong. windows: of text (default: 16, or 8, 4, 2 where the text
-    has less room). samples: prompts of each length and depth. depths: where facts stand, 0 to 1. seed: of the prompts. lengths: only
-    these of the octaves (default: all). chunk_size: tokens a forward. batch_size: inputs a forward (default: up to 8 for a small model,
-    else 1). within_reach: leave out the lengths that a table of positions does not hold, where they would be refused. name: what the
-    rows call the model (default: the name that it was loaded by). rows: a JSON Lines file to find results in and to add them to
-    (default: in memory only). settings: what else was done to the model, for the rows to tell. progress: is told of the work
-    (`core.progress`; default: silent).
+    source). method: to measure under. tasks: a spec, as `loss+needle` (default: loss, needles of shared texts, and loss_inside beyond the
+    window). trained_window: tokens, where the config does not say or is wrong. windows: of text (default: up to 4, or 2 where the text has
+    less room). samples: questions of each length and depth (default: 5 of each text where texts are shared, else 10). depths: where facts
+    stand, 0 to 1. seed: of the questions. lengths: of the octaves, those at which anything is asked, and no farther is read (default: all).
+    chunk_size: tokens a forward. batch_size: inputs a forward, where texts are not shared (default: up to 8 for a small model, else 1).
+    within_reach: leave out the lengths that a table of positions does not hold, where they would be refused. name: what the rows call the
+    model (default: the name that it was loaded by). rows: a JSON Lines file to find results in and to add them to (default: in memory
+    only). settings: what else was done to the model, for the rows to tell. stopping: when to stop beside that (`evaluation.cells`).
+    progress: is told of the work (`core.progress`; default: silent).
 
     Raises: InputError for what does not fit; LongreachError where memory runs out or the model returns no finite numbers. What was
     measured until then stays in `rows`.
@@ -96,6 +103,7 @@ def measure(
     stack = stack_of(method, trained_window=window.window_of(model) if trained_window is None else trained_window, target=to)
     if stack:
         check_unapplied(model, stack)
+    usual = tasks is None
     tasks = default_tasks(trained, to) if tasks is None else _tasks(tasks)
     if cuts_prompts(stack or stack_of(applied(model))) and (reading := [task for task in tasks if task.only_reads]):
         names, spec = " and ".join(task.name() for task in reading), unparse(stack) or applied(model)
@@ -110,10 +118,11 @@ def measure(
     encoder = Encoder(tokenizer)
     plan = TaskPlan(
         encoder=encoder,
-        edges=tuple(edge for edge in edges if lengths is None or edge in lengths),
+        edges=tuple(edge for edge in edges if lengths is None or edge <= max(lengths)),
+        asked=frozenset(edges if lengths is None else lengths),
         windows=_windows(tasks, encoder, text, to, windows),
         depths=DEPTHS if depths is None else tuple(sorted(depths)),
-        samples=SAMPLES if samples is None else samples,
+        samples=samples,
         seed=seed or 0,
         row=_common(model, name or name_of(model), spec or applied(model), chunk_size, batch_size, settings or {}),
     )
@@ -125,8 +134,14 @@ def measure(
             if not (within_reach and edges):
                 raise InputError(f"the model {window.cannot_read(limit)}; measure to {limit} at most, or under a method that lengthens it")
             plan = replace(plan, edges=edges)
-        found = [row for task in tasks for row in _measure_task(model, task, plan, store, chunk_size, batch_size, progress)]
-    return Measured(found, trained)
+        if any(isinstance(task, Needle) and task.shared for task in tasks) and not can_share(model):
+            if not usual:
+                why = f"{spec or 'the model'} chooses by content what it keeps, or carries a state"
+                warnings.warn(f"{why}, so that each needle gets a prompt of its own, which takes longer", stacklevel=2)
+            tasks = tuple(replace(task, shared=False) if isinstance(task, Needle) else task for task in tasks)
+        cells = Cells(trained, stopping, depths=len(plan.depths), decide=windows is None and samples is None)
+        _Run(model, plan, store, cells, chunk_size, batch_size, progress).measure(tasks)
+    return Measured(cells.rows, trained)
 
 
 def check(
@@ -226,28 +241,88 @@ def _windows(tasks: Sequence[Task], encoder: Encoder, text: str | None, to: int,
     return tuple(cut_windows(encoder, text or "", to - len(encoder.prefix), count, fewest)) if fewest else ()
 
 
-def _measure_task(
-    model: PreTrainedModel, task: Task, plan: TaskPlan, rows: Rows, chunk_size: int, batch_size: int, progress: Progress
-) -> list[Row]:
-    """The task's rows; those that are missing are measured and kept, batch by batch."""
-    cases = task.cases(plan)
-    missing = [case for case in cases if any(rows.get(row) is None for row in case.rows)]
-    if missing:
-        for _ in read(model, torch.from_numpy(missing[0].ids[None, :_WARM_UP]).long().to(model.device)):
-            pass  # the first forward of a process is slow
-        progress.start(task.name(), sum(len(case.ids) for case in missing))
-    for batch in _batches(missing, batch_size):
-        with memory.PeakMemory(model.device) as peak:
-            began = time.perf_counter()
-            scores = _score(model, task, batch, chunk_size, progress)
-            seconds = time.perf_counter() - began
-        speed = sum(len(case.ids) + case.written for case in batch) / seconds
-        rows.append(
-            replace(row, score=score, tokens_per_s=speed, peak_bytes=peak.bytes)
-            for case, values in zip(batch, scores, strict=True)
-            for row, score in zip(case.rows, values, strict=True)
-        )
-    return [measured for case in cases for row in case.rows if (measured := rows.get(row)) is not None]
+class _Run:
+    """One model under one method, and what it has been found to do."""
+
+    def __init__(
+        self, model: PreTrainedModel, plan: TaskPlan, rows: Rows, cells: Cells, chunk_size: int, batch_size: int, progress: Progress
+    ) -> None:
+        self.model, self.plan, self.rows, self.cells = model, plan, rows, cells
+        self.chunk_size, self.batch_size, self.progress = chunk_size, batch_size, progress
+        self._warm = False
+
+    def measure(self, tasks: Sequence[Task]) -> None:
+        """Text by text what shares readings or goes by text, then the others."""
+        once, by_text = [task for task in tasks if task.reads_once], [task for task in tasks if task.by_text]
+        cases = {task: task.cases(self.plan) for task in by_text}
+        texts = self.cells.stopping.texts
+        share = 1.0 if texts is None or not self.plan.windows else texts / len(self.plan.windows)  # of what does not go by text
+        for number in range(len(self.plan.windows[:texts]) if once or by_text else 0):
+            for reading in merged([task.reading(self.plan, number) for task in once]):
+                self._read(reading)
+            before = len(self.cells.rows)
+            for task in by_text:
+                self._answer(task, [cases[task][number]])
+            self.cells.end_text([row for row in self.cells.rows[before:] if row.task.startswith(INSIDE)])
+        for task in tasks:
+            if task not in (*once, *by_text):
+                self._answer(task, [case for case in task.cases(self.plan) if case.share <= share])
+
+    def _read(self, reading: Reading) -> None:
+        """Take what is known of a reading, and read for what is not."""
+        for question in reading.questions:
+            self._look_up(question.rows)
+        for row in reading.losses:
+            self._look_up((row,))
+        missing = reading.missing(lambda row: self.cells.has(row) or not self.cells.wanted(row))
+        if not len(missing.ids):
+            return
+        self._begin(" and ".join(dict.fromkeys(row.task.partition(":")[0] for row in missing.rows)), len(missing.ids), missing.ids)
+        with memory.PeakMemory(self.model.device) as peak:
+            settings: Any = {"wanted": self.cells.wanted, "chunk_size": self.chunk_size, "progress": self.progress}
+            for rows in read_text(self.model, missing, **settings):
+                self._keep([replace(row, peak_bytes=peak.look()) for row in rows])
+
+    def _answer(self, task: Task, cases: Sequence[Case]) -> None:
+        """Take what is known of cases, and measure what is not, batch by batch."""
+        missing = [case for case in cases if not self._look_up(case.rows)]
+        if missing:
+            self._begin(task.name(), sum(len(case.ids) for case in missing), missing[0].ids)
+        for batch in _batches(missing, self.batch_size):
+            if not any(self.cells.wanted(row) for case in batch for row in case.rows):
+                self.progress.advance(sum(len(case.ids) for case in batch))
+                continue
+            with memory.PeakMemory(self.model.device) as peak:
+                began = time.perf_counter()
+                scores = _score(self.model, task, batch, self.chunk_size, self.progress)
+                seconds = time.perf_counter() - began
+            speed = sum(len(case.ids) + case.written for case in batch) / seconds
+            self._keep(
+                [
+                    replace(row, score=score, tokens_per_s=speed, peak_bytes=peak.bytes)
+                    for case, values in zip(batch, scores, strict=True)
+                    for row, score in zip(case.rows, values, strict=True)
+                ]
+            )
+
+    def _look_up(self, rows: Sequence[Row]) -> bool:
+        """Take rows that were measured before and are still wanted; whether they need not be measured."""
+        known = [measured for row in rows if (measured := self.rows.get(row)) is not None]
+        if len(known) < len(rows):
+            return False
+        if any(map(self.cells.wanted, rows)):
+            self.cells.take(known)
+        return True
+
+    def _keep(self, rows: Sequence[Row]) -> None:
+        self.rows.append(rows)
+        self.cells.take(rows)
+
+    def _begin(self, label: str, tokens: int, ids: Ids) -> None:
+        if not self._warm:  # the first forward of a process is slow
+            for _ in read(self.model, torch.from_numpy(ids[None, :_WARM_UP]).long().to(self.model.device)):
+                self._warm = True
+        self.progress.start(label, tokens)
 
 
 def _score(model: PreTrainedModel, task: Task, batch: Sequence[Case], chunk_size: int, progress: Progress) -> list[tuple[float, ...]]:

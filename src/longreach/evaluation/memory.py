@@ -56,13 +56,18 @@ class PeakMemory:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.look()
+        if self._sampler is not None:
+            self._sampler.stop()
+
+    def look(self) -> int:
+        """`bytes` up to now."""
         if self.source == "cuda":
             peak = torch.cuda.max_memory_allocated(self.device)
-        elif self._sampler is None:
-            peak = _status("VmHWM")
         else:
-            peak = self._sampler.stop()
+            peak = _status("VmHWM") if self._sampler is None else self._sampler.look()
         self.bytes = max(0, peak - self._start)
+        return self.bytes
 
 
 class _Sampler:
@@ -81,10 +86,13 @@ class _Sampler:
         while not self._done.wait(_SAMPLE_EVERY):
             self.peak = max(self.peak, self._process.memory_info().rss)
 
-    def stop(self) -> int:
+    def look(self) -> int:
+        self.peak = max(self.peak, self._process.memory_info().rss)
+        return self.peak
+
+    def stop(self) -> None:
         self._done.set()
         self._thread.join()
-        return max(self.peak, self._process.memory_info().rss)
 
 
 def _return_freed_memory() -> None:

@@ -140,6 +140,11 @@ def by_text(rows: Iterable[Row]) -> dict[str, float]:
     """text -> mean loss over all its tokens, for pairing what was measured on the same texts."""
     sums: dict[str, tuple[float, int]] = {}
     for row in rows:
-        total, n = sums.get(row.settings["input"], (0.0, 0))
-        sums[row.settings["input"]] = (total + (row.score or 0.0) * row.n, n + row.n)
+        total, n = sums.get(row.settings["text"], (0.0, 0))
+        sums[row.settings["text"]] = (total + (row.score or 0.0) * row.n, n + row.n)
     return {text: total / n for text, (total, n) in sums.items()}
+
+
+def by_block(rows: Iterable[Row]) -> dict[tuple[str, int], float]:
+    """(text, first token) -> mean loss of a block, for pairing what was measured on the same tokens."""
+    return {(row.settings["text"], row.settings["span"][0]): row.score or 0.0 for row in rows}

@@ -1,20 +1,22 @@
 """What the rows say: means with intervals, the rise of the loss beyond the trained window, and the usable length."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from statistics import fmean, harmonic_mean
 from typing import Any
 
 from longreach.core.errors import InputError
-from longreach.evaluation.intervals import Interval, mean_interval, prompts_to_decide, share_interval, texts_to_decide
-from longreach.evaluation.rows import Row
+from longreach.evaluation.intervals import Interval, anytime_interval, mean_interval, prompts_to_decide, reaches, texts_to_decide
+from longreach.evaluation.rows import Row, by_block, by_text
 
-THRESHOLD = 0.9  # share of right answers
+KEEPS = 0.85  # of the share of right answers inside the window (as NoLiMa has it, arXiv:2502.05167)
+RECALLS = 0.5  # share of right answers inside the window below which retrieval says nothing of longer texts
 RISE = 0.05  # nats a token
-_ROUNDING = 1e-9  # what equals a bar keeps to it
+ROUNDING = 1e-9  # what equals a bar keeps to it
 METRIC = "likelihood"
+_INPUT = ("input", "text", "span")  # settings that tell what of the text a row is for
 LOSS = "loss"  # the task whose rise counts
 _THE_LOSS = "the loss"  # what is open where it is not a task
 INSIDE = "loss_inside"  # the task that reads the same tokens inside the window
@@ -39,7 +41,7 @@ class Open:
         of_loss, interval = self.about == _THE_LOSS, self.interval
         share, rise = f"{interval.low:.2f} to {interval.high:.2f}", f"{interval.mean:+.3f} ± {interval.high - interval.mean:.3f} nats"
         more = f"; about {self.needed} would tell" if self.needed else ""
-        kind = "texts" if of_loss else "prompts"
+        kind = "blocks of text" if of_loss else "questions"
         return f"undecided at {self.length}: {self.about} is {rise if of_loss else share} with {self.n} {kind}{more}"
 
 
@@ -48,10 +50,12 @@ class UsableLength:
     """How far a model can be used, in tokens; None for what was not measured, 0 where not even the shortest length is reached.
 
     A length is reached where the whole 95 % interval of what was measured keeps to the bar, missed where all of it lies beyond, and open
-    where the bar lies within. Args: by_loss: longest length up to which the loss has nowhere risen. by_retrieval: longest up to which
-    every retrieval task keeps to the threshold. both: the smaller. measured_to: the longest length measured. risen_at: the first length
-    where the loss has risen, by `rise` above that inside the window. missed_at: the first length where retrieval falls short; `misses`:
-    each failing task's score there. open_loss, open_retrieval: the first lengths where it cannot be told.
+    where the bar lies within. Retrieval has to keep to 85 % of what the model finds inside its window; where that is less than half, it
+    says nothing. Args: by_loss: longest length up to which the loss has nowhere risen. by_retrieval: longest up to which every retrieval
+    task keeps to its bar; None also where the model does not retrieve inside its window. both: the smaller, or the one. measured_to: the
+    longest length measured. risen_at: the first length where the loss has risen, by `rise` above that inside the window. missed_at: the
+    first length where retrieval falls short; `misses`: each failing task's score there. open_loss, open_retrieval: the first lengths where
+    it cannot be told. short: of each retrieval task the share of right answers inside the window.
     """
 
     trained_window: int
@@ -65,9 +69,8 @@ class UsableLength:
     misses: dict[str, float]
     open_loss: Open | None = None
     open_retrieval: Open | None = None
-    tasks: tuple[str, ...]
+    short: dict[str, float]
     metric: str = METRIC
-    threshold: float = THRESHOLD
 
     def __str__(self) -> str:
         """In words, with both criteria."""
@@ -109,39 +112,44 @@ def _interval(interval: Interval | None) -> dict[str, float | None] | None:
 def summarise(rows: Sequence[Row]) -> list[Row]:
     """One row for each cell (all that determines the score but the input), in the order of the first: mean, interval, n, speed, memory.
 
-    The interval is over windows for the loss, for the tokens of a window are not independent; Wilson's for shares of right answers.
+    The interval is over blocks of text for the loss; for shares of right answers it is one that holds whenever measuring stops.
     """
     cells: dict[str, list[Row]] = {}
     for row in rows:
-        cell = replace(row, settings={key: value for key, value in row.settings.items() if key != "input"})
+        cell = replace(row, settings={key: value for key, value in row.settings.items() if key not in _INPUT})
         cells.setdefault(cell.identity, []).append(cell)
     return [_summary(cell) for cell in cells.values()]
 
 
 def loss_rises(rows: Sequence[Row], trained_window: int) -> dict[int, Interval]:
-    """For each octave beyond the trained window (by its end): the rise of the loss, paired over the windows of text.
+    """For each octave beyond the trained window (by its end): the rise of the loss, paired over blocks of text.
 
     It is the rise above the loss on the same tokens read inside the window, where that was measured (`loss_inside`); else above that of the
-    last octave inside, whose tokens are others. Empty where no loss was measured up to the window.
+    last octave inside, whose tokens are others, paired over the texts. Empty where no loss was measured up to the window.
     """
     return {length: mean_interval(values) for length, values in _rises(rows, trained_window).items()}
 
 
 def _rises(rows: Sequence[Row], trained_window: int) -> dict[int, list[float]]:
-    losses: dict[int, dict[str, float]] = {}  # length -> window of text -> loss
-    same: dict[int, dict[str, float]] = {}
-    for row in rows:
-        if row.task == LOSS:
-            losses.setdefault(row.length, {})[row.settings["input"]] = _score(row)
-        elif row.task == f"{INSIDE}:window_size={trained_window}":
-            same.setdefault(row.length, {})[row.settings["input"]] = _score(row)
-    beyond = [length for length in sorted(losses) if length > trained_window]
+    losses, same = (_by_length(row for row in rows if row.task == task) for task in (LOSS, f"{INSIDE}:window_size={trained_window}"))
     inside = losses.get(trained_window)
     found = {}
-    for length in beyond:
-        standard = same.get(length) or inside
-        if standard is not None and losses[length].keys() <= standard.keys():
-            found[length] = [loss - standard[window] for window, loss in losses[length].items()]
+    for length in sorted(length for length in losses if length > trained_window):
+        blocks = by_block(losses[length])
+        standard = by_block(same.get(length, ()))
+        if blocks.keys() <= standard.keys():
+            found[length] = [loss - standard[block] for block, loss in blocks.items()]
+        elif inside is not None:
+            within, beyond = by_text(inside), by_text(losses[length])
+            if beyond.keys() <= within.keys():
+                found[length] = [loss - within[text] for text, loss in beyond.items()]
+    return found
+
+
+def _by_length(rows: Iterable[Row]) -> dict[int, list[Row]]:
+    found: dict[int, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row.length, []).append(row)
     return found
 
 
@@ -154,11 +162,20 @@ def retrieval_scores(rows: Sequence[Row], metric: str = METRIC) -> dict[int, dic
     return scores
 
 
-def usable_length(rows: Sequence[Row], trained_window: int, *, threshold: float = THRESHOLD, metric: str = METRIC) -> UsableLength:
+def short_scores(rows: Sequence[Row], trained_window: int, metric: str = METRIC) -> dict[str, float]:
+    """Of each retrieval task the share of right answers at all lengths inside the window; 1 where none of them was measured."""
+    inside: dict[str, list[float]] = {row.task: [] for row in rows if row.settings["metric"] == metric}
+    for row in rows:
+        if row.settings["metric"] == metric and row.length <= trained_window:
+            inside[row.task].append(_score(row))
+    return {task: fmean(scores) if scores else 1.0 for task, scores in sorted(inside.items())}
+
+
+def usable_length(rows: Sequence[Row], trained_window: int, *, metric: str = METRIC) -> UsableLength:
     """The usable length of one model under one method.
 
     The loss keeps to its bar where it rises by at most RISE, retrieval where every task's share of right answers (`metric`: likelihood or
-    generation) is at least `threshold`; by the whole of the 95 % interval. A length counts if all the shorter ones do.
+    generation) is at least 85 % of that inside the window; by all of their intervals. A length counts if all the shorter ones do.
 
     Raises: InputError for rows of several models or methods, or none.
     """
@@ -167,23 +184,24 @@ def usable_length(rows: Sequence[Row], trained_window: int, *, threshold: float 
     if len({(row.model, row.method, row.settings.get("weights")) for row in rows}) != 1:
         raise InputError("a usable length is that of one model under one method")
     by_loss, risen_at, open_loss = _by_loss(rows, trained_window)
-    scores = retrieval_scores(rows, metric)
-    by_retrieval, misses, open_retrieval = _by_retrieval(rows, threshold, metric)
+    short = short_scores(rows, trained_window, metric)
+    recalls = min(short.values(), default=0.0) >= RECALLS
+    by_retrieval, misses, open_retrieval = _by_retrieval(rows, short, trained_window, metric) if recalls else (None, {}, None)
+    measured = [length for length in (by_loss, by_retrieval) if length is not None]
     return UsableLength(
         trained_window=trained_window,
         measured_to=max(row.length for row in rows),
         by_loss=by_loss,
         by_retrieval=by_retrieval,
-        both=None if by_loss is None or by_retrieval is None else min(by_loss, by_retrieval),
+        both=min(measured) if len(measured) == 2 or (measured and short and not recalls) else None,
         risen_at=risen_at,
         rise=None if risen_at is None else loss_rises(rows, trained_window)[risen_at],
         missed_at=min(misses, default=None),
         misses=misses[min(misses)] if misses else {},
         open_loss=open_loss,
         open_retrieval=open_retrieval,
-        tasks=tuple(sorted({task for of in scores.values() for task in of})),
+        short=short,
         metric=metric,
-        threshold=threshold,
     )
 
 
@@ -195,17 +213,19 @@ def _by_loss(rows: Sequence[Row], trained_window: int) -> tuple[int | None, int 
     reached, risen_at, undecided = max(inside), None, None
     for length, values in _rises(rows, trained_window).items():
         rise = mean_interval(values)
-        if rise.low > RISE + _ROUNDING:
+        if rise.low > RISE + ROUNDING:
             risen_at = length
             break
-        if rise.high > RISE + _ROUNDING and undecided is None:
+        if rise.high > RISE + ROUNDING and undecided is None:
             needed = texts_to_decide(rise, len(values), RISE)
             undecided = Open(length=length, about=_THE_LOSS, interval=rise, n=len(values), needed=needed)
         reached = length if undecided is None else reached
     return reached, risen_at, undecided
 
 
-def _by_retrieval(rows: Sequence[Row], threshold: float, metric: str) -> tuple[int | None, dict[int, dict[str, float]], Open | None]:
+def _by_retrieval(
+    rows: Sequence[Row], short: Mapping[str, float], trained_window: int, metric: str
+) -> tuple[int | None, dict[int, dict[str, float]], Open | None]:
     """The longest length reached, what is missed at the first length that is, and what is open at the first length that is."""
     chosen = sorted((row for row in rows if row.settings["metric"] == metric), key=_length_and_task)
     if not chosen:
@@ -216,11 +236,12 @@ def _by_retrieval(rows: Sequence[Row], threshold: float, metric: str) -> tuple[i
         misses: dict[str, float] = {}
         for task, of_task in groupby(of_length, key=lambda row: row.task):
             found = [_score(row) for row in of_task]
-            share = share_interval(sum(found), len(found))
-            if share.high < threshold:
+            bar = KEEPS * short[task]
+            verdict, share = reaches(sum(found), len(found), bar), anytime_interval(sum(found), len(found))
+            if verdict is False:
                 misses[task] = share.mean
-            elif share.low < threshold and undecided is None:
-                needed = prompts_to_decide(share.mean, threshold)
+            elif verdict is None and undecided is None and length > trained_window:  # what is inside makes the bar
+                needed = prompts_to_decide(share.mean, bar)
                 undecided = Open(length=length, about=task, interval=share, n=len(found), needed=needed)
         if misses:
             return reached, {length: misses}, undecided
@@ -231,7 +252,7 @@ def _by_retrieval(rows: Sequence[Row], threshold: float, metric: str) -> tuple[i
 def _summary(cell: Sequence[Row]) -> Row:
     scores = [_score(row) for row in cell]
     share = cell[0].settings["metric"] != "loss"
-    interval = share_interval(sum(scores), len(scores)) if share else mean_interval(scores)
+    interval = anytime_interval(sum(scores), len(scores)) if share else mean_interval(scores)
     return replace(
         cell[0],
         score=interval.mean,
@@ -262,13 +283,17 @@ def _sentence(usable: UsableLength) -> str:
         why = str(usable.open_loss or why)
         parts.append(f"{_tokens(usable.by_loss, usable.measured_to)} by loss ({why})")
     if usable.by_retrieval is not None:
-        wanted = f"{' and '.join(usable.tasks)} by {usable.metric} at least {usable.threshold:g}"
+        bars = " and ".join(f"{task} at least {KEEPS * score:.2f}" for task, score in usable.short.items())
+        wanted = f"{bars} by {usable.metric}, {KEEPS:.0%} of that inside the window"
         if usable.misses:
             wanted += f"; at {usable.missed_at} {' and '.join(f'{task} is {score:.2f}' for task, score in usable.misses.items())}"
         if usable.open_retrieval:
             wanted += f"; {usable.open_retrieval}"
         parts.append(f"{_tokens(usable.by_retrieval, usable.measured_to)} by retrieval ({wanted})")
-    if usable.both is not None:
+    elif usable.short:
+        found = " and ".join(f"{score:.2f} of {task}" for task, score in usable.short.items())
+        parts.append(f"retrieval says nothing, for inside its window the model finds only {found}")
+    if usable.both is not None and usable.by_retrieval is not None:
         parts.append(f"{_tokens(usable.both, usable.measured_to)} by both")
     return f"Usable length: {', '.join(parts) or 'not measured; it takes loss, passkey or needle'}."
 

@@ -20,10 +20,11 @@ from longreach.core.errors import InputError
 from longreach.core.files import replacing_file
 from longreach.evaluation.intervals import Interval, mean_interval
 from longreach.evaluation.rows import Row
-from longreach.evaluation.usable import METRIC, summarise
+from longreach.evaluation.usable import KEEPS, METRIC, summarise
 from longreach.reports.report_page import page
-from longreach.stretching.choice import RETRIEVAL_BAR, RISE_BAR, Standing, label, verdict
-from longreach.stretching.stretch import NO_TIME, Outcome
+from longreach.stretching.choice import RISE_BAR, Standing, label, verdict
+from longreach.stretching.stretch import Outcome
+from longreach.stretching.tournament import NO_TIME
 
 HTML, JSON, CSV = "report.html", "report.json", "report.csv"
 
@@ -69,7 +70,7 @@ def report(
         "rule": outcome.rule,
         "purpose": outcome.purpose,
         "best": None if best is None else best.method,
-        "bars": {"retrieval": RETRIEVAL_BAR, "rise": RISE_BAR},
+        "bars": {"retrieval": KEEPS * (1.0 if outcome.short is None else outcome.short), "rise": RISE_BAR},
         "tuning": tuning,
         "saved": asdict(saved),
         "command": command,
@@ -145,11 +146,14 @@ def _method(one: Standing, outcome: Outcome) -> dict[str, Any]:
 
 
 def _at_once(one: Standing, outcome: Outcome) -> int:
-    """How many inputs the batch had that needed the most memory at the target: the rows of a batch share its speed and its memory."""
-    own = [
-        row for row in outcome.rows if (row.model, row.method, row.length) == (label(outcome.model, one.tuned), one.method, outcome.target)
-    ]
+    """How many inputs the batch had that needed the most memory at the target: the rows of a batch share its speed and its memory.
+
+    1 where a text is shared by all questions.
+    """
+    own = [row for row in outcome.rows if (row.model, row.method, row.length) == (label(outcome.model, one.tuned), one.method, one.length)]
     answers = [row for row in own if row.settings["metric"] == METRIC] or [row for row in own if row.task == "loss"]
+    if any("shared" in row.task for row in answers) or answers[0].task == "loss":
+        return 1
     batches: dict[tuple[int, float], set[tuple[Any, ...]]] = {}
     for row in answers:
         batch = batches.setdefault((row.peak_bytes or 0, row.tokens_per_s or 0.0), set())
@@ -158,14 +162,14 @@ def _at_once(one: Standing, outcome: Outcome) -> int:
 
 
 def _rises(outcome: Outcome) -> list[dict[str, Any]]:
-    """For each method and octave: its loss less that of the unchanged model on the same tokens inside its window, over the texts."""
+    """For each method and octave: its loss less that of the unchanged model on the same tokens inside its window, over blocks."""
     losses = [row for row in outcome.rows if row.settings["metric"] == "loss"]
     inside = {
         _tokens(row): row.score or 0.0 for row in losses if not row.method and (row.task != "loss" or row.length <= outcome.trained_window)
     }
     cells: dict[tuple[str, str, int], list[float]] = {}
     for row in losses:
-        if row.task == "loss":
+        if row.task == "loss" and _tokens(row) in inside:
             cells.setdefault((row.model, row.method, row.length), []).append((row.score or 0.0) - inside[_tokens(row)])
     return [
         {"model": model, "method": method, "length": length, "n": len(values), **_interval(mean_interval(values))}
@@ -174,8 +178,8 @@ def _rises(outcome: Outcome) -> list[dict[str, Any]]:
 
 
 def _tokens(row: Row) -> tuple[str, int]:
-    """Which tokens a loss is of: the text and the end of the octave."""
-    return row.settings["input"], row.length
+    """Which tokens a loss is of: the text and the first of them."""
+    return row.settings["text"], row.settings["span"][0]
 
 
 def _interval(interval: Interval) -> dict[str, float | None]:

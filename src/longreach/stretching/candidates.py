@@ -45,6 +45,11 @@ class Candidate:
         return any(method.info.forgets for method in self.stack)
 
     @property
+    def complexity(self) -> tuple[int, ...]:
+        """Less is simpler: the model as it is, then what a plain checkpoint can hold, then fewer methods."""
+        return (len(self.stack) > 0, not all(method.info.exportable for method in self.stack), len(self.stack))
+
+    @property
     def bounded_memory(self) -> bool:
         """Whether its memory stays the same however much it reads."""
         return any(method.info.bounded_memory for method in self.stack)

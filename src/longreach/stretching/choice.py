@@ -1,32 +1,33 @@
 """What was measured of each method beside the bar, and the rule that chooses one. Works on rows alone."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, harmonic_mean
 from typing import Literal
 
-from longreach.evaluation.intervals import Interval, mean_interval, prompts_to_decide, share_interval, texts_to_decide
-from longreach.evaluation.rows import Row, by_text
-from longreach.evaluation.usable import METRIC, RISE, THRESHOLD
+from longreach.evaluation.intervals import Interval, anytime_interval, mean_interval, prompts_to_decide, reaches, texts_to_decide
+from longreach.evaluation.rows import Row, by_block
+from longreach.evaluation.usable import KEEPS, METRIC, RECALLS, RISE
 
 Purpose = Literal["recall", "streaming"]
 
-RETRIEVAL_BAR = THRESHOLD
 RISE_BAR = RISE
 _SAME_RETRIEVAL = 0.05
 _SAME_LOSS = 0.02  # nats a token
 _ROUNDING = 1e-9  # what equals a limit counts as within it
 
 _MEANING = "Loss beyond the window is compared with that of the unchanged model on the same tokens, read inside its window."
+_SIMPLEST = "Of equals the simplest is chosen: the model as it is, then a method that a plain checkpoint can hold, then fewer methods."
 RULES: dict[Purpose, str] = {
-    "recall": f"Good enough is a method that retrieves at least {RETRIEVAL_BAR:.2f} at the target with a loss beyond the window at most "
-    f"{RISE_BAR} nats a token above that inside, by the whole of both 95 % intervals. {_MEANING} Of the methods that are good enough (else "
-    "of those that may be, else of all), those within "
-    f"{_SAME_RETRIEVAL} of the best retrieval stay, of these those within {_SAME_LOSS} nats of the lowest loss, and of these the fastest "
-    "is chosen. A method that forgets the middle of the text is never chosen.",
+    "recall": f"Good enough is a method that at the target finds at least {KEEPS:.0%} of what the model itself finds inside its window, "
+    f"with a loss beyond the window at most {RISE_BAR} nats a token above that inside, by the whole of both intervals. {_MEANING} Of the "
+    "methods that are good enough (else of those that may be, else of all), those within "
+    f"{_SAME_RETRIEVAL} of the best retrieval stay, and of these those within {_SAME_LOSS} nats of the lowest loss. {_SIMPLEST} A method "
+    f"that forgets the middle of the text is never chosen. Where the model itself finds less than {RECALLS:.0%} inside its window, "
+    "retrieval says nothing, and the loss alone decides.",
     "streaming": f"Good enough is a method with a loss beyond the window at most {RISE_BAR} nats a token above that inside. {_MEANING} Of "
-    "the methods that are good enough, those with bounded memory come first, and of these the fastest is chosen. Where none is good "
-    f"enough, those within {_SAME_LOSS} nats of the lowest loss stay, then those with bounded memory, then the fastest.",
+    "the methods that are good enough, those with bounded memory come first; where none is good enough, those within "
+    f"{_SAME_LOSS} nats of the lowest loss come before that. {_SIMPLEST}",
 }
 TUNED_RULE = "A model that was tuned must also have kept its loss inside the window, within the bar that tuning has."
 
@@ -57,8 +58,13 @@ class Standing:
     beyond: Interval
     rise: Interval
     retrieval: Interval | None = None
+    bar: float = KEEPS
+    length: int
+    right: float = 0.0
     prompts: int = 0
     texts: int = 1
+    blocks: int = 1
+    complexity: tuple[int, ...] = ()
     retrieval_inside: Interval | None = None
     reach: float = 0.0
     tokens_per_s: float
@@ -70,11 +76,16 @@ class Standing:
         return label(self.method, self.tuned) or "stock"
 
     @property
+    def retrieves(self) -> bool | None:
+        """Whether its retrieval keeps to the bar; None where that cannot be told, or was not measured."""
+        return reaches(self.right, self.prompts, self.bar) if self.prompts else None
+
+    @property
     def shortfalls(self) -> list[str]:
         """Where it misses the bar: by the whole of the interval."""
         misses = []
-        if self.retrieval is not None and self.retrieval.high < RETRIEVAL_BAR:
-            misses.append(f"retrieval {self.retrieval.mean:.2f} < {RETRIEVAL_BAR:.2f}")
+        if self.retrieval is not None and self.retrieves is False:
+            misses.append(f"retrieval {self.retrieval.mean:.2f} < {self.bar:.2f}")
         if self.rise.low > RISE_BAR + _ROUNDING:
             misses.append(f"loss {self.rise.mean:+.2f} > +{RISE_BAR}")
         return [*misses, *([self.lost] if self.lost else [])]
@@ -83,14 +94,15 @@ class Standing:
     def undecided(self) -> list[str]:
         """Where what was measured cannot tell on which side of the bar it is, and what could."""
         found, retrieval, rise = [], self.retrieval, self.rise
-        if retrieval is not None and retrieval.low < RETRIEVAL_BAR <= retrieval.high:
-            needed = prompts_to_decide(retrieval.mean, RETRIEVAL_BAR)
-            what = f"retrieval {retrieval.low:.2f} to {retrieval.high:.2f} of {self.prompts} prompts, bar {RETRIEVAL_BAR:.2f}"
+        if retrieval is not None and self.retrieves is None:
+            needed = prompts_to_decide(retrieval.mean, self.bar)
+            what = f"retrieval {retrieval.low:.2f} to {retrieval.high:.2f} of {self.prompts} questions, bar {self.bar:.2f}"
             found.append(what + (f": {needed} would tell" if needed else ""))
         if rise.low <= RISE_BAR + _ROUNDING < rise.high:
-            needed = texts_to_decide(rise, self.texts, RISE_BAR)
+            needed = texts_to_decide(rise, self.blocks, RISE_BAR)
             found.append(
-                f"loss {rise.mean:+.2f} ± {rise.high - rise.mean:.2f}, bar +{RISE_BAR}" + (f": {needed} texts would tell" if needed else "")
+                f"loss {rise.mean:+.2f} ± {rise.high - rise.mean:.2f}, bar +{RISE_BAR}"
+                + (f": {needed} blocks of text would tell, and there are {self.blocks}" if needed else "")
             )
         return found
 
@@ -119,14 +131,20 @@ def standing(
     forgets: bool,
     bounded_memory: bool,
     screened: bool,
+    short: float | None = 1.0,
+    complexity: tuple[int, ...] = (),
 ) -> Standing:
-    """What the rows of one method say. Args: standard: rows of `loss_inside` on at least the same texts."""
-    target = max(row.length for row in rows)
+    """What the rows of one method say.
+
+    Args: standard: rows of `loss_inside` on at least the same texts. short: share of right answers of the model itself inside its window;
+    None where that is so low that retrieval says nothing.
+    """
+    length = max(row.length for row in rows)
     losses = [row for row in rows if row.settings["metric"] == "loss"]
-    answers = [row for row in rows if row.settings["metric"] == METRIC]
-    beyond = by_text(row for row in losses if row.length > trained_window)
-    same_tokens = by_text(standard)
-    at_target = [row for row in answers or losses if row.length == target]
+    answers = [row for row in rows if row.settings["metric"] == METRIC] if short is not None else []
+    beyond, same_tokens = by_block(row for row in losses if row.length > trained_window), by_block(standard)
+    at_length = [row for row in answers or losses if row.length == length] or [row for row in losses if row.length == length]
+    asked = [row.score or 0.0 for row in answers if row.length == length]
     far = [row.score or 0.0 for row in answers if row.length > trained_window]
     return Standing(
         method=method,
@@ -135,29 +153,44 @@ def standing(
         forgets=forgets,
         bounded_memory=bounded_memory,
         screened=screened,
-        inside=mean_interval(list(by_text(row for row in losses if row.length <= trained_window).values())),
+        inside=mean_interval(list(by_block(row for row in losses if row.length <= trained_window).values())),
         beyond=mean_interval(list(beyond.values())),
-        rise=mean_interval([loss - same_tokens[text] for text, loss in beyond.items()]),
-        retrieval=_share(answers, target),
-        texts=len(beyond),
-        prompts=sum(row.length == target for row in answers),
+        rise=mean_interval([loss - same_tokens[block] for block, loss in beyond.items() if block in same_tokens]),
+        retrieval=_share(answers, length),
+        bar=KEEPS * (1.0 if short is None else short),
+        length=length,
+        right=sum(asked),
+        prompts=len(asked),
+        texts=len({row.settings["text"] for row in losses if row.length > trained_window}),
+        blocks=len(beyond),
         retrieval_inside=_share(answers, trained_window),
         reach=fmean(far) if far else 0.0,
-        tokens_per_s=harmonic_mean([row.tokens_per_s or 0.0 for row in at_target]),
-        peak_bytes=max(row.peak_bytes or 0 for row in at_target),
+        tokens_per_s=harmonic_mean([row.tokens_per_s or 0.0 for row in at_length]),
+        peak_bytes=max(row.peak_bytes or 0 for row in at_length),
+        complexity=complexity,
     )
 
 
 def screening_order(standings: Iterable[Standing]) -> list[Standing]:
-    """The most promising first: a nat of loss weighs as much as all of retrieval."""
-    return sorted(standings, key=lambda one: one.rise.mean - one.reach)
+    """The most promising first: who reached farther, then a nat of loss weighs as much as all of retrieval."""
+    return sorted(standings, key=lambda one: (-one.length, one.rise.mean - one.reach, one.complexity, one.method))
 
 
-def choose(standings: Sequence[Standing], purpose: Purpose, target: int) -> Choice:
-    """Apply the purpose's rule (RULES) to what was measured in full."""
+def choose(standings: Sequence[Standing], purpose: Purpose, target: int, short: float | None = None) -> Choice:
+    """Apply the purpose's rule (RULES) to what was measured in full. Args: short: what the model itself finds inside its window."""
+    choice = _chosen(standings, purpose, target)
+    if purpose == "recall" and short is not None and short < RECALLS:
+        why = f"Inside its own window the model finds {short:.0%} of the needles, so that retrieval says nothing about it"
+        return replace(
+            choice, reason=f"{choice.reason} {why}: the loss alone decided. For a model that reads on and on, use --for streaming."
+        )
+    return choice
+
+
+def _chosen(standings: Sequence[Standing], purpose: Purpose, target: int) -> Choice:
     able = [one for one in standings if not one.screened and not (purpose == "recall" and one.forgets)]
     if not able:
-        return Choice(best=None, good_enough=False, reason="No method could win: all of them forget the middle of the text.")
+        return Choice(best=None, good_enough=False, reason="No method could win: none was measured that keeps the whole text.")
     possible = [one for one in able if not one.shortfalls]
     good = [one for one in possible if not one.undecided]
     best, decided = _narrow(good or possible or able, purpose, bool(good))
@@ -166,10 +199,8 @@ def choose(standings: Sequence[Standing], purpose: Purpose, target: int) -> Choi
     if possible:
         reason = f"Undecided: {_name(best)} {_facts(best, target)}, which is too few to tell ({'; '.join(best.undecided)})."
         return Choice(best=best, good_enough=False, undecided=True, reason=reason)
-    reason = f"No method is good enough for {target} tokens: the best, {best.label}, falls short ({'; '.join(best.shortfalls)})."
-    stock = next((one for one in standings if not one.method), None)
-    if stock is not None and stock.retrieval_inside is not None and stock.retrieval_inside.mean < RETRIEVAL_BAR:
-        reason += f" The model itself retrieves only {stock.retrieval_inside.mean:.2f} at its trained window, which no method repairs."
+    where = "" if best.length == target else f" at {best.length} tokens already"
+    reason = f"No method is good enough for {target} tokens: the best, {best.label}, falls short{where} ({'; '.join(best.shortfalls)})."
     return Choice(best=best, good_enough=False, reason=reason)
 
 
@@ -182,7 +213,8 @@ def verdict(one: Standing, choice: Choice, purpose: Purpose) -> str:
     if one.screened:
         return "screened out"
     if one.shortfalls:
-        return f"{'best, but ' if one == choice.best else ''}{'; '.join(one.shortfalls)}"
+        best = one == choice.best
+        return f"{'best, but ' if best else ''}{'; '.join(one.shortfalls)} at {one.length} tokens"
     if one.undecided:
         return f"{'best so far, ' if one == choice.best else ''}undecided: {'; '.join(one.undecided)}"
     return "good enough"
@@ -190,17 +222,18 @@ def verdict(one: Standing, choice: Choice, purpose: Purpose) -> str:
 
 def _narrow(pool: list[Standing], purpose: Purpose, good: bool) -> tuple[Standing, str]:
     """The one that the rule leaves, and what decided."""
-    decided = "it is the only one that is good enough"
+    farthest = max(one.length for one in pool)
+    pool, decided = [one for one in pool if one.length == farthest], "it is the only one that is good enough"
     for keep, words in _steps(purpose, good):
         if len(pool) > 1:
             pool, decided = keep(pool), words
     if len(pool) > 1:
-        decided = "it is the fastest of its equals"
-    return max(pool, key=lambda one: one.tokens_per_s), decided
+        decided = "it is the simplest of those that are as good"
+    return min(pool, key=lambda one: (one.complexity, one.rise.mean, one.method)), decided
 
 
 def _steps(purpose: Purpose, good: bool) -> list[tuple[Callable[[list[Standing]], list[Standing]], str]]:
-    """What narrows the choice before speed does, and the words for having decided it."""
+    """What narrows the choice before simplicity does, and the words for having decided it."""
     if purpose == "recall":
         return [(_best_retrieval, "it has the best retrieval"), (_lowest_loss, "it has the lowest loss of those that retrieve as well")]
     bounded = (_bounded, "it is the only one of bounded memory")
@@ -208,7 +241,9 @@ def _steps(purpose: Purpose, good: bool) -> list[tuple[Callable[[list[Standing]]
 
 
 def _best_retrieval(pool: list[Standing]) -> list[Standing]:
-    best = max(one.retrieval.mean for one in pool if one.retrieval is not None)
+    best = max((one.retrieval.mean for one in pool if one.retrieval is not None), default=None)
+    if best is None:
+        return pool
     return [one for one in pool if one.retrieval is not None and one.retrieval.mean >= best - _SAME_RETRIEVAL - _ROUNDING]
 
 
@@ -229,10 +264,10 @@ def _facts(one: Standing, target: int) -> str:
     loss = f"{one.rise.mean:+.3f} nats from that inside (bar +{RISE_BAR})"
     if one.retrieval is None:
         return f"has a loss beyond the window of {loss}"
-    found = f"{one.retrieval.mean:.2f} of {one.prompts} prompts"
-    return f"retrieves {found} at {target} tokens (bar {RETRIEVAL_BAR:.2f}), and its loss beyond the window is {loss}"
+    found = f"{one.right:.0f} of {one.prompts} needles"
+    return f"finds {found} at {target} tokens (bar {one.bar:.2f}), and its loss beyond the window is {loss}"
 
 
 def _share(answers: Iterable[Row], length: int) -> Interval | None:
     scores = [row.score or 0.0 for row in answers if row.length == length]
-    return share_interval(sum(scores), len(scores)) if scores else None
+    return anytime_interval(sum(scores), len(scores)) if scores else None

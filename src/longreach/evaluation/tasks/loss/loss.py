@@ -6,59 +6,64 @@ Limits: a model that forgets can keep a low loss, for near text predicts most to
 Differs from the paper: loss a token and not perplexity a word, so only models of one tokenizer compare; by position, with intervals.
 """
 
-import math
-from collections.abc import Sequence
+import hashlib
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
-import numpy as np
-from transformers import PreTrainedModel
-
-from longreach.core.errors import LongreachError
 from longreach.core.method import MethodInfo
-from longreach.core.progress import SILENT, Progress
-from longreach.decoding.reading import token_losses
-from longreach.evaluation.tasks.base import Case, Task, TaskPlan, stack
+from longreach.evaluation.readings import Reading
+from longreach.evaluation.rows import Row
+from longreach.evaluation.tasks.base import Task, TaskPlan
+from longreach.evaluation.text import Ids
+
+_BLOCKS, _LEAST_BLOCK = 8, 64  # of an octave, and tokens of one
+_TELLING = 64  # first tokens, which tell texts apart
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loss(Task):
-    """Every window of text is read once, with the special tokens that the tokenizer puts first; a row for each window and octave."""
+    """Every window of text is read once, with the special tokens that the tokenizer puts first; up to 8 rows for each octave."""
 
     info: ClassVar = MethodInfo(title="Compressive Transformers for Long-Range Sequence Modelling", paper="arXiv:1911.05507")
     options: ClassVar = frozenset({"windows"})
     only_reads: ClassVar[bool] = True
-    fewest_windows: ClassVar = 2  # one gives no interval
+    fewest_windows: ClassVar = 1
 
-    def cases(self, plan: TaskPlan) -> list[Case]:
-        """One for each window. A row of length `b` with the setting `start` = `a` is for the tokens number a + 1 to b."""
-        prefix = np.array(plan.encoder.prefix, dtype=np.int32)
-        unpredicted = max(1, len(prefix))  # nothing stands before the first token, and special tokens are not text
-        cases = []
-        for window in plan.windows:
-            ids = np.concatenate([prefix, window])
-            rows = tuple(
-                self.row(plan, ids, length=end, n=end - max(start, unpredicted), settings={"metric": "loss", "start": start})
-                for start, end in pairwise((0, *plan.edges))
-                if end > unpredicted
-            )
-            cases.append(Case(ids=ids[: plan.edges[-1]], rows=rows))  # the rest, where the model cannot read to the end of the window
-        return cases
+    @property
+    def reads_once(self) -> bool:
+        """It does."""
+        return True
 
-    def score(
-        self, model: PreTrainedModel, cases: Sequence[Case], *, chunk_size: int, progress: Progress = SILENT
-    ) -> list[tuple[float, ...]]:
-        """Nats a token."""
-        losses = token_losses(model, stack(model, cases), chunk_size=chunk_size, progress=progress)
-        scores = []
-        for case, row_losses in zip(cases, losses, strict=True):
-            # The loss at index i is that of token number i + 2.
-            values = tuple(row_losses[row.length - 1 - row.n : row.length - 1].mean().item() for row in case.rows)
-            if wrong := [row.length for row, value in zip(case.rows, values, strict=True) if not math.isfinite(value)]:
-                raise LongreachError(f"the loss is not a finite number at length {wrong[0]}; load the model with another dtype (float32)")
-            scores.append(values)
-        return scores
+    def reading(self, plan: TaskPlan, number: int) -> Reading:
+        """All octaves of the window, and nothing to ask."""
+        ids = plan.text(number)
+        unpredicted = max(1, len(plan.encoder.prefix))  # nothing stands before the first token, and special tokens are not text
+        rows = [
+            row
+            for start, end in pairwise((0, *plan.edges))
+            if end > unpredicted
+            for row in octave(self, plan, ids, start, end, unpredicted)
+        ]
+        return Reading(ids=ids, losses=tuple(rows))
+
+
+def octave(task: Task, plan: TaskPlan, ids: Ids, start: int, end: int, unpredicted: int = 0) -> list[Row]:
+    """Rows of the length `end` for the mean loss of the tokens [start, end) in blocks: of an octave's blocks an interval is made.
+
+    `span` says which tokens a row is for, `text` of which text; the first `unpredicted` tokens have no loss.
+    """
+    text = hashlib.sha256(ids[:_TELLING].tobytes()).hexdigest()[:16]
+    count = max(1, min(_BLOCKS, (end - start) // _LEAST_BLOCK))
+    cuts = [start + (end - start) * number // count for number in range(count + 1)]
+    return [
+        task.row(
+            plan, ids[:end], length=end, n=last - max(first, unpredicted),
+            settings={"metric": "loss", "start": start, "span": [max(first, unpredicted), last], "text": text},
+        )
+        for first, last in pairwise(cuts)
+        if last > unpredicted
+    ]  # fmt: skip
 
 
 METHOD = Loss

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -21,7 +20,9 @@ from longreach.core.errors import LongreachError
 from longreach.core.method import MethodInfo, at_least
 from longreach.core.progress import SILENT, Progress
 from longreach.decoding.reading import token_losses
+from longreach.evaluation.readings import span
 from longreach.evaluation.tasks.base import Case, Task, TaskPlan, stack
+from longreach.evaluation.tasks.loss.loss import octave
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,26 +43,23 @@ class LossInside(Task):
     info: ClassVar = MethodInfo(title="Shortformer: Better Language Modeling using Shorter Inputs", paper="arXiv:2012.15832")
     options: ClassVar = frozenset({"windows"})
     only_reads: ClassVar[bool] = True
-    fewest_windows: ClassVar = 2
+    fewest_windows: ClassVar = 1
     in_pieces: ClassVar = True
+    by_text: ClassVar = True
     window_size: int
 
     def __post_init__(self) -> None:
         at_least(self, 8, "window_size")
 
     def cases(self, plan: TaskPlan) -> list[InsideCase]:
-        """One for each window of text, with a row for each octave beyond `window_size`."""
-        prefix = np.array(plan.encoder.prefix, dtype=np.int32)
-        cases = []
-        for window in plan.windows:
-            ids = np.concatenate([prefix, window])
-            rows = tuple(
-                self.row(plan, ids, length=end, n=end - start, settings={"metric": "loss", "start": start})
-                for start, end in pairwise(plan.edges)
-                if start >= self.window_size
-            )
-            cases.append(InsideCase(ids=ids, rows=rows, prefix=len(prefix)))
-        return cases
+        """One for each window of text, with the rows of each octave beyond `window_size`."""
+        return [self._case(plan, number) for number in range(len(plan.windows))]
+
+    def _case(self, plan: TaskPlan, number: int) -> InsideCase:
+        ids = plan.text(number)
+        octaves = [(start, end) for start, end in pairwise(plan.edges) if start >= self.window_size]
+        rows = tuple(row for start, end in octaves for row in octave(self, plan, ids, start, end))
+        return InsideCase(ids=ids, rows=rows, prefix=len(plan.encoder.prefix))
 
     def score(
         self, model: PreTrainedModel, cases: Sequence[InsideCase], *, chunk_size: int, progress: Progress = SILENT
@@ -70,7 +68,7 @@ class LossInside(Task):
         losses = self._losses(model, stack(model, cases), cases[0].prefix, chunk_size, progress)
         scores = []
         for case, row_losses in zip(cases, losses, strict=True):
-            values = tuple(row_losses[row.settings["start"] : row.length].mean().item() for row in case.rows)
+            values = tuple(row_losses[slice(*span(row))].mean().item() for row in case.rows)
             if wrong := [row.length for row, value in zip(case.rows, values, strict=True) if not math.isfinite(value)]:
                 raise LongreachError(f"the loss is not a finite number at length {wrong[0]}; load the model with another dtype (float32)")
             scores.append(values)

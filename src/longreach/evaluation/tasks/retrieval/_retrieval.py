@@ -2,9 +2,9 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -14,11 +14,14 @@ from longreach.core.errors import InputError, LongreachError, SpecError
 from longreach.core.method import at_least
 from longreach.core.progress import SILENT, Progress
 from longreach.decoding.reading import new_cache, prefill
+from longreach.evaluation.readings import Question, Reading
 from longreach.evaluation.tasks.base import Case, Task, TaskPlan, stack
 from longreach.evaluation.text import Encoder, Ids
 
 ANSWER_ROOM = 8  # tokens of a cell's length that are kept for the answer, so that prompt and answer fit the length together
 CANDIDATES = 10
+METRICS = ("likelihood", "generation")
+PROMPTS, QUESTIONS = 10, 5  # of each depth and length, where a plan does not say: of prompts in all, of questions to each shared text
 
 _SEARCHED = 64  # tokens to each side of the wanted depth that are searched for the end of a line or sentence
 
@@ -118,16 +121,54 @@ class RetrievalTask(Task):
         return Prompt(ids=ids, answers=frame.answers, right=frame.right)
 
     def cases(self, plan: TaskPlan) -> list[RetrievalCase]:
-        """Every length that is at least half filler, at every depth.
+        """Every length that is at least half filler, sample by sample at every depth.
 
         Raises: InputError where no length is.
         """
-        shortest = max(self.frame(plan.encoder, plan.seed, sample).shortest for sample in range(plan.samples)) + len(plan.encoder.prefix)
-        lengths = [edge for edge in plan.edges if edge >= 2 * shortest]
+        samples = range(PROMPTS if plan.samples is None else plan.samples)
+        lengths = self._lengths(plan, [self.frame(plan.encoder, plan.seed, sample) for sample in samples])
+        return [
+            replace(self._case(plan, length, depth, sample), share=(sample + 1) / len(samples))
+            for length in lengths
+            for sample in samples
+            for depth in plan.depths
+        ]
+
+    def _lengths(self, plan: TaskPlan, frames: Sequence[Frame]) -> list[int]:
+        shortest = max(frame.shortest for frame in frames) + len(plan.encoder.prefix)
+        lengths = [edge for edge in plan.edges if edge in plan.asked and edge >= 2 * shortest]
         if not lengths:
             raise InputError(f"{self.name()} needs a length of {2 * shortest} tokens with this tokenizer; measure to a greater one")
-        cells = [(length, depth, sample) for length in lengths for depth in plan.depths for sample in range(plan.samples)]
-        return [self._case(plan, *cell) for cell in cells]
+        return lengths
+
+    def reading(self, plan: TaskPlan, number: int) -> Reading:
+        """The window, and at every length a question about a fact of its own for each sample and depth.
+
+        Raises: InputError where no length is at least half filler.
+        """
+        count, ids = (QUESTIONS if plan.samples is None else plan.samples) * len(plan.depths), plan.text(number)
+        frames = [self.frame(plan.encoder, plan.seed, number * count + one) for one in range(count)]
+        room = max(len(frame.question) for frame in frames) + ANSWER_ROOM
+        questions = []
+        for length in self._lengths(plan, frames):
+            stop = length - room
+            filler = ids[len(plan.encoder.prefix) : stop - max(len(frame.fact) for frame in frames)]
+            places = [len(plan.encoder.prefix) + _place(plan.encoder, filler, depth) for depth in plan.depths]
+            for one, frame in enumerate(frames):
+                depth = one % len(plan.depths)
+                # The text's first token stays where it is: models rest their attention on it.
+                questions.append(self._question(plan, frame, max(1, places[depth]), stop, ids, length=length, depth=plan.depths[depth]))
+        return Reading(ids=ids, questions=tuple(questions))
+
+    def _question(self, plan: TaskPlan, frame: Frame, place: int, stop: int, ids: Ids, **cell: Any) -> Question:
+        extra = (frame.fact, frame.question, place, frame.answers, frame.right)
+        likelihood, generation = (
+            self.row(plan, ids[:stop], extra=extra, seed=plan.seed, settings={"metric": metric}, **cell) for metric in METRICS
+        )
+        return Question(
+            place=place, stop=stop, fact=frame.fact, asked=frame.question, answers=frame.answers, right=frame.right,
+            rows=(likelihood, generation),
+        )  # fmt: skip
 
     def _case(self, plan: TaskPlan, length: int, depth: float, sample: int) -> RetrievalCase:
         haystack = plan.windows[sample % len(plan.windows)] if plan.windows else _NO_TEXT
@@ -135,7 +176,7 @@ class RetrievalTask(Task):
         extra = (prompt.answers, prompt.right)
         rows = tuple(
             self.row(plan, prompt.ids, extra=extra, length=length, depth=depth, seed=plan.seed, settings={"metric": metric})
-            for metric in ("likelihood", "generation")
+            for metric in METRICS
         )
         return RetrievalCase(ids=prompt.ids, rows=rows, written=len(prompt.answers[prompt.right]), prompt=prompt)
 

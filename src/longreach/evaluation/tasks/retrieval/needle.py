@@ -1,7 +1,7 @@
 """Needle in a haystack: a number stated in the midst of real text is asked for at the end.
 
 Paper: Needle In A Haystack - Pressure Testing LLMs, 2023, github.com/gkamradt/LLMTest_NeedleInAHaystack
-Cost: one pass over each prompt and a few generated tokens.
+Cost: one pass over each prompt and a few generated tokens; shared, one pass over each text for all its questions.
 Limits: one fact, found by its very words: it shows whether far text can be reached, not whether it is understood.
 Differs from the paper: a number for a city, as in RULER (arXiv:2404.06654), so that answers are scored without a judge model.
 """
@@ -23,11 +23,22 @@ _CITIES = (
 
 @dataclass(frozen=True, kw_only=True)
 class Needle(RetrievalTask):
-    """Args: digits: of the number (1 to 7)."""
+    """Args: digits: of the number (1 to 7). shared: read each text once and ask all questions of it, not one prompt for every question.
+
+    A shared text has no fact in it. Each fact is read aside where it would stand, and only its own question sees it
+    (evaluation/readings.py), so that the answers agree with those to prompts of one fact. It takes a method under which tokens can be
+    changed for others: none that chooses by content what it keeps or sees.
+    """
 
     info: ClassVar = MethodInfo(title="Needle In A Haystack - Pressure Testing LLMs", paper="github.com/gkamradt/LLMTest_NeedleInAHaystack")
     options: ClassVar = RetrievalTask.options | {"windows"}
     fewest_windows: ClassVar = 1
+    shared: bool = False
+
+    @property
+    def reads_once(self) -> bool:
+        """Where its texts are shared."""
+        return self.shared
 
     def wording(self, rng: np.random.Generator, value: str) -> Wording:
         """One of some cities gets the number."""
@@ -41,5 +52,5 @@ class Needle(RetrievalTask):
 
 
 METHOD = Needle
-EXAMPLES = (Needle(), Needle(digits=7))
+EXAMPLES = (Needle(), Needle(digits=7), Needle(shared=True))
 BAD = ({"digits": 0}, {"digits": 8})

@@ -1,0 +1,129 @@
+"""What has been found so far, cell by cell, and whether more of it is of interest: measuring ends where it decides."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from statistics import fmean
+
+from longreach.evaluation.intervals import Interval, mean_interval, reaches
+from longreach.evaluation.rows import Row, by_block
+from longreach.evaluation.usable import KEEPS, LOSS, METRIC, RISE
+
+_TEXTS = 2  # before a loss may be called as low as inside the window
+_BLOCKS = 8  # of an octave inside the window
+_INSIDE = 50  # questions
+
+Cell = tuple[str, int]  # a task at a length
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stopping:
+    """When to stop, beside a length that is decided.
+
+    Args: standard: rows of `loss_inside` on the same texts, where that task is not among those measured. short: share of right answers
+    inside the window that the bars follow from, where it is another model's. texts: at most so many of the windows. give_up: stop at the
+    first length beyond the window where the model is lost by all that is measured.
+    """
+
+    standard: Sequence[Row] = ()
+    short: float | None = None
+    texts: int | None = None
+    give_up: bool = False
+
+
+UNTIL_DECIDED = Stopping()
+
+
+class Cells:
+    """The rows taken so far. A cell is a task at a length.
+
+    Args: trained_window: tokens. depths: at how many facts stand. decide: whether a cell ends where it is decided: a retrieval beyond the
+    window as soon as all of its interval lies on one side of the bar, and every depth was asked about, one inside after 50 questions; a
+    loss beyond the window as soon as a text decides it, but not before two where it is on the right side, one inside after two texts and
+    8 blocks. Otherwise everything is wanted.
+    """
+
+    def __init__(self, trained_window: int, stopping: Stopping, *, depths: int, decide: bool) -> None:
+        self.trained_window, self.stopping, self.depths, self.decide = trained_window, stopping, depths, decide
+        self.standard = by_block(stopping.standard)
+        self.rows: list[Row] = []
+        self._taken: set[str] = set()
+        self._answers: dict[Cell, list[float]] = defaultdict(list)
+        self._losses: dict[Cell, list[Row]] = defaultdict(list)
+        self._ended: dict[Cell, bool | None] = {}  # whether it reached the bar; None where there is none
+        self._lost_at: int | None = None
+
+    def has(self, row: Row) -> bool:
+        """Whether it was taken."""
+        return row.identity in self._taken
+
+    def wanted(self, row: Row) -> bool:
+        """Whether its cell is still open."""
+        return (row.task, row.length) not in self._ended and not (self._lost_at and row.length > self._lost_at)
+
+    def take(self, rows: Sequence[Row]) -> None:
+        """Add measured rows."""
+        self.rows += rows
+        self._taken |= {row.identity for row in rows}
+        for _, of_cell in groupby(rows, key=lambda row: (row.task, row.length)):
+            self._take_cell(list(of_cell))
+
+    def _take_cell(self, rows: Sequence[Row]) -> None:
+        cell, metric = (rows[0].task, rows[0].length), rows[0].settings["metric"]
+        of_metric = [row for row in rows if row.settings["metric"] == (METRIC if metric != LOSS else LOSS)]
+        if metric == LOSS:
+            self._losses[cell] += of_metric
+        else:
+            self._answers[cell] += [row.score or 0.0 for row in of_metric]
+        if self.decide and metric != LOSS:
+            self._judge_answers(*cell)
+        elif self.decide and self.stopping.give_up and rows[-1].settings["span"][1] == cell[1] > self.trained_window:
+            self._give_up(*cell)
+
+    def end_text(self, inside: Sequence[Row]) -> None:
+        """A text has been read to its end. Args: inside: new rows of the standard."""
+        self.standard |= by_block(inside)
+        for task, length in list(self._losses) if self.decide else ():
+            self._judge_loss(task, length)
+
+    def _judge_answers(self, task: str, length: int) -> None:
+        right, n = sum(self._answers[task, length]), len(self._answers[task, length])
+        if length <= self.trained_window:
+            if n >= _INSIDE:
+                self._ended[task, length] = None
+        elif n >= self.depths and (verdict := reaches(right, n, self._bar(task))) is not None:
+            self._ended[task, length] = verdict
+
+    def _bar(self, task: str) -> float:
+        short = self.stopping.short
+        inside = [one for (name, length), of in self._answers.items() if name == task and length <= self.trained_window for one in of]
+        return KEEPS * (short if short is not None else fmean(inside) if inside else 1.0)
+
+    def _judge_loss(self, task: str, length: int) -> None:
+        rows = self._losses[task, length]
+        texts = len({row.settings["text"] for row in rows})
+        if length <= self.trained_window:
+            if texts >= _TEXTS and len(rows) >= _BLOCKS:
+                self._ended[task, length] = None
+        elif (rise := self._rise(rows)) is None or task != LOSS:
+            if texts >= _TEXTS:
+                self._ended[task, length] = None
+        elif rise.low > RISE or (texts >= _TEXTS and rise.high <= RISE):
+            self._ended[task, length] = rise.low <= RISE
+
+    def _rise(self, rows: Sequence[Row]) -> Interval | None:
+        """Above the standard; None where that was not measured."""
+        blocks = by_block(rows)
+        return (
+            mean_interval([loss - self.standard[block] for block, loss in blocks.items()])
+            if blocks.keys() <= self.standard.keys()
+            else None
+        )
+
+    def _give_up(self, task: str, length: int) -> None:
+        """Note that the model is lost at a length, if it is by its loss and by every retrieval asked for there."""
+        rise = self._rise(self._losses[task, length])
+        retrievals = [name for name, at in self._answers if at == length]
+        if rise is not None and rise.low > RISE and all(self._ended.get((name, length)) is False for name in retrievals):
+            self._lost_at = length
