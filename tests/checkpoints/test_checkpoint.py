@@ -37,7 +37,12 @@ def test_the_dtype_on_a_cpu_is_float32_below_a_limit(folder, monkeypatch):
     assert load(folder).model.dtype == torch.float32
     assert load(folder, dtype="auto").model.dtype == torch.bfloat16
     assert load(folder, dtype=torch.float16).model.dtype == torch.float16
+    for fast in (False, True):
+        monkeypatch.setattr(placement, "computes_in_bfloat16", lambda fast=fast: fast)
+        monkeypatch.setattr(placement, "FAST_BFLOAT16_LIMIT", 1000)
+        assert load(folder).model.dtype == (torch.bfloat16 if fast else torch.float32)
     monkeypatch.setattr(placement, "FLOAT32_LIMIT", 1000)
+    monkeypatch.setattr(placement, "computes_in_bfloat16", lambda: False)
     assert load(folder).model.dtype == torch.bfloat16
     assert load(folder, dtype="float32").model.dtype == torch.float32
 

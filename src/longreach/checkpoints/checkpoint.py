@@ -81,8 +81,9 @@ def load(
     """Load a checkpoint, checked before anything in it is read into memory or run.
 
     Args: name: a folder, a GGUF file, a hub id, the link of a hub page, or `nano`, the bundled model (a folder of that name is `./nano`).
-    dtype: float32, bfloat16, float16, or auto (as it is stored). None: auto on a GPU; on a CPU float32 below a billion parameters, auto
-    from there on and for quantized weights. device: as torch writes it; None: cuda where there is one, else cpu.
+    dtype: float32, bfloat16, float16, or auto (as it is stored). None: auto on a GPU, and on a CPU that computes in bfloat16 from 50
+    million parameters on; else float32 below a billion parameters, auto from there on and for quantized weights. device: as torch writes
+    it; None: cuda where there is one, else cpu.
     device_map: auto, balanced, balanced_low_0 or sequential spread the weights over all devices, as accelerate does; instead of `device`.
     load_in_4bit: quantize the weights to 4 bits (NF4) while they are loaded; needs bitsandbytes.
     revision: branch, tag or commit of a hub model. adapter: a PEFT adapter, as a folder or hub id, merged into the weights.
