@@ -23,13 +23,14 @@ class Stopping:
 
     Args: standard: rows of `loss_inside` on the same texts, where that task is not among those measured. short: share of right answers
     inside the window that the bars follow from, where it is another model's. texts: at most so many of the windows. give_up: stop at the
-    first length beyond the window where the model is lost by all that is measured.
+    first length beyond the window where the model is lost by all that is measured. decide: leave out what is decided.
     """
 
     standard: Sequence[Row] = ()
     short: float | None = None
     texts: int | None = None
     give_up: bool = False
+    decide: bool = True
 
 
 UNTIL_DECIDED = Stopping()
@@ -72,14 +73,18 @@ class Cells:
     def _take_cell(self, rows: Sequence[Row]) -> None:
         cell, metric = (rows[0].task, rows[0].length), rows[0].settings["metric"]
         of_metric = [row for row in rows if row.settings["metric"] == (METRIC if metric != LOSS else LOSS)]
-        if metric == LOSS:
+        if metric == LOSS and cell[0] == LOSS:
             self._losses[cell] += of_metric
-        else:
+        elif metric != LOSS:
             self._answers[cell] += [row.score or 0.0 for row in of_metric]
         if self.decide and metric != LOSS:
             self._judge_answers(*cell)
-        elif self.decide and self.stopping.give_up and rows[-1].settings["span"][1] == cell[1] > self.trained_window:
+        elif cell[0] == LOSS and self.decide and self.stopping.give_up and rows[-1].settings["span"][1] == cell[1] > self.trained_window:
             self._give_up(*cell)
+
+    def compares(self, row: Row) -> bool:
+        """Whether a row of the standard has its like among the losses taken, or no losses are."""
+        return not self._losses or any((row.settings["text"], row.settings["span"][0]) in by_block(rows) for rows in self._losses.values())
 
     def end_text(self, inside: Sequence[Row]) -> None:
         """A text has been read to its end. Args: inside: new rows of the standard."""
@@ -106,7 +111,7 @@ class Cells:
         if length <= self.trained_window:
             if texts >= _TEXTS and len(rows) >= _BLOCKS:
                 self._ended[task, length] = None
-        elif (rise := self._rise(rows)) is None or task != LOSS:
+        elif (rise := self._rise(rows)) is None:
             if texts >= _TEXTS:
                 self._ended[task, length] = None
         elif rise.low > RISE or (texts >= _TEXTS and rise.high <= RISE):

@@ -15,8 +15,10 @@ from longreach.core.files import write_text
 from longreach.core.method import Claim
 from longreach.core.progress import SILENT, Progress
 from longreach.engine import window
+from longreach.engine.apply import apply
 from longreach.evaluation.intervals import Interval, share_interval
 from longreach.evaluation.measure import measure, octaves, parse_tasks
+from longreach.evaluation.readings import can_share
 from longreach.evaluation.rows import Row, Rows, by_text
 from longreach.evaluation.usable import METRIC
 
@@ -63,6 +65,7 @@ class Subject:
         }  # fmt: skip
         self.tokenizer = tokenizer
         self._known: dict[object, list[Row]] = {}
+        self._sharing: dict[str, bool] = {}
 
     def loss_rows(self, spec: str, end: int | None = None) -> list[Row]:
         """A row for each text and octave up to `end`, as far as the model can read."""
@@ -84,12 +87,25 @@ class Subject:
         return {text: loss - standard[text] for text, loss in self.losses(spec, start=start, end=end).items()}
 
     def answers(self, spec: str, length: int, samples: int) -> dict[str, bool]:
-        """By prompt of `length` tokens: whether the needle was found; empty where the model cannot read so far."""
+        """By question after `length` tokens: whether the needle was found; empty where the model cannot read so far.
+
+        Args: samples: questions of each depth, over all texts. A text is shared by its questions where the method allows that.
+        """
         limit = window.position_limit(self.model)
         if not spec and limit is not None and length > limit:
             return {}
-        rows = self._measured("needle", method=spec, lengths=(length,), samples=samples)
+        if self._shares(spec):
+            each = math.ceil(samples / self._common["windows"])
+            rows = self._measured("needle:shared=true", method=spec, lengths=(length,), samples=each)
+        else:
+            rows = self._measured("needle", method=spec, lengths=(length,), samples=samples)
         return {row.settings["input"]: bool(row.score) for row in rows if row.settings["metric"] == METRIC}
+
+    def _shares(self, spec: str) -> bool:
+        if spec not in self._sharing:
+            with apply(self.model, spec, warn=False):
+                self._sharing[spec] = can_share(self.model)
+        return self._sharing[spec]
 
     def _measured(self, task: str, **plan: Any) -> list[Row]:
         """The rows of one task, which are looked up once."""

@@ -139,7 +139,7 @@ def measure(
                 why = f"{spec or 'the model'} chooses by content what it keeps, or carries a state"
                 warnings.warn(f"{why}, so that each needle gets a prompt of its own, which takes longer", stacklevel=2)
             tasks = tuple(replace(task, shared=False) if isinstance(task, Needle) else task for task in tasks)
-        cells = Cells(trained, stopping, depths=len(plan.depths), decide=windows is None and samples is None)
+        cells = Cells(trained, stopping, depths=len(plan.depths), decide=stopping.decide and windows is None and samples is None)
         _Run(model, plan, store, cells, chunk_size, batch_size, progress).measure(tasks)
     return Measured(cells.rows, trained)
 
@@ -262,7 +262,9 @@ class _Run:
                 self._read(reading)
             before = len(self.cells.rows)
             for task in by_text:
-                self._answer(task, [cases[task][number]])
+                case = cases[task][number]
+                if rows := tuple(row for row in case.rows if self.cells.compares(row)):
+                    self._answer(task, [replace(case, rows=rows, ids=case.ids[: rows[-1].length])])
             self.cells.end_text([row for row in self.cells.rows[before:] if row.task.startswith(INSIDE)])
         for task in tasks:
             if task not in (*once, *by_text):

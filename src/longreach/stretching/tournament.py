@@ -217,7 +217,7 @@ class Tournament:
     def _measure_standard(self, texts: int) -> None:
         tasks = parse_tasks(f"{INSIDE}:window_size={self.window}")
         told = Labelled(self.clock, "stock")
-        stopping = Stopping(texts=texts)
+        stopping = Stopping(texts=texts, decide=False)
         self.standard = measure(self.model, self.tokenizer, tasks=tasks, name=self.name, stopping=stopping, progress=told, **self.common)
 
     def _stacks(self, candidates: Sequence[Candidate], refused: dict[str, str]) -> list[Candidate]:

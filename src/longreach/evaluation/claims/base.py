@@ -13,7 +13,7 @@ from longreach.evaluation.applicable import refusal
 from longreach.evaluation.evidence import Number, Subject, counted, found_share
 from longreach.evaluation.intervals import Interval, mean_interval
 
-SAMPLES = 8  # prompts of each depth: with fewer than 35 in all, no share can be told to be at least 0.9
+SAMPLES = 20  # questions of each depth: 100 in all
 RECALLS = 0.5  # share of needles that a model has to find inside its window, for retrieval beyond to say anything
 RANKING = 2  # as many tell which setting of a method is its best
 
