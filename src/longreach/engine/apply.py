@@ -20,7 +20,7 @@ from longreach.engine.contexts import contexts
 from longreach.engine.examine import examine
 from longreach.engine.reach import reach_of
 from longreach.engine.rope_config import rope_of, with_rope
-from longreach.engine.rotation import Attention, length_kept, rotary_modules, turns_by, unscaled_tokens
+from longreach.engine.rotation import Attention, UnscaledEmbedding, length_kept, rotary_modules, turns_by, unscaled_tokens
 from longreach.engine.setup import Frequencies, Setup
 from longreach.engine.tables import lengthened
 from longreach.engine.version import check_version
@@ -273,7 +273,7 @@ def _frequencies(model: PreTrainedModel, method: PositionsMethod) -> Iterator[No
                 _set(rotary, "rope_type", {**kinds, layer_type: "default"} if isinstance(kinds, dict) else "default", undo)
             if tokens := method.unscaled_tokens():
                 own = rope.inv_freq().to(getattr(rotary, f"{prefix}inv_freq").device)
-                undo.enter_context(unscaled_tokens(rotary, tokens, f"{prefix}inv_freq", own))
+                undo.enter_context(unscaled_tokens(rotary, UnscaledEmbedding(tokens, own, rope.attention_factor, prefix)))
         if not all(turns_by(rotary, inv_freq, factor, layer_type, method.unscaled_tokens() + 1) for rotary in rotaries):
             why = "its rotary embedding computes frequencies of its own in every forward pass"
             raise UnsupportedError(method.spec, type(model).__name__, why, "choose an attention or cache method")

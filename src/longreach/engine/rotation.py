@@ -178,9 +178,11 @@ def exact_angles(rotary: nn.Module, x: Tensor, positions: Tensor, layer_type: st
     inv_freq: Tensor = getattr(rotary, f"{prefix}inv_freq")
     positions = positions.cpu().double()[..., None]  # some devices have no float64
     angles = positions * inv_freq.cpu().double()
-    if (kept := vars(rotary).get(UNSCALED)) and kept.buffer == f"{prefix}inv_freq":
-        angles = torch.where(positions < kept.tokens, positions * kept.inv_freq.cpu().double(), angles)
     factor = getattr(rotary, f"{prefix}attention_scaling", 1.0)
+    if (kept := vars(rotary).get(UNSCALED)) and kept.prefix == prefix:
+        first = positions < kept.tokens
+        angles = torch.where(first, positions * kept.inv_freq.cpu().double(), angles)
+        factor = torch.where(first, kept.factor, factor)
     return (angles.cos() * factor).to(x), (angles.sin() * factor).to(x)
 
 
@@ -189,33 +191,38 @@ UNSCALED = "longreach_unscaled"
 
 @dataclass(frozen=True, slots=True)
 class UnscaledEmbedding:
-    """First tokens that a rotary module leaves unscaled. Args: tokens: how many. buffer: what they do not use. inv_freq: theirs."""
+    """First tokens that a rotary module leaves unscaled.
+
+    Args: tokens: how many. inv_freq, factor: theirs, the latter on cos and sin. prefix: of the names of what they do not use.
+    """
 
     tokens: int
-    buffer: str
     inv_freq: Tensor
+    factor: float
+    prefix: str
 
 
 @contextmanager
-def unscaled_tokens(rotary: nn.Module, tokens: int, buffer: str, inv_freq: Tensor) -> Iterator[None]:
-    """Inside, the first `tokens` positions of a rotary module have the frequencies `inv_freq` and not those of its `buffer`.
+def unscaled_tokens(rotary: nn.Module, own: UnscaledEmbedding) -> Iterator[None]:
+    """Inside, the first positions of a rotary module have frequencies and a factor of their own.
 
     Source: equation 3 of arXiv:2402.13753. A token is rotated by its own position, so cached keys stay true.
     """
     plain, before = copy.copy(rotary), rotary.forward
-    plain._buffers = {**rotary._buffers, buffer: inv_freq}
+    plain._buffers = {**rotary._buffers, f"{own.prefix}inv_freq": own.inv_freq}
+    setattr(plain, f"{own.prefix}attention_scaling", own.factor)
 
     def forward(x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> tuple[Tensor, Tensor]:
         which = () if layer_type is None else (layer_type,)
         scaled = before(x, position_ids, *which)
-        if layer_type is not None and not buffer.startswith(layer_type):
+        if layer_type is not None and not own.prefix.startswith(layer_type):
             return scaled
-        first = (position_ids < tokens)[..., None]
-        cos, sin = (torch.where(first, own, other) for own, other in zip(plain(x, position_ids, *which), scaled, strict=True))
+        first = (position_ids < own.tokens)[..., None]
+        cos, sin = (torch.where(first, kept, other) for kept, other in zip(plain(x, position_ids, *which), scaled, strict=True))
         return cos, sin
 
     rotary.forward = forward
-    vars(rotary)[UNSCALED] = UnscaledEmbedding(tokens, buffer, inv_freq)
+    vars(rotary)[UNSCALED] = own
     try:
         yield
     finally:

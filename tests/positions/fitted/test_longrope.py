@@ -89,7 +89,8 @@ def test_first_tokens_keep_their_own_rotation(family, start_tokens):
     x, which = torch.zeros(1), [layer_type] if layer_type else []
     rope = ROPES[0].__class__(theta=theta, dim=16, trained_window=128)
     wanted = torch.tensor(angles_of_equation_3(rope, LONG, start_tokens, positions), dtype=torch.float64)
-    scale = math.sqrt(1 + math.log(4) / math.log(128))
+    scaled = math.sqrt(1 + math.log(4) / math.log(128))
+    scale = torch.tensor([1.0 if n < start_tokens else scaled for n in positions], dtype=torch.float64)[:, None]
     others = [each for each in ("sliding_attention",) if layer_type]
     before = [rotary(x, where, each)[0] for each in others]
     with apply(model, method):
