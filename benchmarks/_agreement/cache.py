@@ -1,0 +1,258 @@
+"""What cache policies keep, and what layers give under them, by the classes that authors published."""
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.models.llama.modeling_llama import repeat_kv, rotate_half
+
+import longreach
+from _agreement.base import Pair, compares
+from _agreement.layers import INPUTS, Layer
+from _agreement.theirs import Source
+from longreach.cache.eviction.sirllm import SirLLM
+from longreach.cache.retrieval.infllm import InfLLM
+from longreach.core.bands import PROBE
+from longreach.core.memory import Signals
+from longreach.engine.cache_argument import cache_argument
+from longreach.testing.models import tiny_model
+
+OUTPUT = "output of the attention layer, token by token"
+KEPT = "tokens of the prompt that each head keeps, as 0 and 1"
+ROUNDING = 1e-5
+OF_TRANSFORMERS = {"repeat_kv": repeat_kv, "rotate_half": rotate_half}
+
+
+def rotated(layer: Layer) -> tuple[Tensor, Tensor]:
+    """Queries and keys [1, H, T, D] at their positions."""
+    cos, sin = layer.angles(layer.positions)
+    return layer.q * cos + rotate_half(layer.q) * sin, layer.k * cos + rotate_half(layer.k) * sin
+
+
+def kept(layer: Layer, setting: str) -> Tensor:
+    """[K, T] whether each key-value head keeps each token of the layer's text as a prompt, by the engine."""
+    with longreach.apply(layer.model, setting, warn=False):
+        cache = DynamicCache(config=layer.model.config)
+        for ids in (layer.ids, layer.ids[:, :1]):  # the prompt is cut when the token after it is read
+            layer.model(ids, **cache_argument(layer.model, cache))
+    (row,) = cache.layers[0].store.rows.values()
+    return (row.state.index[0, :, :, None] == torch.arange(layer.tokens)).any(1)
+
+
+def found_in(vectors: Tensor, keys: Tensor) -> Tensor:
+    """[T] which tokens' keys `vectors` [n, D] of one head are; keys [T, D]."""
+    return (vectors[:, None] == keys).all(-1).any(0)
+
+
+STREAMING = ("mit-han-lab/streaming-llm", "2e5042606d69933d88fbf909bd77907456b9b4dd", "streaming_llm/pos_shift/modify_llama.py")
+
+
+@compares(
+    "sinks:num_sinks=4,window_size=17", *STREAMING, compared=OUTPUT, rounding=ROUNDING,
+    inputs=INPUTS.format("100 tokens") + "; theirs keeps 4 and 16 tokens before each, cut after every token as its evaluation does",
+)  # fmt: skip
+def sinks(source: Source) -> Pair:
+    layer, past, found = Layer("sinks:num_sinks=4,window_size=17", 100), None, []
+    forward = source.load("llama_pos_shift_attention_forward", **OF_TRANSFORMERS).llama_pos_shift_attention_forward
+    cut = replace(source, file="streaming_llm/kv_cache.py").load("StartRecentKVCache", print=lambda text: None).StartRecentKVCache(4, 16)
+    for t in range(layer.tokens):
+        place = torch.tensor([[past[0].shape[2] if past else 0]])  # of the query: behind what is cached
+        output, _, past = forward(layer.like_theirs(layer.old_rotary()), layer.hidden[:, t : t + 1], None, place, past, use_cache=True)
+        found.append(output)
+        (past,) = cut([past])
+    return torch.cat(found, 1), layer.ours
+
+
+H2O = ("FMInference/H2O", "ac75c2a8a9e76832b2a4139b9363373b56336bfb", "h2o_hf/utils_real_drop/modify_llama.py")
+
+
+@compares(
+    "h2o:budget=24,recent=12,slack=1", *H2O, compared=OUTPUT, rounding=ROUNDING,
+    inputs=INPUTS.format("100 tokens") + ", each head with keys of its own; theirs keeps 12 heavy hitters and 12 last tokens",
+)  # fmt: skip
+def h2o(source: Source) -> Pair:
+    layer, past, found = Layer("h2o:budget=24,recent=12,slack=1", 100, kv_heads=4), None, []
+    theirs = source.load("H2OLlamaAttention.forward", "H2OKVCache_LayerWise", print=lambda text: None, **OF_TRANSFORMERS)
+    like = layer.like_theirs(layer.old_rotary(), kv_cache=theirs.H2OKVCache_LayerWise(12, 12))
+    for t in range(layer.tokens):
+        step = layer.hidden[:, t : t + 1], None, layer.positions[:, t : t + 1], past
+        output, _, past = theirs.forward(like, *step, use_cache=True)
+        found.append(output)
+    return torch.cat(found, 1), layer.ours
+
+
+TOVA = ("schwartz-lab-NLP/TOVA", "9c7d09bfff64cfc92cfb5f9d7e138cb04866e5a7", "src/tova_cache.py")
+
+
+@compares(
+    "tova:budget=24", *TOVA, compared=OUTPUT, rounding=ROUNDING,
+    inputs=INPUTS.format("100 tokens") + "; attention is computed here, theirs is what is dropped after each token",
+)  # fmt: skip
+def tova(source: Source) -> Pair:
+    layer, found = Layer("tova:budget=24", 100), []
+    cache = source.load("TOVACache", DynamicCache=object).TOVACache(24)
+    q, k = rotated(layer)
+    cache.key_cache, cache.value_cache = [k[:, :, :0]], [layer.v[:, :, :0]]
+    for t in range(layer.tokens):
+        cache.key_cache[0], cache.value_cache[0] = (
+            torch.cat([old[0], new[:, :, t : t + 1]], 2) for old, new in ((cache.key_cache, k), (cache.value_cache, layer.v))
+        )
+        keys, values = (repeat_kv(x[0], 2) for x in (cache.key_cache, cache.value_cache))
+        weights = (q[:, :, t : t + 1] @ keys.mT / 4).softmax(-1)
+        found.append(weights @ values)
+        cache.reduce(0, weights)
+    return layer.out(torch.cat(found, 2)), layer.ours
+
+
+SNAPKV = ("FasterDecoding/SnapKV", "e216ddc84c5bd210378cbdbbba12ba02102aa640", "snapkv/monkeypatch/snapkv_utils.py")
+
+
+def snapkv(cluster: Callable[..., Any], layer: Layer, **settings: Any) -> Tensor:
+    """[H, T] what their class keeps."""
+    q, k = rotated(layer)
+    keys, _ = cluster(**settings).update_kv(k, q, layer.v, None, 1)
+    return torch.stack([found_in(mine, own) for mine, own in zip(keys[0], k[0], strict=True)])
+
+
+@compares(
+    "snapkv:budget=64,window_size=16", *SNAPKV, compared=KEPT, inputs=INPUTS.format("300 tokens") + ", each head with keys of its own",
+)  # fmt: skip
+def snapkv_average(source: Source) -> Pair:
+    layer = Layer("snapkv:budget=64,window_size=16", 300, kv_heads=4)
+    cluster = source.load("SnapKVCluster").SnapKVCluster
+    return snapkv(cluster, layer, window_size=16, max_capacity_prompt=64), kept(layer, "snapkv:budget=64,window_size=16")
+
+
+@compares(
+    "snapkv:budget=64,window_size=16,pooling=maximum,kernel_size=7", *SNAPKV, compared=KEPT,
+    inputs=INPUTS.format("300 tokens") + ", each head with keys of its own",
+    differs="Neighbours that share a maximum have equal scores. Where the budget ends among them, the later ones stay here; in the authors' "
+    "code it is left to torch.topk.",
+)  # fmt: skip
+def snapkv_maximum(source: Source) -> Pair:
+    setting = "snapkv:budget=64,window_size=16,pooling=maximum,kernel_size=7"
+    layer, cluster = Layer(setting, 300, kv_heads=4), source.load("SnapKVCluster").SnapKVCluster
+    theirs = snapkv(cluster, layer, window_size=16, max_capacity_prompt=64, kernel_size=7, pooling="maxpool")
+    return theirs, kept(layer, setting)
+
+
+ADA = ("FFY0/AdaKV", "efe4e2eea0099bf497f0c175ac5440a915d89f83", "adaptive_snapkv/monkeypatch/snapkv_utils.py")
+
+
+def ada(source: Source, floor: float) -> Pair:
+    setting = f"snapkv:budget=64,window_size=16+ada:floor={floor:g}"
+    layer = Layer(setting, 300)
+    q, k = rotated(layer)
+    cluster = source.load("AdaptiveSnapKVCluster").AdaptiveSnapKVCluster(
+        window_size=16, kernel_size=5, pooling="avgpool", base_capacity=64, floor_alpha=floor, skip=0, normalize=False, layer_idx=0,
+        num_hidden_layers=1, gqa_support=True, num_key_value_groups=2, gqa_func="mean",
+    )  # fmt: skip
+    cluster.update_kv(k, q, layer.v)
+    return cluster.head_lens, kept(layer, setting).sum(1)
+
+
+@compares(
+    "snapkv:budget=64,window_size=16+ada:floor=0", *ADA, method="ada", compared="tokens of the prompt that each key-value head keeps",
+    inputs=INPUTS.format("300 tokens") + "; theirs for grouped queries, by the mean, without normalising scores",
+)  # fmt: skip
+def ada_without_floor(source: Source) -> Pair:
+    return ada(source, 0.0)
+
+
+@compares(
+    "snapkv:budget=64,window_size=16+ada:floor=0.1", *ADA, method="ada", compared="tokens of the prompt that each key-value head keeps",
+    inputs=INPUTS.format("300 tokens") + "; theirs for grouped queries, by the mean, without normalising scores",
+    differs="The authors' code shares out (1 - floor) of the budget, also where it rounds the floor down, and rounds to the nearest token. "
+    "Here all is shared out that the floor leaves, and rounded down, so that a layer never keeps more than its budget.",
+)  # fmt: skip
+def ada_with_floor(source: Source) -> Pair:
+    return ada(source, 0.1)
+
+
+PYRAMID = ("Zefan-Cai/KVCache-Factory", "c97f9d706d63d1b56e980f8b81b2a924c21162b3", "pyramidkv/pyramidkv_utils.py")
+
+
+def pyramid(source: Source, budget: int, tokens: int) -> Pair:
+    """Tokens that stay of a prompt in each of 5 layers, with 8 at its end that stay in any case."""
+    cluster = source.load("PyramidKVCluster", os=os).PyramidKVCluster
+    x = torch.randn(1, 1, tokens, 16)
+    settings = {"num_hidden_layers": 5, "window_size": 8, "max_capacity_prompt": budget, "beta": 20}
+    theirs = [cluster(layer_idx=i, **settings).update_kv(x, x, x, None, 1)[0].shape[2] for i in range(5)]
+    model = tiny_model(num_hidden_layers=5, max_position_embeddings=2048)
+    ids = torch.randint(3, 97, (1, tokens), generator=torch.Generator().manual_seed(0))
+    with longreach.apply(model, f"snapkv:budget={budget},window_size=8+pyramid", warn=False):
+        cache = DynamicCache(config=model.config)
+        for part in (ids, ids[:, :1]):
+            model(part, **cache_argument(model, cache))
+    ours = [next(iter(layer.store.rows.values())).state.index.shape[2] for layer in cache.layers]
+    return torch.tensor(theirs), torch.tensor(ours)
+
+
+@compares(
+    "snapkv:budget=88,window_size=8+pyramid", *PYRAMID, method="pyramid", compared="tokens of the prompt that stay, in each of 5 layers",
+    inputs="300 random tokens, of which 8 stay in any case",
+)  # fmt: skip
+def pyramid_even(source: Source) -> Pair:
+    return pyramid(source, 88, 300)
+
+
+@compares(
+    "snapkv:budget=100,window_size=8+pyramid", *PYRAMID, method="pyramid", compared="tokens of the prompt that stay, in each of 5 layers",
+    inputs="300 random tokens, of which 8 stay in any case",
+    differs="The authors' code rounds the least budget and the step from layer to layer down, so that lower layers keep a few tokens more; "
+    "here each layer's budget is rounded, and their sum is that of equal budgets.",
+)  # fmt: skip
+def pyramid_uneven(source: Source) -> Pair:
+    return pyramid(source, 100, 300)
+
+
+@compares(
+    "snapkv:budget=88,window_size=8+pyramid", *PYRAMID, method="pyramid", compared="tokens of the prompt that stay, in each of 5 layers",
+    inputs="120 random tokens, of which 8 stay in any case",
+    differs="Of a prompt shorter than twice the budget, the authors' code keeps the same in all layers. Here lower layers keep it whole.",
+)  # fmt: skip
+def pyramid_short(source: Source) -> Pair:
+    return pyramid(source, 88, 120)
+
+
+INFLLM = ("thunlp/InfLLM", "12b70798f56e56ebb23c53c7018091a3f540a028", "inf_llm/attention/context_manager.py")
+
+
+@compares(
+    "infllm:block_size=32,num_blocks=4,local_window=64", *INFLLM, compared="mean of the keys that stand for a block, of each head",
+    inputs="random keys and attention of a block of 32 tokens and 4 heads; float32",
+)  # fmt: skip
+def infllm(source: Source) -> Pair:
+    keys, received = torch.randn(1, 4, 32, 16), torch.rand(1, 4, 32)
+    sizes = SimpleNamespace(num_units=1, unit_size=4, num_heads=4, num_heads_kv=4, dim_head=16, block_size=32, repr_topk=4)
+    theirs = source.load("ContextManager.get_block_k", "ContextManager.from_group_kv")
+    sizes.from_group_kv = partial(theirs.from_group_kv, sizes)
+    method = InfLLM(block_size=32, num_blocks=4, local_window=64)
+    return theirs.get_block_k(sizes, keys, received).mean(-2), method.represent(keys, received)
+
+
+SIRLLM = ("Zoeyyao27/SirLLM", "4c95578ba69d0c849f02cafcb3a7a60a32218987", "sir_llm/kv_cache.py")
+
+
+@compares(
+    "sirllm:budget=40,num_sinks=4,recent=16,slack=20", *SIRLLM, compared="tokens that stay, as 0 and 1",
+    inputs="entropies of 60 tokens, drawn at random; theirs keeps 4 first tokens, 20 by entropy and 16 last ones",
+    differs="In the authors' code a surprising token among the first or the last ones counts as one of the 20, and last tokens fill up the "
+    "budget, so that more of these stay. Here the 20 are chosen among the others.",
+)  # fmt: skip
+def sirllm(source: Source) -> Pair:
+    entropy = torch.rand(60, generator=torch.Generator().manual_seed(0))
+    given = {"print": lambda text: None}
+    cut = source.load("StartRecentKVCache", **given).StartRecentKVCache(4, 16, 20)
+    numbers = torch.arange(60.0)[None, None, :, None]
+    (((theirs, _),), _) = cut.evict_for_space_token_entropy([[numbers, numbers]], entropy.tolist(), 0)
+    method = SirLLM(budget=40, num_sinks=4, recent=16, slack=20)
+    signals = Signals(seen=60, index=torch.arange(60)[None, None], entropy=entropy[None, None])
+    ours = method.keep(signals, PROBE)[0, 0]
+    return (theirs[0, 0] == torch.arange(60)).any(0), ours
