@@ -1,9 +1,9 @@
-"""Writes what a program can write: `docs/methods.md`, `docs/api.md`, `docs/evidence.md`, and numbers in guides.
+"""Writes what a program can write: the pages methods, api, evidence and agreement in `docs`, and numbers in guides.
 
     python docs/generate.py [--check]
 
 The methods describe themselves in their own files; evidence is the rows in `docs/evidence`, which
-`longreach.reports.evidence` draws. With `--check` nothing is written, and the exit code is 1 where a page is stale.
+`longreach.reports` draws. With `--check` nothing is written, and the exit code is 1 where a page is stale.
 """
 
 import argparse
@@ -18,10 +18,12 @@ from typing import Any
 
 import longreach
 from longreach.core.catalogue import catalogue
+from longreach.reports.agreement import agreement_page, read_agreement
 from longreach.reports.evidence import evidence_page, read, with_numbers
 from method_pages import methods_page
 
 ROOT = Path(__file__).resolve().parents[1]
+_PUBLISHED = ("attention", "cache", "positions", "sampler")  # kinds of methods that authors publish code of
 _WIDTH = 100  # columns of a signature on one line
 
 
@@ -41,10 +43,12 @@ def main() -> None:
 def pages(root: Path) -> dict[Path, str]:
     """Path -> text of every generated page below `root`, whose guide stands around what is written into it."""
     guide, evidence = root / "docs" / "guide-extend.md", read(root / "docs" / "evidence")
+    entries, agreement = catalogue(), read_agreement(root / "docs" / "evidence" / "agreement")
     return {
-        root / "docs" / "methods.md": methods_page(catalogue()),
+        root / "docs" / "methods.md": methods_page(entries),
         root / "docs" / "api.md": api_page(),
         root / "docs" / "evidence.md": evidence_page(evidence),
+        root / "docs" / "agreement.md": agreement_page(agreement, [entry.name for entry in entries if entry.kind in _PUBLISHED]),
         guide: with_numbers(guide.read_text(encoding="utf-8"), evidence),
     }
 

@@ -55,7 +55,8 @@ class Comparison:
         same = difference <= self.rounding * max(largest, 1e-30)
         return {
             "method": self.method, "setting": self.setting, "repository": self.repository, "commit": self.commit, "file": self.file,
-            "compared": self.compared, "inputs": self.inputs, "difference": difference, "largest": largest, "same": same,
+            "compared": self.compared, "inputs": self.inputs, "difference": float(f"{difference:.3g}"),
+            "largest": float(f"{largest:.3g}"), "same": same,
             "differs": self.differs,
         }  # fmt: skip
 
@@ -66,8 +67,8 @@ FOUND: list[Comparison] = []
 def compares(
     setting: str, repository: str, commit: str, file: str, *, compared: str, inputs: str, differs: str = "", rounding: float = ROUNDING,
     method: str = "",
-) -> Callable[[Callable[[Source], Pair]], Callable[[Source], Pair]]:
-    """Makes a function a comparison; see `Comparison`. method: where it is not the first in the setting."""  # fmt: skip
+) -> Callable[[Callable[[Source], Pair]], Callable[[Source], Pair]]:  # fmt: skip
+    """Makes a function a comparison; see `Comparison`. method: where it is not the first in the setting."""
 
     def add(run: Callable[[Source], Pair]) -> Callable[[Source], Pair]:
         name = method or setting.partition("+")[0].partition(":")[0]

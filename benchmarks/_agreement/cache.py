@@ -132,8 +132,8 @@ def snapkv_average(source: Source) -> Pair:
 @compares(
     "snapkv:budget=64,window_size=16,pooling=maximum,kernel_size=7", *SNAPKV, compared=KEPT,
     inputs=INPUTS.format("300 tokens") + ", each head with keys of its own",
-    differs="Neighbours that share a maximum have equal scores. Where the budget ends among them, the later ones stay here; in the authors' "
-    "code it is left to torch.topk.",
+    differs="Neighbours that share a maximum have equal scores. Where the budget ends among them, the later ones stay here; in the "
+    "authors' code it is left to torch.topk.",
 )  # fmt: skip
 def snapkv_maximum(source: Source) -> Pair:
     setting = "snapkv:budget=64,window_size=16,pooling=maximum,kernel_size=7"
@@ -226,7 +226,7 @@ INFLLM = ("thunlp/InfLLM", "12b70798f56e56ebb23c53c7018091a3f540a028", "inf_llm/
 
 @compares(
     "infllm:block_size=32,num_blocks=4,local_window=64", *INFLLM, compared="mean of the keys that stand for a block, of each head",
-    inputs="random keys and attention of a block of 32 tokens and 4 heads; float32",
+    inputs="random keys and attention of a block of 32 tokens and 4 heads; float32; the rest of theirs needs a GPU, and was not run",
 )  # fmt: skip
 def infllm(source: Source) -> Pair:
     keys, received = torch.randn(1, 4, 32, 16), torch.rand(1, 4, 32)

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
+import longreach
 from _agreement.base import Pair, compares, stacked
 from _agreement.theirs import Source
-import longreach
 from longreach.core.spec import stack_of
 from longreach.positions.base import Rope, positions_of
 from longreach.positions.fitted._ode import Network, frequencies, runge_kutta
@@ -43,7 +43,9 @@ def yarn(source: Source) -> Pair:
     return over_own(made.inv_freq, made.mscale), over_own(*ours("yarn:factor=8"))
 
 
-@compares("linear:factor=4", *YARN, "scaled_rope/LlamaLinearScaledRotaryEmbedding.py", compared="cos and sin of 8192 positions", inputs=INPUTS)
+@compares(
+    "linear:factor=4", *YARN, "scaled_rope/LlamaLinearScaledRotaryEmbedding.py", compared="cos and sin of 8192 positions", inputs=INPUTS
+)
 def linear(source: Source) -> Pair:
     made = source.load("LlamaLinearScaledRotaryEmbedding").LlamaLinearScaledRotaryEmbedding(64, 8192, scale=4)
     angles = torch.outer(torch.arange(8192), ours("linear:factor=4")[0]).repeat(1, 2)
@@ -67,8 +69,8 @@ def dynamic_ntk(source: Source) -> Pair:
 
 @compares(
     "ntk_by_parts:factor=8", *YARN, "scaled_rope/LlamaPartNTKScaledRotaryEmbedding.py", compared=COMPARED, inputs=INPUTS,
-    differs="The class in the authors' repository is older than the paper: its ramps are over the index of the dimension, with other "
-    "constants, and between what is interpolated and what is kept lie NTK-aware frequencies. Here it is the paper's definition.",
+    differs="The class of this name is another form: its ramps are over the index of the dimension, with other constants, and between what "
+    "is interpolated and what is kept lie NTK-aware frequencies. Here one ramp over turns lies between the two.",
 )  # fmt: skip
 def ntk_by_parts(source: Source) -> Pair:
     made = source.load("LlamaPartNTKScaledRotaryEmbedding").LlamaPartNTKScaledRotaryEmbedding(64, scale=8)
@@ -175,8 +177,8 @@ def clex_other_base(source: Source) -> Pair:
 @compares(
     "m_rope_pp:factor=4", "kiaia/GIRAFFE", "0d30a229328256865610378bcdf9aadaa35caa93", "models/mrope_plus_mokey_patch.py",
     compared=COMPARED, inputs="head dimension 128, sections of 16, 24 and 24 pairs, base 10000, window 16384; float32",
-    differs="By default the authors' code takes NTK-aware frequencies, as they are at the full factor, for height and width. Here, as in "
-    "the paper, width is interpolated and height lies on a ramp between.",
+    differs="By default the authors' code takes NTK-aware frequencies, as they are at the full factor, for height and width. Here "
+    "width is interpolated, and height lies on a ramp between.",
 )  # fmt: skip
 def m_rope_pp(source: Source) -> Pair:
     rope = Rope(theta=10000.0, dim=128, trained_window=16384, sections=(16, 24, 24))
@@ -190,7 +192,7 @@ ANGLES = "head dimension 32, base 10000, window 256, factor 4; float32"
 
 
 @compares("distributional:factor=4", *DPROPE, compared="share of the positions in each of 360 intervals of the circle, of each dimension",
-          inputs=ANGLES, rounding=1e-2, differs="An angle on the border of two intervals is counted in either, by float32 there and float64 here.")  # fmt: skip
+          inputs=ANGLES)  # fmt: skip
 def shares_of_angles(source: Source) -> Pair:
     made = source.load("DPRopeClass", logger=QUIET).DPRopeClass(origin_max_position=256, head_dim=32, scaling_factor=4)
     theirs, _ = made._get_rotation_angles(1024, made._interpolation)

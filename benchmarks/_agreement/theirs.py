@@ -6,7 +6,7 @@ import ast
 import math
 import subprocess
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -32,13 +32,11 @@ class Source:
 
         Raises: InputError where the clone does not have it.
         """
-        found = subprocess.run(
-            ["git", "-C", str(self.clone), "show", f"{self.commit}:{self.file}"], capture_output=True, text=True, encoding="utf-8", check=False
-        )
+        command = ["git", "-C", str(self.clone), "show", f"{self.commit}:{self.file}"]
+        found = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)  # noqa: S603 - the user's own git
         if found.returncode:
-            raise InputError(
-                f"{self.clone} has no {self.file} at commit {self.commit[:10]} ({found.stderr.strip()}); clone it whole, with all commits"
-            )
+            said = found.stderr.strip()
+            raise InputError(f"{self.clone} has no {self.file} at commit {self.commit[:10]} ({said}); clone it whole, with all commits")
         return found.stdout
 
     def load(self, *names: str, **given: Any) -> SimpleNamespace:
@@ -65,13 +63,23 @@ def extracted(text: str, origin: str, names: Sequence[str], given: dict[str, Any
         name = waiting.pop()
         if name in defined and name not in wanted and name not in given:
             wanted.add(name)
-            waiting += [node.id for node in ast.walk(defined[name]) if isinstance(node, ast.Name)]
+            waiting += _used(defined[name])
     tree.body = [node for node in tree.body if wanted.intersection(_defines(node))]
     # Annotations stay text: they name classes of libraries that are not here, and take no part in what is computed.
     code = compile(tree, origin, "exec", flags=__future__.annotations.compiler_flag, dont_inherit=True)
     space: dict[str, Any] = {**_usual(), **given}
     exec(code, space)  # noqa: S102 - the user asks for the authors' code to be run
     return SimpleNamespace(**{name: space[name] for name in names}, globals=space)
+
+
+def _used(node: ast.AST) -> Iterator[str]:
+    """The names in a definition, but for those in annotations."""
+    if isinstance(node, ast.Name):
+        yield node.id
+    for field, value in ast.iter_fields(node):
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, ast.AST) and field not in ("annotation", "returns"):
+                yield from _used(part)
 
 
 def _defines(node: ast.stmt) -> Iterable[str]:

@@ -55,15 +55,19 @@ def read(folder: Path) -> Evidence:
 
     Raises: ValueError, with file and line, for a row whose fields are not exactly those of its kind.
     """
-    claims = [_with_interval(row) for row in _rows(folder, "*.jsonl", CLAIM, OLD_CLAIM)]
+    claims = [_with_interval(row) for row in rows_of(folder, "*.jsonl", CLAIM, OLD_CLAIM)]
     return Evidence(
         claims=sorted(claims, key=lambda row: (row["method"], row["metric"])),  # stable: models stay in the order of the files
-        lengths=_rows(folder / "lengths", "*.jsonl", LENGTH),
-        models=_rows(folder / "models", "*.json", MODEL),
+        lengths=rows_of(folder / "lengths", "*.jsonl", LENGTH),
+        models=rows_of(folder / "models", "*.json", MODEL),
     )
 
 
-def _rows(folder: Path, pattern: str, *fields: tuple[str, ...]) -> list[Cells]:
+def rows_of(folder: Path, pattern: str, *fields: tuple[str, ...]) -> list[Cells]:
+    """The rows of all files of JSON lines that the pattern matches, file by file; fields: of each kind of row that may be there.
+
+    Raises: ValueError, with file and line, for a row whose fields are not exactly those of one kind.
+    """
     rows = []
     for path in sorted(folder.glob(pattern)):
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
