@@ -3,7 +3,8 @@
 Paper: Training-Free Long-Context Scaling of Large Language Models, 2024, arXiv:2402.17463
 Cost: three attention bands a layer, on one rotated copy of the keys; no training.
 Limits: any length, within chunk_size + local_window trained positions; chunks before the last have the order of tokens inside them only.
-Differs from the paper: nothing. (The text has chunks of 3/4 of the window and a local window of 1/4, the code 5/8 and 1/8.)
+Differs from the paper: nothing. The text has chunks of 3/4 of the window and a local window of 1/4, the authors' code 5/8 and 1/8. Beyond
+the trained window the code also multiplies cos and sin by 0.05 ln(length / window) + 1, and says that the paper's results are without.
 """
 
 from dataclasses import dataclass

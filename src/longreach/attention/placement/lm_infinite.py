@@ -2,7 +2,8 @@
 
 Paper: LM-Infinite: Simple On-the-Fly Length Generalization for Large Language Models, 2023, arXiv:2308.16137
 Cost: constant memory and time a token.   Limits: reads without end but forgets: what left the window cannot be recalled.
-Differs from the paper: leaves out the optional re-attention to k far tokens in middle layers.
+Differs from the paper: leaves out the optional re-attention to k far tokens in middle layers. In the authors' code first tokens that have
+left the window are all at the distance `limit`, here at min(distance, limit); that is the same where `limit` is the window.
 """
 
 from dataclasses import dataclass, replace

@@ -4,7 +4,8 @@ Paper: Ada-KV: Optimizing KV Cache Eviction by Adaptive Budget Allocation for Ef
 Cost: buffers are as wide as the head that keeps most.   Limits: stands behind a policy that keeps other tokens in each head (the paper's:
 snapkv:budget=...+ada), whose keys are not packed.
 Differs from the paper: heads are key-value heads, as in the official code's mode for grouped queries. A head's count is rounded down, so
-that a layer never keeps more than its budget, and up to one token less for each head. Scores are not normalised, and no layer is left out.
+that a layer never keeps more than its budget, and up to one token less for each head; the code rounds to the nearest. Scores are not
+normalised, and no layer is left out.
 """
 
 from collections.abc import Mapping, Sequence

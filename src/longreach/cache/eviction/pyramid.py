@@ -3,7 +3,8 @@
 Paper: PyramidKV: Dynamic KV Cache Compression based on Pyramidal Information Funneling, 2024, arXiv:2406.02069
 Cost: none.   Limits: stands behind a policy with a budget (the paper's: snapkv:budget=...+pyramid), whose keys are not packed.
 Differs from the paper: what a prompt shorter than the budgets of lower layers leaves unused is not given to higher ones, as the official
-code does. Layers with a sliding window of their own are not counted. The total is the same to the token; the official code rounds it down.
+code does, which also keeps the same in all layers of a prompt shorter than twice the budget. Layers with a sliding window of their own are
+not counted. The total is the same to the token; the official code rounds its least budget and its steps down.
 """
 
 from dataclasses import dataclass

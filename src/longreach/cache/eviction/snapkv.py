@@ -7,8 +7,9 @@ written stays, and so do further turns of a chat. A text that is only read, as t
 A prompt ends with the first forward pass over a cache; `generate` and longreach say where it does however they read it; who reads it in
 pieces of their own puts them inside `longreach.engine.prompt.prompt_end(tokens)`.
 Differs from the paper: heads that share keys and values share what is kept, by the sum of their attention (the official code repeats keys
-and values for every query head, and keeps as many caches). Kernel, pooling and window are those of the official code by default
-(window 32, average over 5 tokens); its LongBench runs pool by the maximum, over 7 tokens: pooling=maximum,kernel_size=7.
+and values for every query head, and keeps as many caches). Of tokens with equal scores, as neighbours under one maximum have, the later
+stay; the code leaves that to topk. Kernel, pooling and window are those of the official code by default (window 32, average over 5 tokens);
+its LongBench runs pool by the maximum, over 7 tokens: pooling=maximum,kernel_size=7.
 """
 
 from dataclasses import dataclass

@@ -5,8 +5,9 @@ Cost: none at run time at a fixed factor; without one, keys are kept unrotated a
 Limits: a network fits one model; beyond the factor that it was fitted for, frequencies no longer change.
 Differs from the paper: `longreach fit` trains the network alone, on whole texts at their true positions, and the model stays as it is; the
 paper trains the model too, on short texts at random positions. Derivatives by fast frequencies, which are nearly all noise, count for less
-(by 1 + frequency * length). After the fit, `longreach tune MODEL --method clex:file=FILE,factor=8`
-trains the model at that factor. Without a factor, it hangs on each token's own position, so that chunks and caches agree.
+(by 1 + frequency * length). The network sees the frequencies of the model's base; in the official code it sees those of the base 10000,
+whatever the model's is. After the fit, `longreach tune MODEL --method clex:file=FILE,factor=8` trains the model at that factor. Without a
+factor, it hangs on each token's own position, so that chunks and caches agree.
 
 Without a file, the network is the one that a fit begins with: NTK-aware scaling by 2 * factor - 1.
 """

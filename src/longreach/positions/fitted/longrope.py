@@ -4,10 +4,10 @@ Paper: LongRoPE: Extending LLM Context Window Beyond 2 Million Tokens, 2024, arX
 Cost: none at run time (with factors for short texts, keys are rotated anew once, where a text leaves the trained window). The search reads
 the text once for each candidate, 1344 times at the paper's sizes.
 Limits: factors fit one model, and the length that they were searched at; unscaled first tokens cannot be exported.
-Differs from the paper: unscaled first tokens are searched for only on demand (no reader of checkpoints knows them, and the official
-search has none); short factors are for lengths up to the trained window, as in transformers, and hang on each token's own position, so
-that chunks and caches agree; cos and sin, but those of unscaled tokens, are multiplied by the official code's
-sqrt(1 + ln(factor) / ln(trained window)).
+Differs from the paper: unscaled first tokens are searched for only on demand (no reader of checkpoints knows them, and the official search
+has none); short factors are for lengths up to the trained window, as in transformers, and hang on each token's own position, so that chunks
+and caches agree; cos and sin, but those of unscaled tokens, are multiplied by the official code's sqrt(1 + ln(factor) / ln(trained
+window)).
 
 With a `factor` alone, factors are where the search begins: YaRN's.
 """

@@ -2,7 +2,8 @@
 
 Paper: GIRAFFE: Design Choices for Extending the Context Length of Visual Language Models, 2024, arXiv:2412.12735
 Cost: none at run time.   Limits: made for tuning; its borders are those of the model's sections, wherever its window ends.
-Differs from the paper: on models without sections (text only) the paper's shares 2 : 3 : 3 divide the dimensions.
+Differs from the paper: on models without sections (text only) the paper's shares 2 : 3 : 3 divide the dimensions. By default the authors'
+code has NTK-aware frequencies for height and width in place of the ramp and the interpolation.
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,9 @@
 Paper: YaRN: Efficient Context Window Extension of Large Language Models, 2023, arXiv:2309.00071, section 3.2
 Cost: none at run time.   Limits: attention grows flatter with the length, which yarn corrects; untuned it holds to a few windows.
 Differs from the paper: nothing. The ramp is over turns, as the paper defines it; yarn follows the official code, whose ramp is over the
-index of the dimension. On a checkpoint that has this ramp already (`llama3`), both are one scaling by the product of their factors.
+index of the dimension. On a checkpoint that has this ramp already (`llama3`), both are one scaling by the product of their factors. The
+class of this name in the authors' repository is another form, with other ramps and NTK-aware frequencies between what is kept and what is
+interpolated.
 """
 
 from dataclasses import dataclass

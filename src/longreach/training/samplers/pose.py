@@ -3,7 +3,8 @@
 Paper: PoSE: Efficient Context Window Extension of LLMs via Positional Skip-wise Training, 2023, arXiv:2309.10400
 Cost: that of training at the sequence length, whatever the target.
 Limits: a sequence never shows more keys than its length: attention over many keys is not trained.
-Differs from the paper: nothing; with 2 chunks the lengths are drawn as in its code (the first has at most half), and so for more.
+Differs from the paper: nothing; with 2 chunks the lengths are drawn as in its code (the first has at most half), and so for more. Chunks of
+text skip as far as positions do; the code takes a sequence from at most 5 times its length of text.
 """
 
 from dataclasses import dataclass
