@@ -24,7 +24,8 @@ from longreach.engine.cache_argument import cache_argument
 from longreach.testing.models import tiny_model
 
 OUTPUT = "output of the attention layer, token by token"
-KEPT = "tokens of the prompt that each head keeps, as 0 and 1"
+KEPT = "tokens of the prompt that each key-value head keeps, as 0 and 1"
+KEPT_COUNTS = "how many tokens of the prompt each key-value head keeps"
 ROUNDING = 1e-5
 OF_TRANSFORMERS = {"repeat_kv": repeat_kv, "rotate_half": rotate_half}
 
@@ -72,19 +73,28 @@ def sinks(source: Source) -> Pair:
 H2O = ("FMInference/H2O", "ac75c2a8a9e76832b2a4139b9363373b56336bfb", "h2o_hf/utils_real_drop/modify_llama.py")
 
 
-@compares(
-    "h2o:budget=24,recent=12,slack=1", *H2O, compared=OUTPUT, rounding=ROUNDING,
-    inputs=INPUTS.format("100 tokens") + ", each head with keys of its own; theirs keeps 12 heavy hitters and 12 last tokens",
-)  # fmt: skip
-def h2o(source: Source) -> Pair:
-    layer, past, found = Layer("h2o:budget=24,recent=12,slack=1", 100, kv_heads=4), None, []
-    theirs = source.load("H2OLlamaAttention.forward", "H2OKVCache_LayerWise", print=lambda text: None, **OF_TRANSFORMERS)
+def h2o(source: Source, setting: str, name: str) -> Pair:
+    layer, past, found = Layer(setting, 100, kv_heads=4), None, []
+    theirs = source.load(f"{name}.forward", "H2OKVCache_LayerWise", print=lambda text: None, **OF_TRANSFORMERS)
     like = layer.like_theirs(layer.old_rotary(), kv_cache=theirs.H2OKVCache_LayerWise(12, 12))
     for t in range(layer.tokens):
-        step = layer.hidden[:, t : t + 1], None, layer.positions[:, t : t + 1], past
+        step = layer.hidden[:, t : t + 1], None, layer.positions[:, t : t + 1].clone(), past
         output, _, past = theirs.forward(like, *step, use_cache=True)
         found.append(output)
     return torch.cat(found, 1), layer.ours
+
+
+H2O_INPUTS = INPUTS.format("100 tokens") + ", each head with keys of its own; theirs keeps 12 heavy hitters and 12 last tokens"
+
+
+@compares("h2o:budget=24,recent=12,slack=1", *H2O, compared=OUTPUT, inputs=H2O_INPUTS, rounding=ROUNDING)
+def h2o_in_place(source: Source) -> Pair:
+    return h2o(source, "h2o:budget=24,recent=12,slack=1", "H2OLlamaAttention")
+
+
+@compares("h2o:budget=24,recent=12,slack=1,packed=true", *H2O, compared=OUTPUT, inputs=H2O_INPUTS, rounding=ROUNDING)
+def h2o_packed(source: Source) -> Pair:
+    return h2o(source, "h2o:budget=24,recent=12,slack=1,packed=true", "H2OLlamaAttention_streaming")
 
 
 TOVA = ("schwartz-lab-NLP/TOVA", "9c7d09bfff64cfc92cfb5f9d7e138cb04866e5a7", "src/tova_cache.py")
@@ -146,6 +156,7 @@ ADA = ("FFY0/AdaKV", "efe4e2eea0099bf497f0c175ac5440a915d89f83", "adaptive_snapk
 
 
 def ada(source: Source, floor: float) -> Pair:
+    """[K, T] what each key-value head keeps of the prompt."""
     setting = f"snapkv:budget=64,window_size=16+ada:floor={floor:g}"
     layer = Layer(setting, 300)
     q, k = rotated(layer)
@@ -153,26 +164,27 @@ def ada(source: Source, floor: float) -> Pair:
         window_size=16, kernel_size=5, pooling="avgpool", base_capacity=64, floor_alpha=floor, skip=0, normalize=False, layer_idx=0,
         num_hidden_layers=1, gqa_support=True, num_key_value_groups=2, gqa_func="mean",
     )  # fmt: skip
-    cluster.update_kv(k, q, layer.v)
-    return cluster.head_lens, kept(layer, setting).sum(1)
+    keys, _ = cluster.update_kv(k, q, layer.v)
+    by_head = keys.split(cluster.head_lens.tolist())
+    return torch.stack([found_in(mine, own) for mine, own in zip(by_head, k[0], strict=True)]), kept(layer, setting)
 
 
-@compares(
-    "snapkv:budget=64,window_size=16+ada:floor=0", *ADA, method="ada", compared="tokens of the prompt that each key-value head keeps",
-    inputs=INPUTS.format("300 tokens") + "; theirs for grouped queries, by the mean, without normalising scores",
-)  # fmt: skip
+ADA_INPUTS = INPUTS.format("300 tokens") + "; theirs for grouped queries, by the mean, without normalising scores"
+
+
+@compares("snapkv:budget=64,window_size=16+ada:floor=0", *ADA, method="ada", compared=KEPT, inputs=ADA_INPUTS)
 def ada_without_floor(source: Source) -> Pair:
     return ada(source, 0.0)
 
 
 @compares(
-    "snapkv:budget=64,window_size=16+ada:floor=0.1", *ADA, method="ada", compared="tokens of the prompt that each key-value head keeps",
-    inputs=INPUTS.format("300 tokens") + "; theirs for grouped queries, by the mean, without normalising scores",
+    "snapkv:budget=64,window_size=16+ada:floor=0.1", *ADA, method="ada", compared=KEPT_COUNTS, inputs=ADA_INPUTS,
     differs="The authors' code shares out (1 - floor) of the budget, also where it rounds the floor down, and rounds to the nearest token. "
     "Here all is shared out that the floor leaves, and rounded down, so that a layer never keeps more than its budget.",
 )  # fmt: skip
 def ada_with_floor(source: Source) -> Pair:
-    return ada(source, 0.1)
+    theirs, ours = ada(source, 0.1)
+    return theirs.sum(1), ours.sum(1)
 
 
 PYRAMID = ("Zefan-Cai/KVCache-Factory", "c97f9d706d63d1b56e980f8b81b2a924c21162b3", "pyramidkv/pyramidkv_utils.py")

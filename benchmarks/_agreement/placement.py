@@ -36,9 +36,9 @@ def even_groups(source: Source) -> Pair:
 
 @compares(
     "self_extend:neighbours=10,group=4", *SELF_EXTEND, compared=OUTPUT, inputs=INPUTS.format("300 tokens"), rounding=ROUNDING,
-    differs="This file divides neighbours by group without rounding, so that far keys lie less than a position nearer, between whole ones. "
-    "When it decodes it rounds down, and so does the authors' file for later versions of transformers, as here. Nothing differs where "
-    "group divides neighbours.",
+    differs="This function divides neighbours by group without rounding, so that far keys lie less than a position nearer, between whole "
+    "ones. Other paths of the authors' code round down, as here: the same function in Llama_4_40.py, and decoding with flash attention in "
+    "this file. Nothing differs where group divides neighbours.",
 )  # fmt: skip
 def uneven_groups(source: Source) -> Pair:
     return self_extend(source, Layer("self_extend:neighbours=10,group=4", 300), 10, 4)
@@ -182,29 +182,33 @@ CHOSEN = "longheads:chunk_size=32,num_chunks=8"
 CHOSEN_INPUTS = INPUTS.format("480 tokens, of which the last 224 are compared") + "; plain attention stands for flash attention"
 
 
-def longheads(source: Source) -> tuple[Tensor, Tensor, Tensor]:
-    """Theirs and ours for the tokens from 256 on, and whether each is the last of its chunk."""
+def longheads(source: Source, *, decode: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """Theirs and ours for the tokens from 256 on, and whether each is the last of its chunk. decode: token by token, and not at once."""
     import einops
 
-    def of_three(qkv: Tensor) -> Tensor:  # [B, S, 3, H, D] -> [B, S, H, D]
-        return plain_attention(*qkv.transpose(1, 3).unbind(2), causal=False)[0].transpose(1, 2)
+    def of_three(qkv: Tensor, softmax_scale: float = 0.25, causal: bool = False) -> Tensor:  # [B, S, 3, H, D] -> [B, S, H, D]
+        return plain_attention(*qkv.transpose(1, 3).unbind(2), causal=causal)[0].transpose(1, 2)
 
     def with_cache(q: Tensor, k_cache: Tensor, v_cache: Tensor, softmax_scale: float, causal: bool) -> Tensor:
         return plain_attention(*(x.transpose(1, 2) for x in (q, k_cache, v_cache)), causal=causal)[0].transpose(1, 2)
 
     layer = Layer(CHOSEN, 480, kv_heads=4, window=256)
-    forward = source.load("LlamaAttention.forward", "LlamaAttention._nonoverlap_window_1d_partition", rearrange=einops.rearrange,
-                          flash_attn_with_kvcache=with_cache)  # fmt: skip
+    given = {"rearrange": einops.rearrange, "flash_attn_with_kvcache": with_cache, "flash_attn_qkvpacked_func": of_three}
+    code = source.load("LlamaAttention.forward", "LlamaAttention._nonoverlap_window_1d_partition", **given)
     like = layer.like_theirs(
-        layer.old_rotary(), attn=of_three, attn_scale=0.25, window_size=32, atten_length=256, begin_selective_length=256, cpu_offload=False
-    )
-    like._nonoverlap_window_1d_partition = partial(forward._nonoverlap_window_1d_partition, like)
+        layer.old_rotary(), attn=of_three, attn_scale=0.25, window_size=32, atten_length=256, begin_selective_length=256,
+        cpu_offload=False, batch_encoding=False,
+    )  # fmt: skip
+    like._nonoverlap_window_1d_partition = partial(code._nonoverlap_window_1d_partition, like)
+    last = torch.arange(256, layer.tokens) % 32 == 31
+    if not decode:
+        return code.forward(like, layer.hidden, torch.ones(1, layer.tokens), layer.positions)[0][:, 256:], layer.ours[:, 256:], last
     known, queries, chunks, found = (layer.k[:, :, :256], layer.v[:, :, :256]), (layer.q[:, :, :256],), None, []
     for t in range(256, layer.tokens):
         step, at = layer.hidden[:, t : t + 1], layer.positions[:, t : t + 1]
-        output, _, (known, queries, chunks) = forward.forward(like, step, torch.ones(1, 1), at, known, queries, chunks, use_cache=True)
+        output, _, (known, queries, chunks) = code.forward(like, step, torch.ones(1, 1), at, known, queries, chunks, use_cache=True)
         found.append(output)
-    return torch.cat(found, 1), layer.ours[:, 256:], torch.arange(256, layer.tokens) % 32 == 31
+    return torch.cat(found, 1), layer.ours[:, 256:], last
 
 
 @compares(
@@ -223,6 +227,15 @@ def longheads_inside(source: Source) -> Pair:
 def longheads_last(source: Source) -> Pair:
     theirs, ours, last = longheads(source)
     return theirs[:, last], ours[:, last]
+
+
+@compares(
+    CHOSEN, *LONGHEADS, compared=f"{OUTPUT}, at once", inputs=CHOSEN_INPUTS, rounding=ROUNDING,
+    differs="In the authors' code a token of a prompt that is longer than the window does not see itself; here it does, as in decoding.",
+)  # fmt: skip
+def longheads_at_once(source: Source) -> Pair:
+    theirs, ours, _ = longheads(source, decode=False)
+    return theirs, ours
 
 
 GALI = ("AcademyCityL/GALI", "5a3e9474d1cedddac05f8c64ecee35fe7588ba13", "models/DPI/patches/Llama.py")

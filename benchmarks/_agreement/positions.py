@@ -2,6 +2,7 @@
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -172,6 +173,21 @@ def clex_network(source: Source) -> Pair:
 )  # fmt: skip
 def clex_other_base(source: Source) -> Pair:
     return clex(source, 500000.0, 4.0)
+
+
+@compares(
+    "clex", *CLEX, compared="cos and sin of the first 100 of 5000 positions", inputs=f"{INPUTS}; the network as it is set up",
+    rounding=1e-5,
+)  # fmt: skip
+def clex_by_length(source: Source) -> Pair:
+    def odeint(slope: Any, x: Tensor, times: Tensor, **settings: Any) -> Tensor:
+        return torch.stack([runge_kutta(lambda t, y: slope(torch.tensor(t), y), x, 1.0, float(end), 60) for end in times])
+
+    made = source.load("CLEXScalingRotaryEmbedding", odeint=odeint).CLEXScalingRotaryEmbedding(
+        64, 2048, {"max_factor": 16, "param_factor": 1, "act": "silu", "time_dt": 0.01}
+    )
+    angles = torch.outer(torch.arange(100), ours("clex", seq_len=5000)[0]).repeat(1, 2)
+    return made(torch.zeros(1), 5000)[:, :100], torch.stack([angles.cos(), angles.sin()])
 
 
 @compares(

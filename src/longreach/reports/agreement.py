@@ -21,8 +21,9 @@ functions and classes out of clones of the authors' repositories, at the commits
 inputs. Nothing of theirs is kept here. Definitions are run as they stand, without the rest of their files; what they import is today's
 library of the same name, or what *inputs* says stands for it.
 
-*Largest difference* is the largest absolute difference of two numbers, beside the largest number in theirs. Layers that compute in float32
-lose up to 1e-5 of that; frequencies, factors and what is counted lose at most 1e-6. More is no rounding, and is explained."""
+*Largest difference* is the largest absolute difference of two numbers, beside the largest number in theirs. Float32 in another order loses
+up to 1e-5 of that in layers, networks and angles, and up to 1e-6 in frequencies, factors and what is counted. More is no rounding, and is
+explained."""
 
 
 @dataclass(frozen=True, kw_only=True)

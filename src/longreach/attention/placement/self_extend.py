@@ -3,8 +3,8 @@
 Paper: LLM Maybe LongLM: Self-Extend LLM Context Window Without Tuning, 2024, arXiv:2401.01325
 Cost: two attention bands a layer and a second rotated copy of the keys; no training.
 Limits: reaches (trained - neighbours) * group + neighbours tokens; far keys are only ordered by group.
-Differs from the paper: nothing. Where group does not divide neighbours, the authors' code for Llama leaves neighbours / group unrounded
-when it reads a prompt; when it decodes, and in its file for later versions of transformers, it rounds down, as here.
+Differs from the paper: nothing. Where group does not divide neighbours, some paths of the authors' code leave neighbours / group
+unrounded, so that far keys lie less than a position nearer; others round down, as here.
 """
 
 import math
