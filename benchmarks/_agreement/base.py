@@ -42,7 +42,7 @@ class Comparison:
     def row(self, clones: Path) -> dict[str, object]:
         """Run it.
 
-        Raises: InputError where the clone is not there.
+        Raises: InputError where the clone is not there, and for results of other shapes or not all finite.
         """
         source = Source(clone=clone_of(self.repository, clones), commit=self.commit, file=self.file)
         torch.manual_seed(0)
@@ -51,13 +51,14 @@ class Comparison:
             theirs, ours = (found.detach().double() for found in self.run(source))
         if theirs.shape != ours.shape:
             raise InputError(f"{self.method}: the authors' code gives {tuple(theirs.shape)}, ours {tuple(ours.shape)}")
+        if not (theirs.isfinite().all() and ours.isfinite().all()):
+            raise InputError(f"{self.method}: not all numbers are finite")
         difference, largest = float((theirs - ours).abs().max()), float(theirs.abs().max())
-        same = difference <= self.rounding * max(largest, 1e-30)
+        same = difference <= self.rounding * largest
         return {
             "method": self.method, "setting": self.setting, "repository": self.repository, "commit": self.commit, "file": self.file,
             "compared": self.compared, "inputs": self.inputs, "difference": float(f"{difference:.3g}"),
-            "largest": float(f"{largest:.3g}"), "same": same,
-            "differs": self.differs,
+            "largest": float(f"{largest:.3g}"), "same": same, "differs": self.differs,
         }  # fmt: skip
 
 

@@ -43,8 +43,8 @@ class Source:
         """What the file defines at its top level under `names`, with all that these definitions refer to at that level.
 
         A name with dots is a function inside of a class or function, taken out of it: `Decoder.__init__.slopes`; it is found under its last
-        part. Nothing else of the file is run: neither its imports nor its patches of other libraries. Its code finds torch, numpy and the
-        standard library under their usual names, and in `given` what it imports from elsewhere, or what stands in for a definition.
+        part. Nothing else of the file is run: neither its imports nor its patches of other libraries. Its code finds torch, numpy, math and
+        typing under their usual names, and in `given` what it imports from elsewhere, or what stands in for a definition.
         Raises: InputError for a name that the file does not define.
         """
         return extracted(self.text(), f"{self.clone.name}/{self.file}", names, given)

@@ -145,6 +145,7 @@ def test_rows_say_how_far_apart_both_are(call, tmp_path):
         ([("yarn", 0.5, "")], (), "agreement: yarn:factor=2: different, but its comparison does not say why it differs"),
         ([("yarn", 0, "ours is more")], (), "agreement: yarn:factor=2: the same, but its comparison says why it differs"),
         ([("yarn", torch.zeros(2, 5), "")], (), "agreement: yarn: the authors' code gives (5,), ours (2, 5)"),
+        ([("yarn", float("nan"), "ours is none")], (), "agreement: yarn: not all numbers are finite"),
         ([("yarn", 0, "", "other/code")], (), "agreement: no clone: git clone https://github.com/other/code "),
         ([("yarn", 0, "")], ("--only", "linear"), "agreement: --only linear: it is not compared; choose from yarn"),
     ],
