@@ -4,9 +4,9 @@ Paper: Never Miss A Beat: An Efficient Recipe for Context Window Extension of La
 2024, arXiv:2406.07138
 Cost: that of training at the sequence length, whatever the target.
 Limits: a sequence never shows more keys than its length; made for targets of at least two sequences.
-Differs from the paper: nothing; as in its code, the Gaussian is cut off by moving what lies outside the bounds to the bounds. Its mean is the
-factor and 1; the code has 9, which is that of its factor of 8, for every factor. Whether ends are long or short is drawn for each sequence,
-in the code for each batch of texts.
+Differs from the paper: nothing; as in its code, the Gaussian is cut off by moving what lies outside the bounds to the bounds. Its mean is
+the factor + 1; the code has 9, which is that of its factor of 8, for every factor. Whether ends are long or short is drawn for each
+sequence, in the code for each batch of texts.
 """
 
 from dataclasses import dataclass
