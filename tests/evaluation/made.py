@@ -5,10 +5,12 @@ from itertools import pairwise
 
 from longreach.evaluation.rows import Row
 from longreach.stretching.choice import choose, screening_order, standing
-from longreach.stretching.stretch import Budget, Outcome
+from longreach.stretching.stretch import Outcome
+from longreach.stretching.tournament import Budget
 
 WINDOW, TARGET = 128, 512
 EDGES = (64, 128, 256, 512)
+BLOCK = 64
 DEPTHS = (0.0, 1.0)
 TEXTS = {"novel": 3.0, "news": 4.0}  # the loss that each text costs by itself
 SETTINGS = {
@@ -23,23 +25,24 @@ def row(task, metric, method, **values):
 
 
 def losses(method="", rise=0.0, *, inside=0.0, task="loss", **values):
-    """A row for each text and octave: what the text costs, and `inside` or `rise` on top of it, up to and beyond the window."""
+    """A row for each text and block of 64 tokens: what the text costs, and `inside` or `rise` on top of it, up to and beyond the window."""
     return [
         row(
-            task, "loss", method, length=end, n=end - start, score=cost + (rise if end > WINDOW else inside),
-            settings={"start": start, "input": text}, **values,
+            task, "loss", method, length=end, n=BLOCK, score=cost + (rise if end > WINDOW else inside),
+            settings={"start": start, "span": [first, first + BLOCK], "text": text, "input": f"{text} {end}"}, **values,
         )
         for text, cost in TEXTS.items()
         for start, end in pairwise((0, *EDGES))
         if task == "loss" or end > WINDOW
+        for first in range(start, end, BLOCK)
     ]  # fmt: skip
 
 
-def answers(method="", right=10, of=10, *, at_window=10, **values):
-    """Four times `of` prompts for each depth and length: beyond the window `right` in `of` are answered, inside it `at_window`."""
+def answers(method="", right=10, of=10, *, at_window=10, task="needle", **values):
+    """Four times `of` questions for each depth and length: beyond the window `right` in `of` are answered, inside it `at_window`."""
     return [
         row(
-            "needle", metric, method, length=length, depth=depth, seed=0,
+            task, metric, method, length=length, depth=depth, seed=0,
             score=float(sample < 4 * (right if length > WINDOW else at_window)),
             settings={"input": f"{length} {depth} {sample}"}, **values,
         )
@@ -50,7 +53,7 @@ def answers(method="", right=10, of=10, *, at_window=10, **values):
     ]  # fmt: skip
 
 
-STANDARD = losses(task="loss_inside")
+STANDARD = losses(task=f"loss_inside:window_size={WINDOW}")
 
 
 def stand(rows, *, forgets=False, bounded_memory=False, screened=False, **tuning):
@@ -67,6 +70,7 @@ def outcome(*, purpose="recall", target_right=10, tuned=0):
     With `tuned` steps, also of the model trained under the best of the methods, which is then the best of all.
     """
     recall = purpose == "recall"
+    short = 1.0 if recall else None  # what `answers` say of the window
 
     def rows(method, rise, right, **values):
         return [*(answers(method, right) if recall else []), *losses(method, rise, **values)]
@@ -82,11 +86,12 @@ def outcome(*, purpose="recall", target_right=10, tuned=0):
         trained_window=WINDOW,
         target=TARGET,
         purpose=purpose,
-        choice=choose(standings, purpose, TARGET),
+        choice=choose(standings, purpose, TARGET, short),
         standings=tuple(standings),
         refused={"linear:factor=4": "its rotary embedding is <scaled>; start anew"},
         rows=(*STANDARD, *stock, *best, *worse, *forgetting, *trained),
         budget=Budget(windows=2, samples=10, depths=DEPTHS),
         seed=7,
         text_sha256="ab" * 32,
+        short=short,
     )
