@@ -129,5 +129,13 @@ def test_an_ablation_measures_the_whole_and_what_is_left(tmp_path):
     count = len(rows)
     assert ablate(model, tokenizer(), [(1, 0), (1, 3)], others, **settings).cells == found.cells
     assert len(rows) == count  # nothing was measured twice
+    passkeys = {**settings, "tasks": parse_tasks("passkey"), "to": 256, "text": None, "windows": None, "samples": None, "depths": [0.0]}
+    answers = ablate(model, tokenizer(), [(1, 0), (1, 3)], others, **passkeys).rows
+    asked = [
+        [row.settings["input"] for row in answers if row.settings["ablated"] == name]
+        for name in {row.settings["ablated"] for row in answers}
+    ]
+    assert len(asked) == 4
+    assert all(len(inputs) == 2 * 10 and inputs == asked[0] for inputs in asked), "no answer ends what is paired with others"
     with pytest.raises(InputError, match="draws=1 must be at least 2"):
         ablate(model, tokenizer(), [(1, 0)], others, **{**settings, "draws": 1})

@@ -82,7 +82,7 @@ def test_lines_and_sentences_end():
 def test_windows_are_even_disjoint_parts_that_begin_lines(count):
     text = real_text()
     found = cut_windows(Encoder(tokenizer()), text, 1000, count)
-    assert [len(window) for window in found] == [1000] * (count or 16)
+    assert [len(window) for window in found] == [1000] * (count or 4)
     texts = [tokenizer().decode(window.tolist())[:-20] for window in found]  # the last token may be half a character
     starts = [text.index(words) for words in texts]
     assert all(start == 0 or text[start - 1] == "\n" for start in starts)

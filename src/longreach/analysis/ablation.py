@@ -12,6 +12,7 @@ from longreach.analysis.single_heads import Head, without_heads
 from longreach.core.errors import InputError
 from longreach.core.progress import SILENT, Progress
 from longreach.engine.examine import examine
+from longreach.evaluation.cells import Stopping
 from longreach.evaluation.intervals import Interval, mean_interval
 from longreach.evaluation.measure import measure
 from longreach.evaluation.rows import Row, Rows
@@ -80,7 +81,7 @@ def ablate(
             used |= {"text": settings["text"] if task.fewest_windows else None, "lengths": (to,) if "depths" in task.options else None}
             found += measure(
                 model, tokenizer, to=to, tasks=[task], trained_window=trained_window, rows=rows, progress=progress,
-                settings={"ablated": " ".join(f"{layer}.{head}" for layer, head in sorted(heads))}, **used,
+                stopping=Stopping(early=False), settings={"ablated": " ".join(f"{layer}.{head}" for layer, head in sorted(heads))}, **used,
             )  # fmt: skip
         return found
 

@@ -19,18 +19,18 @@ Cell = tuple[str, int]  # a task at a length
 
 @dataclass(frozen=True, kw_only=True)
 class Stopping:
-    """When to stop, beside a length that is decided.
+    """When to stop.
 
-    Args: standard: rows of `loss_inside` on the same texts, where that task is not among those measured. short: share of right answers
-    inside the window that the bars follow from, where it is another model's. texts: at most so many of the windows. give_up: stop at the
-    first length beyond the window where the model is lost by all that is measured. decide: leave out what is decided.
+    Args: early: at a length as soon as that is decided. standard: rows of `loss_inside` on the same texts, where that task is not among
+    those measured. short: share of right answers inside the window that the bars follow from, where it is another model's. texts: at most
+    so many of the windows. give_up: at the first length beyond the window where the model is lost by all that is measured.
     """
 
+    early: bool = True
     standard: Sequence[Row] = ()
     short: float | None = None
     texts: int | None = None
     give_up: bool = False
-    decide: bool = True
 
 
 UNTIL_DECIDED = Stopping()

@@ -26,7 +26,7 @@ from longreach.engine.apply import applied, apply, check_unapplied, given_model
 from longreach.engine.fingerprint import fingerprint
 from longreach.evaluation import memory
 from longreach.evaluation.cells import UNTIL_DECIDED, Cells, Stopping
-from longreach.evaluation.readings import Reading, can_share, merged, read_text
+from longreach.evaluation.readings import TextReading, can_share, merged, read_text
 from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.tasks.base import Case, Task, TaskPlan
 from longreach.evaluation.tasks.retrieval.needle import Needle
@@ -139,7 +139,7 @@ def measure(
                 why = f"{spec or 'the model'} chooses by content what it keeps, or carries a state"
                 warnings.warn(f"{why}, so that each needle gets a prompt of its own, which takes longer", stacklevel=2)
             tasks = tuple(replace(task, shared=False) if isinstance(task, Needle) else task for task in tasks)
-        cells = Cells(trained, stopping, depths=len(plan.depths), decide=stopping.decide and windows is None and samples is None)
+        cells = Cells(trained, stopping, depths=len(plan.depths), decide=stopping.early and windows is None and samples is None)
         _Run(model, plan, store, cells, chunk_size, batch_size, progress).measure(tasks)
     return Measured(cells.rows, trained)
 
@@ -270,20 +270,23 @@ class _Run:
             if task not in (*once, *by_text):
                 self._answer(task, [case for case in task.cases(self.plan) if case.share <= share])
 
-    def _read(self, reading: Reading) -> None:
+    def _read(self, reading: TextReading) -> None:
         """Take what is known of a reading, and read for what is not."""
-        for question in reading.questions:
-            self._look_up(question.rows)
-        for row in reading.losses:
-            self._look_up((row,))
+        for group in reading.groups:
+            self._look_up(group)
         missing = reading.missing(lambda row: self.cells.has(row) or not self.cells.wanted(row))
-        if not len(missing.ids):
+        if not missing.needed:
             return
-        self._begin(" and ".join(dict.fromkeys(row.task.partition(":")[0] for row in missing.rows)), len(missing.ids), missing.ids)
+        names = dict.fromkeys(row.task.partition(":")[0] for group in missing.groups for row in group)
+        self._begin(" and ".join(names), missing.needed, missing.ids)
         with memory.PeakMemory(self.model.device) as peak:
             settings: Any = {"wanted": self.cells.wanted, "chunk_size": self.chunk_size, "progress": self.progress}
-            for rows in read_text(self.model, missing, **settings):
-                self._keep([replace(row, peak_bytes=peak.look()) for row in rows])
+            try:
+                for rows in read_text(self.model, missing, **settings):
+                    self._keep([replace(row, peak_bytes=peak.look()) for row in rows])
+            except torch.OutOfMemoryError as error:
+                what = f"{' and '.join(names)} in a text of {missing.needed} tokens, {self.chunk_size} tokens a forward"
+                raise LongreachError(f"the device's memory is too small for {what}; use a smaller chunk size or length") from error
 
     def _answer(self, task: Task, cases: Sequence[Case]) -> None:
         """Take what is known of cases, and measure what is not, batch by batch."""

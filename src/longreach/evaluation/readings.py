@@ -23,6 +23,7 @@ from longreach.core.errors import LongreachError
 from longreach.core.progress import SILENT, Progress
 from longreach.decoding.reading import new_cache, next_token_losses, read
 from longreach.engine.patches import Patch, patchable, patched, read_aside, taken_back
+from longreach.engine.prompt import prompt_end
 from longreach.engine.whole_length import whole_length
 from longreach.evaluation.rows import Row
 from longreach.evaluation.text import Ids
@@ -53,24 +54,45 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
-    """A text to be read once. Args: losses: rows for the mean loss of the tokens that their setting `span` names. questions: in order."""
+class TextReading:
+    """A text to be read once.
+
+    Args: losses: rows for the mean loss of the tokens that their setting `span` names. questions: in order. pieces: where the reading also
+    halts, so that what is left of a reading is read in the same pieces, to the same last bit.
+    """
 
     ids: Ids
     losses: tuple[Row, ...] = ()
     questions: tuple[Question, ...] = ()
+    pieces: frozenset[int] = frozenset()
 
     @property
-    def rows(self) -> list[Row]:
-        """All that it answers."""
-        return [*self.losses, *(row for question in self.questions for row in question.rows)]
+    def groups(self) -> list[tuple[Row, ...]]:
+        """The rows that come together, in the order in which they come: where the reading has come to, a loss before a question."""
+        losses = [(span(row)[1], 0, (row,)) for row in self.losses]
+        questions = [(question.stop, 1, question.rows) for question in self.questions]
+        return [rows for *_, rows in sorted([*losses, *questions], key=lambda group: group[:2])]
 
-    def missing(self, known: Callable[[Row], object]) -> "Reading":
-        """What of it is not known yet, with no more text than that needs."""
+    @property
+    def halts(self) -> frozenset[int]:
+        """Tokens after which something is read aside or asked."""
+        return self.pieces.union(at for one in self.questions for at in (one.place, one.stop))
+
+    @property
+    def needed(self) -> int:
+        """Tokens of the text to read."""
+        return max([span(row)[1] for row in self.losses] + [question.stop for question in self.questions], default=0)
+
+    def after(self, done: int, wanted: Wanted) -> "TextReading":
+        """What is still wanted where so many tokens are read."""
+        losses = tuple(row for row in self.losses if span(row)[1] > done and wanted(row))
+        return replace(self, losses=losses, questions=tuple(one for one in self.questions if one.stop > done and wanted(one.rows[0])))
+
+    def missing(self, known: Callable[[Row], object]) -> "TextReading":
+        """What of it is not known yet."""
         losses = tuple(row for row in self.losses if not known(row))
         questions = tuple(question for question in self.questions if not all(map(known, question.rows)))
-        needed = max([span(row)[1] for row in losses] + [question.stop for question in questions], default=0)
-        return Reading(ids=self.ids[:needed], losses=losses, questions=questions)
+        return replace(self, losses=losses, questions=questions, pieces=self.halts)
 
 
 def span(row: Row) -> tuple[int, int]:
@@ -79,15 +101,15 @@ def span(row: Row) -> tuple[int, int]:
     return begin, end
 
 
-def merged(readings: Sequence[Reading]) -> list[Reading]:
+def merged(readings: Sequence[TextReading]) -> list[TextReading]:
     """The readings, those of one text as one."""
-    found: list[Reading] = []
+    found: list[TextReading] = []
     for reading in readings:
         for number, other in enumerate(found):
             shorter, longer = sorted((reading.ids, other.ids), key=len)
             if np.array_equal(shorter, longer[: len(shorter)]):
                 losses, questions = (*other.losses, *reading.losses), (*other.questions, *reading.questions)
-                found[number] = Reading(ids=longer, losses=losses, questions=questions)
+                found[number] = TextReading(ids=longer, losses=losses, questions=questions)
                 break
         else:
             found.append(reading)
@@ -103,7 +125,7 @@ def can_share(model: PreTrainedModel) -> bool:
 
 
 def read_text(
-    model: PreTrainedModel, reading: Reading, *, wanted: Wanted, chunk_size: int, progress: Progress = SILENT
+    model: PreTrainedModel, reading: TextReading, *, wanted: Wanted, chunk_size: int, progress: Progress = SILENT
 ) -> Iterator[list[Row]]:
     """Read the text; yields rows with their scores as soon as they are known: nats a token, or 1 for a right answer and 0 for a wrong one.
 
@@ -113,22 +135,22 @@ def read_text(
     Raises: LongreachError where the model's numbers are not finite.
     """
     state = _State(model, torch.from_numpy(np.asarray(reading.ids)).long()[None].to(model.device), chunk_size)
-    halts = sorted({0, *(span(row)[1] for row in reading.losses), *(at for one in reading.questions for at in (one.place, one.stop))})
-    with whole_length(model, len(reading.ids)):
+    halts = sorted({0, reading.needed, *(at for at in reading.halts if at < reading.needed)})
+    with whole_length(model, len(reading.ids)), prompt_end(len(reading.ids)):
         for begin, end in zip(halts, [*halts[1:], None], strict=True):
-            later = [one for one in reading.questions if one.stop > begin]
-            for question in later:
-                if question.place == begin and wanted(question.rows[0]):
+            for question in reading.questions:
+                if question.place == begin < question.stop and wanted(question.rows[0]):
                     state.set_aside(question)
             for question in reading.questions:
                 if question.stop == begin and wanted(question.rows[0]):
                     yield state.ask(question)
-            losses = [row for row in reading.losses if span(row)[1] > begin and wanted(row)]
-            if end is None or not (losses or any(wanted(question.rows[0]) for question in later)):
+            if end is None or not (left := reading.after(begin, wanted)).needed:
                 return
-            state.read_on(end, bool(losses), progress)
-            if found := [state.loss(row) for row in losses if span(row)[1] == end]:
-                yield found
+            for done in state.read_on(end, bool(left.losses), progress):
+                if found := [state.loss(row) for row in left.losses if span(row)[1] <= done and wanted(row)]:
+                    yield found
+                if not (left := reading.after(done, wanted)).needed:
+                    return
 
 
 @dataclass
@@ -148,17 +170,18 @@ class _State:
         self.cache = new_cache(self.model)
         self.losses = torch.full(self.text.shape[1:], math.nan, dtype=torch.float64)
 
-    def read_on(self, end: int, with_losses: bool, progress: Progress) -> None:
-        """Read the text's tokens up to `end`."""
-        began = time.perf_counter()
-        part, logits = self.text[:, self.done : end], _ALL if with_losses else _LAST
-        for start, given in read(self.model, part, cache=self.cache, chunk_size=self.chunk_size, logits=logits, progress=progress):
-            if with_losses:
-                first = self.done + start + 1
-                targets = self.text[0, first : first + given.shape[1]]  # the text's last token predicts nothing
-                self.losses[first : first + len(targets)] = next_token_losses(given[0, : len(targets)], targets).double().cpu()
-        self.seconds += time.perf_counter() - began
-        self.done = end
+    def read_on(self, end: int, with_losses: bool, progress: Progress) -> Iterator[int]:
+        """Read the text's tokens up to `end`, chunk by chunk; yields how many of the text are read."""
+        while self.done < end:
+            began = time.perf_counter()
+            part, logits = self.text[:, self.done : min(end, self.done + self.chunk_size)], _ALL if with_losses else _LAST
+            for _, given in read(self.model, part, cache=self.cache, chunk_size=self.chunk_size, logits=logits, progress=progress):
+                if with_losses:
+                    targets = self.text[0, self.done + 1 :][: given.shape[1]]  # the text's last token predicts nothing
+                    self.losses[self.done + 1 :][: len(targets)] = next_token_losses(given[0, : len(targets)], targets).double().cpu()
+            self.seconds += time.perf_counter() - began
+            self.done += part.shape[1]
+            yield self.done
 
     def loss(self, row: Row) -> Row:
         """The row with its score."""

@@ -16,6 +16,7 @@ from longreach.evaluation.cells import Stopping
 from longreach.evaluation.measure import DEPTHS, measure, octaves, parse_tasks
 from longreach.evaluation.readings import can_share
 from longreach.evaluation.rows import Row
+from longreach.evaluation.tasks.base import NoRoom
 from longreach.evaluation.usable import INSIDE, RECALLS, short_scores
 from longreach.stretching.candidates import Candidate, applicable, improved
 from longreach.stretching.choice import Purpose, Standing, choose, label, screening_order, standing
@@ -93,8 +94,11 @@ class Tournament:
         except OutOfTime as error:
             raise LongreachError(f"{error} before the model as it is was measured; give more, or a shorter length") from None
         refused[""] = f"it {window.cannot_read(limit)}"
-        self._inside = self._rows(Candidate(), self.budget.windows)
-        self._judge_recall(self._inside)
+        try:
+            self._inside = self._rows(Candidate(), self.budget.windows)
+            self._judge_recall(self._inside)
+        except NoRoom:  # for a question inside the window: nothing is known of it, and everything is to be found beyond
+            self.short = 1.0
         return []
 
     def tournament(self, fitting: Sequence[Candidate], refused: dict[str, str], finalists: int, *, widen: bool) -> list[Standing]:
@@ -217,7 +221,7 @@ class Tournament:
     def _measure_standard(self, texts: int) -> None:
         tasks = parse_tasks(f"{INSIDE}:window_size={self.window}")
         told = Labelled(self.clock, "stock")
-        stopping = Stopping(texts=texts, decide=False)
+        stopping = Stopping(texts=texts, early=False)
         self.standard = measure(self.model, self.tokenizer, tasks=tasks, name=self.name, stopping=stopping, progress=told, **self.common)
 
     def _stacks(self, candidates: Sequence[Candidate], refused: dict[str, str]) -> list[Candidate]:

@@ -5,11 +5,10 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from longreach.core.errors import LongreachError
-from longreach.evaluation.tasks.loss.loss import Loss
 from longreach.evaluation.tasks.loss.loss_inside import LossInside
 from longreach.testing.models import tiny_model
 from tests.evaluation.samples import VOCABULARY
-from tests.evaluation.tasks.test_loss import plan
+from tests.evaluation.tasks.test_loss import plan, readings
 
 WINDOW = 64
 
@@ -37,7 +36,7 @@ def test_every_token_is_predicted_from_half_a_window_to_a_window(style):
 
 def test_rows_are_those_of_the_loss_beyond_the_window():
     inside = [row for case in LossInside(window_size=WINDOW).cases(plan()) for row in case.rows]
-    beyond = [row for case in Loss().cases(plan()) for row in case.rows if row.length > WINDOW]
+    beyond = [row for reading in readings(plan()) for row in reading.losses if row.length > WINDOW]
     assert [(row.length, row.n, row.settings) for row in inside] == [(row.length, row.n, row.settings) for row in beyond]
     assert {row.task for row in inside} == {"loss_inside:window_size=64"}
 

@@ -10,11 +10,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from longreach.core.errors import InputError
 from longreach.core.method import Method
 from longreach.core.progress import SILENT, Progress
-from longreach.evaluation.readings import Reading
+from longreach.evaluation.readings import TextReading
 from longreach.evaluation.rows import Row
 from longreach.evaluation.text import Encoder, Ids
+
+
+class NoRoom(InputError):  # noqa: N818 - whoever can do without the task goes on
+    """No length of a plan holds what the task asks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +82,7 @@ class Task(Method):
         """Whether it shares readings with others."""
         return False
 
-    def reading(self, plan: TaskPlan, number: int) -> Reading:
+    def reading(self, plan: TaskPlan, number: int) -> TextReading:
         """What it asks of the window of that number."""
         raise NotImplementedError(f"{self.name()} has cases")
 

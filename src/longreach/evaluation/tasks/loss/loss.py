@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import ClassVar
 
 from longreach.core.method import MethodInfo
-from longreach.evaluation.readings import Reading
+from longreach.evaluation.readings import TextReading
 from longreach.evaluation.rows import Row
 from longreach.evaluation.tasks.base import Task, TaskPlan
 from longreach.evaluation.text import Ids
@@ -35,7 +35,7 @@ class Loss(Task):
         """It does."""
         return True
 
-    def reading(self, plan: TaskPlan, number: int) -> Reading:
+    def reading(self, plan: TaskPlan, number: int) -> TextReading:
         """All octaves of the window, and nothing to ask."""
         ids = plan.text(number)
         unpredicted = max(1, len(plan.encoder.prefix))  # nothing stands before the first token, and special tokens are not text
@@ -45,7 +45,7 @@ class Loss(Task):
             if end > unpredicted
             for row in octave(self, plan, ids, start, end, unpredicted)
         ]
-        return Reading(ids=ids, losses=tuple(rows))
+        return TextReading(ids=ids, losses=tuple(rows))
 
 
 def octave(task: Task, plan: TaskPlan, ids: Ids, start: int, end: int, unpredicted: int = 0) -> list[Row]:

@@ -14,8 +14,8 @@ from longreach.core.errors import InputError, LongreachError, SpecError
 from longreach.core.method import at_least
 from longreach.core.progress import SILENT, Progress
 from longreach.decoding.reading import new_cache, prefill
-from longreach.evaluation.readings import Question, Reading
-from longreach.evaluation.tasks.base import Case, Task, TaskPlan, stack
+from longreach.evaluation.readings import Question, TextReading
+from longreach.evaluation.tasks.base import Case, NoRoom, Task, TaskPlan, stack
 from longreach.evaluation.text import Encoder, Ids
 
 ANSWER_ROOM = 8  # tokens of a cell's length that are kept for the answer, so that prompt and answer fit the length together
@@ -123,7 +123,7 @@ class RetrievalTask(Task):
     def cases(self, plan: TaskPlan) -> list[RetrievalCase]:
         """Every length that is at least half filler, sample by sample at every depth.
 
-        Raises: InputError where no length is.
+        Raises: NoRoom where no length is.
         """
         samples = range(PROMPTS if plan.samples is None else plan.samples)
         lengths = self._lengths(plan, [self.frame(plan.encoder, plan.seed, sample) for sample in samples])
@@ -138,13 +138,13 @@ class RetrievalTask(Task):
         shortest = max(frame.shortest for frame in frames) + len(plan.encoder.prefix)
         lengths = [edge for edge in plan.edges if edge in plan.asked and edge >= 2 * shortest]
         if not lengths:
-            raise InputError(f"{self.name()} needs a length of {2 * shortest} tokens with this tokenizer; measure to a greater one")
+            raise NoRoom(f"{self.name()} needs a length of {2 * shortest} tokens with this tokenizer; measure to a greater one")
         return lengths
 
-    def reading(self, plan: TaskPlan, number: int) -> Reading:
+    def reading(self, plan: TaskPlan, number: int) -> TextReading:
         """The window, and at every length a question about a fact of its own for each sample and depth.
 
-        Raises: InputError where no length is at least half filler.
+        Raises: NoRoom where no length is at least half filler.
         """
         count, ids = (QUESTIONS if plan.samples is None else plan.samples) * len(plan.depths), plan.text(number)
         frames = [self.frame(plan.encoder, plan.seed, number * count + one) for one in range(count)]
@@ -158,7 +158,7 @@ class RetrievalTask(Task):
                 depth = one % len(plan.depths)
                 # The text's first token stays where it is: models rest their attention on it.
                 questions.append(self._question(plan, frame, max(1, places[depth]), stop, ids, length=length, depth=plan.depths[depth]))
-        return Reading(ids=ids, questions=tuple(questions))
+        return TextReading(ids=ids, questions=tuple(questions))
 
     def _question(self, plan: TaskPlan, frame: Frame, place: int, stop: int, ids: Ids, **cell: Any) -> Question:
         extra = (frame.fact, frame.question, place, frame.answers, frame.right)
