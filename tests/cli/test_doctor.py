@@ -120,10 +120,10 @@ def test_a_stretched_checkpoint(folder, capsys):
     assert data["readers"]["llama.cpp"]["rope.scaling.original_context_length"] == 128
 
 
-def measured(folder, *cells, prompts=40):
-    """Rows of `tiny`, as many for each (method, length, score)."""
-    row = {"task": "passkey", "model": "tiny", "version": "1"}
-    Rows(folder / "longreach-results/rows" / "tiny.jsonl").append(
+def measured(folder, *cells, prompts=40, model="tiny"):
+    """Rows of a model, as many for each (method, length, score)."""
+    row = {"task": "passkey", "model": model, "version": "1"}
+    Rows(folder / "longreach-results/rows" / f"{model}.jsonl").append(
         Row(**row, method=method, length=length, score=score, settings={"metric": "likelihood", "input": str(number)})
         for method, length, score in cells
         for number in range(prompts)
@@ -131,7 +131,7 @@ def measured(folder, *cells, prompts=40):
 
 
 def test_measured_rows_are_told(folder, capsys):
-    measured(folder, ("", 64, 1.0), ("", 128, 0.5), ("ntk:factor=2", 128, 1.0))
+    measured(folder, ("", 64, 1.0), ("", 128, 0.3), ("ntk:factor=2", 128, 1.0))
     data = said(capsys, "tiny")
     assert (data["usable"]["trained_window"], data["usable"]["by_retrieval"]) == (128, 64)
     (finding,) = data["findings"]
@@ -145,17 +145,38 @@ def test_measured_rows_are_told(folder, capsys):
 
 
 @pytest.mark.parametrize(
-    ("score", "severity", "what"),
+    ("score", "prompts", "severity", "what"),
     [
-        (1.0, "note", "too little was measured to say whether it can be used up to its window of 128 (undecided at 64: passkey is 0.34"),
-        (0.0, "warning", "measured, it cannot be used at 64 tokens, and its window is 128"),
+        (
+            1.0,
+            2,
+            "note",
+            "too little was measured to say whether it can be used up to its window of 512 (undecided at 256: passkey is 0.14",
+        ),
+        (
+            0.0,
+            2,
+            "note",
+            "too little was measured to say whether it can be used up to its window of 512 (undecided at 256: passkey is 0.00",
+        ),
+        (0.0, 40, "warning", "measured, it can be used up to 128 tokens, and its window is 512"),
     ],
 )
-def test_what_was_measured_too_little_is_not_held_against_the_model(folder, capsys, score, severity, what):
-    measured(folder, ("", 64, score), ("", 128, score), prompts=2)
-    (finding,) = said(capsys, "tiny")["findings"]
+def test_what_was_measured_too_little_is_not_held_against_the_model(folder, capsys, score, prompts, severity, what):
+    save(*load("tiny"), folder / "long", method="yarn:factor=4", target=512)
+    measured(folder, ("", 64, 1.0), ("", 128, 1.0), model="long")
+    measured(folder, ("", 256, score), ("", 512, score), prompts=prompts, model="long")
+    (finding,) = said(capsys, "long")["findings"]
     assert finding["severity"] == severity
     assert finding["what"].startswith(what)
+
+
+def test_answers_inside_the_window_are_what_others_are_held_to(folder, capsys):
+    measured(folder, ("", 64, 0.0), ("", 128, 0.0))
+    data = said(capsys, "tiny")
+    assert (data["findings"], data["usable"]["by_retrieval"]) == ([], None)
+    assert run(["doctor", "tiny"]) == 0
+    assert "retrieval says nothing, for inside its window the model finds only 0.00 of passkey" in capsys.readouterr().out
 
 
 def test_only_texts_are_fetched_where_weights_are_not_wanted(folder, capsys, monkeypatch):

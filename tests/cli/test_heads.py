@@ -72,7 +72,7 @@ def test_tables_for_people(capsys):
         (["tiny", "--draws", "1"], "--draws"),
         (["tiny", "--to", "64"], "--to 64 is below the trained window of 128 tokens"),
         (["tiny", "--text", "short.txt"], r"the text is too short: it has \d+ tokens"),
-        (["tiny", "--windows", "1"], "windows=1 must be at least 2 for loss and needle"),
+        (["tiny", "--windows", "0"], "'--windows'"),
         (["tiny", "--method", "yarm:factor=2"], "unknown method 'yarm'"),
         (
             ["tiny", "--method", "self_extend:neighbours=8,group=2"],

@@ -33,14 +33,15 @@ def test_json_for_programs_and_rows_for_the_next_run(folder, capsys):
     result = measured(capsys, *QUICK, "--text", "book.txt")
     assert (result["model"], result["method"], result["rows_file"]) == ("tiny", "", "longreach-results/rows/tiny.jsonl")
     loss = [row for row in result["rows"] if row["task"] == "loss"]
-    assert [(row["settings"]["start"], row["length"], row["n"]) for row in loss] == [(0, 64, 2), (64, 128, 2), (128, 256, 2), (256, 512, 2)]
+    assert [(row["settings"]["start"], row["length"], row["n"]) for row in loss] == [(0, 64, 2), (64, 128, 2), (128, 256, 4), (256, 512, 8)]
     assert all(row["low"] < row["score"] < row["high"] for row in loss)
-    assert {(row["length"], row["depth"]) for row in result["rows"] if row["task"] == "passkey"} == {(256, 0), (256, 1), (512, 0), (512, 1)}
+    cells = {(row["length"], row["depth"], row["n"]) for row in result["rows"] if row["task"] == "needle:shared=true"}
+    assert cells == {(length, depth, 2) for length in (128, 256, 512) for depth in (0, 1)}, "one question of each of two texts"
     usable = result["usable"]
-    assert (usable["trained_window"], usable["measured_to"], usable["tasks"]) == (128, 512, ["needle", "passkey"])
-    assert usable["both"] == min(usable["by_loss"], usable["by_retrieval"])
+    assert (usable["trained_window"], usable["measured_to"], list(usable["short"])) == (128, 512, ["needle:shared=true"])
+    assert usable["both"] == min(usable[part] for part in ("by_loss", "by_retrieval") if usable[part] is not None)
     lines = (folder / "longreach-results/rows" / "tiny.jsonl").read_text().splitlines()
-    assert len(lines) == 2 * 4 + 2 * 2 + 2 * 2 * 2 + 2 * 3 * 2
+    assert len(lines) == 2 * 8 + 2 * 6 + 2 * 3 * 2 * 2  # blocks, those beyond the window read inside it, and questions
     assert measured(capsys, *QUICK, "--text", "book.txt") == result
     assert (folder / "longreach-results/rows" / "tiny.jsonl").read_text().splitlines() == lines
 
@@ -59,12 +60,14 @@ def test_tables_for_people(capsys):
     out = capsys.readouterr().out
     assert "tiny under linear:factor=4, trained window 128 tokens, float32 on cpu" in out
     assert re.search(r"257-512 +\d+\.\d{3} ± \d+\.\d{3} +[+-]\d+\.\d{3} ± \d+\.\d{3}", out)
-    assert re.search(r"depth +256 +512", out)
-    assert re.search(r"0 +[01]\.00 / 0\.00 +[01]\.00 / 0\.00", out)
+    assert re.search(r"depth +128 +256 +512", out)
+    assert re.search(r"(?m)^ *0( +(0\.00|0\.50|1\.00) / 0\.00){3}", out)
+    assert re.search(r"all( +\d\.\d\d / 0\.00){3}", out)
+    assert re.search(r"questions +4 +4 +4", out)
+    assert "Right answers by likelihood among 10 / by generation." in out
     assert re.search(r"tokens/s +\d+ +\d+", out)
     assert re.search(r"memory +\d+ MB +\d+ MB", out)
-    assert "Over 2 windows of text, evenly spread, without overlap." in out
-    assert re.search(r"Usable length: .* by loss .* by retrieval .* by both\.", out)
+    assert re.search(r"Usable length: .* by loss .*(by retrieval .* by both|retrieval says nothing, for inside its window .*)\.", out)
     assert out.rstrip().endswith("Rows: longreach-results/rows/tiny.jsonl")
 
 
@@ -106,7 +109,10 @@ def test_a_torn_row_is_reported_and_measured_again(folder, capsys):
     ("arguments", "says"),
     [
         (["--to", "many"], "not a length: 'many'"),
-        (["--to", "64k", "--text", "book.txt"], r"the text is too short: it has \d+ tokens, and 2 windows of 65535 tokens"),
+        (
+            ["--to", "64k", "--text", "book.txt", "--windows", "2"],
+            r"the text is too short: it has \d+ tokens, and 2 windows of 65535 tokens",
+        ),
         (["--text", "none.txt"], r"cannot read none\.txt"),
         (["--text", "binary.bin"], r"binary\.bin is not UTF-8 text \(byte 0xff at offset 2\)"),
         (["--text", "empty.txt"], r"empty\.txt holds no text"),
@@ -136,23 +142,29 @@ def test_what_does_not_fit_is_one_line(folder, arguments, says, capsys):
 
 def usable(**values):
     none = dict.fromkeys(("by_loss", "by_retrieval", "both", "risen_at", "rise", "missed_at"))
-    return UsableLength(**{"trained_window": 512, "measured_to": 2048, "misses": {}, "tasks": ("needle", "passkey"), **none, **values})
+    return UsableLength(**{"trained_window": 512, "measured_to": 2048, "misses": {}, "short": {}, **none, **values})
 
 
 def test_the_sentence_names_both_criteria():
     rise = {"risen_at": 2048, "rise": Interval(0.5, 0.4, 0.6)}
     misses = {"missed_at": 1024, "misses": {"needle": 0.6}}
-    assert str(usable(by_loss=1024, by_retrieval=512, both=512, **rise, **misses)) == (
+    short = {"needle": 1.0, "passkey": 0.8}
+    assert str(usable(by_loss=1024, by_retrieval=512, both=512, short=short, **rise, **misses)) == (
         "Usable length: 1024 tokens by loss (up to 2048 it is 0.500 ± 0.100 nats above that inside the trained window), "
-        "512 tokens by retrieval (needle and passkey by likelihood at least 0.9; at 1024 needle is 0.60), 512 tokens by both."
+        "512 tokens by retrieval (needle at least 0.85 and passkey at least 0.68 by likelihood, 85% of that inside the window; "
+        "at 1024 needle is 0.60), 512 tokens by both."
     )
     assert str(usable(by_loss=2048)) == (
         "Usable length: at least 2048 tokens by loss (the loss has nowhere risen by more than 0.05 nats above that inside "
         "the trained window)."
     )
-    assert str(usable(by_retrieval=0, missed_at=256, misses={"needle": 0.6, "passkey": 0.5})) == (
-        "Usable length: no measured length by retrieval (needle and passkey by likelihood at least 0.9; "
-        "at 256 needle is 0.60 and passkey is 0.50)."
+    assert str(usable(by_retrieval=0, short=short, missed_at=256, misses={"needle": 0.6, "passkey": 0.5})) == (
+        "Usable length: no measured length by retrieval (needle at least 0.85 and passkey at least 0.68 by likelihood, "
+        "85% of that inside the window; at 256 needle is 0.60 and passkey is 0.50)."
+    )
+    assert str(usable(by_loss=2048, both=2048, short={"needle": 0.2})) == (
+        "Usable length: at least 2048 tokens by loss (the loss has nowhere risen by more than 0.05 nats above that inside "
+        "the trained window), retrieval says nothing, for inside its window the model finds only 0.20 of needle."
     )
 
 

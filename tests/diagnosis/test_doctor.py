@@ -25,7 +25,7 @@ def test_what_was_measured_counts(tmp_path):
     row = {"task": "passkey", "model": "mine", "method": "", "version": "1"}
     Rows(tmp_path / "rows.jsonl").append(
         Row(**row, length=length, score=score, settings={"metric": "likelihood", "input": str(number)})
-        for length, score in ((64, 1.0), (128, 0.5))
+        for length, score in ((64, 1.0), (128, 0.3))
         for number in range(40)
     )
     found = longreach.doctor(write_folder(tmp_path / "tiny"), rows=tmp_path / "rows.jsonl", name="mine", load_weights=False)

@@ -61,7 +61,7 @@ def heads(
     method: Annotated[str, typer.Option(metavar="SPEC", help="Under a positions method, as yarn:factor=8; factor=auto reaches --to.")] = "",
     tasks: Annotated[str, typer.Option(metavar="SPEC", help="What the ablated model is measured by, joined by +.")] = "loss+needle",
     windows: Annotated[int, typer.Option(min=1, help="Windows of text.")] = 8,
-    samples: Annotated[int | None, typer.Option(min=1, help="Prompts of each depth. [default: 7]")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Prompts of each depth. [default: 10]")] = None,
     depths: Depths = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first draw, and of the prompts.")] = 0,
     rows: Annotated[
@@ -174,7 +174,7 @@ def _show(name: str, scores: "Sequence[HeadScore]", found: "Ablation", same_laye
     gone = " ".join(f"{layer}.{head}" for layer, head in found.chosen)
     console.print(
         f"Without {gone} (layer.head), against {len(found.draws)} draws of {count} other heads{own}. Changes with 95 % intervals: over "
-        f"windows and prompts, and over draws. Loss in nats a token; retrieval as the share of right answers.",
+        f"blocks of text and prompts, and over draws. Loss in nats a token; retrieval as the share of right answers.",
         soft_wrap=True,
     )
 

@@ -47,10 +47,10 @@ def measure(
     method: Annotated[str, typer.Option(metavar="SPEC", help="Measure under a method, as yarn:factor=8; factor=auto reaches --to.")] = "",
     tasks: Annotated[
         list[str] | None,
-        typer.Option(metavar="SPEC", help="What to measure; may be repeated. [default: loss, passkey, needle; loss_inside beside them]"),
+        typer.Option(metavar="SPEC", help="What to measure; may be repeated. [default: loss, needle:shared=true; loss_inside beside them]"),
     ] = None,
-    windows: Annotated[int | None, typer.Option(min=1, help="Windows of text. [default: 16, or fewer where the text is short]")] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Prompts of each depth and length. [default: 7]")] = None,
+    windows: Annotated[int | None, typer.Option(min=1, help="Windows of text. [default: until it is decided, 4 at most]")] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Questions of each depth and length. [default: until it is decided]")] = None,
     depths: Depths = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the prompts. [default: 0]")] = None,
     rows: Annotated[
