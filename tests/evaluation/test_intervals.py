@@ -1,9 +1,20 @@
 import itertools
 import math
+from fractions import Fraction
 
+import numpy as np
 import pytest
 
-from longreach.evaluation.intervals import mean_interval, paired_share_interval, ratio_interval, share_interval, t_quantile
+from longreach.evaluation.intervals import (
+    anytime_interval,
+    mean_interval,
+    paired_share_interval,
+    prompts_to_decide,
+    ratio_interval,
+    reaches,
+    share_interval,
+    t_quantile,
+)
 
 
 # Student's t, 0.975 quantile, as printed in statistical tables.
@@ -42,6 +53,85 @@ def test_wilson_interval_stays_within_0_and_1():
     assert 0.4 < nothing.high < 0.5
     assert everything.high == 1
     assert everything.low == pytest.approx(1 - nothing.high)
+
+
+def evidence(share, hits, n):
+    """How much likelier `hits` of `n` are under all greater shares alike than under this one: exact, by the incomplete beta function."""
+    share = Fraction(share)
+    tail = sum(math.comb(n + 1, k) * share**k * (1 - share) ** (n + 1 - k) for k in range(hits + 1))
+    under = (1 - share) * share**hits * (1 - share) ** (n - hits)
+    return tail / ((n + 1) * math.comb(n, hits)) / under
+
+
+COUNTS = [(hits, n) for n in (1, 2, 7, 25, 60, 100) for hits in sorted({0, 1, n // 3, n // 2, 4 * n // 5, n - 1, n})]
+
+
+@pytest.mark.parametrize("bar", [0.85, 0.68, 0.425])
+def test_a_share_is_told_from_the_bar_by_a_likelihood_ratio_of_20(bar):
+    for hits, n in COUNTS:
+        above, below = evidence(bar, hits, n), evidence(1 - Fraction(bar), n - hits, n)
+        wanted = True if above >= 20 and hits >= bar * n else False if below >= 20 and hits < bar * n else None
+        assert reaches(hits, n, bar) is wanted, (hits, n)
+
+
+def test_the_ends_of_an_anytime_interval_are_where_the_ratio_is_20():
+    for hits, n in COUNTS:
+        interval = anytime_interval(hits, n)
+        assert interval.mean == hits / n
+        assert 0 <= interval.low <= interval.mean <= interval.high <= 1
+        for end, right in ((interval.low, hits), (1 - interval.high, n - hits)):
+            outside, inside = (evidence(Fraction(max(at, 1e-6)), right, n) for at in (end, end + 2e-6))  # found to a millionth
+            assert end == 0 or outside > 20 * 0.999
+            assert inside < 20 * 1.001
+    assert (anytime_interval(0, 9).low, anytime_interval(9, 9).high) == (0, 1)
+    assert anytime_interval(3, 9).low == pytest.approx(1 - anytime_interval(6, 9).high)
+
+
+def test_an_anytime_interval_is_wider_than_one_that_is_looked_at_once():
+    for hits, n in COUNTS:
+        at_once, ever = share_interval(hits, n), anytime_interval(hits, n)
+        assert ever.low <= at_once.low + 1e-9
+        assert ever.high >= at_once.high - 1e-9
+
+
+@pytest.mark.parametrize("n", [1, 30, 100])
+def test_more_hits_never_speak_against_a_share(n):
+    ends = [anytime_interval(hits, n) for hits in range(n + 1)]
+    for ours, more in itertools.pairwise(ends):
+        assert ours.low <= more.low
+        assert ours.high <= more.high
+    order = {False: 0, None: 1, True: 2}
+    verdicts = [order[reaches(hits, n, 0.85)] for hits in range(n + 1)]
+    assert verdicts == sorted(verdicts)
+
+
+@pytest.mark.parametrize("bar", [0.85, 0.425])
+def test_whoever_looks_after_every_try_is_seldom_wrong(bar):
+    """Shares at the bar itself, where errors are most frequent: at most 5 % of all runs are ever called short of it, or above it."""
+    wrong = {True: 0, False: 0}
+    known = {}
+    runs, tries = 400, 100
+    draws = np.random.default_rng(0).random((runs, tries)) < bar
+    for hits in draws.cumsum(1):
+        for n, count in enumerate(hits.tolist(), 1):
+            if (count, n) not in known:
+                known[count, n] = reaches(count, n, bar)
+            if (verdict := known[count, n]) is not None:
+                wrong[verdict] += 1
+                break
+    assert 0 < sum(wrong.values())
+    # 20 of 400 are 5 %; 30 have a chance of 1 in 60 where the rate is 5 %
+    assert max(wrong.values()) <= 30
+
+
+def test_a_clear_share_is_told_soon():
+    assert [reaches(n, n, 0.85) for n in (27, 28)] == [None, True]
+    assert [reaches(0, n, 0.85) for n in (1, 2, 3)] == [None, None, False]
+    assert prompts_to_decide(1.0, 0.85) == 28
+    assert prompts_to_decide(0.86, 0.85) is None
+    needed = prompts_to_decide(0.5, 0.85)
+    assert reaches(needed // 2, needed, 0.85) is False
+    assert reaches(needed // 2 - 1, needed - 2, 0.85) is None
 
 
 def pairs(both, first, second, neither):

@@ -14,7 +14,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from longreach.core.errors import LongreachError
-from longreach.engine._store import BandLayer
+from longreach.engine._store import AGES, BandLayer
 from longreach.engine.snapshots import restore, snapshot
 
 _KEYS, _VALUES = "keys", "values"
@@ -41,7 +41,7 @@ def patchable(cache: Cache) -> bool:
     """Whether tokens of the filled `cache` can be changed for others: each lies in a slot of its own, and nothing else was made of it.
 
     That is so of transformers' own layers, and of methods that only say which tokens are seen, where, and how strongly. It is not where
-    a method chooses by content what it keeps or sees, nor of layers that carry a state.
+    a method chooses by content what it keeps or sees or how far away that is, nor of layers that carry a state.
     """
     return type(cache) is DynamicCache and not cache.offloading and all(map(_patchable, cache.layers))
 
@@ -87,12 +87,13 @@ def patched(cache: Cache, patch: Patch) -> Iterator[None]:
 
 def _patchable(layer: Any) -> bool:
     if isinstance(layer, BandLayer):
-        return layer.store is None and layer.plan.chunk is None and layer.stream.read is None
+        aged = AGES in layer.recent.data  # every later token counts on from a token's age
+        return layer.store is None and layer.plan.chunk is None and layer.stream.read is None and not aged
     return layer is None or type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) or type(layer).__name__ == "DummyLayer"
 
 
 def _part(layer: Any, start: int, end: int) -> _Part:
-    recent = {name: tensor[:, :, start - oldest : end - oldest].clone() for name, tensor, oldest in _recent(layer)}
+    recent = {name: tensor[:, :, max(0, start - oldest) : end - oldest].clone() for name, tensor, oldest in _recent(layer)}
     first = {name: tensor[:, :, start:end].clone() for name, tensor in _first(layer)}
     return _Part(recent, first)
 
