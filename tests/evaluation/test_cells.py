@@ -1,5 +1,7 @@
 """Cells end where what was found decides them, and not before."""
 
+from itertools import pairwise
+
 import pytest
 
 from longreach.evaluation.cells import UNTIL_DECIDED, Cells, Stopping
@@ -22,8 +24,8 @@ def losses(length, *scores, text="a", task="loss"):
     """Equal blocks of an octave."""
     half = length // 2
     cuts = [half + half * number // len(scores) for number in range(len(scores) + 1)]
-    spans = zip(cuts, cuts[1:], strict=False)
-    return [row(task, "loss", length, score, text=text, span=list(span)) for score, span in zip(scores, spans, strict=True)]
+    spans = map(list, pairwise(cuts))
+    return [row(task, "loss", length, score, text=text, span=span) for score, span in zip(scores, spans, strict=True)]
 
 
 def cells(stopping=UNTIL_DECIDED, *, decide=True):

@@ -290,7 +290,7 @@ class _Run:
 
     def _answer(self, task: Task, cases: Sequence[Case]) -> None:
         """Take what is known of cases, and measure what is not, batch by batch."""
-        missing = [case for case in cases if not self._look_up(case.rows)]
+        missing = [case for case in cases if not self._look_up(case.rows) and any(map(self.cells.wanted, case.rows))]
         if missing:
             self._begin(task.name(), sum(len(case.ids) for case in missing), missing[0].ids)
         for batch in _batches(missing, self.batch_size):

@@ -149,7 +149,8 @@ def read_text(
             for done in state.read_on(end, bool(left.losses), progress):
                 if found := [state.loss(row) for row in left.losses if span(row)[1] <= done and wanted(row)]:
                     yield found
-                if not (left := reading.after(done, wanted)).needed:
+                left = reading.after(done, wanted)
+                if done < end and not left.needed:
                     return
 
 
