@@ -284,6 +284,7 @@ class _Run:
             try:
                 for rows in read_text(self.model, missing, **settings):
                     self._keep([replace(row, peak_bytes=peak.look()) for row in rows])
+                    self.progress.advance(0)  # asking takes time, too, and whoever watches may end the work
             except torch.OutOfMemoryError as error:
                 what = f"{' and '.join(names)} in a text of {missing.needed} tokens, {self.chunk_size} tokens a forward"
                 raise LongreachError(f"the device's memory is too small for {what}; use a smaller chunk size or length") from error

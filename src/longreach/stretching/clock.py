@@ -2,16 +2,18 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from longreach.core.errors import LongreachError
-from longreach.core.progress import Progress
+from longreach.core.progress import SILENT, Progress
 from longreach.decoding.reading import new_cache, read
+from longreach.engine import window
 
 _TRIED = 4  # chunks that are read to tell how fast the model reads
+_QUESTION = 32  # tokens, about
 _SLACK = 1.05  # of the budget: work under way may end
 
 
@@ -20,29 +22,37 @@ class OutOfTime(LongreachError):  # noqa: N818 - not an error: what was measured
 
 
 class Clock(Progress):
-    """Passes progress on, and ends the work where its time is spent. Args: seconds: None for no limit."""
+    """Passes progress on, and ends the work where its time is spent. Args: seconds: None for no limit. now: seconds, as they pass."""
 
-    def __init__(self, seconds: float | None, progress: Progress) -> None:
-        self.seconds, self.progress, self.begun = seconds, progress, time.monotonic()
+    def __init__(self, seconds: float | None, progress: Progress, now: Callable[[], float] = time.monotonic) -> None:
+        self.seconds, self.progress, self.now, self.begun = seconds, progress, now, now()
         self.last = 0.0  # seconds that the last candidate took
 
-    def expect(self, seconds: float) -> None:
-        """Tell how long the rest may take."""
-        words = f"about {in_words(seconds)}"
-        if self.seconds is None:
-            self.progress.say(f"Estimated time: {words}; --budget TIME limits it.")
-        elif seconds > self.seconds - self.spent:
-            self.progress.say(f"All of it would take {words}; what there is no time for is named.")
+    def expect(self, least: float, most: float, *, known: bool) -> None:
+        """Tell how many seconds all of it may take. Args: known: whether some of it was measured before."""
+        words = f"about {in_words(least)} to {in_words(most)}" if in_words(least) != in_words(most) else f"about {in_words(most)}"
+        words = f"at most about {in_words(most)}" if known else words
+        more = "--budget TIME limits it"
+        if self.seconds is not None:
+            more = f"the budget is {in_words(self.seconds)}, and what there is no time for is named at the end"
+        self.progress.say(f"Estimated time: {words}; {more}.")
 
     @property
     def spent(self) -> float:
         """Seconds since the beginning."""
-        return time.monotonic() - self.begun
+        return self.now() - self.begun
 
     def check(self, share: float) -> None:
         """Raise OutOfTime where one more candidate does not fit into that share of the budget."""
         if self.seconds is not None and self.spent + self.last > share * self.seconds:
             raise OutOfTime(f"the time budget of {in_words(self.seconds)} was spent")
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        """What happens meanwhile is a candidate's."""
+        began = self.now()
+        yield
+        self.last = self.now() - began
 
     def start(self, label: str, total: int) -> None:
         """Work begins."""
@@ -54,12 +64,16 @@ class Clock(Progress):
         if self.seconds is not None and self.spent > _SLACK * self.seconds:
             raise OutOfTime(f"the time budget of {in_words(self.seconds)} was spent")
 
+    def say(self, words: str) -> None:
+        """Passed on."""
+        self.progress.say(words)
+
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
         """What happens meanwhile does not count."""
-        paused = time.monotonic()
+        paused = self.now()
         yield
-        self.begun += time.monotonic() - paused
+        self.begun += self.now() - paused
 
 
 class Labelled(Progress):
@@ -76,22 +90,43 @@ class Labelled(Progress):
         """Passed on."""
         self._inner.advance(tokens)
 
+    def say(self, words: str) -> None:
+        """Passed on."""
+        self._inner.say(words)
 
-def reading_seconds(model: PreTrainedModel, length: int, chunk_size: int) -> float:
-    """About how long it takes to read a text of `length` tokens: some chunks are read, and each takes longer than the one before."""
-    count = min(_TRIED * chunk_size, length)
-    ids = torch.arange(count, device=model.device)[None] % model.config.get_text_config().vocab_size
-    times: list[float] = []
-    cache = new_cache(model)
-    for start in range(0, count, chunk_size):
-        began = time.perf_counter()
-        for _ in read(model, ids[:, start : start + chunk_size], cache=cache, chunk_size=chunk_size):
-            times.append(time.perf_counter() - began)
-    if len(times) < 2:
-        return times[0]
-    growth = max(0.0, (times[-1] - min(times)) / (len(times) - 1))  # of a chunk, for each chunk before it
-    chunks = length / chunk_size
-    return chunks * min(times) + growth * chunks * (chunks - 1) / 2
+
+class Pace:
+    """How fast a model reads: some chunks are read to tell, as many as `length` tokens and its table of positions have room for.
+
+    Args: length: tokens of the texts to come. chunk_size: tokens a forward.
+    """
+
+    def __init__(self, model: PreTrainedModel, length: int, chunk_size: int, progress: Progress = SILENT) -> None:
+        self.chunk_size = chunk_size
+        count = min(_TRIED * chunk_size, length, window.position_limit(model) or length)
+        ids = torch.arange(count, device=model.device)[None] % model.config.get_text_config().vocab_size
+        progress.start("estimating the time", count)
+        self.times: list[float] = []  # seconds of each whole chunk, or of all there is
+        _seconds(model, ids[:, :_QUESTION], new_cache(model))  # the first forward of a process is slow
+        cache = new_cache(model)
+        for start in range(0, max(count - chunk_size, 0) + 1, chunk_size):
+            self.times.append(_seconds(model, ids[:, start : start + chunk_size], cache))
+            progress.advance(min(chunk_size, count))
+        self.chunk_size = min(chunk_size, count)
+        self.asking = _seconds(model, ids[:, :_QUESTION], new_cache(model))  # seconds of a short forward
+
+    def reading(self, length: int) -> float:
+        """About how many seconds a text of `length` tokens takes; each chunk takes longer than the one before."""
+        growth = max(0.0, (self.times[-1] - min(self.times)) / max(1, len(self.times) - 1))  # of a chunk, for each one before it
+        chunks = length / self.chunk_size
+        return chunks * min(self.times) + growth * chunks * max(0.0, chunks - 1) / 2
+
+
+def _seconds(model: PreTrainedModel, ids: torch.Tensor, cache: Cache) -> float:
+    began = time.perf_counter()
+    for _, logits in read(model, ids, cache=cache, chunk_size=ids.shape[1]):
+        logits.flatten()[0].item()  # a device may still be at work
+    return time.perf_counter() - began
 
 
 def in_words(seconds: float) -> str:

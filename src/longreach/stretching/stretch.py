@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from longreach.core.errors import InputError
+from longreach.core.errors import InputError, LongreachError
 from longreach.core.lengths import parse_length
 from longreach.core.method import Method
 from longreach.core.progress import SILENT, Progress
@@ -23,7 +23,7 @@ from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.text import Encoder, cut_windows
 from longreach.stretching.candidates import AUTO, applicable, collect
 from longreach.stretching.choice import RULES, TUNED_RULE, Choice, Purpose, Standing, choose, screening_order
-from longreach.stretching.clock import Clock
+from longreach.stretching.clock import Clock, OutOfTime
 from longreach.stretching.tournament import FINALISTS, TASKS, Budget, Tournament, Tuner
 
 
@@ -126,9 +126,11 @@ def stretch(
     }  # fmt: skip
     clock = Clock(seconds, progress)
     bench = Tournament(model, tokenizer, name, common, purpose, budget, seed or 0, clock)
-    clock.expect(bench.estimate(len(fitting), finalists))
-    stock = bench.stock(refused)
-    clock.expect(bench.estimate(len(fitting), finalists, stock_done=True))
+    try:
+        clock.expect(*bench.estimate(fitting, finalists), known=any(row.model == name for row in common["rows"]))
+        stock = bench.stock(refused)
+    except OutOfTime as error:
+        raise LongreachError(f"{error} before the model as it is was measured; give more, or a shorter length") from None
     standings = (*stock, *bench.tournament(fitting, refused, finalists, widen=AUTO in wanted))
     if tuner is not None:
         others = [*bench.tuned(tuner, standings, refused), *standings[len(stock) :]]

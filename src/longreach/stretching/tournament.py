@@ -1,6 +1,5 @@
 """Measures the model as it is and under each candidate, under equal conditions: all on one text, the best of them on more."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,14 +16,16 @@ from longreach.evaluation.measure import DEPTHS, measure, octaves, parse_tasks
 from longreach.evaluation.readings import can_share
 from longreach.evaluation.rows import Row
 from longreach.evaluation.tasks.base import NoRoom
+from longreach.evaluation.tasks.retrieval._retrieval import PROMPTS, QUESTIONS
 from longreach.evaluation.usable import INSIDE, RECALLS, short_scores
 from longreach.stretching.candidates import Candidate, applicable, improved
 from longreach.stretching.choice import Purpose, Standing, choose, label, screening_order, standing
-from longreach.stretching.clock import Clock, Labelled, OutOfTime, reading_seconds
+from longreach.stretching.clock import Clock, Labelled, OutOfTime, Pace
 
 _SHARED = ":shared=true"
 TASKS: dict[Purpose, str] = {"recall": f"loss+needle{_SHARED}", "streaming": "loss"}  # what a method is judged by
 FINALISTS = 3
+_DECIDE = 2  # texts, at least
 _SHARES = (0.5, 0.65)  # of a time budget: spent at most when the first screening ends, and that of stacks
 NOT_NEEDED = "it takes a prompt for every question, and others are good enough; name it to try it all the same"
 NO_TIME = "the time budget was spent before its turn"
@@ -79,20 +80,25 @@ class Tournament:
         self._inside: list[Row] = []
         self._sharing: dict[str, bool] = {}
 
-    def estimate(self, candidates: int, finalists: int, *, stock_done: bool = False) -> float:
-        """Seconds that it may take: one text for every candidate, and one more for the finalists."""
-        text = reading_seconds(self.model, self.to, self.common["chunk_size"])
-        inside = 2 * text * self.window / self.to  # in pieces, twice over
-        return text * ((0 if stock_done else 1) + candidates + min(candidates, finalists)) + 2 * inside
+    def estimate(self, fitting: Sequence[Candidate], finalists: int) -> tuple[float, float]:
+        """Seconds that it may take at least and at most: one text for every candidate, and more for the stock model and the finalists.
+
+        Least where two texts decide, most where all are read. Stacks are not counted, nor what is tried only where nothing else will do.
+        """
+        pace = Pace(self.model, self.to, self.common["chunk_size"], Labelled(self.clock, "stock"))
+        inside = 2 * (self.to / self.window - 1) * pace.reading(self.window)  # in pieces that overlap by half
+        texts = sorted(self._text_seconds(one, pace) for one in self._quick(fitting))
+        stock, dearest = self._text_seconds(Candidate(), pace), sum(texts[-finalists:])
+        most = self.budget.windows
+        least = most if self.common["windows"] else min(_DECIDE, most)
+        first, last = (sum(texts) + count * (stock + inside) + (count - 1) * dearest for count in (least, most))
+        return first, last
 
     def stock(self, refused: dict[str, str]) -> list[Standing]:
         """The model as it is. One that cannot read to the target goes to `refused`, and is measured as far as it reads."""
         limit = window.position_limit(self.model)
-        try:
-            if limit is None or self.to <= limit:
-                return [self.stand(Candidate(), self.budget.windows)]
-        except OutOfTime as error:
-            raise LongreachError(f"{error} before the model as it is was measured; give more, or a shorter length") from None
+        if limit is None or self.to <= limit:
+            return [self.stand(Candidate(), self.budget.windows)]
         refused[""] = f"it {window.cannot_read(limit)}"
         try:
             self._inside = self._rows(Candidate(), self.budget.windows)
@@ -108,7 +114,7 @@ class Tournament:
         where no other is good enough, unless they were named. `widen`: also try stacks on the best.
         """
         fitting = [one for one in fitting if self._may_win(one, refused)]
-        quick = [one for one in fitting if one.named or self._shares(one)]
+        quick = self._quick(fitting)
         slow = [one for one in fitting if one not in quick]
         found = self._tournament(quick, refused, finalists, widen) if quick else []
         if slow and not choose(found, self.purpose, self.to).good_enough:
@@ -177,18 +183,41 @@ class Tournament:
         if self.purpose == "recall":
             self.short = min(short_scores(rows, self.window).values(), default=None)
 
+    def _quick(self, fitting: Sequence[Candidate]) -> list[Candidate]:
+        """Those that are tried whatever the others do."""
+        return [one for one in fitting if not self._barred(one) and (one.named or self._shares(one))]
+
     def _shares(self, candidate: Candidate) -> bool:
         """Whether one reading of a text serves all that is asked of it."""
+        if not self._asks:
+            return True
         if candidate.label not in self._sharing:
-            with apply(self.model, candidate.spec, warn=False):
-                self._sharing[candidate.label] = not self._asks or can_share(self.model)
+            try:
+                with apply(self.model, candidate.spec, warn=False):
+                    self._sharing[candidate.label] = can_share(self.model)
+            except LongreachError:
+                return True  # what is wrong is told when it is measured
         return self._sharing[candidate.label]
 
+    def _text_seconds(self, candidate: Candidate, pace: Pace) -> float:
+        """About how long one text takes with all that is asked of it."""
+        lengths = [edge for edge in octaves(self.window, self.to) if not candidate.label or edge > self.window]
+        asked, depths = self.budget.samples, len(self.budget.depths)
+        if not self._asks:
+            return pace.reading(self.to)
+        if not self._shares(candidate):
+            prompts = (PROMPTS if asked is None else asked) * depths / self.budget.windows
+            return pace.reading(self.to) + prompts * sum(map(pace.reading, lengths))
+        questions = (QUESTIONS if asked is None else asked) * depths * len(lengths)
+        return pace.reading(self.to) + 2 * questions * pace.asking  # the fact, and the question
+
+    def _barred(self, candidate: Candidate) -> bool:
+        return self.purpose == "recall" and candidate.forgets and not candidate.named
+
     def _may_win(self, candidate: Candidate, refused: dict[str, str]) -> bool:
-        if self.purpose == "recall" and candidate.forgets and not candidate.named:
+        if self._barred(candidate):
             refused[candidate.label] = "it forgets the middle of the text; try it --for streaming"
-            return False
-        return True
+        return not self._barred(candidate)
 
     def _rows(self, candidate: Candidate, texts: int) -> list[Row]:
         """Text by text, until nothing more is of interest."""
@@ -235,15 +264,14 @@ class Tournament:
         """Those that there is time for in that share of it."""
         standings: list[Standing] = []
         for candidate in candidates:
-            begun = time.monotonic()
             try:
                 self.clock.check(share)
-                standings.append(self.stand(candidate, texts))
+                with self.clock.timed():
+                    standings.append(self.stand(candidate, texts))
             except OutOfTime:
                 refused[candidate.label] = NO_TIME
             except LongreachError as error:
                 if isinstance(error, InputError) or (isinstance(error, UnsupportedError) and candidate.named):
                     raise
                 refused[candidate.label] = str(error)  # as logits that are not finite
-            self.clock.last = time.monotonic() - begun
         return standings
