@@ -197,7 +197,7 @@ def _chosen(standings: Sequence[Standing], purpose: Purpose, target: int) -> Cho
     if good:
         return Choice(best=best, good_enough=True, reason=f"{_name(best)} {_facts(best, target)}; {decided}.")
     if possible:
-        reason = f"Undecided: {_name(best)} {_facts(best, target)}, which is too few to tell ({'; '.join(best.undecided)})."
+        reason = f"Undecided: {_name(best)} {_facts(best, target)}. Too little was measured to tell ({'; '.join(best.undecided)})."
         return Choice(best=best, good_enough=False, undecided=True, reason=reason)
     where = "" if best.length == target else f" at {best.length} tokens already"
     reason = f"No method is good enough for {target} tokens: the best, {best.label}, falls short{where} ({'; '.join(best.shortfalls)})."
