@@ -23,7 +23,8 @@ from longreach.evaluation.usable import summarise
 from longreach.reports._charts import Point, Series, apart, line_chart, wrapped
 from longreach.reports.report import Saved, report, write
 from longreach.reports.words import MEMORY_SOURCES
-from tests.evaluation.made import outcome
+from longreach.stretching.choice import choose
+from tests.evaluation.made import outcome, stand
 
 COMMAND = "longreach stretch made --to 512"
 VOID = {"meta", "br", "wbr", "hr", "img", "input", "link"}
@@ -108,7 +109,7 @@ def write_and_read(data):
     return Page(page(data))
 
 
-def test_rises_are_paired_by_text_and_octave():
+def test_rises_are_paired_by_block_of_text():
     _, data = made()
     rises = {(one["method"], one["length"]): one for one in data["rises"]}
     assert rises["ntk:factor=8", 64]["mean"] == pytest.approx(0.002)
@@ -118,7 +119,7 @@ def test_rises_are_paired_by_text_and_octave():
         "model": "made",
         "method": "",
         "length": 256,
-        "n": 2,
+        "n": 4,  # two blocks of each of two texts
         **dict.fromkeys(("mean", "low", "high"), pytest.approx(0.7)),
     }
 
@@ -196,10 +197,9 @@ def test_the_page_shows_the_numbers_of_the_rows():
     stock, chosen, *others = found.standings
     shown = [chosen, stock, *others]
     assert [line[0] for line in (*methods[1:], *screened[1:])] == [one.method or "stock model" for one in shown]
-    assert methods[0][1:5] == ["Retrieval", "Loss increase past the window", "Loss inside", "Loss past"]
+    assert methods[0][1:5] == ["Needles found", "Loss increase past the window", "Tokens/s", "Memory"]
     for line, one in zip((*methods[1:], *screened[1:]), shown, strict=True):
-        assert line[1:5] == [f"{one.retrieval.mean:.2f}", f"{one.rise.mean:+.3f}", f"{one.inside.mean:.3f}", f"{one.beyond.mean:.3f}"]
-        assert line[5:7] == ["1,000", "2 MB"]
+        assert line[1:5] == [f"{one.right:.0f} of {one.prompts}", f"{one.rise.mean:+.3f}", "1,000", "2 MB"]
     assert len(maps) == len(shown)
     cells = {(row["method"], row["depth"], row["length"]): row for row in data["rows"] if row["settings"]["metric"] == "likelihood"}
     for table, one in zip(maps, shown, strict=True):
@@ -418,13 +418,76 @@ def test_memory_stands_only_where_as_many_inputs_were_read_at_once():
         "": (8, True), "ntk:factor=8": (8, True), "yarn:factor=4": (6, False), "sinks:window_size=124": (4, False),
     }  # fmt: skip
     *_, methods, screened = write_and_read(data).tables
-    assert [line[6] for line in (*methods[1:], *screened[1:])] == ["2 MB", "2 MB", "", ""]
+    assert [line[4] for line in (*methods[1:], *screened[1:])] == ["2 MB", "2 MB", "", ""]
 
 
 def test_the_stock_models_memory_is_no_measure_where_it_read_fewer_at_once():
     found = read_in_batches(outcome(), {"": 2, "ntk:factor=8": 8})
     data = report(found, command=COMMAND, loading={"model": "made"}, text="a novel", saved=SAVED)
     assert "stock model: 2 at once, does not compare" in write_and_read(data).text
+
+
+def test_where_a_text_is_shared_one_is_read_at_once():
+    found = outcome()
+    rows = [replace(row, task="needle:shared=true") if row.task == "needle" else row for row in found.rows]
+    data = report(replace(found, rows=tuple(rows)), command=COMMAND, loading={"model": "made"}, text="a novel", saved=SAVED)
+    assert {one["inputs_at_once"] for one in data["methods"]} == {1}
+    assert "<code>needle:shared=true</code>" in drawn(data)[2]
+
+
+def test_what_was_measured_until_it_was_decided_says_so():
+    found = outcome()
+    data = report(
+        replace(found, budget=replace(found.budget, windows=4, samples=None)),
+        command=COMMAND, loading={"model": "made"}, text="a novel", saved=SAVED,
+    )  # fmt: skip
+    assert "until it was decided, on 4 texts at most; depths 0, 1; seed 7" in write_and_read(data).text
+    assert "2 texts; 10 questions for each depth and length of a text, depths 0, 1; seed 7" in write_and_read(made()[1]).text
+
+
+def without_far_answers(found):
+    """The outcome of a model that finds too little inside its window: candidates were not asked."""
+    rows = [row for row in found.rows if row.task != "needle" or (not row.method and row.length <= found.trained_window)]
+    silent = tuple(replace(one, retrieval=None, prompts=0, right=0.0) for one in found.standings)
+    choice = choose(silent, "recall", found.target, 0.1)
+    return replace(found, rows=tuple(rows), standings=silent, choice=choice, short=0.1)
+
+
+def test_a_model_that_finds_little_has_no_column_of_needles():
+    data = report(without_far_answers(outcome()), command=COMMAND, loading={"model": "made"}, text="a novel", saved=SAVED)
+    assert data["bars"]["retrieval"] is None
+    assert all(one["retrieval"] is None for one in data["methods"])
+    shown = write_and_read(data)
+    map_, methods, _ = shown.tables
+    assert map_[0] == ["depth", "128"], "what the model itself found"
+    assert methods[0][1] == "Loss increase past the window"
+    assert "the loss alone decided" in shown.text
+
+
+def test_a_method_lost_before_the_target_says_how_far_it_was_asked():
+    found = outcome()
+    stock, *others = found.standings
+    rows = [row for row in found.rows if row.method or row.length <= 256]
+    short = stand([row for row in rows if not row.method and "loss_inside" not in row.task], complexity=stock.complexity)
+    data = report(
+        replace(found, rows=tuple(rows), standings=(short, *others)), command=COMMAND, loading={"model": "made"}, text="a novel", saved=SAVED
+    )
+    assert data["methods"][0]["length"] == 256
+    text = write_and_read(data).text
+    assert f"stock model: {short.right:.0f} of {short.prompts} at 256 tokens" in text
+    assert "at 256 tokens" in data["methods"][0]["verdict"]
+
+
+def test_cells_of_unequal_many_questions_are_counted_so():
+    found = outcome()
+    first = next(row for row in found.rows if row.task == "needle" and row.method == "ntk:factor=8" and row.length == 512)
+    data = report(
+        replace(found, rows=tuple(row for row in found.rows if row is not first)),
+        command=COMMAND, loading={"model": "made"}, text="a novel", saved=SAVED,
+    )  # fmt: skip
+    text = write_and_read(data).text
+    assert "39 to 40 questions a cell" in text
+    assert "40 questions a cell" in text
 
 
 @pytest.mark.parametrize("source", get_args(Source))

@@ -75,15 +75,19 @@ def stretch(
     work: Annotated[
         Path | None, typer.Option(metavar="DIR", help="For the training's checkpoints. [default: longreach-results/runs/MODEL-TOKENS]")
     ] = None,
-    finalists: Annotated[int, typer.Option(min=1, help="Methods measured in full, where there are more to try.")] = 3,
+    finalists: Annotated[
+        int, typer.Option(min=1, help="Methods measured on more than one text; where there are more to try, the others are screened on one.")
+    ] = 3,
     budget: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Time for measuring, more or less, as 5m; what is not tried then is named. [default: no limit]"),
+        typer.Option(metavar="TIME", help="Time for all the measuring, as 5m; what it does not suffice for is named. [default: no limit]"),
     ] = None,
-    windows: Annotated[int | None, typer.Option(min=1, help="Windows of text. [default: 8, or fewer where the text is short]")] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Prompts of each depth and length. [default: 7]")] = None,
+    windows: Annotated[int | None, typer.Option(min=1, help="Texts, each read in full. [default: until it is decided, 2 to 4]")] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, help="Questions about each text, for each depth and length. [default: until it is decided, 5 at most]")
+    ] = None,
     depths: Depths = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of the prompts. [default: 0]")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the questions. [default: 0]")] = None,
     rows: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON Lines with the results so far. [default: longreach-results/rows/MODEL.jsonl]")
     ] = None,
@@ -259,27 +263,29 @@ def _command(context: typer.Context) -> str:
 def _show(data: dict[str, Any], saved: "Saved", out: Path | None, files: Sequence[Path | None]) -> None:
     from rich.console import Console
 
-    from longreach.reports.words import RISE, RISE_COLUMN
+    from longreach.reports.words import NEEDLES_COLUMN, RISE_COLUMN, found
 
-    recall = data["purpose"] == "recall"
-    columns = (*(["retrieval"] if recall else []), RISE_COLUMN, "tokens/s", "memory", "loss inside", "loss past")
-    table = new_table("method", *columns)
-    for one in data["methods"]:
-        losses = [f"{one[part]['mean']:.3f}" for part in ("loss_inside", "loss_beyond")]
-        retrieval = [f"{one['retrieval']['mean']:.2f}"] if recall else []
+    full = sorted((one for one in data["methods"] if not one["screened"]), key=lambda one: not one["best"])
+    asked = any(one["retrieval"] for one in full)
+    table = new_table("method", *([NEEDLES_COLUMN] if asked else []), RISE_COLUMN, "tokens/s", "memory")
+    for one in full:
+        needles = [found(one) or "-"] if asked else []
         spent = [f"{one['tokens_per_s']:.0f}", f"{one['peak_bytes'] / 1e6:.0f} MB" if one["memory_compares"] else "-"]
-        table.add_row(_label(one), *retrieval, f"{one['rise']['mean']:+.3f}", *spent, *losses, style="bold" if one["best"] else None)
+        table.add_row(_label(one), *needles, f"{one['rise']['mean']:+.3f}", *spent, style="bold" if one["best"] else None)
     show(Console(highlight=False), table)
-    for one in data["methods"]:
+    for one in full:
         print(f"{_label(one)}: {one['verdict']}")
-    if any(one["screened"] for one in data["methods"]):
-        print(f"Methods that were only screened read fewer texts: of their numbers only the {RISE.lower()} compares with that of others.")
-    if not all(one["memory_compares"] for one in data["methods"]):
+    if not all(one["memory_compares"] for one in full):
         print("Memory stands only where as many texts were read at once as under the best method.")
+    if screened := [_label(one) for one in data["methods"] if one["screened"]]:
+        print(f"Screened on one text, from good to bad: {', '.join(screened)}.")
     if data["not_tried"]:
         print(f"Not tried, for lack of time: {', '.join(data['not_tried'])}.")
+    refused: dict[str, list[str]] = {}
     for one in data["not_applicable"]:
-        print(f"Not applicable: {one['method'] or 'stock model'}: {one['why']}")
+        refused.setdefault(one["why"], []).append(one["method"] or "stock model")
+    for why, names in refused.items():
+        print(f"Not tried: {', '.join(names)}: {why}.")
     for sentence in data["tuning"]["words"] if data["tuning"] else ():
         print(sentence)
     print(data["reason"])

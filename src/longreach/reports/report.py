@@ -20,7 +20,7 @@ from longreach.core.errors import InputError
 from longreach.core.files import replacing_file
 from longreach.evaluation.intervals import Interval, block_interval
 from longreach.evaluation.rows import Row
-from longreach.evaluation.usable import KEEPS, METRIC, summarise
+from longreach.evaluation.usable import KEEPS, METRIC, RECALLS, summarise
 from longreach.reports.report_page import page
 from longreach.stretching.choice import RISE_BAR, Standing, label, verdict
 from longreach.stretching.stretch import Outcome
@@ -51,7 +51,8 @@ def report(
 
     `chosen` is a spec, "" for the model as it is, None where nothing is good enough; `chosen_tuned` are the steps of tuning before it.
     `rows` has one row for each cell: mean, interval, n. Rows and methods belong together where `model` and `method` are the same.
-    `inputs_at_once` are the texts of the forward pass whose `peak_bytes` stand beside it; `memory_compares` where they are as many as those
+    Of a method, `length` is how far it was measured, `texts` how many were read beyond the window; `retrieval` is None where it was not asked
+    for, or says nothing. `inputs_at_once` are the texts of the forward pass whose `peak_bytes` stand beside it; `memory_compares` where they are as many as those
     of the best method (of the first, where none could win).
     """
     first = outcome.rows[0].settings
@@ -70,7 +71,7 @@ def report(
         "rule": outcome.rule,
         "purpose": outcome.purpose,
         "best": None if best is None else best.method,
-        "bars": {"retrieval": KEEPS * (1.0 if outcome.short is None else outcome.short), "rise": RISE_BAR},
+        "bars": {"retrieval": _retrieval_bar(outcome), "rise": RISE_BAR},
         "tuning": tuning,
         "saved": asdict(saved),
         "command": command,
@@ -139,10 +140,17 @@ def _method(one: Standing, outcome: Outcome) -> dict[str, Any]:
         "loss_inside": _interval(one.inside),
         "loss_beyond": _interval(one.beyond),
         "rise": _interval(one.rise),
-        "retrieval": None if one.retrieval is None else _interval(one.retrieval),
+        "retrieval": None if one.retrieval is None else {**_interval(one.retrieval), "right": round(one.right), "questions": one.prompts},
+        "length": one.length,
+        "texts": one.texts,
         "tokens_per_s": one.tokens_per_s,
         "peak_bytes": one.peak_bytes,
     }
+
+
+def _retrieval_bar(outcome: Outcome) -> float | None:
+    """None where retrieval was not asked for, or says nothing."""
+    return None if outcome.short is None or outcome.short < RECALLS else KEEPS * outcome.short
 
 
 def _at_once(one: Standing, outcome: Outcome) -> int:

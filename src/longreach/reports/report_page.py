@@ -8,7 +8,7 @@ from typing import Any
 from longreach.core.lengths import format_length
 from longreach.reports._charts import COLOURS, Point, Series, line_chart
 from longreach.reports._use import code, use_section
-from longreach.reports.words import MEMORY_SOURCES, RISE
+from longreach.reports.words import MEMORY_SOURCES, NEEDLES, RISE, found
 
 _STOCK = "stock model"
 Key = tuple[str, str]  # the model and the method that something was measured of
@@ -75,7 +75,7 @@ def _facts(data: dict[str, Any]) -> str:
         ("Peak memory on top of the weights", _megabytes(best["peak_bytes"]), memory),
     ]
     if best["retrieval"] is not None:
-        rows.insert(0, (f"Retrieval at {data['target']} tokens", f"{best['retrieval']['mean']:.2f}", f"{stock['retrieval']['mean']:.2f}"))
+        rows.insert(0, (f"{NEEDLES} at {best['length']} tokens", found(best), _found_at(stock, best["length"])))
     cells = (
         f"<div><dt>{escape(name)}</dt><dd>{value}{f'<small>{_STOCK}: {before}</small>' if best is not stock else ''}</dd></div>"
         for name, value, before in rows
@@ -107,30 +107,29 @@ def _curves(data: dict[str, Any]) -> str:
     return (
         "<section><h2>Loss by position in the text</h2>"
         "<p>How much worse each token is predicted than by the stock model when that reads the same tokens within its trained window. At 0 "
-        f"nothing is lost; where a line climbs, a method ends. Shaded: 95 % intervals over the texts.{undrawn}</p>"
+        f"nothing is lost; where a line climbs, a method ends. Shaded: 95 % intervals over blocks of text.{undrawn}</p>"
         f"{chart}</section>"
     )
 
 
 def _table(data: dict[str, Any]) -> str:
     full, screened = ([one for one in data["methods"] if one["screened"] is kind] for kind in (False, True))
-    recall = data["purpose"] == "recall"
+    recall = _asked(data)
     window, target = data["trained_window"], data["target"]
     same = "by the stock model (the model without a method) when it reads the same tokens within its trained window"
     meanings = {
-        **({"Retrieval": f"share of prompts about a hidden fact that are answered right, at {target} tokens"} if recall else {}),
+        **({NEEDLES: f"right answers to questions about facts in the text, at {target} tokens"} if recall else {}),
         RISE: f"nats a token: by how much the tokens from {window} to {target} are predicted worse than {same}",
-        "Loss inside, loss past": f"nats a token, up to {window} tokens and from there to {target}",
         "Tokens/s": f"read and written at {target} tokens",
         "Memory": f"at {target} tokens, on top of the weights; {MEMORY_SOURCES[data['settings']['memory']]}. It stands only where as many "
         "texts were read at once as in the first row",
+        "Lost on the way": f"a method that is lost before {target} tokens, as its result says, was measured up to there and no farther",
     }
     few = ""
     if screened:
-        fewer = f"on fewer texts{' and prompts' if recall else ''}, and fewer at once"
         few = (
-            "<details><summary>Methods that were only screened</summary><p>They were measured briefly, to choose which to measure in full: "
-            f"{fewer}. Only the {RISE.lower()} compares with the table above.</p>{_sheet(data, screened)}</details>"
+            "<details><summary>Methods that were only screened</summary><p>They were measured on one text, to choose which to measure on "
+            f"more.</p>{_sheet(data, screened)}</details>"
         )
     terms = "".join(f"<dt>{name}</dt><dd>{escape(words)}</dd>" for name, words in meanings.items())
     return (
@@ -141,15 +140,13 @@ def _table(data: dict[str, Any]) -> str:
 
 def _sheet(data: dict[str, Any], methods: Iterable[dict[str, Any]]) -> str:
     """A table with a row for each of the methods."""
-    recall = data["purpose"] == "recall"
-    names = [*(["Retrieval"] if recall else []), RISE, "Loss inside", "Loss past", "Tokens/s", "Memory", "Result"]
-    texts = {_key(row): row["n"] for row in data["rows"] if row["task"] == "loss"}
+    recall = _asked(data)
+    names = [*([NEEDLES] if recall else []), RISE, "Tokens/s", "Memory", "Result"]
     head = "".join(f'<th scope="col" role="columnheader">{name}</th>' for name in ["Method", *names])
     body = []
     for one in methods:
-        few = f"<small>{texts[_key(one)]} texts</small>" if one["screened"] else ""
-        cells = [_share(one["retrieval"])] if recall else []
-        cells += [_signed(one["rise"]), *(f"{one[part]['mean']:.3f}{few}" for part in ("loss_inside", "loss_beyond"))]
+        cells = [_found(one)] if recall else []
+        cells += [_signed(one["rise"])]
         memory = _megabytes(one["peak_bytes"]) if one["memory_compares"] else f"<small>{one['inputs_at_once']} at once</small>"
         cells += [f"{one['tokens_per_s']:,.0f}", memory, escape(one["verdict"])]
         tags = "".join(f'<td role="cell" data-of="{name}">{cell}</td>' for name, cell in zip(names, cells, strict=True))
@@ -165,7 +162,7 @@ def _maps(data: dict[str, Any]) -> str:
     rows = [row for row in data["rows"] if row["settings"]["metric"] == data["metric"]]
     if not rows:
         return ""
-    maps = [(one, _map(data, one, [row for row in rows if _key(row) == _key(one)])) for one in data["methods"]]
+    maps = [(one, _map(data, one, of)) for one in data["methods"] if (of := [row for row in rows if _key(row) == _key(one)])]
     full = "".join(html for one, html in maps if not one["screened"])
     screened = "".join(html for one, html in maps if one["screened"])
     wide = f'<div class="maps" style="--lengths:{len({row["length"] for row in rows})}">'
@@ -184,14 +181,22 @@ def _map(data: dict[str, Any], method: dict[str, Any], rows: list[dict[str, Any]
     head = "".join(f'<th scope="col">{format_length(length)}</th>' for length in lengths)
     body = []
     for depth in sorted({row["depth"] for row in rows}):
-        cells = "".join(_heat(scores[depth, length], past=length > data["trained_window"]) for length in lengths)
+        cells = "".join(
+            _heat(scores[depth, length], past=length > data["trained_window"]) if (depth, length) in scores else "<td></td>"
+            for length in lengths
+        )
         body.append(f'<tr><th scope="row">{depth:g}</th>{cells}</tr>')
     return (
         f'<figure class="map" tabindex="0"><h3>{_name(method)}</h3>'
         f'<table aria-label="Retrieval under {escape(_plain(method))} by depth and length">'
         f'<thead><tr><th scope="col">depth</th>{head}</tr></thead><tbody>{"".join(body)}</tbody></table>'
-        f"<figcaption>{rows[0]['n']} prompts a cell</figcaption></figure>"
+        f"<figcaption>{_counts([row['n'] for row in rows])} a cell</figcaption></figure>"
     )
+
+
+def _counts(counts: list[int]) -> str:
+    least, most = min(counts), max(counts)
+    return f"{most} {'question' if most == 1 else 'questions'}" if least == most else f"{least} to {most} questions"
 
 
 def _heat(score: float, *, past: bool) -> str:
@@ -225,14 +230,25 @@ def _repeat(data: dict[str, Any]) -> str:
         "versions": ", ".join(f"{name} {version}" for name, version in data["versions"].items()),
         "machine": f"{machine['system']}, {machine['cpus']} CPUs, {machine['threads']} threads, {machine['device']}, {machine['dtype']}",
         "text": f"{data['text']['source']}, sha256 {data['text']['sha256']}",
-        "measured": f"{settings['windows']} texts; {settings['samples']} prompts for each depth and length, depths "
-        f"{', '.join(f'{depth:g}' for depth in settings['depths'])}; seed {settings['seed']}",
+        "measured": f"{_measured(settings)}depths {', '.join(f'{depth:g}' for depth in settings['depths'])}; seed {settings['seed']}",
         "run": f"{settings['chunk_size']} tokens a forward pass, up to {settings['batch_size']} texts at once",
         "weights": settings["weights"],
         "date": data["date"],
     }
     items = "".join(f"<dt>{name}</dt><dd>{escape(str(value))}</dd>" for name, value in facts.items())
     return f'<section><h2>Repeat it</h2>{code(data["command"])}<dl class="plain">{items}</dl></section>'
+
+
+def _measured(settings: dict[str, Any]) -> str:
+    texts = f"{settings['windows']} {'text' if settings['windows'] == 1 else 'texts'}"
+    if settings["samples"] is None:
+        return f"until it was decided, on {texts} at most; "
+    return f"{texts}; {settings['samples']} {'question' if settings['samples'] == 1 else 'questions'} for each depth and length of a text, "
+
+
+def _asked(data: dict[str, Any]) -> bool:
+    """Whether any method was judged by retrieval."""
+    return any(one["retrieval"] is not None for one in data["methods"])
 
 
 def _key(cell: dict[str, Any]) -> Key:
@@ -264,8 +280,15 @@ def _signed(interval: dict[str, Any]) -> str:
     return f"{interval['mean']:+.3f}{half}"
 
 
-def _share(interval: dict[str, Any]) -> str:
-    return f"{interval['mean']:.2f}<small>{interval['low']:.2f} to {interval['high']:.2f}</small>"
+def _found(method: dict[str, Any]) -> str:
+    """Needles, and the interval of their share."""
+    interval = method["retrieval"]
+    return f"{found(method)}<small>{interval['low']:.2f} to {interval['high']:.2f}</small>" if interval else ""
+
+
+def _found_at(method: dict[str, Any], length: int) -> str:
+    """Needles, with the length where that is another one."""
+    return found(method) + ("" if method["length"] == length else f" at {method['length']} tokens")
 
 
 def _megabytes(count: int) -> str:

@@ -133,7 +133,8 @@ class Tournament:
             by_spec |= {candidate.spec: candidate for candidate in stacks}
             ranked = screening_order([*ranked, *self._stand_all(stacks, 1, refused, _SHARES[1])])
         missing: dict[str, str] = {}
-        full = self._stand_all([by_spec[one.method] for one in ranked[:finalists]], self.budget.windows, missing, 1)
+        chosen = [one for one in ranked if self.purpose != "recall" or not one.forgets] or ranked  # what may win
+        full = self._stand_all([by_spec[one.method] for one in chosen[:finalists]], self.budget.windows, missing, 1)
         failed = {spec: why for spec, why in missing.items() if why != NO_TIME}  # the others stand as they were screened
         refused |= failed
         done = {one.method for one in full} | failed.keys()
