@@ -1,7 +1,10 @@
+import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +15,8 @@ from longreach.cli import stretch as verb
 from longreach.cli.main import run
 from longreach.core.progress import Progress
 from longreach.stretching import stretch as stretching
+from longreach.stretching.choice import choose
+from longreach.stretching.clock import Clock
 from longreach.testing.models import tiny_learned, tiny_model
 from tests.evaluation.made import outcome
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
@@ -151,7 +156,7 @@ def test_learned_positions_are_stretched_and_their_export_proven(folder, capsys)
     assert "it has no rotary position embedding" in capsys.readouterr().err
     assert run([*command, "--methods", "interpolated_positions"]) == 0
     out = capsys.readouterr().out
-    assert "Not applicable: stock model: it cannot read beyond 128 tokens: its table of positions ends there" in out
+    assert "Not tried: stock model: it cannot read beyond 128 tokens: its table of positions ends there." in out
     assert "Saved: far (transformers loads it without longreach; checked in plain transformers" in out
     assert read_record(folder / "far").method == "interpolated_positions:factor=2"
 
@@ -178,6 +183,51 @@ def test_nothing_is_saved_where_nothing_is_good_enough(folder, chosen, capsys):
     assert json.loads((folder / "far-report" / "report.json").read_text())["chosen"] is None
     assert run(["stretch", "tiny", "--to", "512"]) == 0
     assert (folder / "longreach-results/report" / "report.html").exists()
+
+
+def test_the_table_shows_what_was_measured_in_full_and_the_choice_first(folder, chosen, capsys):
+    chosen()
+    assert run(["stretch", "tiny", "--to", "512"]) == 0
+    out = capsys.readouterr().out
+    table, below = out.split("ntk:factor=8: chosen")
+    header = " ".join(line.strip() for line in table.splitlines()[:3])
+    assert header.split() == ["loss", "increase", "method", "needles", "found", "past", "the", "window", "tokens/s", "memory"]
+    lines = [line.split()[0] for line in table.splitlines()[4:] if line.strip()]
+    assert lines == ["ntk:factor=8", "stock", "yarn:factor=4"]
+    assert re.search(r"ntk:factor=8 +80 of 80 +\+0\.010 +1000 +2 MB", table)
+    assert re.search(r"stock model +24 of 80 +\+0\.700 ", table)
+    assert "Screened on one text: sinks:window_size=124: forgets the middle of the text.\n" in below
+    assert "Not tried: linear:factor=4: its rotary embedding is <scaled>; start anew.\n" in below
+    assert run(["stretch", "tiny", "--to", "512", "--json"]) == 0
+    assert "sinks:window_size=124" in [one["method"] for one in json.loads(capsys.readouterr().out)["methods"]]
+
+
+def test_a_model_that_finds_too_little_is_shown_without_needles(folder, monkeypatch, capsys):
+    found = outcome()
+    silent = tuple(replace(one, retrieval=None, prompts=0, right=0.0) for one in found.standings)
+    choice = choose(silent, "recall", 512, 0.1)
+    monkeypatch.setattr(stretching, "stretch", lambda *args, **settings: replace(found, standings=silent, short=0.1, choice=choice))
+    assert run(["stretch", "tiny", "--to", "512"]) == 0
+    out = capsys.readouterr().out
+    assert "needles found" not in out
+    assert "Inside its own window the model finds 10% of the needles, so that retrieval says nothing about it" in out
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_budget_that_does_not_suffice_for_the_model_is_one_line_and_keeps_rows(folder, monkeypatch, capsys):
+    spent = itertools.count()
+    monkeypatch.setattr(Clock, "spent", property(lambda self: next(spent)))
+    command = ["stretch", "tiny", *QUICK, "--methods", "linear"]
+    assert run([*command, "--budget", "5s"]) == 2
+    err = capsys.readouterr().err.splitlines()[-1]
+    assert err == ("error: the time budget of 5 s was spent before the model as it is was measured; give more, or a shorter length")
+    kept = (folder / "longreach-results/rows/tiny.jsonl").read_text()
+    assert kept
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    assert run(command) == 0
+    assert (folder / "longreach-results/rows/tiny.jsonl").read_text().startswith(kept)
+    assert "Estimated time: at most about" in capsys.readouterr().err
 
 
 def test_a_stopped_run_says_where_its_rows_are(folder, monkeypatch, capsys):

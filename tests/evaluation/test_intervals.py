@@ -181,3 +181,9 @@ def test_a_ratio_lies_where_the_t_test_cannot_tell():
 def test_a_ratio_to_what_may_be_nothing_has_no_interval():
     assert ratio_interval([1.0, 2.0, 3.0], [-1.0, 0.1, 1.2])[1:] == (-math.inf, math.inf)
     assert ratio_interval([1.0], [2.0]) == (0.5, -math.inf, math.inf)
+
+
+@pytest.mark.parametrize(("hits", "n", "bar", "verdict"), [(0, 5, 0.0, True), (3, 5, 0.0, True), (4, 5, 1.0, False), (5, 5, 1.0, None)])
+def test_bars_at_the_ends(hits, n, bar, verdict):
+    """Of a model that finds nothing inside its window the bar is 0; a share of 1 is ruled out by one wrong answer, and shown by none."""
+    assert reaches(hits, n, bar) is verdict

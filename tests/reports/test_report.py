@@ -470,7 +470,11 @@ def test_a_method_lost_before_the_target_says_how_far_it_was_asked():
     rows = [row for row in found.rows if row.method or row.length <= 256]
     short = stand([row for row in rows if not row.method and "loss_inside" not in row.task], complexity=stock.complexity)
     data = report(
-        replace(found, rows=tuple(rows), standings=(short, *others)), command=COMMAND, loading={"model": "made"}, text="a novel", saved=SAVED
+        replace(found, rows=tuple(rows), standings=(short, *others)),
+        command=COMMAND,
+        loading={"model": "made"},
+        text="a novel",
+        saved=SAVED,
     )
     assert data["methods"][0]["length"] == 256
     text = write_and_read(data).text

@@ -33,7 +33,7 @@ class Hands:
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.4, "0 s"), (90, "90 s"), (119, "119 s"), (120, "2 min"), (900, "15 min"), (7199, "120 min"), (7200, "2.0 h"), (9000, "2.5 h")],
+    [(0.4, "1 s"), (90, "90 s"), (119, "119 s"), (120, "2 min"), (900, "15 min"), (7199, "120 min"), (7200, "2.0 h"), (9000, "2.5 h")],
 )
 def test_times_in_words(seconds, words):
     assert in_words(seconds) == words
@@ -57,6 +57,12 @@ def test_the_estimate_says_what_limits_it(limit, times, known, says):
     assert told.said == [says]
 
 
+def test_the_estimate_ends_where_training_begins():
+    told = Told()
+    Clock(None, told).expect(30, 90, known=False, trains=True)
+    assert told.said == ["Estimated time before the training: about 30 s to 90 s; --budget TIME limits it."]
+
+
 def test_a_candidate_begins_where_it_fits_into_its_share():
     now = Hands(1000.0)
     clock = Clock(100.0, Told(), now)
@@ -67,6 +73,22 @@ def test_a_candidate_begins_where_it_fits_into_its_share():
     clock.check(0.9)  # 70 s are spent, and one more takes 20
     with pytest.raises(OutOfTime, match="the time budget of 100 s was spent"):
         clock.check(0.85)
+
+
+def test_shares_are_of_what_is_left():
+    now = Hands()
+    clock = Clock(100.0, Told(), now)
+    now.at = 60.0
+    with pytest.raises(OutOfTime):
+        clock.check(0.5)
+    clock.mark()
+    clock.check(0.5)
+    now.at = 80.0
+    clock.check(0.5)
+    now.at = 80.1
+    with pytest.raises(OutOfTime):
+        clock.check(0.5)
+    clock.check(1)
 
 
 def test_work_under_way_may_end_but_not_go_on():

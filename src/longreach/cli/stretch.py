@@ -76,7 +76,8 @@ def stretch(
         Path | None, typer.Option(metavar="DIR", help="For the training's checkpoints. [default: longreach-results/runs/MODEL-TOKENS]")
     ] = None,
     finalists: Annotated[
-        int, typer.Option(min=1, help="Methods measured on more than one text; where there are more to try, the others are screened on one.")
+        int,
+        typer.Option(min=1, help="Methods measured on more than one text; where there are more to try, the others are screened on one."),
     ] = 3,
     budget: Annotated[
         str | None,
@@ -84,7 +85,8 @@ def stretch(
     ] = None,
     windows: Annotated[int | None, typer.Option(min=1, help="Texts, each read in full. [default: until it is decided, 2 to 4]")] = None,
     samples: Annotated[
-        int | None, typer.Option(min=1, help="Questions about each text, for each depth and length. [default: until it is decided, 5 at most]")
+        int | None,
+        typer.Option(min=1, help="Questions about each text, for each depth and length. [default: until it is decided, 5 at most]"),
     ] = None,
     depths: Depths = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of the questions. [default: 0]")] = None,
@@ -277,15 +279,7 @@ def _show(data: dict[str, Any], saved: "Saved", out: Path | None, files: Sequenc
         print(f"{_label(one)}: {one['verdict']}")
     if not all(one["memory_compares"] for one in full):
         print("Memory stands only where as many texts were read at once as under the best method.")
-    if screened := [_label(one) for one in data["methods"] if one["screened"]]:
-        print(f"Screened on one text, from good to bad: {', '.join(screened)}.")
-    if data["not_tried"]:
-        print(f"Not tried, for lack of time: {', '.join(data['not_tried'])}.")
-    refused: dict[str, list[str]] = {}
-    for one in data["not_applicable"]:
-        refused.setdefault(one["why"], []).append(one["method"] or "stock model")
-    for why, names in refused.items():
-        print(f"Not tried: {', '.join(names)}: {why}.")
+    _show_others(data)
     for sentence in data["tuning"]["words"] if data["tuning"] else ():
         print(sentence)
     print(data["reason"])
@@ -300,6 +294,24 @@ def _show(data: dict[str, Any], saved: "Saved", out: Path | None, files: Sequenc
     for server, words in (saved.servers or {}).items():
         print(f"{server}: {words}")
     print(f"Report: {files[0]}\nRows: {files[-1]}")
+
+
+def _show_others(data: dict[str, Any]) -> None:
+    """The methods that were not measured in full, by name."""
+    screened: dict[str, list[str]] = {}
+    for one in data["methods"]:
+        if one["screened"]:
+            screened.setdefault(one["verdict"], []).append(_label(one))
+    for verdict, names in screened.items():
+        why = "" if verdict == "screened out" else f": {verdict}"
+        print(f"Screened on one text: {', '.join(names)}{why}.")
+    if data["not_tried"]:
+        print(f"Not tried, for lack of time: {', '.join(data['not_tried'])}.")
+    refused: dict[str, list[str]] = {}
+    for one in data["not_applicable"]:
+        refused.setdefault(one["why"], []).append(_label({"label": one["method"]}))
+    for why, names in refused.items():
+        print(f"Not tried: {', '.join(names)}: {why}.")
 
 
 def _label(one: dict[str, Any]) -> str:

@@ -82,6 +82,8 @@ def _end(hits: float, n: int) -> float:
 
 def _evidence_above(share: float, hits: float, n: int) -> float:
     """How much likelier the tries are on average over the shares above `share` than under it (Simpson's rule)."""
+    if share == 0 and hits:
+        return math.inf
 
     def ratio(other: float) -> float:
         right = hits * math.log(other / share)
@@ -107,6 +109,8 @@ def prompts_to_decide(share: float, bar: float) -> int | None:
 
 def reaches(hits: float, n: int, bar: float) -> bool | None:
     """Whether a share of `hits` in `n` tries so far is at least the bar, by all of `anytime_interval`; None where that cannot be told."""
+    if bar <= 0:
+        return True
     if hits >= bar * n:
         return True if _evidence_above(bar, hits, n) >= _ENOUGH else None
     return False if _evidence_above(1 - bar, n - hits, n) >= _ENOUGH else None

@@ -51,9 +51,9 @@ def report(
 
     `chosen` is a spec, "" for the model as it is, None where nothing is good enough; `chosen_tuned` are the steps of tuning before it.
     `rows` has one row for each cell: mean, interval, n. Rows and methods belong together where `model` and `method` are the same.
-    Of a method, `length` is how far it was measured, `texts` how many were read beyond the window; `retrieval` is None where it was not asked
-    for, or says nothing. `inputs_at_once` are the texts of the forward pass whose `peak_bytes` stand beside it; `memory_compares` where they are as many as those
-    of the best method (of the first, where none could win).
+    Of a method, `length` is how far it was measured, `texts` how many were read beyond the window; `retrieval` is None where it was not
+    asked for, or says nothing. `inputs_at_once` are the texts of the forward pass whose `peak_bytes` stand beside it; `memory_compares`
+    where they are as many as those of the best method (of the first, where none could win).
     """
     first = outcome.rows[0].settings
     best = outcome.choice.best

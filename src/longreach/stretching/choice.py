@@ -96,7 +96,8 @@ class Standing:
         found, retrieval, rise = [], self.retrieval, self.rise
         if retrieval is not None and self.retrieves is None:
             needed = prompts_to_decide(retrieval.mean, self.bar)
-            what = f"retrieval {retrieval.low:.2f} to {retrieval.high:.2f} of {self.prompts} questions, bar {self.bar:.2f}"
+            asked = f"{self.prompts} {'question' if self.prompts == 1 else 'questions'}"
+            what = f"retrieval {retrieval.low:.2f} to {retrieval.high:.2f} of {asked}, bar {self.bar:.2f}"
             found.append(what + (f": {needed} would tell" if needed else ""))
         if rise.low <= RISE_BAR + _ROUNDING < rise.high:
             needed = texts_to_decide(rise, self.blocks, RISE_BAR)

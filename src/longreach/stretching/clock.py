@@ -27,24 +27,29 @@ class Clock(Progress):
     def __init__(self, seconds: float | None, progress: Progress, now: Callable[[], float] = time.monotonic) -> None:
         self.seconds, self.progress, self.now, self.begun = seconds, progress, now, now()
         self.last = 0.0  # seconds that the last candidate took
+        self._marked = 0.0  # seconds that were spent when shares began to count
 
-    def expect(self, least: float, most: float, *, known: bool) -> None:
-        """Tell how many seconds all of it may take. Args: known: whether some of it was measured before."""
+    def expect(self, least: float, most: float, *, known: bool, trains: bool = False) -> None:
+        """Tell how many seconds it may take. Args: known: some of it was measured before. trains: the model is trained after it."""
         words = f"about {in_words(least)} to {in_words(most)}" if in_words(least) != in_words(most) else f"about {in_words(most)}"
         words = f"at most about {in_words(most)}" if known else words
         more = "--budget TIME limits it"
         if self.seconds is not None:
             more = f"the budget is {in_words(self.seconds)}, and what there is no time for is named at the end"
-        self.progress.say(f"Estimated time: {words}; {more}.")
+        self.progress.say(f"Estimated time{' before the training' if trains else ''}: {words}; {more}.")
 
     @property
     def spent(self) -> float:
         """Seconds since the beginning."""
         return self.now() - self.begun
 
+    def mark(self) -> None:
+        """Shares are of what is left from now on."""
+        self._marked = self.spent
+
     def check(self, share: float) -> None:
         """Raise OutOfTime where one more candidate does not fit into that share of the budget."""
-        if self.seconds is not None and self.spent + self.last > share * self.seconds:
+        if self.seconds is not None and self.spent + self.last > self._marked + share * (self.seconds - self._marked):
             raise OutOfTime(f"the time budget of {in_words(self.seconds)} was spent")
 
     @contextlib.contextmanager
@@ -130,7 +135,7 @@ def _seconds(model: PreTrainedModel, ids: torch.Tensor, cache: Cache) -> float:
 
 
 def in_words(seconds: float) -> str:
-    """`90 s`, `15 min`, `2.5 h`."""
+    """`1 s` at least, `90 s`, `15 min`, `2.5 h`."""
     if seconds < 120:
-        return f"{seconds:.0f} s"
+        return f"{max(1.0, seconds):.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

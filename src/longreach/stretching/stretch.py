@@ -1,7 +1,7 @@
 """Finds the method that lets a model reach a length: candidates are screened, the best ones measured in full, and a rule chooses."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from longreach.evaluation.text import Encoder, cut_windows
 from longreach.stretching.candidates import AUTO, applicable, collect
 from longreach.stretching.choice import RULES, TUNED_RULE, Choice, Purpose, Standing, choose, screening_order
 from longreach.stretching.clock import Clock, OutOfTime
-from longreach.stretching.tournament import FINALISTS, TASKS, Budget, Tournament, Tuner
+from longreach.stretching.tournament import FINALISTS, NO_TIME, TASKS, Budget, Tournament, Tuner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,14 +120,15 @@ def stretch(
     budget = Budget(
         windows=_count_windows(tokenizer, text, to, windows), samples=samples, depths=DEPTHS if depths is None else tuple(sorted(depths))
     )
+    store = Rows.of(rows)
     common = {
         "to": to, "text": text, "trained_window": trained, "chunk_size": CHUNK if chunk_size is None else chunk_size,
-        "batch_size": batch_size, "rows": Rows.of(rows), "windows": windows,
+        "batch_size": batch_size, "rows": store, "windows": windows,
     }  # fmt: skip
     clock = Clock(seconds, progress)
     bench = Tournament(model, tokenizer, name, common, purpose, budget, seed or 0, clock)
     try:
-        clock.expect(*bench.estimate(fitting, finalists), known=any(row.model == name for row in common["rows"]))
+        clock.expect(*bench.estimate(fitting, finalists), known=any(row.model == name for row in store), trains=tuner is not None)
         stock = bench.stock(refused)
     except OutOfTime as error:
         raise LongreachError(f"{error} before the model as it is was measured; give more, or a shorter length") from None
@@ -141,7 +142,7 @@ def stretch(
         trained_window=trained,
         target=to,
         purpose=purpose,
-        choice=choose(standings, purpose, to, bench.short),
+        choice=_told(choose(standings, purpose, to, bench.short), refused),
         standings=standings,
         refused=refused,
         rows=tuple(bench.rows_of(standings)),
@@ -158,6 +159,15 @@ def check(*, text: str | None, purpose: Purpose, **options: Any) -> None:
     Raises: InputError.
     """
     measuring.check(parse_tasks(TASKS[purpose]), text=text, **options)
+
+
+def _told(choice: Choice, refused: dict[str, str]) -> Choice:
+    """With what was not tried, where that might have been good enough."""
+    untried = sum(why == NO_TIME for why in refused.values())
+    if choice.good_enough or not untried:
+        return choice
+    more = f"There was no time for {untried} {'method' if untried == 1 else 'methods'} more; the same command goes on with what is left."
+    return replace(choice, reason=f"{choice.reason} {more}")
 
 
 def _count_windows(tokenizer: PreTrainedTokenizerBase, text: str, to: int, wanted: int | None) -> int:

@@ -26,9 +26,9 @@ _SHARED = ":shared=true"
 TASKS: dict[Purpose, str] = {"recall": f"loss+needle{_SHARED}", "streaming": "loss"}  # what a method is judged by
 FINALISTS = 3
 _DECIDE = 2  # texts, at least
-_SHARES = (0.5, 0.65)  # of a time budget: spent at most when the first screening ends, and that of stacks
+_SHARES = (0.5, 0.65)  # of the time that is left, spent at most when the first screening ends, and that of stacks
 NOT_NEEDED = "it takes a prompt for every question, and others are good enough; name it to try it all the same"
-NO_TIME = "the time budget was spent before its turn"
+NO_TIME = "the time budget was spent before it was measured"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,7 @@ class Tournament:
         self.standard: list[Row] = []
         self._inside: list[Row] = []
         self._sharing: dict[str, bool] = {}
+        self._cut: set[str] = set()  # labels of those whose time was spent before as many texts were read as decide
 
     def estimate(self, fitting: Sequence[Candidate], finalists: int) -> tuple[float, float]:
         """Seconds that it may take at least and at most: one text for every candidate, and more for the stock model and the finalists.
@@ -127,6 +128,7 @@ class Tournament:
         if len(fitting) <= finalists:
             return screening_order(self._stand_all(fitting, self.budget.windows, refused, 1))
         by_spec = {candidate.spec: candidate for candidate in fitting}
+        self.clock.mark()
         ranked = screening_order(self._stand_all(fitting, 1, refused, _SHARES[0]))
         if widen:
             stacks = self._stacks([by_spec[one.method] for one in ranked[:finalists]], refused)
@@ -166,7 +168,7 @@ class Tournament:
             trained_window=self.window,
             forgets=candidate.forgets,
             bounded_memory=candidate.bounded_memory,
-            screened=texts < self.budget.windows,
+            screened=texts < self.budget.windows or candidate.label in self._cut,
             short=self.short if self._asks else None,
             complexity=candidate.complexity,
         )
@@ -221,12 +223,18 @@ class Tournament:
         return not self._barred(candidate)
 
     def _rows(self, candidate: Candidate, texts: int) -> list[Row]:
-        """Text by text, until nothing more is of interest."""
+        """Text by text, until nothing more is of interest, or the time is spent."""
         found: list[Row] = []
         for number in range(1, texts + 1):
-            if not candidate.tuned:
-                self._measure_standard(number)
-            rows = self._measure(candidate, number, texts == self.budget.windows)
+            try:
+                if not candidate.tuned:
+                    self._measure_standard(number)
+                rows = self._measure(candidate, number, texts == self.budget.windows)
+            except OutOfTime:
+                if not candidate.label or number == 1:
+                    raise
+                self._cut |= {candidate.label} if number <= _DECIDE else set()
+                return found
             if len(rows) == len(found):
                 break
             found = rows
