@@ -9,6 +9,7 @@ from transformers import BloomConfig, BloomForCausalLM, DynamicCache
 
 from longreach.core import registry
 from longreach.core.errors import LongreachError
+from longreach.core.spec import parse
 from longreach.decoding.reading import new_cache
 from longreach.engine.apply import apply
 from longreach.engine.patches import patchable, patched, read_aside, taken_back
@@ -88,7 +89,8 @@ def examples():
         example = sys.modules[method.__module__].EXAMPLES[0]
         if isinstance(example, PositionsMethod):
             found.setdefault(example.spec, example)
-    return found
+    (each_length_its_own,) = parse("dynamic_ntk:factor=2,step=1")
+    return found | {each_length_its_own.spec: each_length_its_own}
 
 
 def under(spec, layers):

@@ -101,6 +101,7 @@ class BandLayer(CacheLayerMixin):
         self.pending: tuple[Tensor, Tensor] | None = None
         self.tokens = 0
         self.epoch: tuple[int, ...] | None = None
+        self.mixed = False  # whether some keys lie under other frequencies than those of the epoch
         # Of chunks that queries choose from: the unrotated queries of the last tokens, and the summaries [B, H, n, E] of full chunks.
         self.queries = Channels()
         self.summaries: Tensor | None = None
@@ -154,9 +155,7 @@ class BandLayer(CacheLayerMixin):
 
     def turn_again(self) -> None:
         """Some kept keys were changed: what is made of the unrotated ones is made anew at the next forward pass."""
-        self.placed = {}
-        if self.epoch is not None and self.plan.raw:  # another epoch than that of the text brings all keys under its frequencies
-            self.epoch = tuple(length + 1 for length in self.epoch)
+        self.placed, self.mixed = {}, True
 
     @property
     def oldest(self) -> int:
@@ -198,7 +197,7 @@ class BandLayer(CacheLayerMixin):
 
     def hold(self, held: Held) -> None:
         """Hold this instead of what the layer holds; channels and lists are the layer's from now on."""
-        self.is_initialized, self.pending, self.placed = True, None, {}
+        self.is_initialized, self.pending, self.placed, self.mixed = True, None, {}, False
         self.tokens, self.batch, self.epoch = held.tokens, held.batch, held.epoch
         self.recent, self.queries = held.recent, held.queries
         self.first, self.first_filled = held.first, held.first_filled
@@ -221,7 +220,7 @@ class BandLayer(CacheLayerMixin):
     def reset(self) -> None:
         """Empty the layer."""
         self.recent, self.first, self.first_filled, self.pending, self.tokens, self.epoch = Channels(), {}, False, None, 0, None
-        self.queries, self.summaries, self.placed = Channels(), None, {}
+        self.queries, self.summaries, self.placed, self.mixed = Channels(), None, {}, False
         if self.store is not None:
             self.store.rows.clear()
         if self.leads:

@@ -64,7 +64,7 @@ class Turning:
             if key not in step.memo:
                 step.memo[key] = self._tables(position, layer.stream.indices, epoch, like, step, "keys")
             layer.recent.replace(position, self.rotation(layer.recent.view("raw"), *step.memo[key]))
-        layer.epoch = epoch
+        layer.epoch, layer.mixed = epoch, False
 
     def keys(self, layer: BandLayer, step: Step, position: PositionMap, before: int | None) -> Tensor:
         """The kept keys under a map [B, K, n, D]: written so, or, where that changes with the text, made of the unrotated ones.

@@ -145,7 +145,7 @@ class LayerEngine:
         inside, plain = rows_inside(step, spec, self.engine.setup.plain_inside), None
         if inside is not False:  # rows inside the window stay under the frequencies of the first segment
             epoch = self._segments(step)[0][2]
-            if self.grows and layer.epoch != epoch:
+            if self.grows and (layer.mixed or layer.epoch != epoch):
                 self.turning.rerotate(layer, step, epoch, like=q)
             mask = own_mask(spec, self.engine.implementation, layer)
             turned = self.turning.rotate(q, step, TRUE, epoch, "queries")
@@ -215,7 +215,7 @@ class LayerEngine:
         """Attention output [B, H, T, D] of the new tokens, of rows that are laid out alike."""
         outs = []
         for begin, end, epoch, cut in self._segments(step):
-            if self.grows and layer.epoch != epoch:
+            if self.grows and (layer.mixed or layer.epoch != epoch):
                 self.turning.rerotate(layer, step, epoch, like=q)
             if cut and layer.store is not None:
                 layer.store.cut(layer, step, step.first + begin)
