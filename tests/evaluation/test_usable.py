@@ -61,15 +61,19 @@ def test_a_rise_is_paired_over_texts():
 
 
 def test_a_rise_over_the_same_tokens_is_paired_over_blocks():
-    """Differences: 0.1, 0.3 and 0.2: mean 0.2, deviation 0.1, as above, of three blocks in two texts that differ by nats."""
-    far = [block(1024, 2.1, "a", (0, 0.5)), block(1024, 7.3, "a", (0.5, 1)), block(1024, 30.2, "b")]
-    inside = [replace(one, task="loss_inside:window_size=512", score=score) for one, score in zip(far, (2.0, 7.0, 30.0), strict=True)]
+    """Differences: 0.1, 0.3, 0.2, twice: deviation 0.08944, six blocks that count as three, t(2) = 4.30265; texts differ by nats."""
+    far = [
+        block(1024, 2.1, "a", (0, 0.25)), block(1024, 2.3, "a", (0.25, 0.5)), block(1024, 7.2, "a", (0.5, 0.75)),
+        block(1024, 7.1, "a", (0.75, 1)), block(1024, 30.3, "b", (0, 0.5)), block(1024, 30.2, "b", (0.5, 1)),
+    ]  # fmt: skip
+    costs = (2.0, 2.0, 7.0, 7.0, 30.0, 30.0)
+    inside = [replace(one, task="loss_inside:window_size=512", score=score) for one, score in zip(far, costs, strict=True)]
     rises = loss_rises([*far, *inside[::-1]], 512)
     assert list(rises) == [1024]
-    assert (rises[1024].mean, rises[1024].high - rises[1024].mean) == pytest.approx((0.2, 0.24842), abs=1e-5)
+    assert (rises[1024].mean, rises[1024].high - rises[1024].mean) == pytest.approx((0.2, 0.22219), abs=1e-5)
     window = [block(512, 2.0, "a", (0, 0.25)), block(512, 4.0, "a", (0.25, 1)), block(512, 30.0, "b")]
-    # Without the standard: each text's mean over its tokens, 4.7 - 3.5 and 0.2.
-    assert loss_rises([*far, *inside[1:], *window], 512)[1024].mean == pytest.approx((1.2 + 0.2) / 2)
+    # Without the standard: each text's mean over its tokens, 4.675 - 3.5 and 30.25 - 30.
+    assert loss_rises([*far, *inside[1:], *window], 512)[1024].mean == pytest.approx((1.175 + 0.25) / 2)
 
 
 def test_the_order_of_rows_does_not_matter():
@@ -143,8 +147,9 @@ def test_both_is_the_smaller():
 
 
 def test_the_same_tokens_inside_the_window_are_the_standard_where_they_were_read():
-    harder = losses((3, 2, 3, 4), (3, 2, 3, 4))  # the text itself is harder further on
-    inside = [row for row in losses((3, 2, 3, 4), (3, 2, 3, 4), task="loss_inside:window_size=512") if row.length > 512]
+    texts = [(3, 2, 3, 4)] * 4
+    harder = losses(*texts)  # the text itself is harder further on
+    inside = [row for row in losses(*texts, task="loss_inside:window_size=512") if row.length > 512]
     assert usable_length(harder, 512).by_loss == 512
     assert usable_length([*harder, *inside], 512).by_loss == 2048
     other = [replace(row, task="loss_inside:window_size=256") for row in inside]
@@ -190,13 +195,15 @@ def test_summaries_have_intervals_speed_and_memory():
     rows = [
         block(512, 1.0, "a", tokens_per_s=10.0, peak_bytes=5),
         block(512, 3.0, "b", tokens_per_s=30.0, peak_bytes=9),
+        block(512, 1.0, "c", tokens_per_s=10.0, peak_bytes=5),
+        block(512, 3.0, "d", tokens_per_s=30.0, peak_bytes=9),
         block(1024, 7.0, "a"),
         *(row("passkey", "likelihood", 512, score, str(i), depth=0.5) for i, score in enumerate((1.0, 1.0, 0.0, 1.0))),
         row("passkey", "generation", 512, 0.0, "0", depth=0.5),
     ]
     loss, lone, likely, written = summarise(rows)
-    assert (loss.score, loss.n, loss.tokens_per_s, loss.peak_bytes) == (2.0, 2, 15.0, 9)  # equally many tokens each: 2 / (1/10 + 1/30)
-    assert loss.high - 2 == pytest.approx(12.7062, abs=1e-4)  # deviation sqrt(2), over sqrt(2), times t(1)
+    assert (loss.score, loss.n, loss.tokens_per_s, loss.peak_bytes) == (2.0, 4, 15.0, 9)  # equally many tokens each: 2 / (1/10 + 1/30)
+    assert loss.high - 2 == pytest.approx(10.3746, abs=1e-4)  # deviation 1.1547, of four blocks that count as two: over sqrt(2), times t(1)
     assert loss.settings == {"metric": "loss", "start": 256}
     assert (lone.score, lone.low, lone.high) == (7.0, None, None)
     assert (likely.score, likely.n) == (0.75, 4)

@@ -136,9 +136,10 @@ class RetrievalTask(Task):
 
     def _lengths(self, plan: TaskPlan, frames: Sequence[Frame]) -> list[int]:
         shortest = max(frame.shortest for frame in frames) + len(plan.encoder.prefix)
-        lengths = [edge for edge in plan.edges if edge in plan.asked and edge >= 2 * shortest]
+        least = 2 * shortest - ANSWER_ROOM  # half of what comes before the answer
+        lengths = [edge for edge in plan.edges if edge in plan.asked and edge >= least]
         if not lengths:
-            raise NoRoom(f"{self.name()} needs a length of {2 * shortest} tokens with this tokenizer; measure to a greater one")
+            raise NoRoom(f"{self.name()} needs a length of {least} tokens with this tokenizer; measure to a greater one")
         return lengths
 
     def reading(self, plan: TaskPlan, number: int) -> TextReading:
