@@ -269,6 +269,12 @@ def _facts(one: Standing, target: int) -> str:
     return f"finds {found} at {target} tokens (bar {one.bar:.2f}), and its loss beyond the window is {loss}"
 
 
+def facts(one: Standing) -> str:
+    """What was found of one method, in a few words."""
+    loss = f"loss increase past the window {one.rise.mean:+.3f} nats a token"
+    return loss if one.retrieval is None else f"{one.right:.0f} of {one.prompts} needles found at {one.length} tokens, {loss}"
+
+
 def _share(answers: Iterable[Row], length: int) -> Interval | None:
     scores = [row.score or 0.0 for row in answers if row.length == length]
     return anytime_interval(sum(scores), len(scores)) if scores else None

@@ -19,7 +19,7 @@ from longreach.evaluation.tasks.base import NoRoom
 from longreach.evaluation.tasks.retrieval._retrieval import PROMPTS, QUESTIONS
 from longreach.evaluation.usable import INSIDE, RECALLS, short_scores
 from longreach.stretching.candidates import Candidate, applicable, improved
-from longreach.stretching.choice import Purpose, Standing, choose, label, screening_order, standing
+from longreach.stretching.choice import Purpose, Standing, choose, facts, label, screening_order, standing
 from longreach.stretching.clock import Clock, Labelled, OutOfTime, Pace
 
 _SHARED = ":shared=true"
@@ -159,7 +159,7 @@ class Tournament:
         if not candidate.label:
             self._judge_recall(rows)
         self.found[candidate.label] = rows
-        return standing(
+        found = standing(
             rows,
             self.standard,
             method=candidate.spec,
@@ -172,6 +172,8 @@ class Tournament:
             short=self.short if self._asks else None,
             complexity=candidate.complexity,
         )
+        self.clock.say(f"{found.label}: {facts(found)}.")
+        return found
 
     def rows_of(self, standings: Sequence[Standing]) -> list[Row]:
         """Every row that the standings are drawn from."""
