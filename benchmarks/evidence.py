@@ -30,7 +30,7 @@ def evidence(found: Given, bench: ClaimBench) -> list[dict[str, object]]:
         for claim in method.info.claims:
             try:
                 if claim.metric not in registry.names("metric"):
-                    raise LeftOut(f"{claim.metric} is taken by the recipe that trains a model for it")
+                    raise LeftOut(f"{claim.metric} is taken by an experiment, on a model of its own")
                 if method.info.fitted and name not in bench.fitted:
                     raise LeftOut("no --fitted file")
                 metric: Metric = registry.module(claim.metric, "metric").METRIC

@@ -120,7 +120,7 @@ def evidence(found: Mapping[str, list[Row]], command: str) -> list[dict[str, Any
             "inside_against_interpolated": (found[spec], found[specs()[TUNED]], _inside),
             "tuned_rise": (found["tuned"], found["tuned, inside a window"], _beyond),
         }
-        for claim in registry.get(name).info.claims:
+        for claim in (claim for claim in registry.get(name).info.claims if claim.metric in pairs):
             by = differences(*pairs[claim.metric])
             finding = Number(spec=spec, interval=mean_interval(list(by.values())), of=counted(by, "text"))
             facts = {"setting": f"`{spec}`, {WINDOW} to {TARGET} tokens", "metric": METRICS[claim.metric], "command": command}

@@ -117,7 +117,7 @@ def test_internal_kinds_stand_in_no_list():
 
 
 def numbers_of_experiments():
-    """The keys of each experiment's METRICS: numbers of models that are trained for a claim."""
+    """The keys of each experiment's METRICS: numbers that need a model of their own."""
     found = set()
     for path in EXPERIMENTS.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

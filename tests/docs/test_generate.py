@@ -136,6 +136,26 @@ def test_methods_are_drawn_by_length_best_first(tmp_path):
     assert next(line for line in found if "linear" in line).endswith("| 0.95 (0.95 to 0.95) | 0.90 (0.90 to 0.90) |")
 
 
+def test_an_encoder_has_a_table_of_what_it_finds_and_none_of_losses(tmp_path):
+    encoder = [
+        length(method, times, None, found, texts=0, prompts=50)
+        for method, shares in (("stock model", (0.6, 0.1)), ("yarn", (0.5, 0.4)))
+        for times, found in zip((1, 2), shares, strict=True)
+    ]
+    evidence = written(tmp_path, lengths=encoder)
+    page, of_yarn = drawn.evidence_page(evidence).partition("## By length")[2], "\n".join(drawn.evidence_of("yarn", evidence))
+    assert "50 queries at each length" in page
+    assert "reads the first 128 tokens" in page
+    for text in (page, of_yarn):
+        assert "Loss" not in text
+        assert "Needles" not in text
+        lines = [line for line in text.partition("whose own document is the nearest:")[2].splitlines() if line.startswith("| ")]
+        assert lines[2:] == [
+            "| `yarn:factor=2` | 0.50 (0.50 to 0.50) | 0.40 (0.40 to 0.40) |",
+            "| stock model | 0.60 (0.60 to 0.60) | 0.10 (0.10 to 0.10) |",
+        ]
+
+
 def test_numbers_are_written_between_their_markers(tmp_path):
     evidence = written(tmp_path, [ROW], LENGTHS)
     page = (

@@ -19,8 +19,8 @@ Verdict = Literal["holds", "does not hold", "undecided"]
 class Claim:
     """What the paper reports, and the number of ours that shows whether it holds here.
 
-    Args: text: the paper's result. metric: the name of a file in evaluation/claims, or a key of METRICS in the experiment that trains a
-    model for it.
+    Args: text: the paper's result. metric: the name of a file in evaluation/claims, or a key of METRICS in the experiment that has
+    a model for it.
     at_least, at_most: where it counts as delivered.
     """
 

@@ -1,7 +1,7 @@
 """Draws what was measured: the page docs/evidence.md, and numbers between markers in pages that people write.
 
-`docs/evidence/*.jsonl` holds claims (benchmarks/evidence.py), `lengths/*.jsonl` all methods by length (benchmarks/lengths.py), and
-`models/*.json` what the models are.
+`docs/evidence/*.jsonl` holds claims (benchmarks/evidence.py), `lengths/*.jsonl` all methods by length (benchmarks/lengths.py; of
+encoders, experiments/minilm.py), and `models/*.json` what the models are.
 """
 
 import json
@@ -27,6 +27,7 @@ RISE_BAR, FOUND_BAR = 0.05, 0.9  # that of `longreach stretch`, and that of the 
 
 _CLAIM_HEADER = ("method", "paper's claim", "model", "setting", "measured", "number", "95 % interval", "of", "bar", "verdict", "command")
 _MISSING = "not measured"
+_NEAREST = "Share of queries whose own document is the nearest:"
 _STOCK = "stock model"  # as rows call it
 _MARKED = re.compile(r"<!-- (rise|found|claims|reach) (.*?) -->.*?<!-- /\1 -->", re.DOTALL)
 _INTRO = """\
@@ -109,10 +110,13 @@ def evidence_of(method: str, evidence: Evidence) -> list[str]:
         own = [row for row in rows if method in _named(row["method"])]
         if own:
             shown = [*(row for row in rows if row["method"] == _STOCK), *own]
-            parts += [f"### {model}", f"`{own[0]['command']}`", f"{RISE}, nats a token, in the last octave of each length:"]
-            parts += [_by_length(shown, "rise", loss_cell, lowest_first=True)]
+            parts += [f"### {model}", f"`{own[0]['command']}`"]
+            if not _is_encoder(rows):
+                parts.append(f"{RISE}, nats a token, in the last octave of each length:")
+                parts.append(_by_length(shown, "rise", loss_cell, lowest_first=True))
             if any(row["found"] is not None for row in own):
-                parts += ["Needles found:", _by_length(shown, "found", found_cell, lowest_first=False)]
+                title = _NEAREST if _is_encoder(rows) else "Needles found:"
+                parts += [title, _by_length(shown, "found", found_cell, lowest_first=False)]
     return [part for part in parts if part]
 
 
@@ -165,7 +169,7 @@ def _number(value: Any) -> str:
 
 
 def _lengths(rows: Sequence[Cells]) -> list[str]:
-    """Two tables for each model: loss, and retrieval or, where none was measured, the loss itself."""
+    """Two tables for each model: loss, and retrieval or, where none was measured, the loss itself; for an encoder retrieval alone."""
     parts = [
         "All methods that need no training, each with its first suggestion for the length; at the trained window (1x) with that for the "
         "longest length, so that what it costs short texts shows. The tables name each by that setting. Speed depends on the machine: "
@@ -176,7 +180,14 @@ def _lengths(rows: Sequence[Cells]) -> list[str]:
         texts, prompts = (max(row[name] for row in own) for name in ("texts", "prompts"))
         data, command = own[0]["data"], own[0]["command"]
         parts.append(f"### {model}")
-        if prompts:
+        if _is_encoder(own):
+            parts += [
+                f"`{command}`: {prompts} queries at each length, each for one of the documents made of {data}. The stock model reads the "
+                f"first {own[0]['window']} tokens of a document; methods read all of it.",
+                _NEAREST,
+                _by_length(own, "found", found_cell, lowest_first=False),
+            ]
+        elif prompts:
             parts += [
                 f"`{command}`: {texts} texts and {prompts} prompts of {data} at each length.",
                 f"{RISE}, nats a token: of the last octave, above the stock model's loss on the same tokens read inside its window.",
@@ -193,6 +204,11 @@ def _lengths(rows: Sequence[Cells]) -> list[str]:
                 _by_length(own, "rise", loss_cell, lowest_first=True),
             ]
     return parts
+
+
+def _is_encoder(rows: Sequence[Cells]) -> bool:
+    """Whether the model finds documents and has no loss of text: none was read for it."""
+    return not any(row["texts"] for row in rows)
 
 
 def _by_length(rows: Sequence[Cells], value: str, cell: Any, *, lowest_first: bool) -> str:
