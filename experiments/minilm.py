@@ -210,12 +210,12 @@ def claims(found: Comparison, **told: str) -> list[dict[str, Any]]:
     before = found.answers("", longest)
     for name, spec in specs(found.window, longest).items():
         for claim in (claim for claim in registry.get(name).info.claims if claim.metric in METRICS):
-            for plain_queries, words in ((False, ""), (True, ", queries read by the model as it is")):
+            for plain_queries, words in ((False, ""), (True, "; queries read by the model as it is")):
                 after = found.answers(spec, longest, plain_queries=plain_queries)
                 interval = paired_share_interval([(hit, before[query]) for query, hit in after.items()])
                 finding = Number(spec=spec, interval=interval, of=f"{len(after)} queries")
-                setting = f"`{spec}`, documents of {longest} tokens{words}"
-                rows.append(claim_row(name, claim, finding, setting=setting, metric=METRICS[claim.metric], **told))
+                said = {"setting": f"`{spec}`, documents of {longest} tokens", "metric": METRICS[claim.metric] + words, **told}
+                rows.append(claim_row(name, claim, finding, **said))
     return rows
 
 
@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--name", default=MODEL, help=f"what the docs call it [default: {MODEL}]")
     parser.add_argument("--text", type=Path, action="append", help="real text, UTF-8; may be repeated [default: held-out standard library]")
     parser.add_argument("--sets", type=int, default=1, help=f"of {DOCUMENTS} documents each, at every length [default: 1]")
-    parser.add_argument("--work", type=Path, default=Path("minilm-run"), help="folder for what was measured")
+    parser.add_argument("--work", type=Path, default=Path("longreach-results/minilm"), help="folder for what was measured")
     parser.add_argument("--evidence", type=Path, help="folder for the rows of the docs (docs/evidence)")
     args = parser.parse_args()
     model, tokenizer = AutoModel.from_pretrained(args.model, dtype="float32").eval(), AutoTokenizer.from_pretrained(args.model)
@@ -241,7 +241,7 @@ def main() -> None:
         for row in lengths:
             print(f"{row['method']} at {row['length']}: {row['found']:.2f} ({row['found_low']:.2f} to {row['found_high']:.2f})")
         for row in held:
-            print(f"{row['setting']}: {row['number']:+.2f} ({row['low']:.2f} to {row['high']:.2f}): {row['verdict']}")
+            print(f"{row['setting']}: {row['metric']} {row['number']:+.2f} ({row['low']:.2f} to {row['high']:.2f}): {row['verdict']}")
         if args.evidence:
             about = describe(model, name=args.name, trained_on=TRAINED_ON if args.name == MODEL else None)
             write(args.evidence, about, lengths, "lengths")
