@@ -210,7 +210,7 @@ def claims(found: Comparison, **told: str) -> list[dict[str, Any]]:
     before = found.answers("", longest)
     for name, spec in specs(found.window, longest).items():
         for claim in (claim for claim in registry.get(name).info.claims if claim.metric in METRICS):
-            for plain_queries, words in ((False, ""), (True, "; queries read by the model as it is")):
+            for plain_queries, words in ((False, ""), (True, " (queries read by the model as it is)")):
                 after = found.answers(spec, longest, plain_queries=plain_queries)
                 interval = paired_share_interval([(hit, before[query]) for query, hit in after.items()])
                 finding = Number(spec=spec, interval=interval, of=f"{len(after)} queries")
