@@ -4,8 +4,9 @@
 
 FOLDER is what `make real` writes. A document is real text of 256 to 4096 tokens with one person's pass key at a random depth, and a
 query asks for it, as in the passkey task of LongEmbed (arXiv:2404.12096). The documents of a set have the same text, so that the fact alone
-tells them apart. The model as it is reads the first 512 tokens of a document. Embeddings are those of its card: the mean over all tokens,
-normalised. A set takes about 8 minutes on one core. What was measured is found again.
+tells them apart. The model as it is reads the first 512 tokens of a document (sentence-transformers, by the model's own settings, the first
+256). Embeddings are those of its card: the mean over all tokens, normalised. A set takes about 8 minutes on one core. What was measured is
+found again.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from longreach.positions.base import TableMethod
 LENGTHS = (256, 512, 1024, 2048, 4096)
 DOCUMENTS = 25  # of a set, among which a query's own has to be the nearest
 MODEL = "minilm-l6-v2"  # in the docs
-TRAINED_ON = "1B pairs of sentences, each cut at 128 tokens, after BERT's training at up to 512 (as its publisher says)"
+TRAINED_ON = "1B pairs of sentences, each cut at 128 tokens (as its publisher says)"
 STOCK = "stock model"  # in the table by length
 METRICS = {
     "found_gain": "share of queries whose own document is the nearest, above that of the model as it is, which reads the first 512 tokens",
