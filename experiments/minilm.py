@@ -1,6 +1,6 @@
 """Shows whether a published encoder with learned positions finds long documents once its table of positions is lengthened.
 
-    python experiments/minilm.py --model FOLDER [--name minilm-l6-v2] [--text FILE]... [--sets 1] [--work DIR] [--evidence FOLDER]
+    python experiments/minilm.py --model FOLDER [--name minilm-l6-v2] [--text FILE]... [--sets 2] [--work DIR] [--evidence FOLDER]
 
 FOLDER is what `make real` writes. A document is real text of 256 to 4096 tokens with one person's pass key at a random depth, and a
 query asks for it, as in the passkey task of LongEmbed (arXiv:2404.12096). The documents of a set have the same text, so that the fact alone
@@ -226,7 +226,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder of an encoder with learned positions")
     parser.add_argument("--name", default=MODEL, help=f"what the docs call it [default: {MODEL}]")
     parser.add_argument("--text", type=Path, action="append", help="real text, UTF-8; may be repeated [default: held-out standard library]")
-    parser.add_argument("--sets", type=int, default=1, help=f"of {DOCUMENTS} documents each, at every length [default: 1]")
+    parser.add_argument("--sets", type=int, default=2, help=f"of {DOCUMENTS} documents each, at every length [default: 2]")
     parser.add_argument("--work", type=Path, default=Path("longreach-results/minilm"), help="folder for what was measured")
     parser.add_argument("--evidence", type=Path, help="folder for the rows of the docs (docs/evidence)")
     args = parser.parse_args()
