@@ -113,7 +113,8 @@ def test_a_few_candidates_are_all_measured_in_full():
 def test_the_estimate_is_told_before_the_first_text_is_read():
     progress = Labels()
     run(methods=["yarn:factor=2"], progress=progress, **QUICK)
-    ((words, before),) = progress.told
+    (words, before), *findings = progress.told
+    assert [words.split(":")[0] for words, _ in findings] == ["stock", "yarn"], "what was found, as soon as it is known"
     assert words.startswith("Estimated time: about ")
     assert words.endswith("; --budget TIME limits it.")
     assert progress.said[:before] == ["stock: estimating the time"]
