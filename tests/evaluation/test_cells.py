@@ -179,3 +179,13 @@ def test_rows_are_kept_and_known():
     assert found.rows == rows
     assert all(map(found.has, rows))
     assert not found.has(answer(1024, 1, 7)[0])
+
+
+def test_shared_texts_are_only_called_good_after_a_second_one():
+    """Questions to one text are alike: a first text that decides by itself is not enough, nor a single question to the second."""
+    found = Cells(WINDOW, UNTIL_DECIDED, depths=DEPTHS, decide=True, shared=[NEEDLE])
+    assert asked(found, 1024, [1] * 40) == 40
+    found.end_text([])
+    assert asked(found, 1024, [1] * 25) == 2 * DEPTHS
+    bad = Cells(WINDOW, UNTIL_DECIDED, depths=DEPTHS, decide=True, shared=[NEEDLE])
+    assert asked(bad, 1024, [0] * 40) == DEPTHS, "what fails on one text has failed"

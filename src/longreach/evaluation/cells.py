@@ -1,7 +1,7 @@
 """What has been found so far, cell by cell, and whether more of it is of interest: measuring ends where it decides."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
@@ -39,14 +39,16 @@ UNTIL_DECIDED = Stopping()
 class Cells:
     """The rows taken so far. A cell is a task at a length.
 
-    Args: trained_window: tokens. depths: at how many facts stand. decide: whether a cell ends where it is decided: a retrieval beyond the
-    window as soon as all of its interval lies on one side of the bar, and every depth was asked about, one inside after 50 questions; a
-    loss beyond the window as soon as a text decides it, but not before two where it is on the right side, one inside after two texts and
-    8 blocks. Otherwise everything is wanted.
+    Args: trained_window: tokens. depths: at how many facts stand. shared: tasks that ask many questions of a text. decide: whether a cell
+    ends where it is decided: a retrieval beyond the window as soon as all of its interval lies on one side of the bar, and every depth was
+    asked about, but not before a second text was asked about, too, where it is on the right side, for texts differ; one inside after 50
+    questions; a loss beyond the window as soon as a text decides it, but not before two where it is on the right side, one inside after
+    two texts and 8 blocks. Otherwise everything is wanted.
     """
 
-    def __init__(self, trained_window: int, stopping: Stopping, *, depths: int, decide: bool) -> None:
+    def __init__(self, trained_window: int, stopping: Stopping, *, depths: int, decide: bool, shared: Collection[str] = ()) -> None:
         self.trained_window, self.stopping, self.depths, self.decide = trained_window, stopping, depths, decide
+        self.shared = shared
         self.standard = by_block(stopping.standard)
         self.rows: list[Row] = []
         self._taken: set[str] = set()
@@ -54,6 +56,7 @@ class Cells:
         self._losses: dict[Cell, list[Row]] = defaultdict(list)
         self._ended: dict[Cell, bool | None] = {}  # whether it reached the bar; None where there is none
         self._lost_at: int | None = None
+        self._asked: dict[Cell, int] = {}  # questions to the first text
 
     def has(self, row: Row) -> bool:
         """Whether it was taken."""
@@ -89,6 +92,7 @@ class Cells:
     def end_text(self, inside: Sequence[Row]) -> None:
         """A text has been read to its end. Args: inside: new rows of the standard."""
         self.standard |= by_block(inside)
+        self._asked = {cell: len(answers) for cell, answers in self._answers.items()} | self._asked
         for task, length in list(self._losses) if self.decide else ():
             self._judge_loss(task, length)
 
@@ -98,7 +102,9 @@ class Cells:
             if n >= _INSIDE:
                 self._ended[task, length] = None
         elif n >= self.depths and (verdict := reaches(right, n, self._bar(task))) is not None:
-            self._ended[task, length] = verdict
+            asked = n - self._asked.get((task, length), n)  # of another text than the first
+            if not (verdict and task in self.shared and asked < 2 * self.depths):
+                self._ended[task, length] = verdict
 
     def _bar(self, task: str) -> float:
         short = self.stopping.short
