@@ -1,6 +1,8 @@
-"""Draws the README's picture from the report of a stretch: needles found and loss, by length, of the model as it is and under methods.
+"""Draws the README's picture and table from the report of a stretch, of the model as it is and under methods.
 
-python docs/picture.py REPORT.json [PICTURE.png]
+python docs/picture.py [REPORT.json]
+
+Without a report it draws the one in docs/evidence/stretch. `longreach stretch` writes a report.json beside each report.html.
 """
 
 import json
@@ -14,19 +16,26 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+DOCS = Path(__file__).resolve().parent
+REPORT, PICTURE, README = DOCS / "evidence" / "stretch" / "smollm2-135m-instruct.json", DOCS / "report.png", DOCS.parent / "README.md"
+BEGIN, END = "<!-- needles -->", "<!-- /needles -->"
 _STOCK, _OTHERS = "#c0392b", ("#1f77b4", "#2e8b57", "#8e5aa8", "#d38b1d")
 Lines = dict[str, dict[int, float]]
 
 
-def found(data: dict[str, Any]) -> Lines:
-    """method -> length -> share of needles found, as far as they were asked for."""
-    sums: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(lambda: [0.0, 0.0]))
+def answers(data: dict[str, Any]) -> dict[str, dict[int, tuple[int, int]]]:
+    """method -> length -> (needles found, questions), as far as they were asked."""
+    sums: dict[str, dict[int, tuple[int, int]]] = defaultdict(dict)
     for row in data["rows"]:
         if row["settings"]["metric"] == data["metric"]:
-            both = sums[row["method"]][row["length"]]
-            both[0] += row["score"] * row["n"]
-            both[1] += row["n"]
-    return {method: {length: right / n for length, (right, n) in sorted(of.items())} for method, of in sums.items()}
+            right, asked = sums[row["method"]].get(row["length"], (0, 0))
+            sums[row["method"]][row["length"]] = right + round(row["score"] * row["n"]), asked + row["n"]
+    return sums
+
+
+def found(data: dict[str, Any]) -> Lines:
+    """method -> length -> share of needles found."""
+    return {method: {length: right / n for length, (right, n) in sorted(of.items())} for method, of in answers(data).items()}
 
 
 def losses(data: dict[str, Any]) -> Lines:
@@ -35,6 +44,18 @@ def losses(data: dict[str, Any]) -> Lines:
     for rise in data["rises"]:
         lines[rise["method"]][rise["length"]] = rise["mean"]
     return lines
+
+
+def table(data: dict[str, Any]) -> str:
+    """Needles found at the window and at the target, and the loss past the window, as Markdown."""
+    window, target, asked = data["trained_window"], data["target"], answers(data)
+    head = f"| {data['model']}, trained on {window} tokens | found at {window} | at {target} | loss increase past the window |"
+    lines = [head, "| --- | --- | --- | --- |"]
+    for one in sorted(data["methods"], key=lambda one: bool(one["method"])):
+        shares = [" of ".join(map(str, asked[one["method"]][length])) for length in (window, target)]
+        cells = [f"`{one['method']}`" if one["method"] else "as it is", *shares, f"{one['rise']['mean']:+.3f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def draw(data: dict[str, Any], path: Path) -> None:
@@ -66,10 +87,14 @@ def draw(data: dict[str, Any], path: Path) -> None:
 
 
 def main() -> None:
-    """Read the report, and draw."""
-    if len(sys.argv) not in (2, 3):
+    """Read the report, draw, and fill in the table."""
+    if len(sys.argv) > 2 or sys.argv[1:2] == ["--help"]:
         sys.exit(__doc__)
-    draw(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")), Path(sys.argv[2] if len(sys.argv) == 3 else "docs/report.png"))
+    data = json.loads((Path(sys.argv[1]) if sys.argv[1:] else REPORT).read_text(encoding="utf-8"))
+    draw(data, PICTURE)
+    text = README.read_text(encoding="utf-8")
+    before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
+    README.write_text(f"{before}\n{table(data)}\n{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """What the README, the first page and the guides show works: commands parse, Python runs, links lead somewhere."""
 
+import json
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -51,7 +53,7 @@ def test_the_readme_shows_commands():
 
 @pytest.mark.skipif(not (NANO / "model.safetensors").exists(), reason="nano is not trained yet: experiments/nano.py makes its files")
 @pytest.mark.parametrize(
-    ("page", "prints"), [("README.md", r"\S"), ("docs/index.md", r"\S"), ("docs/guide-memory.md", r"^48213\n90647\n48213\n$")]
+    ("page", "prints"), [("README.md", r"^ *48213$"), ("docs/index.md", r"\S"), ("docs/guide-memory.md", r"^48213\n90647\n48213\n$")]
 )
 def test_the_python_runs(page, prints, tmp_path):
     (code,) = blocks(page, "python")
@@ -75,6 +77,17 @@ def test_every_anchor_is_there(page):
     methods = (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")
     anchors = re.findall(r"\]\([^)#]*methods\.md#([^)]*)\)", (ROOT / page).read_text(encoding="utf-8"))
     assert not [anchor for anchor in anchors if f'<a id="{anchor}"></a>' not in methods]
+
+
+def test_the_table_of_the_readme_is_that_of_the_rows():
+    drawn = runpy.run_path(str(ROOT / "docs" / "picture.py"))
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = text[text.index(drawn["BEGIN"]) + len(drawn["BEGIN"]) : text.index(drawn["END"])]
+    assert shown.strip() == drawn["table"](json.loads(drawn["REPORT"].read_text(encoding="utf-8")))
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 1200
 
 
 def test_the_readme_leads_to_every_guide():
