@@ -8,10 +8,12 @@ facts at the same depths, and agree where the interval of their difference holds
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import longreach
 from longreach.cli._progress import BarProgress
+from longreach.core.errors import LongreachError
 from longreach.core.lengths import parse_length
 from longreach.engine import window
 from longreach.evaluation.intervals import share_interval
@@ -79,11 +81,16 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("model", nargs="?", default="nano")
     options.add_argument("--name", help="what the page calls the model [default: the last part of MODEL]")
-    options.add_argument("--lengths", type=lambda text: [parse_length(one) for one in text.split(",")], default=[256, 512])
+    options.add_argument("--lengths", default="256,512", help="tokens [default: 256,512]")
     options.add_argument("--method", action="append", metavar="SPEC", help="may be repeated [default: the model as it is]")
     options.add_argument("--samples", type=int, default=5, help="questions of each depth to each of 4 texts [default: 5]")
     args = options.parse_args()
-    rows = measure(args)
+    try:
+        args.lengths = [parse_length(one) for one in args.lengths.split(",")]
+        rows = measure(args)
+    except LongreachError as error:
+        print(f"shared: {error}", file=sys.stderr)
+        sys.exit(2)
     path = ROWS / f"{rows[0]['model']}.json"
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     new = {(row["method"], row["length"]) for row in rows}

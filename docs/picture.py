@@ -90,7 +90,10 @@ def main() -> None:
     """Read the report, draw, and fill in the table."""
     if len(sys.argv) > 2 or sys.argv[1:2] == ["--help"]:
         sys.exit(__doc__)
-    data = json.loads((Path(sys.argv[1]) if sys.argv[1:] else REPORT).read_text(encoding="utf-8"))
+    report = Path(sys.argv[1]) if sys.argv[1:] else REPORT
+    if not report.is_file():
+        sys.exit(f"there is no report {report}")
+    data = json.loads(report.read_text(encoding="utf-8"))
     draw(data, PICTURE)
     text = README.read_text(encoding="utf-8")
     before, after = text[: text.index(BEGIN) + len(BEGIN)], text[text.index(END) :]
