@@ -9,7 +9,7 @@ A model that was tuned to a length needs no method: `--only stock`.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean, harmonic_mean
 
@@ -23,7 +23,8 @@ from longreach.evaluation.applicable import refusal
 from longreach.evaluation.evidence import Subject, bounds, found_share, write
 from longreach.evaluation.intervals import mean_interval
 
-SAMPLES = 4  # prompts of each depth and length
+SAMPLES = 20  # questions of each depth and length: 100 in all
+ALONE = 4  # as many where each question needs a prompt of its own
 STOCK = "stock"  # the model as it is
 _NO_NUMBERS: dict[str, object] = {
     "texts": 0, "prompts": 0, "forgets": False,
@@ -54,19 +55,37 @@ def measure_method(method: str, subject: Subject, samples: int) -> list[dict[str
         return []
     if longest and (error := refusal(subject.model, parse(longest))) is not None:
         raise LongreachError(error.reason)
-    name, entries = "stock model" if method == STOCK else method, []
+    name, entries, settings = "stock model" if method == STOCK else method, [], _settings(method, longest, subject)
+    for spec, lengths in _by_setting(settings).items():
+        if subject.shares(spec):
+            subject.read(spec, lengths, samples)  # once for all of its lengths; what follows finds its rows
     for start, length in pairwise((0, *subject.edges)):
         if length >= subject.window:
-            spec = longest if length == subject.window else spec_for(method, subject.window, length)
+            spec = settings[length]
             numbers = _numbers(spec, subject, start, length, samples) if spec is not None else _NO_NUMBERS
             entries.append({"method": name, "setting": spec, "length": length, **numbers})
     return entries
 
 
+def _settings(method: str, longest: str, subject: Subject) -> dict[int, str | None]:
+    """By length: the setting of a method, None where it suggests none."""
+    beyond = [length for length in subject.edges if length > subject.window]
+    return {subject.window: longest} | {length: spec_for(method, subject.window, length) for length in beyond}
+
+
+def _by_setting(settings: Mapping[int, str | None]) -> dict[str, list[int]]:
+    """Setting -> its lengths."""
+    found: dict[str, list[int]] = {}
+    for length, spec in settings.items():
+        if spec is not None:
+            found.setdefault(spec, []).append(length)
+    return found
+
+
 def _numbers(spec: str, subject: Subject, start: int, length: int, samples: int) -> dict[str, object]:
     """Of the last octave of texts of that length, and of prompts of that length; None where the model cannot read so far."""
+    answers = subject.answers(spec, length, samples if subject.shares(spec) else min(samples, ALONE))
     losses, rises = subject.losses(spec, start=start, end=length), subject.rises(spec, start=start, end=length)
-    answers = subject.answers(spec, length, samples)
     speed = [row for row in subject.loss_rows(spec, length) if row.length == length]
     return _NO_NUMBERS | {
         "forgets": bool(spec) and any(one.info.forgets for one in parse(spec)),
@@ -138,7 +157,7 @@ def main() -> None:
     options = parser(__doc__ or "")
     options.add_argument("--also", metavar="METHOD", action="append", default=[], help="another method or stack, by name or as a spec")
     options.add_argument("--only", metavar="METHOD", action="append", default=[], help=f"only this one; {STOCK} is the model as it is")
-    options.add_argument("--samples", type=int, default=SAMPLES, help=f"prompts of each depth and length [default: {SAMPLES}]")
+    options.add_argument("--samples", type=int, default=SAMPLES, help=f"questions of each depth and length [default: {SAMPLES}]")
     args = options.parse_args()
     try:
         for method in (*args.also, *args.only):

@@ -56,7 +56,7 @@ def test_all_methods_are_compared_by_length(call, folder):
     assert {row["length"] for row in rows} == {128, 256}
     assert found["yarn", 128]["setting"] == found["yarn", 256]["setting"] == "yarn:factor=2"
     assert (found["stock model", 128]["rise"], found["stock model", 128]["setting"]) == (0, "")
-    assert found["yarn:factor=auto+when_long", 128]["rise"] == 0
+    assert abs(found["yarn:factor=auto+when_long", 128]["rise"]) < 1e-6, "rounding: a question reads past the window and is taken back"
     assert abs(found["yarn", 128]["rise"]) > 1e-4
     assert found["sinks", 256]["forgets"] is True
     assert all(row["rise_low"] <= row["rise"] <= row["rise_high"] and row["texts"] == 2 for row in rows)

@@ -91,17 +91,24 @@ class Subject:
 
         Args: samples: questions of each depth, over all texts. A text is shared by its questions where the method allows that.
         """
-        limit = window.position_limit(self.model)
-        if not spec and limit is not None and length > limit:
-            return {}
-        if self._shares(spec):
-            each = math.ceil(samples / self._common["windows"])
-            rows = self._measured("needle:shared=true", method=spec, lengths=(length,), samples=each)
+        if self.shares(spec):
+            rows = self.read(spec, (length,), samples)
         else:
-            rows = self._measured("needle", method=spec, lengths=(length,), samples=samples)
-        return {row.settings["input"]: bool(row.score) for row in rows if row.settings["metric"] == METRIC}
+            rows = self._measured("needle", method=spec, lengths=(length,), samples=samples) if self._readable(spec, length) else []
+        return {row.settings["input"]: bool(row.score) for row in rows if row.length == length and row.settings["metric"] == METRIC}
 
-    def _shares(self, spec: str) -> bool:
+    def read(self, spec: str, lengths: Sequence[int], samples: int) -> list[Row]:
+        """Read each text once for its loss and for all questions of these lengths, as far as the model can read; args as of `answers`."""
+        readable = tuple(length for length in lengths if self._readable(spec, length))
+        each = math.ceil(samples / self._common["windows"])
+        return self._measured("loss+needle:shared=true", method=spec, lengths=readable, samples=each) if readable else []
+
+    def _readable(self, spec: str, length: int) -> bool:
+        limit = window.position_limit(self.model)
+        return bool(spec) or limit is None or length <= limit
+
+    def shares(self, spec: str) -> bool:
+        """Whether a text can be read once for all questions under this method."""
         if spec not in self._sharing:
             with apply(self.model, spec, warn=False):
                 self._sharing[spec] = can_share(self.model)
