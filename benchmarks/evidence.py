@@ -1,4 +1,4 @@
-"""Holds every method to its paper's claim on a model, and writes the rows of the evidence table.
+"""Holds every method to what its paper claims of untuned models, and writes the rows of the evidence table.
 
     python benchmarks/evidence.py [--model FOLDER --name NAME] [--to 4096] [--fitted FILE]...
 
@@ -8,45 +8,18 @@ docs/evidence/NAME.jsonl; `make docs` draws the table. What was measured is kept
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 
-from _subject import Given, given, parser, texts_of
+from _subject import given, parser, texts_of
 
 from longreach.cli._progress import BarProgress
-from longreach.core import registry
 from longreach.core.errors import InputError, LongreachError, SpecError
 from longreach.core.fitting import FittedFile
 from longreach.engine.fingerprint import fingerprint
-from longreach.evaluation.claims.base import ClaimBench, LeftOut, Metric
-from longreach.evaluation.evidence import claim_row, write
-
-
-def evidence(found: Given, bench: ClaimBench) -> list[dict[str, object]]:
-    """One row for each claim that can be held against the model; of the others it is printed why not."""
-    rows: list[dict[str, object]] = []
-    bench.subject.standard(start=bench.subject.window)  # what is wrong with the text or the lengths stops here, and not claim by claim
-    for method in registry.methods():
-        name = method.name()
-        for claim in method.info.claims:
-            try:
-                if claim.metric not in registry.names("metric"):
-                    raise LeftOut(f"{claim.metric} is taken by an experiment, on a model of its own")
-                if method.info.fitted and name not in bench.fitted:
-                    raise LeftOut("no --fitted file")
-                metric: Metric = registry.module(claim.metric, "metric").METRIC
-                finding = metric.take(name, bench)
-            except LongreachError as error:
-                print(f"{name}: {error}; its claim is left out")
-                continue
-            setting = f"`{finding.spec}`, {bench.subject.window} to {bench.subject.to} tokens"
-            facts = {"model": found.facts["model"], "data": found.data, "setting": setting, "metric": metric.meaning}
-            row = claim_row(name, claim, finding, **facts, command=found.command)
-            mean, low, high = finding.interval
-            print(f"{name}: {metric.meaning} {mean:.3g} ({low:.3g} to {high:.3g}, {finding.of}): {row['verdict']}", flush=True)
-            rows.append(row)
-    if not rows:
-        raise LongreachError("no claim could be held against this model")
-    return rows
+from longreach.evaluation.claims.base import ClaimBench
+from longreach.evaluation.evidence import write
+from longreach.evaluation.verdicts import claim_rows
 
 
 def _fitted(path: Path) -> FittedFile:
@@ -73,7 +46,10 @@ def main() -> None:
             found = given(args, "evidence.py", "".join(f" --fitted {path.name}" for path in args.fitted), progress)
             if wrong := [file.name for file in fitted.values() if file.data["weights"] != fingerprint(found.subject.model)]:
                 raise InputError(f"--fitted {wrong[0]} was fitted to another model; run longreach fit {args.model}")
-            rows = evidence(found, ClaimBench(found.subject, texts_of(args), fitted))
+            facts = {"model": found.facts["model"], "data": found.data, "command": found.command}
+            rows = claim_rows(ClaimBench(found.subject, texts_of(args), fitted), "untuned", say=partial(print, flush=True), **facts)
+            if not rows:
+                raise LongreachError("no claim could be held against this model")
             print(f"Rows: {write(args.out, found.facts, rows)}")
     except LongreachError as error:
         print(f"evidence: {error}", file=sys.stderr)

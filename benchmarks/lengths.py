@@ -9,9 +9,7 @@ A model that was tuned to a length needs no method: `--only stock`.
 """
 
 import sys
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from statistics import fmean, harmonic_mean
+from collections.abc import Sequence
 
 from _subject import Given, given, parser
 
@@ -20,16 +18,11 @@ from longreach.core import registry
 from longreach.core.errors import InputError, LongreachError
 from longreach.core.spec import check_spec, parse, unparse
 from longreach.evaluation.applicable import refusal
-from longreach.evaluation.evidence import Subject, bounds, found_share, write
-from longreach.evaluation.intervals import mean_interval
+from longreach.evaluation.by_length import entries
+from longreach.evaluation.evidence import Subject, write
 
 SAMPLES = 20  # questions of each depth and length: 100 in all
-ALONE = 4  # as many where each question needs a prompt of its own
 STOCK = "stock"  # the model as it is
-_NO_NUMBERS: dict[str, object] = {
-    "texts": 0, "prompts": 0, "forgets": False,
-    **dict.fromkeys(("loss", "rise", "rise_low", "rise_high", "found", "found_low", "found_high", "tokens_per_s", "peak_bytes")),
-}  # fmt: skip
 
 
 def methods() -> list[str]:
@@ -55,51 +48,15 @@ def measure_method(method: str, subject: Subject, samples: int) -> list[dict[str
         return []
     if longest and (error := refusal(subject.model, parse(longest))) is not None:
         raise LongreachError(error.reason)
-    name, entries, settings = "stock model" if method == STOCK else method, [], _settings(method, longest, subject)
-    for spec, lengths in _by_setting(settings).items():
-        if subject.shares(spec):
-            subject.read(spec, lengths, samples)  # once for all of its lengths; what follows finds its rows
-    for start, length in pairwise((0, *subject.edges)):
-        if length >= subject.window:
-            spec = settings[length]
-            numbers = _numbers(spec, subject, start, length, samples) if spec is not None else _NO_NUMBERS
-            entries.append({"method": name, "setting": spec, "length": length, **numbers})
-    return entries
-
-
-def _settings(method: str, longest: str, subject: Subject) -> dict[int, str | None]:
-    """By length: the setting of a method, None where it suggests none."""
     beyond = [length for length in subject.edges if length > subject.window]
-    return {subject.window: longest} | {length: spec_for(method, subject.window, length) for length in beyond}
-
-
-def _by_setting(settings: Mapping[int, str | None]) -> dict[str, list[int]]:
-    """Setting -> its lengths."""
-    found: dict[str, list[int]] = {}
-    for length, spec in settings.items():
-        if spec is not None:
-            found.setdefault(spec, []).append(length)
-    return found
-
-
-def _numbers(spec: str, subject: Subject, start: int, length: int, samples: int) -> dict[str, object]:
-    """Of the last octave of texts of that length, and of prompts of that length; None where the model cannot read so far."""
-    answers = subject.answers(spec, length, samples if subject.shares(spec) else min(samples, ALONE))
-    losses, rises = subject.losses(spec, start=start, end=length), subject.rises(spec, start=start, end=length)
-    speed = [row for row in subject.loss_rows(spec, length) if row.length == length]
-    return _NO_NUMBERS | {
-        "forgets": bool(spec) and any(one.info.forgets for one in parse(spec)),
-        **({"prompts": len(answers), **bounds(found_share(answers), "found", "found_low", "found_high")} if answers else {}),
-        **({"texts": len(rises), **bounds(mean_interval(list(rises.values())), "rise", "rise_low", "rise_high")} if rises else {}),
-        **({"loss": fmean(losses.values())} if losses else {}),
-        **({"tokens_per_s": harmonic_mean([row.tokens_per_s or 0.0 for row in speed])} if speed else {}),
-        **({"peak_bytes": max(row.peak_bytes or 0 for row in speed)} if speed else {}),
-    }
+    settings = {subject.window: longest} | {length: spec_for(method, subject.window, length) for length in beyond}
+    return entries("stock model" if method == STOCK else method, settings, subject, samples)
 
 
 def stacks(measured: Sequence[Sequence[dict[str, object]]], subject: Subject) -> list[str]:
     """Every method that improves others, on the best one that it improves."""
-    able = [entries[-1] for entries in measured if entries and entries[-1]["setting"] and not entries[-1]["forgets"]]
+    lasts = [of_method[-1] for of_method in measured if of_method]
+    able = [last for last in lasts if last["setting"] and not last["forgets"]]
     able.sort(key=lambda last: (-(last["found"] or 0.0), last["rise"]))  # type: ignore[operator]
     found = []
     for name in [method.name() for method in registry.methods()]:
@@ -117,14 +74,14 @@ def compare(found: Given, also: Sequence[str], only: Sequence[str], samples: int
 
     def add(method: str) -> None:
         try:
-            entries = measure_method(method, subject, samples)
+            of_method = measure_method(method, subject, samples)
         except InputError:
             raise  # what is wrong with the text or the lengths
         except LongreachError as error:
             print(f"{method}: {error}; it is left out")
             return
-        measured.append(entries)
-        for each in entries:
+        measured.append(of_method)
+        for each in of_method:
             loss, share = ("-" if each[part] is None else f"{each[part]:.3f}" for part in ("rise", "found"))
             print(f"{each['method']} at {each['length']}: loss increase {loss}, found {share}  ({each['setting']})", flush=True)
 
@@ -134,8 +91,9 @@ def compare(found: Given, also: Sequence[str], only: Sequence[str], samples: int
         add(method)
     if not any(measured):
         raise LongreachError("no method could be measured on this model")
-    facts = {"model": found.facts["model"], "window": subject.window, "data": found.data, "command": found.command}
-    return [{**facts, **entry} for entries in measured for entry in entries]
+    about = {"model": found.facts["model"], "window": subject.window, "condition": "untuned"}
+    facts = {**about, "data": found.data, "command": found.command}
+    return [{**facts, **entry} for of_method in measured for entry in of_method]
 
 
 def check_named(method: str) -> None:

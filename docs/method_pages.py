@@ -11,7 +11,7 @@ from types import ModuleType
 from longreach.core import registry
 from longreach.core.catalogue import Entry, Setting
 from longreach.core.kinds import Kind, kinds
-from longreach.core.method import Method, format_value
+from longreach.core.method import Claim, Method, format_value
 from longreach.reports.evidence import Evidence, evidence_of, table
 
 _WINDOW, _TARGET = 4096, 16_384  # of the example of what `longreach stretch` tries
@@ -160,11 +160,18 @@ def _evidence(entry: Entry, module: ModuleType, evidence: Evidence) -> list[str]
     """What was measured of the method, and which of its paper's claims were not."""
     parts = evidence_of(entry.name, evidence)
     info = getattr(module, "INFO", None) or module.METHOD.info
-    measured = {row["paper_claim"] for row in evidence.claims if row["method"] == entry.name}
-    missing = [f"- {claim.text} (here: {claim.metric}, {claim.bounds})" for claim in info.claims if claim.text not in measured]
-    if missing:
-        parts += ["Claims of the paper that were not measured yet:", "\n".join(missing)]
+    measured = {(row["paper_claim"], row["condition"]) for row in evidence.claims if row["method"] == entry.name}
+    unmeasured = [claim for claim in info.claims if (claim.text, claim.condition) not in measured]
+    if unmeasured:
+        parts += ["Claims of the paper that were not measured yet:", "\n".join(map(_unmeasured, unmeasured))]
     return ["## Evidence", *parts] if parts else []
+
+
+def _unmeasured(claim: Claim) -> str:
+    """A claim, and what would be measured."""
+    known = claim.metric in registry.names("metric")
+    meaning = registry.module(claim.metric, "metric").METRIC.meaning if known else claim.metric
+    return f"- Of {claim.condition} models: {claim.text} (here: {meaning}; {claim.bounds})"
 
 
 def _linked(paper: str) -> str:

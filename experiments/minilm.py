@@ -200,7 +200,14 @@ def by_length(found: Comparison, **told: str) -> list[dict[str, Any]]:
             answers = found.answers(spec, length)
             nothing = dict.fromkeys(("loss", "rise", "rise_low", "rise_high", "tokens_per_s", "peak_bytes"))
             measured = {"prompts": len(answers), **bounds(found_share(answers), "found", "found_low", "found_high")}
-            setting = {"window": found.window, "method": method, "setting": spec, "length": length, "forgets": False}
+            setting = {
+                "window": found.window,
+                "condition": "untuned",
+                "method": method,
+                "setting": spec,
+                "length": length,
+                "forgets": False,
+            }
             rows.append({**told, **setting, "texts": 0, **nothing, **measured})
     return rows
 

@@ -185,7 +185,7 @@ def by_length(found: Mapping[str, list[Row]], names: Sequence[str], facts: dict[
             interval = bounds(mean_interval(list(rises.values())), "rise", "rise_low", "rise_high")
             unknown = dict.fromkeys(("found", "found_low", "found_high", "tokens_per_s", "peak_bytes"))
             numbers = {"texts": len(losses), "prompts": 0, "forgets": False, "loss": fmean(losses.values()), **interval, **unknown}
-            rows.append({**facts, "method": name, "setting": name, "length": times * WINDOW, **numbers})
+            rows.append({**facts, "condition": "trained", "method": name, "setting": name, "length": times * WINDOW, **numbers})
     return rows
 
 

@@ -82,9 +82,12 @@ def test_every_claim_gets_an_interval_and_a_verdict_or_a_reason(call, folder, mo
     monkeypatch.setattr("longreach.evaluation.claims.base.RECALLS", 0.0)
     printed = call("evidence")
     rows = lines(folder / "out" / "made.jsonl")
-    claims = [(method.name(), claim.text) for method in registry.methods() for claim in method.info.claims]
-    shown = [(row["method"], row["paper_claim"]) for row in rows]
-    left_out = [name for name, text in claims if (name, text) not in shown]
+    claims = [(method.name(), claim.text, claim.condition) for method in registry.methods() for claim in method.info.claims]
+    shown = [(row["method"], row["paper_claim"], row["condition"]) for row in rows]
+    left_out = [name for name, *claim in claims if (name, *claim) not in shown]
+    assert {row["condition"] for row in rows} == {"untuned"}
+    assert "linear: it is about tuned models; its claim is left out" in printed
+    assert "ntk: it is about 512 tokens, and 256 are measured; its claim is left out" in printed
     assert all(f"{name}: " in printed and "its claim is left out" in printed for name in left_out)
     assert {"longrope", "interpolated_positions"} <= set(left_out)
     assert {row["verdict"] for row in rows} <= {"holds", "does not hold", "undecided"}
@@ -95,8 +98,8 @@ def test_every_claim_gets_an_interval_and_a_verdict_or_a_reason(call, folder, mo
     rise = next(row for row in rows if row["metric"] == "loss beyond the window above that inside, nats a token")
     assert rise["low"] < rise["number"] < rise["high"]
     assert (rise["of"], rise["bar"], rise["data"]) == ("2 texts", "at most 0.05", "book.txt")
-    needles = by_metric["share of needles found at the target length"]
-    assert int(needles["of"].removesuffix(" prompts")) > 34
+    needles = by_metric["share of needles found at the target length, divided by the plain model's inside its window"]
+    assert int(needles["of"].removesuffix(" questions")) > 34
 
     first = (folder / "out" / "made.jsonl").read_bytes()
     monkeypatch.setattr(importlib.import_module("longreach.evaluation.measure"), "_score", lambda *args: pytest.fail("measured again"))

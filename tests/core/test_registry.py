@@ -103,14 +103,14 @@ def test_an_entry_point_is_called_as_its_file_is(outside):
 
 def test_internal_kinds_stand_in_no_list():
     assert set(all_kinds()) - set(kinds()) == {"metric"}
-    assert "rise_share" in registry.names("metric")
-    assert "rise_share" not in registry.names()
+    assert "rise_gain" in registry.names("metric")
+    assert "rise_gain" not in registry.names()
     assert all(entry.kind != "metric" for entry in catalogue())
-    assert registry.module("rise_share", "metric").__name__ == "longreach.evaluation.claims.rise_share"
-    with pytest.raises(SpecError, match="unknown method 'rise_share'"):
-        registry.module("rise_share")
-    with pytest.raises(SpecError, match=r"unknown metric 'rise_shore'; did you mean rise_share"):
-        registry.module("rise_shore", "metric")
+    assert registry.module("rise_gain", "metric").__name__ == "longreach.evaluation.claims.rise_gain"
+    with pytest.raises(SpecError, match="unknown method 'rise_gain'"):
+        registry.module("rise_gain")
+    with pytest.raises(SpecError, match=r"unknown metric 'rise_gian'; did you mean rise_gain"):
+        registry.module("rise_gian", "metric")
 
 
 # claims

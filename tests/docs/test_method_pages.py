@@ -70,4 +70,4 @@ def test_a_page_has_the_rows_of_its_method_alone_and_stacked(pages):
 def test_claims_without_a_row_are_named_as_not_measured(pages):
     entry = next(entry for entry in ENTRIES if entry.name == "linear")
     (claim, *_) = registry.get("linear").info.claims
-    assert f"- {claim.text} (here: " in pages[place(entry)].partition("were not measured yet:")[2]
+    assert f"- Of {claim.condition} models: {claim.text} (here: " in pages[place(entry)].partition("were not measured yet:")[2]

@@ -13,6 +13,7 @@ from longreach.evaluation.intervals import (
     ratio_interval,
     reaches,
     share_interval,
+    share_ratio_interval,
     t_quantile,
 )
 
@@ -181,6 +182,34 @@ def test_a_ratio_lies_where_the_t_test_cannot_tell():
 def test_a_ratio_to_what_may_be_nothing_has_no_interval():
     assert ratio_interval([1.0, 2.0, 3.0], [-1.0, 0.1, 1.2])[1:] == (-math.inf, math.inf)
     assert ratio_interval([1.0], [2.0]) == (0.5, -math.inf, math.inf)
+
+
+def test_a_ratio_of_shares_ends_where_the_difference_does():
+    """Each end is the ratio r for which the joined Wilson intervals of the one share and of r times the other no longer exclude 0."""
+    ratio = share_ratio_interval(60, 100, 70, 90)
+    one, other = share_interval(60, 100), share_interval(70, 90)
+    assert ratio.mean == pytest.approx((60 / 100) / (70 / 90))
+    low = one.mean - ratio.low * other.mean - math.hypot(one.mean - one.low, ratio.low * (other.high - other.mean))
+    high = one.mean - ratio.high * other.mean + math.hypot(one.high - one.mean, ratio.high * (other.mean - other.low))
+    assert (low, high) == pytest.approx((0, 0), abs=1e-12)
+
+
+def test_a_ratio_to_a_share_of_nothing_has_no_bound():
+    assert share_ratio_interval(3, 10, 0, 10)[1:] == (0.0, math.inf)
+    assert share_ratio_interval(0, 100, 80, 100).low == 0.0
+    low, high = share_ratio_interval(100, 100, 100, 100)[1:]
+    assert low < 1 < high
+
+
+def test_the_ratio_of_shares_covers():
+    """Over all outcomes of 40 and 60 tries, weighted by their chance."""
+    chances, counts, covered = (0.6, 0.8), (40, 60), 0.0
+    weights = [[math.comb(n, k) * p**k * (1 - p) ** (n - k) for k in range(n + 1)] for p, n in zip(chances, counts, strict=True)]
+    for k, first in enumerate(weights[0]):
+        for j, second in enumerate(weights[1]):
+            _, low, high = share_ratio_interval(k, counts[0], j, counts[1])
+            covered += first * second * (low <= chances[0] / chances[1] <= high)
+    assert 0.93 < covered < 0.98
 
 
 @pytest.mark.parametrize(("hits", "n", "bar", "verdict"), [(0, 5, 0.0, True), (3, 5, 0.0, True), (4, 5, 1.0, False), (5, 5, 1.0, None)])

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from longreach.core.bands import LayerContext
 
 Verdict = Literal["holds", "does not hold", "undecided"]
+Condition = Literal["untuned", "tuned", "trained"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,12 +21,16 @@ class Claim:
     """What the paper reports, and the number of ours that shows whether it holds here.
 
     Args: text: the paper's result. metric: the name of a file in evaluation/claims, or a key of METRICS in the experiment that has
-    a model for it.
+    a model for it. condition: of the model that the result is about: `untuned` (a checkpoint as it is), `tuned` (after continued training
+    under the method), or `trained` (from scratch, or weights of the method's own). times: trained windows that it is about (default:
+    those that evidence goes to).
     at_least, at_most: where it counts as delivered.
     """
 
     text: str
     metric: str
+    condition: Condition = "untuned"
+    times: int | None = None
     at_least: float | None = None
     at_most: float | None = None
 

@@ -143,6 +143,7 @@ def claim_row(method: str, claim: Claim, finding: Number, **facts: str) -> dict[
         **facts,
         **bounds(finding.interval, "number", "low", "high"),
         "of": finding.of,
+        "condition": claim.condition,
         "bar": claim.bounds,
         "paper_claim": claim.text,
         "verdict": claim.verdict(finding.interval.low, finding.interval.high),

@@ -1,4 +1,5 @@
-"""Confidence intervals: Student's t for means, Wilson's for shares, Newcombe's for paired shares, Fieller's for ratios of means.
+"""Confidence intervals: Student's t for means, Wilson's for shares, Newcombe's for paired shares, Fieller's for ratios of means, and
+Donner and Zou's for ratios of shares.
 
 One of them holds however often it is looked at, so that measuring can stop as soon as it decides.
 """
@@ -151,6 +152,28 @@ def paired_share_interval(pairs: Sequence[tuple[bool, bool]]) -> Interval:
     return Interval(
         mean, mean - half(one.mean - one.low, other.high - other.mean), mean + half(other.mean - other.low, one.high - one.mean)
     )
+
+
+def share_ratio_interval(hits: float, n: int, other_hits: float, other_n: int) -> Interval:
+    """A share divided by another one of other tries; no bound above where the other one may be 0.
+
+    The Wilson intervals of both, joined as for independent numbers. Source: Donner and Zou, Closed-form confidence intervals for functions
+    of the normal mean and standard deviation, Statistical Methods in Medical Research 21, 2012 (MOVER-R).
+
+    >>> [round(end, 3) for end in share_ratio_interval(60, 100, 80, 100)]
+    [0.75, 0.617, 0.901]
+    """
+    one, other = share_interval(hits, n), share_interval(other_hits, other_n)
+    if not other.mean:
+        return Interval(math.inf, 0.0, math.inf)
+    product = one.mean * other.mean
+
+    def end(of: float, by: float, sign: int) -> float:
+        root = math.sqrt(max(0.0, product**2 - of * by * (2 * one.mean - of) * (2 * other.mean - by)))
+        return (product + sign * root) / (by * (2 * other.mean - by))
+
+    high = math.inf if other.low <= 0 else end(one.high, other.low, 1)
+    return Interval(one.mean / other.mean, max(0.0, end(one.low, other.high, -1)), high)
 
 
 def ratio_interval(values: Sequence[float], others: Sequence[float]) -> Interval:

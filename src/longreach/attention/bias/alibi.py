@@ -32,6 +32,7 @@ class Alibi(Biases):
             Claim(
                 text="perplexity at twice the training length, and beyond, is not above that inside it",
                 metric="scratch_rise_8x",
+                condition="trained",
                 at_most=0.0,
             ),
         ),

@@ -32,6 +32,7 @@ class Cable(Ages):
             Claim(
                 text="trained on 512 tokens, perplexity at 1024 is below that of one trained on 1024 with sinusoidal positions",
                 metric="scratch_rise_8x",
+                condition="trained",
                 at_most=0.0,
             ),
         ),

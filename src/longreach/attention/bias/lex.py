@@ -31,6 +31,7 @@ class Lex(Places, Fades):
             Claim(
                 text="trained on 1024 tokens, perplexity at 4096 is below that inside the training length",
                 metric="scratch_rise_8x",
+                condition="trained",
                 at_most=0.0,
             ),
         ),

@@ -33,6 +33,7 @@ class NtkAttention(Prefixes):
             Claim(
                 text="a frozen model learns a task from head_dim^2 + head_dim weights a head, as well as with LoRA",
                 metric="scratch_prefix_gain",
+                condition="trained",
                 at_least=0.0,
             ),
         ),

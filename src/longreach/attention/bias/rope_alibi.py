@@ -32,6 +32,7 @@ class RopeAlibi(Biases):
             Claim(
                 text="proposed as a combination of RoPE and ALiBi; the abstract states no result",
                 metric="scratch_rise_8x_below_rope",
+                condition="trained",
                 at_most=0.0,
             ),
         ),

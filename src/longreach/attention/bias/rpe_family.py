@@ -64,6 +64,7 @@ class RpeFamily(Biases):
             Claim(
                 text="models trained with a bias whose series converges keep their perplexity beyond the training length",
                 metric="scratch_rise_8x",
+                condition="trained",
                 at_most=0.02,
             ),
         ),

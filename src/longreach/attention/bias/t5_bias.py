@@ -31,6 +31,7 @@ class T5Bias(Biases):
             Claim(
                 text="arXiv:2108.12409: extrapolates to about 1.5 times the training length, better than rotary positions",
                 metric="scratch_rise_2x_below_rope",
+                condition="trained",
                 at_most=0.0,
             ),
         ),

@@ -43,10 +43,8 @@ class AttentionAlignment(EncoderTemperature):
         plain_inside=True,
         fitted=True,
         claims=(
-            Claim(
-                text="untuned, T5 models a language better in texts beyond its window than without", metric="aligned_gain_8x", at_least=0.0
-            ),
-            Claim(text="untuned, T5 makes use of texts far beyond its window", metric="aligned_rise_8x", at_most=0.0),
+            Claim(text="T5 models a language better in texts beyond its window than without", metric="aligned_gain_8x", at_least=0.0),
+            Claim(text="T5 makes use of texts far beyond its window", metric="aligned_rise_8x", at_most=0.0),
         ),
     )
     file: FittedFile | None = None

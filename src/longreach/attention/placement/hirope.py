@@ -39,7 +39,7 @@ class HiRope(ReadsText):
         paper="arXiv:2403.19115",
         changes_positions=True,
         reads_text=True,
-        claims=(Claim(text="untuned, perplexity on long source code stays low beyond the window", metric="code_rise_share", at_most=0.5),),
+        claims=(Claim(text="perplexity on long source code stays low beyond the window", metric="code_rise_share", at_most=0.5),),
     )
     window_size: int | None = None
     split: float = 0.5

@@ -28,7 +28,7 @@ class LmInfinite(Places):
         paper="arXiv:2308.16137",
         bounded_memory=True,
         forgets=True,
-        claims=(Claim(text="untuned, fluent to 32k tokens and beyond", metric="rise", at_most=0.05),),
+        claims=(Claim(text="fluent to 32k tokens and beyond", metric="rise", at_most=0.05),),
     )
     num_sinks: int
     window_size: int

@@ -28,8 +28,8 @@ class SelfExtend(Places):
         paper="arXiv:2401.01325",
         changes_positions=True,
         claims=(
-            Claim(text="untuned, perplexity stays low beyond the window (Llama-2, Mistral, SOLAR)", metric="rise", at_most=0.05),
-            Claim(text="untuned, passkeys are found at all depths well beyond the window", metric="retrieval", at_least=0.9),
+            Claim(text="perplexity stays low beyond the window (Llama-2, Mistral, SOLAR)", metric="rise", at_most=0.05),
+            Claim(text="passkeys are found at all depths well beyond the window", metric="retrieval", at_least=0.85),
         ),
     )
     neighbours: int

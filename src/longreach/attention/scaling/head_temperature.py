@@ -30,6 +30,7 @@ class HeadTemperature(Scales):
             Claim(
                 text="head-based scales take a model without positions from 2k to 18k tokens",
                 metric="scratch_tuned_gain_8x",
+                condition="trained",
                 at_least=0.0,
             ),
         ),

@@ -33,7 +33,7 @@ class InfLLM(CachePolicy):
         title="InfLLM: Unveiling the Intrinsic Capacity of LLMs for Understanding Extremely Long Sequences with Training-Free Memory",
         paper="arXiv:2402.04617",
         changes_positions=True,
-        claims=(Claim(text="untuned, passkeys are found in 1,024K tokens (Llama-3, window of 8k)", metric="retrieval", at_least=0.9),),
+        claims=(Claim(text="passkeys are found in 1,024K tokens (Llama-3, window of 8k)", metric="retrieval", at_least=0.85),),
     )
     block_size: int
     num_blocks: int

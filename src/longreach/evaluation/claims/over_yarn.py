@@ -10,14 +10,14 @@ from longreach.evaluation.evidence import Number
 
 def take(name: str, bench: ClaimBench) -> Number:
     """Of the method with its file for the model."""
-    file, subject = bench.fitted[name], bench.subject
+    file = bench.fitted[name]
     (yarn, *_) = bench.settings("yarn")
-    fitted = subject.rises(make(registry.get(name), {"file": file}).spec)
+    fitted = bench.rises(make(registry.get(name), {"file": file}).spec)
     if file.data["text_sha256"] == bench.text_sha256:
-        if (2 * file.data["windows"], file.data["target"]) != (len(fitted), subject.to):
+        if (2 * file.data["windows"], file.data["target"]) != (len(fitted), bench.to):
             raise LeftOut(f"it was fitted on other windows of the same text; give --windows {2 * file.data['windows']}, or another --text")
         fitted = dict(list(fitted.items())[1::2])  # those that `longreach fit` keeps back
-    return difference(f"{name}:file={Path(file.name).name}", fitted, subject.rises(yarn))
+    return difference(f"{name}:file={Path(file.name).name}", fitted, bench.rises(yarn))
 
 
 METRIC = Metric(meaning="loss beyond the window above YaRN's, on text that nothing was fitted on, nats a token", take=take)

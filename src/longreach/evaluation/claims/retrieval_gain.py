@@ -7,11 +7,11 @@ from longreach.evaluation.intervals import paired_share_interval
 
 def take(name: str, bench: ClaimBench) -> Number:
     """Of both stacked, paired by prompt with the other alone."""
-    bench.check_recall()
+    bench.inside()
     spec, alone = bench.stacked(name)
     both, before = bench.answers(spec), bench.answers(alone)
     pairs = [(found, before[prompt]) for prompt, found in both.items()]
-    return Number(spec=spec, interval=paired_share_interval(pairs), of=counted(pairs, "prompt"))
+    return Number(spec=spec, interval=paired_share_interval(pairs), of=counted(pairs, "question"))
 
 
 METRIC = Metric(meaning="share of needles found at the target length, above that of the method it is stacked on", take=take)

@@ -7,7 +7,7 @@ from longreach.evaluation.evidence import Number, counted
 def take(name: str, bench: ClaimBench) -> Number:
     """Of the method's flattest setting."""
     spec = bench.flattest(name)
-    return Number(spec=spec, interval=bench.rise(spec), of=counted(bench.subject.rises(spec), "text"))
+    return Number(spec=spec, interval=bench.rise(spec), of=counted(bench.rises(spec), "text"))
 
 
 METRIC = Metric(meaning="loss beyond the window above that inside, nats a token", take=take)

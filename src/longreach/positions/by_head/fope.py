@@ -31,6 +31,7 @@ class Fope(PositionsMethod):
             Claim(
                 text="trained on 512 tokens, perplexity beyond is lower than that of RoPE",
                 metric="scratch_rise_8x_below_rope",
+                condition="trained",
                 at_most=0.0,
             ),
         ),

@@ -45,7 +45,7 @@ class Longrope(PositionsMethod):
         paper="arXiv:2402.13753",
         exportable=True,
         fitted=True,
-        claims=(Claim(text="untuned, lower perplexity than YaRN at 8 times the window", metric="over_yarn", at_most=0.0),),
+        claims=(Claim(text="lower perplexity than YaRN at 8 times the window", metric="over_yarn", at_most=0.0),),
     )
     file: FittedFile | None = None
     factor: float | None = None

@@ -26,11 +26,7 @@ class DynamicNtk(PositionsMethod):
         length_dependent=True,
         plain_inside=True,
         changes_positions=True,
-        claims=(
-            Claim(
-                text="untuned, no blow-up of the perplexity beyond the window, where static scaling has one", metric="rise", at_most=0.05
-            ),
-        ),
+        claims=(Claim(text="no blow-up of the perplexity beyond the window, where static scaling has one", metric="rise", at_most=0.05),),
     )
     factor: float = 1.0
     step: int = 256

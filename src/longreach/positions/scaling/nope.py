@@ -30,6 +30,7 @@ class Nope(PositionsMethod):
             Claim(
                 text="trained on 2k tokens it holds to about 4k, RoPE only to 2k",
                 metric="scratch_rise_2x_below_rope",
+                condition="trained",
                 at_most=0.0,
             ),
         ),

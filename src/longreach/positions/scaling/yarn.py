@@ -34,8 +34,12 @@ class Yarn(PositionsMethod):
         paper="arXiv:2309.00071",
         exportable=True,
         claims=(
+            Claim(text="perplexity stays low to 2 windows", metric="rise", times=2, at_most=0.05),
             Claim(
-                text="state of the art after tuning on 0.1 % of the pretraining data; about 2 windows untuned", metric="rise", at_most=0.05
+                text="state of the art after tuning on 0.1 % of the pretraining data",
+                metric="over_linear_and_ntk",
+                condition="tuned",
+                at_most=0.0,
             ),
         ),
     )

@@ -30,7 +30,7 @@ class StretchPositions(TableMethod):
         exportable=True,
         claims=(
             Claim(
-                text="untuned, keeping the well-trained first positions costs short texts less than interpolating all of them",
+                text="keeping the well-trained first positions costs short texts less than interpolating all of them",
                 metric="inside_against_interpolated",
                 at_most=0.0,
             ),

@@ -33,6 +33,7 @@ class Cream(PositionSampler):
             Claim(
                 text="extends to 256k on 4k sequences, better than PoSE",
                 metric="sampler_above_pose",
+                condition="tuned",
                 at_most=0.0,
             ),
         ),

@@ -27,6 +27,7 @@ class Randomized(PositionSampler):
             Claim(
                 text="positions drawn from a longer range generalize to its length",
                 metric="sampler_below_untuned",
+                condition="tuned",
                 at_least=0.0,
             ),
         ),

@@ -28,6 +28,7 @@ class Segmented(PositionSampler):
             Claim(
                 text="segments of four times the input length lower perplexity at that length",
                 metric="sampler_below_untuned",
+                condition="tuned",
                 at_least=0.0,
             ),
         ),
