@@ -1,4 +1,4 @@
-"""Holds every method to what its paper claims of untuned models, and writes the rows of the evidence table.
+"""Holds every method to what its paper claims without tuning the model, and writes the rows of the evidence table.
 
     python benchmarks/evidence.py [--model FOLDER --name NAME] [--to 4096] [--fitted FILE]...
 
@@ -47,7 +47,9 @@ def main() -> None:
             if wrong := [file.name for file in fitted.values() if file.data["weights"] != fingerprint(found.subject.model)]:
                 raise InputError(f"--fitted {wrong[0]} was fitted to another model; run longreach fit {args.model}")
             facts = {"model": found.facts["model"], "data": found.data, "command": found.command}
-            rows = claim_rows(ClaimBench(found.subject, texts_of(args), fitted), "untuned", say=partial(print, flush=True), **facts)
+            rows = claim_rows(
+                ClaimBench(found.subject, texts_of(args), fitted), ("untuned", "trained"), say=partial(print, flush=True), **facts
+            )
             if not rows:
                 raise LongreachError("no claim could be held against this model")
             print(f"Rows: {write(args.out, found.facts, rows)}")

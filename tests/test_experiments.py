@@ -11,7 +11,7 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 from longreach.data.stdlib import stdlib_text
-from longreach.testing.models import tiny_learned
+from longreach.testing.models import tiny_learned, tiny_model
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
@@ -86,6 +86,38 @@ def test_models_from_scratch_are_compared_and_then_tuned_by_samplers(tmp_path, d
     found = {row["method"]: row for row in rows(out / "llama-scratch-tuned.jsonl")}
     assert set(found) == {"cream", "e2", "full_length", "harpe", "pose", "randomized", "segmented"}
     assert all(row["low"] <= row["number"] <= row["high"] for row in found.values())
+
+
+def test_methods_are_held_to_claims_about_tuned_models(tmp_path, data, monkeypatch, capsys):
+    folder, out = tmp_path / "small", tmp_path / "evidence"
+    tiny_model(vocab_size=VOCABULARY, num_hidden_layers=1).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    monkeypatch.setattr("longreach.training.gate._COUNTS", (2,))
+    monkeypatch.setattr("longreach.evaluation.claims.base.RECALLS", 0.0)
+    chosen = [word for name in ("linear", "ntk", "yarn", "yarn+resonance") for word in ("--only", name)]
+    given = ("--data", data, "--model", folder, "--steps", 1, "--windows", 2, "--work", tmp_path / "work", "--evidence", out, *chosen)
+    smaller = {"TIMES": 2, "STACKS": ("yarn:factor=2+resonance",), "SAMPLES": 2, "BOOKS": 20_000, "SOURCE": 50_000}
+    run("tuned", monkeypatch, *given, **smaller)
+    printed = capsys.readouterr().out
+    claims, lengths = rows(out / "small-tuned.jsonl"), rows(out / "lengths" / "small-tuned.jsonl")
+    by = {row["method"]: row for row in claims}
+    assert set(by) == {"linear", "yarn", "resonance"}
+    assert {row["condition"] for row in (*claims, *lengths)} == {"tuned"}
+    assert "llama3: the model was not tuned under it; its claim is left out" in printed
+    assert by["resonance"]["setting"] == "`yarn:factor=2+resonance`, 128 to 256 tokens"
+
+    rises = {row["method"]: row["rise"] for row in lengths if row["length"] == 256}
+    assert by["linear"]["number"] == pytest.approx(rises["linear"])
+    assert by["resonance"]["number"] == pytest.approx(rises["yarn"] - rises["yarn+resonance"])
+    assert by["yarn"]["number"] == pytest.approx(rises["yarn"] - min(rises["linear"], rises["ntk"]))
+    stock = {row["length"]: row["rise"] for row in lengths if row["method"] == "stock model"}
+    assert stock[128] == 0
+    plain = next(row for row in lengths if row["method"] == "tuned without a method" and row["length"] == 128)
+    assert plain["setting"] == ""
+    assert abs(plain["rise"]) > 1e-6, "the tuned model is measured, beside the one that was not tuned"
+
+    run("tuned", monkeypatch, *given, **smaller)
+    assert rows(out / "lengths" / "small-tuned.jsonl") == lengths
 
 
 # minilm

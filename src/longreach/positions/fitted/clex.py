@@ -44,7 +44,7 @@ class Clex(PositionsMethod):
         paper="arXiv:2310.16450",
         exportable=True,
         fitted=True,
-        claims=(Claim(text="lower perplexity than YaRN at 4 to 8 times the window", metric="over_yarn", condition="tuned", at_most=0.0),),
+        claims=(Claim(text="lower perplexity than YaRN at 4 to 8 times the window", metric="over_yarn", condition="trained", at_most=0.0),),
     )
     file: FittedFile | None = None
     factor: float | None = None
