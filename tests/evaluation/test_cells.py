@@ -93,6 +93,23 @@ def test_the_bar_is_set_by_what_is_found_inside_the_window():
     assert asked(cells(Stopping(short=0.55)), 1024, [1] * 60) == asked(found, 4096, [1] * 60)
 
 
+def test_a_retrieval_ends_after_two_texts_where_all_would_not_decide():
+    def wanted_after(texts, *answers):
+        found = Cells(WINDOW, UNTIL_DECIDED, depths=DEPTHS, decide=True, shared=[NEEDLE], texts=texts)
+        for number, of_text in enumerate(answers):
+            for place, right in enumerate(of_text):
+                found.take(answer(1024, right, f"{number} {place}"))
+            found.end_text([])
+        return found.wanted(answer(1024, 0)[0])
+
+    close, clear = [1] * 21 + [0] * 4, [0] + [1] * 24  # 0.84 and 0.96; the bar is 0.85
+    assert wanted_after(4, close), "one text tells nothing about the others"
+    assert not wanted_after(4, close, close), "84 of 100 would not decide"
+    assert wanted_after(4, clear, clear), "96 of 100 would"
+    assert wanted_after(4000, close, close), "that many tell 0.84 from 0.85"
+    assert not wanted_after(2, clear, clear), "there is no other text"
+
+
 def test_a_loss_is_only_called_low_after_two_texts():
     low = (0.01, 0.0, 0.02, 0.01)
     assert read(cells(), low, low) == [True, False]

@@ -39,16 +39,19 @@ UNTIL_DECIDED = Stopping()
 class Cells:
     """The rows taken so far. A cell is a task at a length.
 
-    Args: trained_window: tokens. depths: at how many facts stand. shared: tasks that ask many questions of a text. decide: whether a cell
-    ends where it is decided: a retrieval beyond the window as soon as all of its interval lies on one side of the bar, and every depth was
-    asked about, but not before a second text was asked about, too, where it is on the right side, for texts differ; one inside after 50
-    questions; a loss beyond the window as soon as a text decides it, but not before two where it is on the right side, one inside after
-    two texts and 8 blocks. Otherwise everything is wanted.
+    Args: trained_window: tokens. depths: at how many facts stand. shared: tasks that ask many questions of a text. texts: that there are
+    to read. decide: whether a cell ends where it is decided: a retrieval beyond the window as soon as all of its interval lies on one side
+    of the bar, and every depth was asked about, but not before a second text was asked about, too, where it is on the right side, for texts
+    differ; and after two texts where all of them would not decide it, were the answers to the others like those so far. One inside ends
+    after 50 questions; a loss beyond the window as soon as a text decides it, but not before two where it is on the right side, one inside
+    after two texts and 8 blocks. Otherwise everything is wanted.
     """
 
-    def __init__(self, trained_window: int, stopping: Stopping, *, depths: int, decide: bool, shared: Collection[str] = ()) -> None:
+    def __init__(
+        self, trained_window: int, stopping: Stopping, *, depths: int, decide: bool, shared: Collection[str] = (), texts: int = 1
+    ) -> None:
         self.trained_window, self.stopping, self.depths, self.decide = trained_window, stopping, depths, decide
-        self.shared = shared
+        self.shared, self.texts, self._read = shared, texts, 0
         self.standard = by_block(stopping.standard)
         self.rows: list[Row] = []
         self._taken: set[str] = set()
@@ -92,7 +95,10 @@ class Cells:
     def end_text(self, inside: Sequence[Row]) -> None:
         """A text has been read to its end. Args: inside: new rows of the standard."""
         self.standard |= by_block(inside)
+        self._read += 1
         self._asked = {cell: len(answers) for cell, answers in self._answers.items()} | self._asked
+        if self.decide and self._read >= _TEXTS:
+            self._end_hopeless()
         for task, length in list(self._losses) if self.decide else ():
             self._judge_loss(task, length)
 
@@ -105,6 +111,14 @@ class Cells:
             asked = n - self._asked.get((task, length), n)  # of another text than the first
             if not (verdict and task in self.shared and asked < 2 * self.depths):
                 self._ended[task, length] = verdict
+
+    def _end_hopeless(self) -> None:
+        """End the retrievals that the texts left would not decide."""
+        for (task, length), answers in self._answers.items():
+            if task in self.shared and length > self.trained_window and (task, length) not in self._ended:
+                times = self.texts / self._read
+                if reaches(sum(answers) * times, round(len(answers) * times), self._bar(task)) is None:
+                    self._ended[task, length] = None
 
     def _bar(self, task: str) -> float:
         short = self.stopping.short

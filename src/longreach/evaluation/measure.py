@@ -140,7 +140,7 @@ def measure(
                 warnings.warn(f"{why}, so that each needle gets a prompt of its own, which takes longer", stacklevel=2)
             tasks = tuple(replace(task, shared=False) if isinstance(task, Needle) else task for task in tasks)
         decide, once = stopping.early and windows is None and samples is None, [task.spec for task in tasks if task.reads_once]
-        cells = Cells(trained, stopping, depths=len(plan.depths), decide=decide, shared=once)
+        cells = Cells(trained, stopping, depths=len(plan.depths), decide=decide, shared=once, texts=len(plan.windows))
         _Run(model, plan, store, cells, chunk_size, batch_size, progress).measure(tasks)
     return Measured(cells.rows, trained)
 
