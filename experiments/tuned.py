@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from nano import read_books
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import longreach
+from longreach.checkpoints.places import MARKER
 from longreach.cli._progress import BarProgress
 from longreach.core import registry
 from longreach.core.errors import InputError, LongreachError
@@ -110,6 +112,12 @@ def tuned_under(spec: str, name: str, args: argparse.Namespace, texts: Texts, wi
     return tuned
 
 
+def save_scaled(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, spec: str, target: int) -> None:
+    """Save a model with its scaling in its config, as published checkpoints have it: without longreach's record of what it was before."""
+    longreach.save(model, tokenizer, folder, method=spec, target=target)
+    (folder / MARKER).unlink()
+
+
 def by_length(subject: TunedSubject, names: Mapping[str, str]) -> list[dict[str, Any]]:
     """Entries of the table by length: the model as it is, and what was tuned. Args: names: name -> spec."""
     lengths = [length for length in subject.edges if length >= subject.window]
@@ -131,6 +139,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=WINDOWS, help=f"held-out texts of the longest length [default: {WINDOWS}]")
     parser.add_argument("--work", type=Path, default=Path("tuned-run"), help="folder for the runs and results")
     parser.add_argument("--evidence", type=Path, help="folder for the rows of the docs (docs/evidence)")
+    parser.add_argument("--checkpoints", type=Path, help="save what was tuned in this folder, as checkpoints that are scaled already")
     args = parser.parse_args()
     try:
         with BarProgress() as progress:
@@ -154,6 +163,8 @@ def _compare(args: argparse.Namespace, progress: Progress) -> None:
     names = {method: spec for method, spec in names.items() if not args.only or method in (NOTHING_NAMED, *args.only)}
     for method, spec in names.items():
         tuned = tuned_under(spec, method, args, texts, window, progress)
+        if args.checkpoints:
+            save_scaled(tuned.model, tokenizer, args.checkpoints / method.replace(" ", "-"), spec, TIMES * window)
         subject.tuned[spec] = Subject(tuned.model, tokenizer, name=f"{name}, {method}", **common)
     tokens = args.steps * TIMES * window
     of = f"--model {args.model}" if not Path(args.model).is_dir() else "--model FOLDER"

@@ -10,7 +10,10 @@ import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
 
+import longreach
 from longreach.data.stdlib import stdlib_text
+from longreach.engine.apply import applied
+from longreach.engine.window import window_before_export
 from longreach.testing.models import tiny_learned, tiny_model
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 
@@ -116,8 +119,11 @@ def test_methods_are_held_to_claims_about_tuned_models(tmp_path, data, monkeypat
     assert plain["setting"] == ""
     assert abs(plain["rise"]) > 1e-6, "the tuned model is measured, beside the one that was not tuned"
 
-    run("tuned", monkeypatch, *given, **smaller)
+    run("tuned", monkeypatch, *given, "--checkpoints", tmp_path / "saved", **smaller)
     assert rows(out / "lengths" / "small-tuned.jsonl") == lengths
+    model, _ = longreach.load(tmp_path / "saved" / "yarn")
+    assert (model.config.rope_parameters["rope_type"], window_before_export(model)) == ("yarn", 256), "as a published one is"
+    assert not applied(model)
 
 
 # minilm
