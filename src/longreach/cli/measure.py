@@ -140,9 +140,10 @@ def _show(rows: Sequence["Row"], rises: dict[int, "Interval"], usable: "UsableLe
 
 def loss_table(task: str, rows: Sequence["Row"], rises: dict[int, "Interval"]) -> "Table":
     """Loss by octave, and, for the task `loss`, what it is past the window above that inside (`loss_rises`)."""
+    from longreach.evaluation.rows import task_name
     from longreach.reports.words import RISE_COLUMN
 
-    table = new_table("tokens", "loss", RISE_COLUMN, title=f"{task}, nats a token")
+    table = new_table("tokens", "loss", RISE_COLUMN, title=f"{task_name(task)}, nats a token")
     for row in rows:
         rise = rises.get(row.length) if task == "loss" else None
         beyond = "" if rise is None else f"{rise.mean:+.3f} ± {rise.high - rise.mean:.3f}"
@@ -152,8 +153,10 @@ def loss_table(task: str, rows: Sequence["Row"], rises: dict[int, "Interval"]) -
 
 def retrieval_table(task: str, rows: Sequence["Row"]) -> "Table":
     """Depth by length; each cell is the share of right answers by likelihood and by generation. Speed and memory stand below."""
+    from longreach.evaluation.rows import task_name
+
     lengths = sorted({row.length for row in rows})
-    table = new_table("depth", *(format_length(length) for length in lengths), title=task)
+    table = new_table("depth", *(format_length(length) for length in lengths), title=task_name(task))
     for depth in sorted({row.depth for row in rows if row.depth is not None}):
         table.add_row(f"{depth:g}", *(_shares([row for row in rows if (row.depth, row.length) == (depth, length)]) for length in lengths))
     table.add_section()

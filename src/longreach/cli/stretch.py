@@ -170,7 +170,7 @@ def stretch(
 def _seconds(budget: str) -> int:
     seconds = parse_seconds(budget)
     if seconds is None:
-        raise InputError(f"--budget {budget}: write a time, as 90s, 20m or 2h")
+        raise InputError(f"--budget {budget}: write a time above 0, as 90s, 20m or 2h")
     return seconds
 
 

@@ -136,6 +136,16 @@ def _parse(line: bytes) -> Row | None:
     return Row(**values) if isinstance(values, dict) and set(values) == names else None
 
 
+def task_name(task: str) -> str:
+    """What people call a task: `needle` for `needle:shared=true`, which says how it is asked and not what.
+
+    >>> task_name("needle:shared=true"), task_name("passkey:digits=7,shared=true"), task_name("loss_inside:window_size=512")
+    ('needle', 'passkey:digits=7', 'loss_inside:window_size=512')
+    """
+    name, _, settings = task.partition(":")
+    return ":".join([name, *([kept] if (kept := ",".join(part for part in settings.split(",") if part != "shared=true")) else [])])
+
+
 def by_text(rows: Iterable[Row]) -> dict[str, float]:
     """text -> mean loss over all its tokens, for pairing what was measured on the same texts."""
     sums: dict[str, tuple[float, int]] = {}

@@ -17,7 +17,7 @@ from longreach.evaluation.intervals import (
     reaches,
     texts_to_decide,
 )
-from longreach.evaluation.rows import Row, by_block, by_text
+from longreach.evaluation.rows import Row, by_block, by_text, task_name
 
 KEEPS = 0.85  # of the share of right answers inside the window (as NoLiMa has it, arXiv:2502.05167)
 RECALLS = 0.5  # share of right answers inside the window below which retrieval says nothing of longer texts
@@ -49,8 +49,8 @@ class Open:
         of_loss, interval = self.about == _THE_LOSS, self.interval
         share, rise = f"{interval.low:.2f} to {interval.high:.2f}", f"{interval.mean:+.3f} ± {interval.high - interval.mean:.3f} nats"
         more = f"; about {self.needed} would tell" if self.needed else ""
-        kind = "blocks of text" if of_loss else "questions"
-        return f"undecided at {self.length}: {self.about} is {rise if of_loss else share} with {self.n} {kind}{more}"
+        kind = ("text" if self.n == 1 else "texts") if of_loss else "questions"
+        return f"undecided at {self.length}: {task_name(self.about)} is {rise if of_loss else share} with {self.n} {kind}{more}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +139,7 @@ def loss_rises(rows: Sequence[Row], trained_window: int) -> dict[int, Interval]:
 
 
 def _rises(rows: Sequence[Row], trained_window: int) -> dict[int, tuple[Interval, int]]:
-    """With the number of pairs."""
+    """With the number of texts."""
     losses, same = (_by_length(row for row in rows if row.task == task) for task in (LOSS, f"{INSIDE}:window_size={trained_window}"))
     inside = losses.get(trained_window)
     found = {}
@@ -147,7 +147,7 @@ def _rises(rows: Sequence[Row], trained_window: int) -> dict[int, tuple[Interval
         blocks = by_block(losses[length])
         standard = by_block(same.get(length, ()))
         if blocks.keys() <= standard.keys():
-            found[length] = block_interval([loss - standard[block] for block, loss in blocks.items()]), len(blocks)
+            found[length] = block_interval([loss - standard[block] for block, loss in blocks.items()]), len({text for text, _ in blocks})
         elif inside is not None:
             within, beyond = by_text(inside), by_text(losses[length])
             if beyond.keys() <= within.keys():
@@ -291,15 +291,17 @@ def _sentence(usable: UsableLength) -> str:
         why = str(usable.open_loss or why)
         parts.append(f"{_tokens(usable.by_loss, usable.measured_to)} by loss ({why})")
     if usable.by_retrieval is not None:
-        bars = " and ".join(f"{task} at least {KEEPS * score:.2f}" for task, score in usable.short.items())
+        bars = " and ".join(f"{task_name(task)} at least {KEEPS * score:.2f}" for task, score in usable.short.items())
         wanted = f"{bars} by {usable.metric}, {KEEPS:.0%} of that inside the window"
         if usable.misses:
-            wanted += f"; at {usable.missed_at} {' and '.join(f'{task} is {score:.2f}' for task, score in usable.misses.items())}"
+            wanted += (
+                f"; at {usable.missed_at} {' and '.join(f'{task_name(task)} is {score:.2f}' for task, score in usable.misses.items())}"
+            )
         if usable.open_retrieval:
             wanted += f"; {usable.open_retrieval}"
         parts.append(f"{_tokens(usable.by_retrieval, usable.measured_to)} by retrieval ({wanted})")
     elif usable.short:
-        found = " and ".join(f"{score:.2f} of {task}" for task, score in usable.short.items())
+        found = " and ".join(f"{score:.2f} of {task_name(task)}" for task, score in usable.short.items())
         parts.append(f"retrieval says nothing, for inside its window the model finds only {found}")
     if usable.both is not None and usable.by_retrieval is not None:
         parts.append(f"{_tokens(usable.both, usable.measured_to)} by both")

@@ -63,7 +63,6 @@ class Standing:
     right: float = 0.0
     prompts: int = 0
     texts: int = 1
-    blocks: int = 1
     complexity: tuple[int, ...] = ()
     retrieval_inside: Interval | None = None
     reach: float = 0.0
@@ -96,15 +95,13 @@ class Standing:
         found, retrieval, rise = [], self.retrieval, self.rise
         if retrieval is not None and self.retrieves is None:
             needed = prompts_to_decide(retrieval.mean, self.bar)
-            asked = f"{self.prompts} {'question' if self.prompts == 1 else 'questions'}"
-            what = f"retrieval {retrieval.low:.2f} to {retrieval.high:.2f} of {asked}, bar {self.bar:.2f}"
+            of = _counted(self.prompts, "question")
+            what = f"retrieval {retrieval.low:.2f} to {retrieval.high:.2f} of {of}, bar {self.bar:.2f}"
             found.append(what + (f": {needed} would tell" if needed else ""))
         if rise.low <= RISE_BAR + _ROUNDING < rise.high:
-            needed = texts_to_decide(rise, self.blocks, RISE_BAR)
-            found.append(
-                f"loss {rise.mean:+.2f} ± {rise.high - rise.mean:.2f}, bar +{RISE_BAR}"
-                + (f": {needed} blocks of text would tell, and there are {self.blocks}" if needed else "")
-            )
+            needed = texts_to_decide(rise, self.texts, RISE_BAR)
+            what = f"loss {rise.mean:+.2f} ± {rise.high - rise.mean:.2f} of {_counted(self.texts, 'text')}, bar +{RISE_BAR}"
+            found.append(what + (f": {needed} would tell" if needed else ""))
         return found
 
 
@@ -119,6 +116,10 @@ class Choice:
     good_enough: bool
     undecided: bool = False
     reason: str
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def standing(
@@ -163,7 +164,6 @@ def standing(
         right=sum(asked),
         prompts=len(asked),
         texts=len({row.settings["text"] for row in losses if row.length > trained_window}),
-        blocks=len(beyond),
         retrieval_inside=_share(answers, trained_window),
         reach=fmean(far) if far else 0.0,
         tokens_per_s=harmonic_mean([row.tokens_per_s or 0.0 for row in at_length]),
