@@ -96,6 +96,8 @@ def test_the_default_is_as_many_windows_as_fit():
     tokens = len(encoder.encode(text))
     assert len(cut_windows(encoder, text, tokens // 3)) == 2
     assert len(cut_windows(encoder, text, tokens // 6)) == 4
+    assert len(cut_windows(encoder, text, tokens // 12)) == 4
+    assert len(cut_windows(encoder, text, tokens // 12, most=8)) == 8
     assert len(cut_windows(encoder, text, tokens)) == 1
 
 

@@ -89,6 +89,11 @@ def test_the_result_is_the_best_of_what_was_read_and_no_worse_than_its_starts(mo
     assert FittedFile(best.method.partition("=")[2]).data["fitted"] == found["fitted"]
 
 
+@pytest.mark.parametrize(("characters", "windows"), [(100_000, 4), (3_000, 2), (1_000, 1)])
+def test_four_windows_are_fitted_on_where_the_text_has_room(model, characters, windows):
+    assert run(model, text=real_text()[:characters], windows=None, evaluations=1)["windows"] == windows
+
+
 def test_losses_are_of_the_method_on_the_windows_to_fit_on(model):
     rows = Rows()
     run(model, rows=rows, evaluations=1)

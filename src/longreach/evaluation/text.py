@@ -12,7 +12,7 @@ from longreach.core.errors import InputError
 
 Ids = npt.NDArray[np.int32]
 
-_COUNTS = (4, 2, 1)  # of windows, where the caller leaves it to the text
+_COUNTS = (8, 4, 2, 1)  # of windows, where the caller leaves it to the text
 _CHARACTERS = 6  # more than most tokens have
 _MARGIN = 16  # tokens near a cut in the text may differ from those of the whole text
 
@@ -93,13 +93,14 @@ class Encoder:
         return ids
 
 
-def cut_windows(encoder: Encoder, text: str, length: int, count: int | None = None, least: int = 1) -> list[Ids]:
+def cut_windows(encoder: Encoder, text: str, length: int, count: int | None = None, least: int = 1, most: int = 4) -> list[Ids]:
     """Windows of `length` ids: the first ids of equal parts of the text, so they never overlap and are spread evenly.
 
-    Args: count: how many (default: the most of 4, 2 or 1 that the text has room for). least: of those, the fewest allowed.
+    Args: count: how many (default: the most of 8, 4, 2 or 1 that the text has room for). least, most: of those, the fewest and the most
+    allowed.
     Raises: InputError where the text is too short, with its number of tokens.
     """
-    counts = [count] if count is not None else [number for number in _COUNTS if number >= least]
+    counts = [count] if count is not None else [number for number in _COUNTS if least <= number <= most]
     for number in counts:
         if len(found := _cut(encoder, text, length, number)) == number:
             return found

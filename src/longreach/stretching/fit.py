@@ -154,9 +154,7 @@ def _settings(model: PreTrainedModel, work: Fit, chunk_size: int | None, batch_s
 def _texts(encoder: Encoder, text: str, to: int, windows: int | None) -> list[Ids]:
     """Windows of `to` tokens, special ones included: to fit on, and after each one to compare on."""
     length = to - len(encoder.prefix)
-    cuts = cut_windows(encoder, text, length, None if windows is None else 2 * windows, least=2)
-    if windows is None and len(cuts) > 2 * _MOST_WINDOWS:
-        cuts = cut_windows(encoder, text, length, 2 * _MOST_WINDOWS)
+    cuts = cut_windows(encoder, text, length, None if windows is None else 2 * windows, least=2, most=2 * _MOST_WINDOWS)
     return [np.concatenate([np.array(encoder.prefix, dtype=np.int32), cut]) for cut in cuts]
 
 
