@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import DynamicCache
 from transformers.models.llama.modeling_llama import repeat_kv, rotate_half
 
@@ -149,6 +150,66 @@ def snapkv_maximum(source: Source) -> Pair:
     setting = "snapkv:budget=64,window_size=16,pooling=maximum,kernel_size=7"
     layer, cluster = Layer(setting, 300, kv_heads=4), source.load("SnapKVCluster").SnapKVCluster
     theirs = snapkv(cluster, layer, window_size=16, max_capacity_prompt=64, kernel_size=7, pooling="maxpool")
+    return theirs, kept(layer, setting)
+
+
+KVPRESS = ("NVIDIA/kvpress", "8bb29b9c3078452a86d692f29123fa6c793e2b05")
+
+
+def press(source: Source, name: str, setting: str) -> Pair:
+    """[K, T] what a scorer of kvpress keeps of a prompt, which it cuts once."""
+    layer = Layer(setting, 300)
+    _, keys = rotated(layer)
+    score = source.load(name, ScorerPress=object, dataclass=dataclass, F=functional)
+    theirs = getattr(score, name)().score(None, None, keys, layer.v, None, {})
+    best = theirs[0].topk(64, dim=-1).indices
+    return torch.zeros(theirs.shape[1:], dtype=torch.bool).scatter(-1, best, True), kept(layer, setting)
+
+
+@compares(
+    "knorm:budget=64", *KVPRESS, "kvpress/presses/knorm_press.py", compared=KEPT,
+    inputs=INPUTS.format("300 tokens") + "; theirs is kvpress, whose authors are not the paper's",
+    differs="In the first layer, tokens of one id have keys of one norm. Where the budget ends among them, the later ones stay here; in "
+    "kvpress it is left to torch.topk.",
+)  # fmt: skip
+def knorm(source: Source) -> Pair:
+    return press(source, "KnormPress", "knorm:budget=64")
+
+
+@compares(
+    "keydiff:budget=64", *KVPRESS, "kvpress/presses/keydiff_press.py", compared=KEPT,
+    inputs=INPUTS.format("300 tokens") + "; theirs is kvpress, whose authors are not the paper's",
+)  # fmt: skip
+def keydiff(source: Source) -> Pair:
+    return press(source, "KeyDiffPress", "keydiff:budget=64")
+
+
+LAGKV = ("AI-Lab-China-Merchants-Bank/LagKV", "2a9d19e7d17dbf49c5c596d2980ef0728ea121ec", "lag_kv.py")
+
+
+class OldCache:
+    """What of transformers' DynamicCache the authors' class uses, as it was up to 4.53."""
+
+    def __init__(self, data: Any = None) -> None:
+        self.key_cache: list[Tensor] = []
+        self.value_cache: list[Tensor] = []
+        self._seen_tokens = 0
+
+
+@compares(
+    "lagkv:ratio=0.5,num_sinks=8,lag=32", *LAGKV, compared="tokens that each key-value head keeps, as 0 and 1",
+    inputs=INPUTS.format("168 tokens") + ", read by theirs in pieces of a partition, the first one of two and the first tokens",
+    differs="Scores count to 10 binary digits here, so that every way to compute them keeps the same tokens. Two tokens of one partition "
+    "differ by less (0.062238 and 0.062236), and the later one stays.",
+)  # fmt: skip
+def lagkv(source: Source) -> Pair:
+    setting = "lagkv:ratio=0.5,num_sinks=8,lag=32"
+    layer = Layer(setting, 8 + 5 * 32)
+    _, keys = rotated(layer)
+    cache = source.load("LagKV", DynamicCache=OldCache).LagKV(ratio=0.5, sink_size=8, lag_size=32)
+    for begin, end in ((0, 72), *((end - 32, end) for end in range(104, layer.tokens + 1, 32))):
+        cache.update(keys[:, :, begin:end].clone(), layer.v[:, :, begin:end].clone(), 0)  # theirs writes in place
+    theirs = torch.stack([found_in(mine, own) for mine, own in zip(cache.key_cache[0][0], keys[0], strict=True)])
     return theirs, kept(layer, setting)
 
 

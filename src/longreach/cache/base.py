@@ -36,8 +36,8 @@ class History:
 
     Args: layer: that it is of. prompt: tokens of the row's prompt. entropy: [T] -log p of each token, 0 of the first; of the later ones it
     is what it is only where those before them are. attention: [H, i, T] weights of all earlier queries. q: [H, T, D], k, v:
-    [K, T, D], unrotated. rotated: (x [..., T, D], positions [T]) -> x at these positions. worths: scores at cuts,
-    remembered from query to query: nothing that comes later changes them.
+    [K, T, D], unrotated. rotated: (x [..., T, D], positions [T]) -> x at these positions. held: tokens that each key-value head holds
+    at a cut. worths: scores at cuts, remembered from query to query: nothing that comes later changes them.
     """
 
     layer: LayerContext
@@ -48,6 +48,7 @@ class History:
     k: Tensor
     v: Tensor
     rotated: Callable[[Tensor, Tensor], Tensor]
+    held: Sequence[Sequence[int]] = ()
     worths: dict[int, list[list[float]]] = field(default_factory=dict)
 
     def by_kv_head(self) -> Tensor:
@@ -159,7 +160,7 @@ class Eviction(CachePolicy):
         for seen in range(i + 1):
             if self.cut(history.layer).before(seen, seen + 1, history.prompt):
                 if seen not in history.worths:
-                    history.worths[seen] = coarse(self.worth(seen, history)).tolist()
+                    history.worths[seen] = coarse(self.worth(seen, replace(history, held=held))).tolist()
                 values = history.worths[seen]
                 worth = [{token: values[head][token] for token in tokens} for head, tokens in enumerate(held)]
                 for head, count in enumerate(self.shares(worth, history.layer)):
@@ -203,6 +204,8 @@ class Budgeted(Eviction):
 
     def __post_init__(self) -> None:
         why = self.outer.refusal(self.inner)
+        if not self.inner.tokens(PROBE):
+            why = "its budget is a share of the prompt; give a number of tokens"
         if self.inner.packed:
             why = "its keys are packed, and how far they then reach would differ from layer to layer and head to head"
         if why is not None:

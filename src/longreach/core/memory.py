@@ -14,7 +14,7 @@ from longreach.core.bands import TRUE, Band, LayerContext, PositionMap, Selectio
 if TYPE_CHECKING:
     from torch import Tensor
 
-Signal = Literal["keys", "values", "received", "observed", "entropy"]
+Signal = Literal["keys", "turned", "values", "received", "observed", "entropy"]
 
 
 class Cut(Protocol):
@@ -66,16 +66,17 @@ class PromptEnd:
 class Signals:
     """What a policy may look at when it decides about n tokens, oldest first, in B rows laid out alike. Only what it asked for is there.
 
-    Args: seen: tokens of a row so far. index: of each token in its row, [B, K, n]; -1 where a head holds fewer than others. keys,
-    values: [B, K, n, D], keys unrotated. received: [B, K, n] float32, the attention that each token got from all queries since it came,
-    itself included, summed over the query heads that share its key-value head; exact, by the log-sum-exp of the whole softmax.
-    observed: the same from the last queries only. entropy: [B, K, n] float32, -log p of each token under the model, in nats; 0 of the
-    first.
+    Args: seen: tokens of a row so far. index: of each token in its row, [B, K, n]; -1 where a head holds fewer than others. keys, turned,
+    values: [B, K, n, D]; keys unrotated, and turned to where they stand, as the cache has them. received: [B, K, n] float32, the attention
+    that each token got from all queries since it came, itself included, summed over the query heads that share its key-value head; exact,
+    by the log-sum-exp of the whole softmax. observed: the same from the last queries only. entropy: [B, K, n] float32, -log p of each token
+    under the model, in nats; 0 of the first.
     """
 
     seen: int
     index: "Tensor"
     keys: "Tensor | None" = None
+    turned: "Tensor | None" = None
     values: "Tensor | None" = None
     received: "Tensor | None" = None
     observed: "Tensor | None" = None

@@ -84,6 +84,7 @@ class KeptStore(CutStore[Kept, KeptState]):
             seen=seen,
             index=index,
             keys=channels[RAW] if "keys" in asked else None,
+            turned=channels[TRUE] if "turned" in asked else None,
             values=channels["v"] if "values" in asked else None,
             received=channels[RECEIVED][..., 0] if RECEIVED in asked else None,
             observed=observed,
