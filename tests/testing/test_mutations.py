@@ -8,7 +8,8 @@ import torch
 from longreach.attention.placement.self_extend import SelfExtend
 from longreach.cache import base as cache_base
 from longreach.cache.base import with_budgets
-from longreach.cache.compact.staircase import Bits, Staircase
+from longreach.cache.compact._bits import Bits
+from longreach.cache.compact.staircase import Staircase
 from longreach.cache.eviction import snapkv
 from longreach.cache.eviction.ada import Ada
 from longreach.cache.eviction.h2o import H2O
