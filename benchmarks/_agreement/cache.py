@@ -17,6 +17,7 @@ import longreach
 from _agreement.base import Pair, compares
 from _agreement.layers import INPUTS, Layer
 from _agreement.theirs import Source
+from longreach.cache.compact._bits import Bits
 from longreach.cache.eviction.sirllm import SirLLM
 from longreach.cache.retrieval.infllm import InfLLM
 from longreach.core.bands import PROBE
@@ -292,6 +293,24 @@ def pyramid_uneven(source: Source) -> Pair:
 )  # fmt: skip
 def pyramid_short(source: Source) -> Pair:
     return pyramid(source, 88, 120)
+
+
+KIVI = ("jy-yuan/KIVI", "876b4d2d08e3b1d5f70d0969c299d8c7c42ddfb6", "quant/new_pack.py")
+
+
+@compares(
+    "quantised:bits=4", *KIVI, compared="a chunk's keys and values after coding, as far as they are from what they were",
+    inputs="random keys and values of 32 tokens, 2 heads of 32, in float16",
+    differs="The authors' code divides and rounds in float16, here it is done in float32 with the same float16 steps and least numbers: a "
+    "number in the middle between two codes can get the other one.",
+)  # fmt: skip
+def quantised(source: Source) -> Pair:
+    theirs = source.load("quant_and_pack_kcache", "quant_and_pack_vcache", "unpack_and_dequant_kcache", "unpack_and_dequant_vcache")
+    k, v = (torch.randn(1, 2, 32, 32).half() for _ in range(2))
+    keys = theirs.unpack_and_dequant_kcache(*theirs.quant_and_pack_kcache(k, 32, 4), 32, 4)
+    values = theirs.unpack_and_dequant_vcache(*theirs.quant_and_pack_vcache(v, 32, 4), 32, 4)
+    ours = [Bits(4).decode(Bits(4).encode(x, side), side) for x, side in ((k, "keys"), (v, "values"))]
+    return torch.stack([keys - k, values - v]), torch.stack([ours[0] - k.float(), ours[1] - v.float()])
 
 
 INFLLM = ("thunlp/InfLLM", "12b70798f56e56ebb23c53c7018091a3f540a028", "inf_llm/attention/context_manager.py")
