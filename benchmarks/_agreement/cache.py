@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -157,11 +157,16 @@ def snapkv_maximum(source: Source) -> Pair:
 KVPRESS = ("NVIDIA/kvpress", "8bb29b9c3078452a86d692f29123fa6c793e2b05")
 
 
+def undecorated(made: type) -> type:
+    """Stands in for `dataclass`: their fields all have defaults, which a plain class has, too."""
+    return made
+
+
 def press(source: Source, name: str, setting: str) -> Pair:
     """[K, T] what a scorer of kvpress keeps of a prompt, which it cuts once."""
     layer = Layer(setting, 300)
     _, keys = rotated(layer)
-    score = source.load(name, ScorerPress=object, dataclass=dataclass, F=functional)
+    score = source.load(name, ScorerPress=object, dataclass=undecorated, F=functional)
     theirs = getattr(score, name)().score(None, None, keys, layer.v, None, {})
     best = theirs[0].topk(64, dim=-1).indices
     return torch.zeros(theirs.shape[1:], dtype=torch.bool).scatter(-1, best, True), kept(layer, setting)
@@ -183,6 +188,22 @@ def knorm(source: Source) -> Pair:
 )  # fmt: skip
 def keydiff(source: Source) -> Pair:
     return press(source, "KeyDiffPress", "keydiff:budget=64")
+
+
+@compares(
+    "expected_attention:budget=64", *KVPRESS, "kvpress/presses/expected_attention_press.py", compared=KEPT,
+    inputs=INPUTS.format("300 tokens") + "; theirs is kvpress, by the paper's authors",
+)  # fmt: skip
+def expected_attention(source: Source) -> Pair:
+    layer = Layer("expected_attention:budget=64", 300)
+    _, keys = rotated(layer)
+    given = {"ScorerPress": object, "dataclass": undecorated, "F": functional, "repeat_kv": repeat_kv}
+    given["get_prerope_query_states"] = lambda module, hidden: layer.q[:, :, -hidden.shape[1] :]
+    theirs = source.load("ExpectedAttentionPress", **given).ExpectedAttentionPress()
+    module = SimpleNamespace(head_dim=16, rotary_emb=layer.new_rotary(), config=SimpleNamespace(num_attention_heads=4))
+    best = theirs.score(module, layer.hidden, keys, layer.v, None, {})[0].topk(64, dim=-1).indices
+    kept_there = torch.zeros(best.shape[0], layer.tokens, dtype=torch.bool).scatter(-1, best, True)
+    return kept_there, kept(layer, "expected_attention:budget=64")
 
 
 LAGKV = ("AI-Lab-China-Merchants-Bank/LagKV", "2a9d19e7d17dbf49c5c596d2980ef0728ea121ec", "lag_kv.py")

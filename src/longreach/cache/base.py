@@ -35,9 +35,9 @@ class History:
     """What a definition may look at before query `i`, of one row in float64.
 
     Args: layer: that it is of. prompt: tokens of the row's prompt. entropy: [T] -log p of each token, 0 of the first; of the later ones it
-    is what it is only where those before them are. attention: [H, i, T] weights of all earlier queries. q: [H, T, D], k, v:
-    [K, T, D], unrotated. rotated: (x [..., T, D], positions [T]) -> x at these positions. held: tokens that each key-value head holds
-    at a cut. worths: scores at cuts, remembered from query to query: nothing that comes later changes them.
+    is what it is only where those before them are. attention: [H, i, T] weights of all earlier queries. q: [H, T, D], k, v: [K, T, D],
+    unrotated. scale: of the softmax. rotated: (x [..., T, D], positions [T]) -> x at these positions. held: tokens that each key-value head
+    holds at a cut. worths: scores at cuts, remembered from query to query: nothing that comes later changes them.
     """
 
     layer: LayerContext
@@ -47,6 +47,7 @@ class History:
     q: Tensor
     k: Tensor
     v: Tensor
+    scale: float
     rotated: Callable[[Tensor, Tensor], Tensor]
     held: Sequence[Sequence[int]] = ()
     worths: dict[int, list[list[float]]] = field(default_factory=dict)
@@ -102,6 +103,11 @@ class Eviction(CachePolicy):
         """Queries whose attention `observed` adds up."""
         return 0
 
+    @property
+    def skip(self) -> int:
+        """First queries of a row that `queries` leaves out."""
+        return 0
+
     @abstractmethod
     def score(self, signals: Signals, layer: LayerContext) -> Tensor:
         """How much each token is worth, [B, K, n]; infinite where it has to stay."""
@@ -144,7 +150,9 @@ class Eviction(CachePolicy):
 
     def stores(self, layer: LayerContext) -> tuple[View, ...]:
         """What is kept, and all that came since."""
-        kept = Kept(keeper=self, cut=self.cut(layer), signals=self.signals, observe=self.observe, packed=self.packed)
+        kept = Kept(
+            keeper=self, cut=self.cut(layer), signals=self.signals, observe=self.observe, skip=self.skip, packed=self.packed
+        )  # fmt: skip
         return (kept, Band())
 
     def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
@@ -235,6 +243,11 @@ class Budgeted(Eviction):
     def observe(self) -> int:
         """That of the policy inside."""
         return self.inner.observe
+
+    @property
+    def skip(self) -> int:
+        """That of the policy inside."""
+        return self.inner.skip
 
     @property
     def least(self) -> int:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from longreach.core.bands import TRUE, Band, LayerContext, PositionMap, Selection
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
-Signal = Literal["keys", "turned", "values", "received", "observed", "entropy"]
+Signal = Literal["keys", "turned", "values", "received", "observed", "entropy", "queries"]
 
 
 class Cut(Protocol):
@@ -62,6 +64,20 @@ class PromptEnd:
         return [prompt] if max(begin, 1) <= prompt < end else []
 
 
+class Moments(Protocol):
+    """Of the queries of each head, unrotated, in float64."""
+
+    @property
+    def mean(self) -> "Tensor":
+        """[B, H, D]."""
+        ...
+
+    @property
+    def covariance(self) -> "Tensor":
+        """[B, H, D, D], divided by the number of queries."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Signals:
     """What a policy may look at when it decides about n tokens, oldest first, in B rows laid out alike. Only what it asked for is there.
@@ -70,7 +86,8 @@ class Signals:
     values: [B, K, n, D]; keys unrotated, and turned to where they stand, as the cache has them. received: [B, K, n] float32, the attention
     that each token got from all queries since it came, itself included, summed over the query heads that share its key-value head; exact,
     by the log-sum-exp of the whole softmax. observed: the same from the last queries only. entropy: [B, K, n] float32, -log p of each token
-    under the model, in nats; 0 of the first.
+    under the model, in nats; 0 of the first. queries: all of a row so far, but for its first `Kept.skip`. scale: of the softmax. turn:
+    (x [B, K, n, D], positions [B, K, n]) -> x at these positions.
     """
 
     seen: int
@@ -81,6 +98,9 @@ class Signals:
     received: "Tensor | None" = None
     observed: "Tensor | None" = None
     entropy: "Tensor | None" = None
+    queries: Moments | None = None
+    scale: float = 1.0
+    turn: "Callable[[Tensor, Tensor], Tensor] | None" = None
 
 
 class Keeper(Protocol):
@@ -96,6 +116,7 @@ class Kept:
     """Tokens that a policy keeps, of each key-value head its own; what it does not keep is gone.
 
     keeper: decides, at every cut, about all tokens held. signals: what it looks at. observe: queries whose attention `observed` adds up.
+    skip: first queries of a row that are left out of `queries`.
     packed: keys stand at places inside the cache, the last one right before the cut, instead of at their own positions.
     """
 
@@ -103,6 +124,7 @@ class Kept:
     cut: Cut
     signals: tuple[Signal, ...] = ()
     observe: int = 0
+    skip: int = 0
     packed: bool = False
 
     @property

@@ -17,6 +17,7 @@ from longreach.core.bands import TRUE, LayerContext
 from longreach.core.errors import LongreachError
 from longreach.core.memory import Kept, Store
 from longreach.engine._channels import Change, Channels
+from longreach.engine._moments import QueryMoments
 from longreach.engine._stream import Step
 
 if TYPE_CHECKING:
@@ -46,13 +47,16 @@ V = TypeVar("V", bound=Store)
 class Run(Generic[S]):
     """Queries between two cuts, whose attention may be asked for again.
 
-    state: that they saw; None once it may no longer come back. begin: slot of the first. q: rotated [B, H, n, D]. lse: of their softmax,
-    [B, H, n]. settled: what they gave is in the accounts.
+    state: that they saw; None once it may no longer come back. begin: slot of the first. q: rotated [B, H, n, D]; raw: unrotated, where
+    that is asked for (else D is 0). counted: slot of the first that its row's moments are of. lse: of their softmax, [B, H, n]. settled:
+    what they gave is in the accounts.
     """
 
     state: S | None
     begin: int
     q: Tensor
+    raw: Tensor
+    counted: int
     lse: Tensor
     settled: bool = False
 
@@ -64,16 +68,19 @@ class Run(Generic[S]):
     def between(self, begin: int, end: int) -> "Run[S]":
         """Those with slots from `begin` up to and without `end`."""
         part = slice(max(0, begin - self.begin), end - self.begin)
-        return replace(self, begin=max(begin, self.begin), q=self.q[:, :, part], lse=self.lse[:, :, part])
+        return replace(self, begin=max(begin, self.begin), q=self.q[:, :, part], raw=self.raw[:, :, part], lse=self.lse[:, :, part])
 
 
 @dataclass(kw_only=True)
 class StoreRow(Generic[S]):
-    """What is known of rows that are laid out alike: their state, and the runs of the last queries, oldest first."""
+    """What is known of rows that are laid out alike: their state, the runs of the last queries, oldest first, and the moments of those
+    that are settled.
+    """
 
     state: S
     runs: list[Run[S]] = field(default_factory=list)
     back: int = 0  # the slot that can be gone back to at most
+    moments: QueryMoments | None = None
 
 
 class CutStore(ABC, Generic[V, S]):
@@ -143,12 +150,16 @@ class CutStore(ABC, Generic[V, S]):
         if slot > row.state.upto:
             row.state = self.taken(row, layer.recent, layer.oldest, slot, step.start_min)
 
-    def observe(self, layer: "BandLayer", step: Step, q: Tensor, lse: Tensor, slot: int) -> None:
-        """Note the queries of a run: q rotated [B, H, n, D], lse [B, H, n] of the whole softmax; the first has the slot `slot`."""
+    def observe(self, layer: "BandLayer", step: Step, q: Tensor, raw: Tensor, lse: Tensor, slot: int) -> None:
+        """Note the queries of a run: q [B, H, n, D] rotated, raw not, lse [B, H, n] of the whole softmax; the first has the slot `slot`."""
         end = step.end if layer.stream.until is None else layer.stream.until
         row, early = self.row(layer, step), end - max(ROLLBACK, self.observed)
         asked = bool(self.view.signals)
-        run = Run(state=row.state, begin=slot, q=q.detach() if asked else q.new_empty(*q.shape[:3], 0), lse=lse.detach())
+        nothing = q.new_empty(*q.shape[:3], 0)
+        run = Run(
+            state=row.state, begin=slot, q=q.detach() if asked else nothing, raw=raw.detach() if self.of_queries else nothing,
+            counted=step.start_min + self.skipped, lse=lse.detach(),
+        )  # fmt: skip
         if slot < step.start_min:  # padding
             run = run.between(step.start_min, run.end)
         if run.begin < early:  # these cannot be taken back: what they gave is settled at once
@@ -183,6 +194,16 @@ class CutStore(ABC, Generic[V, S]):
         """The last queries whose attention is asked for at a cut."""
         return self.view.observe if isinstance(self.view, Kept) else 0
 
+    @property
+    def of_queries(self) -> bool:
+        """Whether moments of queries are asked for."""
+        return "queries" in self.view.signals
+
+    @property
+    def skipped(self) -> int:
+        """First queries of a row that its moments leave out."""
+        return self.view.skip if isinstance(self.view, Kept) else 0
+
     def crop(self, layer: "BandLayer", tokens: int) -> None:
         """Go back to the first `tokens` tokens.
 
@@ -202,7 +223,9 @@ class CutStore(ABC, Generic[V, S]):
         self.begin_pass(layer, layer.tokens)
         if ALL in self.rows:
             self.rows[ALL].state = self.changed(self.rows[ALL].state, change)
-            self.rows[ALL].runs = [replace(run, q=change(run.q), lse=change(run.lse)) for run in self.rows[ALL].runs]
+            self.rows[ALL].runs = [_changed(run, change) for run in self.rows[ALL].runs]
+            moments = self.rows[ALL].moments
+            self.rows[ALL].moments = moments and moments.changed(change)
             return
         sources = change(torch.arange(layer.batch)).tolist() if self.rows else []
         self.rows = {new: replace(self.rows[old], runs=list(self.rows[old].runs)) for new, old in enumerate(sources)}
@@ -213,6 +236,8 @@ class CutStore(ABC, Generic[V, S]):
         """Credit the tokens of the window, and of the state where the run saw it (mine), with the attention that the run gave them."""
         if mine:
             row.state = self.credited(row.state, run)
+        if self.of_queries:
+            row.moments = with_run(row.moments, run)
         part = slice(row.state.upto - oldest, run.end - oldest)
         if RECEIVED in window.data and part.stop > part.start:
             window.view(RECEIVED)[:, :, part, 0] += self.given(run, window.view(TRUE)[:, :, part], row.state.upto)
@@ -253,5 +278,16 @@ class CutStore(ABC, Generic[V, S]):
         shared = self.rows.pop(ALL)
         for index in range(batch):
             pick = Change(pick=torch.tensor([index]))
-            runs = [replace(run, q=pick(run.q), lse=pick(run.lse), state=None) for run in shared.runs]
-            self.rows[index] = StoreRow(state=self.changed(shared.state, pick), runs=runs, back=shared.back)
+            runs = [replace(_changed(run, pick), state=None) for run in shared.runs]
+            moments = shared.moments and shared.moments.changed(pick)
+            self.rows[index] = StoreRow(state=self.changed(shared.state, pick), runs=runs, back=shared.back, moments=moments)
+
+
+def with_run(moments: QueryMoments | None, run: Run[S]) -> QueryMoments:
+    """The moments with the queries of a run."""
+    of_run = QueryMoments.of(run.between(run.counted, run.end).raw)
+    return of_run if moments is None else moments + of_run
+
+
+def _changed(run: Run[S], change: Change) -> Run[S]:
+    return replace(run, q=change(run.q), raw=change(run.raw), lse=change(run.lse))

@@ -10,11 +10,11 @@ from torch import Tensor
 from longreach.core.bands import TRUE
 from longreach.core.memory import Kept, Signals
 from longreach.engine._channels import Change, Channels
-from longreach.engine._cuts import ENTROPY, RECEIVED, CutStore, Part, Run, State, StoreRow
+from longreach.engine._cuts import ENTROPY, RECEIVED, CutStore, Part, Run, State, StoreRow, with_run
 from longreach.engine._fused import attend
 
 RAW = "raw"
-Repack = Callable[[Tensor, Tensor, int], Tensor]  # (unrotated keys [B, K, m, D], positions [B, K, m], tokens seen) -> rotated
+Place = Callable[[Tensor, Tensor, int], Tensor]  # (unrotated [B, K, m, D], positions [B, K, m], tokens seen) -> rotated
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +30,11 @@ class KeptState(State):
 
 
 class KeptStore(CutStore[Kept, KeptState]):
-    """Args: repack: rotates keys to places in the cache, for `packed` ones."""
+    """Args: place: rotates vectors to positions."""
 
-    def __init__(self, *args: Any, repack: Repack | None = None) -> None:
+    def __init__(self, *args: Any, place: Place) -> None:
         super().__init__(*args)
-        self.repack = repack
+        self.place = place
 
     def empty(self, like: dict[object, Tensor], start: int) -> KeptState:
         """Nothing."""
@@ -80,6 +80,10 @@ class KeptStore(CutStore[Kept, KeptState]):
                     for at in range(last.q.shape[2]):
                         one = last.between(last.begin + at, last.begin + at + 1)
                         observed += self.given(one, channels[TRUE], None) * (first <= one.begin)
+        moments = row.moments if self.of_queries else None
+        for run in row.runs if self.of_queries else ():
+            if not run.settled:
+                moments = with_run(moments, run.between(run.begin, slot))
         return Signals(
             seen=seen,
             index=index,
@@ -89,14 +93,17 @@ class KeptStore(CutStore[Kept, KeptState]):
             received=channels[RECEIVED][..., 0] if RECEIVED in asked else None,
             observed=observed,
             entropy=channels[ENTROPY][..., 0] if ENTROPY in asked else None,
+            queries=moments,
+            scale=self.scale,
+            turn=lambda x, positions: self.place(x, positions, seen),
         )
 
     def _placed(self, channels: dict[object, Tensor], index: Tensor, seen: int) -> dict[object, Tensor]:
-        if self.repack is None:
+        if not self.view.packed:
             return channels
         counts = (index >= 0).sum(2, keepdim=True)
         places = torch.arange(index.shape[2], device=index.device) + seen - counts
-        return {**channels, TRUE: self.repack(channels[RAW], places.clamp(min=0), seen).to(channels["v"].dtype)}
+        return {**channels, TRUE: self.place(channels[RAW], places.clamp(min=0), seen).to(channels["v"].dtype)}
 
     def pieces(self, state: KeptState, q: Tensor, turned: Any) -> Iterator[Part]:
         """All that is kept."""

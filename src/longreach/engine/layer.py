@@ -100,7 +100,7 @@ class LayerEngine:
         """An empty store of the kind that the policy declares, where it declares one."""
         match self.stored:
             case Kept():
-                return KeptStore(self.stored, self.context, repack=self.turning.place if self.stored.packed else None)
+                return KeptStore(self.stored, self.context, place=self.turning.place)
             case Coded():
                 return CodedStore(self.stored, self.context)
             case Blocks():
@@ -282,7 +282,7 @@ class LayerEngine:
             for rows, out, lse in pieces:
                 merge.add(out, lse, rows, end - begin)
         if layer.store is not None and step.start_min < step.first + end:  # not where there is nothing but padding
-            layer.store.observe(layer, step, whole(TRUE), merge.lse(options.sinks), slot)
+            layer.store.observe(layer, step, whole(TRUE), q, merge.lse(options.sinks), slot)
         return merge.result(options.sinks, q)
 
     def _temperature(self, step: Step, begin: int, end: int) -> Tensor | None:

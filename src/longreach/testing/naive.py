@@ -192,8 +192,9 @@ def _by_sight(
     for i in range(len(tokens)):
         attention = torch.stack(rows, 1).detach() if rows else q.new_zeros(len(q), 0, len(tokens))
         so_far = History(
-            layer=layer.context, prompt=prompt, entropy=entropy, attention=attention, q=q, k=k, v=v, rotated=rotated, worths=worths
-        )
+            layer=layer.context, prompt=prompt, entropy=entropy, attention=attention, q=q, k=k, v=v, scale=scale, rotated=rotated,
+            worths=worths,
+        )  # fmt: skip
         sight = policy.sight(i, so_far)
         assert sight is not None  # noqa: S101 - the caller chose a policy that states it
         if sight.keys is not None:
