@@ -7,8 +7,11 @@ import pytest
 import torch
 from transformers import BloomConfig, BloomForCausalLM, DynamicCache
 
+from longreach.cache.base import BudgetWrapper
 from longreach.core import registry
+from longreach.core.bands import PROBE
 from longreach.core.errors import LongreachError
+from longreach.core.memory import Store
 from longreach.core.spec import parse
 from longreach.decoding.reading import new_cache
 from longreach.engine.apply import apply
@@ -110,11 +113,19 @@ def shared():
     return [spec for spec in examples() if shares(spec)]
 
 
+def views(name):
+    """The parts of the memory of a cache method that works alone."""
+    (example, *_) = registry.module(name).EXAMPLES
+    return () if isinstance(example, BudgetWrapper) else example.stores(PROBE) or ()
+
+
 def test_methods_that_choose_by_content_do_not_share():
     names = {spec.partition(":")[0] for spec in shared()}
     assert names >= {"self_extend", "rerope", "yarn", "dynamic_ntk", "sinks", "lm_infinite", "log_n", "dual_chunk", "gali", "alibi", "full"}
+    stored = {name for name in registry.names("cache") if any(isinstance(view, Store) for view in views(name))}
+    assert stored >= {"h2o", "tova", "snapkv", "sirllm", "infllm", "staircase"}
     kept = {spec.partition(":")[0] for spec in examples()} - names
-    assert kept == {"cable", "hirope", "longheads", "h2o", "tova", "snapkv", "sirllm", "infllm", "staircase"}
+    assert kept == stored | {"cable", "hirope", "longheads"}
 
 
 @pytest.mark.parametrize(
