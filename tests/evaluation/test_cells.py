@@ -110,6 +110,20 @@ def test_a_retrieval_ends_after_two_texts_where_all_would_not_decide():
     assert not wanted_after(2, clear, clear), "there is no other text"
 
 
+@pytest.mark.parametrize(("answers", "give_up", "wanted"), [([0] * 5, True, False), ([0] * 5, False, True), ([1] * 20, True, True)])
+def test_the_loss_is_of_no_interest_where_needles_rule_out_that_all_is_good(answers, give_up, wanted):
+    found = cells(Stopping(give_up=give_up, standard=losses(1024, 0.0, 0.0, text="a", task=INSIDE)))
+    asked(found, 1024, answers)
+    found.take(losses(1024, 0.02, 0.06, text="a"))
+    found.end_text([])
+    assert found.wanted(losses(1024, 0.0)[0]) is wanted
+    assert found.open is wanted
+
+
+def test_inside_the_window_of_another_models_bars_fewer_answers_do():
+    assert asked(cells(Stopping(short=0.9)), 256, [1, 0] * 35) == 25
+
+
 def test_a_loss_is_only_called_low_after_two_texts():
     low = (0.01, 0.0, 0.02, 0.01)
     assert read(cells(), low, low) == [True, False]

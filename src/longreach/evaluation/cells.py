@@ -12,7 +12,7 @@ from longreach.evaluation.usable import KEEPS, LOSS, METRIC, RISE
 
 _TEXTS = 2  # before a loss may be called as low as inside the window
 _BLOCKS = 8  # of an octave inside the window
-_INSIDE = 50  # questions
+_INSIDE, _INSIDE_OTHER = 50, 25  # questions: where bars follow from the answers, and where they do not
 
 Cell = tuple[str, int]  # a task at a length
 
@@ -23,7 +23,8 @@ class Stopping:
 
     Args: early: at a length as soon as that is decided. standard: rows of `loss_inside` on the same texts, where that task is not among
     those measured. short: share of right answers inside the window that the bars follow from, where it is another model's. texts: at most
-    so many of the windows. give_up: at the first length beyond the window where the model is lost by all that is measured.
+    so many of the windows. give_up: at the first length beyond the window where the model is lost by all that is measured, and of the loss
+    at a length as soon as a retrieval there rules out that all is good.
     """
 
     early: bool = True
@@ -40,11 +41,11 @@ class Cells:
     """The rows taken so far. A cell is a task at a length.
 
     Args: trained_window: tokens. depths: at how many facts stand. shared: tasks that ask many questions of a text. texts: that there are
-    to read. decide: whether a cell ends where it is decided: a retrieval beyond the window as soon as all of its interval lies on one side
-    of the bar, and every depth was asked about, but not before a second text was asked about, too, where it is on the right side, for texts
-    differ; and after two texts where all of them would not decide it, were the answers to the others like those so far. One inside ends
-    after 50 questions; a loss beyond the window as soon as a text decides it, but not before two where it is on the right side, one inside
-    after two texts and 8 blocks. Otherwise everything is wanted.
+    to read. decide: whether a cell ends where it is decided. A retrieval beyond the window ends as soon as all of its interval lies on one
+    side of the bar, and every depth was asked about, but not before a second text was asked about, too, where it is on the right side, for
+    texts differ; and after two texts where all of them would not decide it, were the answers to the others like those so far. One inside
+    ends after 50 questions, or 25 where the bars are another model's. A loss beyond the window ends as soon as a text decides it, but not
+    before two where it is on the right side, one inside after two texts and 8 blocks. Otherwise everything is wanted.
     """
 
     def __init__(
@@ -101,16 +102,28 @@ class Cells:
             self._end_hopeless()
         for task, length in list(self._losses) if self.decide else ():
             self._judge_loss(task, length)
+            if length > self.trained_window and self.stopping.give_up and self._ruled_out(length):
+                self._ended.setdefault((task, length), None)
 
     def _judge_answers(self, task: str, length: int) -> None:
         right, n = sum(self._answers[task, length]), len(self._answers[task, length])
         if length <= self.trained_window:
-            if n >= _INSIDE:
+            if n >= (_INSIDE if self.stopping.short is None else _INSIDE_OTHER):
                 self._ended[task, length] = None
         elif n >= self.depths and (verdict := reaches(right, n, self._bar(task))) is not None:
             asked = n - self._asked.get((task, length), n)  # of another text than the first
             if not (verdict and task in self.shared and asked < 2 * self.depths):
                 self._ended[task, length] = verdict
+
+    @property
+    def open(self) -> bool:
+        """Whether more of any cell that was begun is wanted."""
+        begun = [*self._answers, *self._losses]
+        return any(cell not in self._ended and not (self._lost_at and cell[1] > self._lost_at) for cell in begun)
+
+    def _ruled_out(self, length: int) -> bool:
+        """Whether a retrieval at the length did not reach its bar, or will not be known to."""
+        return any(at == length and self._ended.get((name, at), True) is not True for name, at in self._answers)
 
     def _end_hopeless(self) -> None:
         """End the retrievals that the texts left would not decide."""

@@ -142,7 +142,7 @@ def measure(
         decide, once = stopping.early and windows is None and samples is None, [task.spec for task in tasks if task.reads_once]
         cells = Cells(trained, stopping, depths=len(plan.depths), decide=decide, shared=once, texts=len(plan.windows))
         _Run(model, plan, store, cells, chunk_size, batch_size, progress).measure(tasks)
-    return Measured(cells.rows, trained)
+    return Measured(cells.rows, trained, open=cells.open)
 
 
 def check(

@@ -94,11 +94,14 @@ class UsableLength:
 
 
 class Measured(list[Row]):
-    """The rows that were measured, of one model under one method. Args: trained_window: of the model, in tokens."""
+    """The rows that were measured, of one model under one method.
 
-    def __init__(self, rows: Iterable[Row], trained_window: int) -> None:
+    Args: trained_window: of the model, in tokens. open: whether another text would tell more that is of interest.
+    """
+
+    def __init__(self, rows: Iterable[Row], trained_window: int, *, open: bool = False) -> None:  # noqa: A002 - what it is
         super().__init__(rows)
-        self.trained_window = trained_window
+        self.trained_window, self.open = trained_window, open
 
     @property
     def usable(self) -> UsableLength:

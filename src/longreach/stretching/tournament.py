@@ -17,7 +17,7 @@ from longreach.evaluation.readings import can_share
 from longreach.evaluation.rows import Row
 from longreach.evaluation.tasks.base import NoRoom
 from longreach.evaluation.tasks.retrieval._retrieval import PROMPTS, QUESTIONS
-from longreach.evaluation.usable import INSIDE, RECALLS, short_scores
+from longreach.evaluation.usable import INSIDE, RECALLS, Measured, short_scores
 from longreach.stretching.candidates import Candidate, applicable, improved
 from longreach.stretching.choice import Purpose, Standing, choose, facts, label, screening_order, standing
 from longreach.stretching.clock import Clock, Labelled, OutOfTime, Pace
@@ -237,12 +237,12 @@ class Tournament:
                     raise
                 self._cut |= {candidate.label} if number <= _DECIDE else set()
                 return found
-            if len(rows) == len(found):
-                break
             found = rows
+            if not rows.open:
+                break
         return found
 
-    def _measure(self, candidate: Candidate, texts: int, full: bool) -> list[Row]:
+    def _measure(self, candidate: Candidate, texts: int, full: bool) -> Measured:
         told = f"{candidate.label or 'stock'}" + (f", text {texts}" if texts > 1 else "")
         stopping = Stopping(standard=self.standard, short=self.short, texts=texts, give_up=True)
         asked: dict[str, Any] = {"samples": self.budget.samples, "depths": self.budget.depths, "seed": self.seed} if self._asks else {}
