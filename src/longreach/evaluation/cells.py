@@ -11,7 +11,6 @@ from longreach.evaluation.rows import Row, by_block
 from longreach.evaluation.usable import KEEPS, LOSS, METRIC, RISE
 
 _TEXTS = 2  # before a loss may be called as low as inside the window
-_BLOCKS = 8  # of an octave inside the window
 _INSIDE, _INSIDE_OTHER = 50, 25  # questions: where bars follow from the answers, and where they do not
 
 Cell = tuple[str, int]  # a task at a length
@@ -45,7 +44,7 @@ class Cells:
     side of the bar, and every depth was asked about, but not before a second text was asked about, too, where it is on the right side, for
     texts differ; and after two texts where all of them would not decide it, were the answers to the others like those so far. One inside
     ends after 50 questions, or 25 where the bars are another model's. A loss beyond the window ends as soon as a text decides it, but not
-    before two where it is on the right side, one inside after two texts and 8 blocks. Otherwise everything is wanted.
+    before two where it is on the right side, one inside after two texts. Otherwise everything is wanted.
     """
 
     def __init__(
@@ -141,10 +140,7 @@ class Cells:
     def _judge_loss(self, task: str, length: int) -> None:
         rows = self._losses[task, length]
         texts = len({row.settings["text"] for row in rows})
-        if length <= self.trained_window:
-            if texts >= _TEXTS and len(rows) >= _BLOCKS:
-                self._ended[task, length] = None
-        elif (rise := self._rise(rows)) is None:
+        if length <= self.trained_window or (rise := self._rise(rows)) is None:
             if texts >= _TEXTS:
                 self._ended[task, length] = None
         elif rise.low > RISE or (texts >= _TEXTS and rise.high <= RISE):
