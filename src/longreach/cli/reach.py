@@ -130,7 +130,8 @@ def _context(model: "PreTrainedModel | None", num_heads: int) -> "LayerContext":
 
     if model is not None:
         try:
-            return next(context for context in contexts(model, examine(model, window_of(model))) if context.first)
+            trained = window_of(model)
+            return next(context for context in contexts(model, examine(model, trained), trained) if context.first)
         except UnsupportedError:  # its gradients can be measured all the same
             config: Any = model.config.get_text_config()
             num_heads = getattr(config, "num_attention_heads", num_heads)

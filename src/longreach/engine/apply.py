@@ -98,13 +98,15 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
         _only(name, tables if positions is None else [*tables, positions], "positions methods")
         for table in tables:
             undo.enter_context(lengthened(model, table))
+        by_engine = bool(policies) or (positions is not None and positions.needs_engine)
+        # What the model was trained on: under YaRN's frequencies its config tells the window that they reach.
+        trained = trained_window(model.config.get_text_config()) if by_engine else 0
         if positions is not None and not positions.needs_engine:
             _check_full_layers(name, model, positions)
             undo.enter_context(_frequencies(model, positions))
-        if policies or (positions is not None and positions.needs_engine):
-            trained = trained_window(model.config.get_text_config())
+        if by_engine:
             attentions = _examined(name, model, trained)
-            full = [layer for each, layer in zip(attentions, contexts(model, attentions), strict=True) if each.window is None]
+            full = [layer for each, layer in zip(attentions, contexts(model, attentions, trained), strict=True) if each.window is None]
             check_weights(stack, model, full)
             setup = replace(_setup(name, model, policies, positions, attentions), text=_reader(model, policies, trained, tokenizer))
             _check_effect(name, model, stack, attentions)

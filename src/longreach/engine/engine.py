@@ -8,7 +8,6 @@ queries as each band wants them, computes the bands piece by piece with fused at
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -46,8 +45,7 @@ class Engine:
         self._cache: Callable[[], Cache | None] = lambda: None
         self.ids: Tensor | None = None
         self.layers: dict[int, LayerEngine] = {}
-        for index, (attention, context) in enumerate(zip(attentions, contexts(model, attentions), strict=True)):
-            context = replace(context, trained_window=trained_window)
+        for index, (attention, context) in enumerate(zip(attentions, contexts(model, attentions, trained_window), strict=True)):
             slot = getattr(attention.module, "layer_idx", index)
             self.layers[slot] = LayerEngine(self, attention, context, slot)
 

@@ -35,8 +35,9 @@ def equip(model: PreTrainedModel, methods: str | Method | Iterable[Method]) -> P
     stack = stack_of(methods)
     if not (own := needs_weights(stack)):
         return model
-    attentions = examine(model, trained_window(model.config.get_text_config()))
-    for attention, context in zip(attentions, contexts(model, attentions), strict=True):
+    trained = trained_window(model.config.get_text_config())
+    attentions = examine(model, trained)
+    for attention, context in zip(attentions, contexts(model, attentions, trained), strict=True):
         for method in own:
             if attention.window is None and (made := method.weights(context)):
                 holder = getattr(attention.module, HOLDER, None)

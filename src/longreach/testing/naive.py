@@ -69,7 +69,8 @@ def _naive_pass(
     model: PreTrainedModel, methods: Sequence[Method], ids: Tensor, padding: Tensor | None, indices: Tensor | None, entropy: Tensor
 ) -> Tensor:
     """`naive_logits`, where the entropy of every token [B, T] is known."""
-    attentions = examine(model, trained_window(model.config.get_text_config()))
+    trained = trained_window(model.config.get_text_config())
+    attentions = examine(model, trained)
     starts = torch.zeros(ids.shape[0], dtype=torch.long) if padding is None else padding.int().argmax(1)
     tokenizer = tokenizer_of(model)
     pieces = None if tokenizer is None else Pieces(tokenizer)
@@ -82,7 +83,7 @@ def _naive_pass(
             methods=methods,
             rotary=None if learned.rotation is None else rotaries[learned.rotation.rotary],
         )
-        for learned, context in zip(attentions, contexts(model, attentions), strict=True)
+        for learned, context in zip(attentions, contexts(model, attentions, trained), strict=True)
     }
     texts = [["" if pieces is None else pieces[token] for token in row[start:]] for row, start in zip(ids.tolist(), starts, strict=True)]
     inputs = {}

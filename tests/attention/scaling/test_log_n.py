@@ -40,3 +40,16 @@ def test_scaled_queries_give_the_same():
             ours = model(ids, use_cache=False).logits
         assert (model(ids, use_cache=False).logits - wanted).abs().max() > 0.1
     torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["yarn:factor=4", "linear:factor=4", "llama3:factor=4", "dynamic_ntk:factor=2"])
+def test_the_window_is_what_the_model_was_trained_on_whatever_positions_are_scaled_to(positions):
+    """Under YaRN a model's config tells the window that the frequencies reach, and log_n would wait for its end."""
+    model, ids = tiny_model(), random_ids(1, 200)
+    found = []
+    for spec in (positions, f"{positions}+log_n", f"{positions}+log_n:window_size={model.config.max_position_embeddings}"):
+        with apply(model, spec, warn=False):
+            found.append(model(ids).logits)
+    plain, sharpened, stated = found
+    assert torch.equal(sharpened, stated)
+    assert not torch.allclose(sharpened[:, -1], plain[:, -1], atol=1e-4)
