@@ -150,6 +150,8 @@ def main() -> None:
 
 
 def _compare(args: argparse.Namespace, progress: Progress) -> None:
+    if args.windows < 2:
+        raise InputError(f"--windows {args.windows}: give at least 2, for an interval is made of several texts")
     books, held_out = "\n\n".join(read_books(args.data / "train")), stdlib_text("held-out")
     texts = Texts(names=("books", "source"), contents=(books[:BOOKS], stdlib_text("train")[:SOURCE]), skipped=())
     rows = Rows(args.work / "rows.jsonl")

@@ -162,19 +162,23 @@ def undecorated(made: type) -> type:
     return made
 
 
-def press(source: Source, name: str, setting: str) -> Pair:
+def press(source: Source, name: str, setting: str, *, module: Any = None, **given: Any) -> Pair:
     """[K, T] what a scorer of kvpress keeps of a prompt, which it cuts once."""
     layer = Layer(setting, 300)
     _, keys = rotated(layer)
-    score = source.load(name, ScorerPress=object, dataclass=undecorated, F=functional)
-    theirs = getattr(score, name)().score(None, None, keys, layer.v, None, {})
-    best = theirs[0].topk(64, dim=-1).indices
-    return torch.zeros(theirs.shape[1:], dtype=torch.bool).scatter(-1, best, True), kept(layer, setting)
+    if module is not None:
+        given["get_prerope_query_states"] = lambda module, hidden: layer.q[:, :, -hidden.shape[1] :]
+        module.rotary_emb = layer.new_rotary()
+    found = source.load(name, ScorerPress=object, dataclass=undecorated, F=functional, **given)
+    best = getattr(found, name)().score(module, layer.hidden, keys, layer.v, None, {})[0].topk(64, dim=-1).indices
+    return torch.zeros(len(best), layer.tokens, dtype=torch.bool).scatter(-1, best, True), kept(layer, setting)
+
+
+PRESS_INPUTS = INPUTS.format("300 tokens") + "; theirs is kvpress"
 
 
 @compares(
-    "knorm:budget=64", *KVPRESS, "kvpress/presses/knorm_press.py", compared=KEPT,
-    inputs=INPUTS.format("300 tokens") + "; theirs is kvpress, whose authors are not the paper's",
+    "knorm:budget=64", *KVPRESS, "kvpress/presses/knorm_press.py", compared=KEPT, inputs=PRESS_INPUTS,
     differs="In the first layer, tokens of one id have keys of one norm. Where the budget ends among them, the later ones stay here; in "
     "kvpress it is left to torch.topk.",
 )  # fmt: skip
@@ -182,28 +186,17 @@ def knorm(source: Source) -> Pair:
     return press(source, "KnormPress", "knorm:budget=64")
 
 
-@compares(
-    "keydiff:budget=64", *KVPRESS, "kvpress/presses/keydiff_press.py", compared=KEPT,
-    inputs=INPUTS.format("300 tokens") + "; theirs is kvpress, whose authors are not the paper's",
-)  # fmt: skip
+@compares("keydiff:budget=64", *KVPRESS, "kvpress/presses/keydiff_press.py", compared=KEPT, inputs=PRESS_INPUTS)
 def keydiff(source: Source) -> Pair:
     return press(source, "KeyDiffPress", "keydiff:budget=64")
 
 
 @compares(
-    "expected_attention:budget=64", *KVPRESS, "kvpress/presses/expected_attention_press.py", compared=KEPT,
-    inputs=INPUTS.format("300 tokens") + "; theirs is kvpress, by the paper's authors",
+    "expected_attention:budget=64", *KVPRESS, "kvpress/presses/expected_attention_press.py", compared=KEPT, inputs=PRESS_INPUTS,
 )  # fmt: skip
 def expected_attention(source: Source) -> Pair:
-    layer = Layer("expected_attention:budget=64", 300)
-    _, keys = rotated(layer)
-    given = {"ScorerPress": object, "dataclass": undecorated, "F": functional, "repeat_kv": repeat_kv}
-    given["get_prerope_query_states"] = lambda module, hidden: layer.q[:, :, -hidden.shape[1] :]
-    theirs = source.load("ExpectedAttentionPress", **given).ExpectedAttentionPress()
-    module = SimpleNamespace(head_dim=16, rotary_emb=layer.new_rotary(), config=SimpleNamespace(num_attention_heads=4))
-    best = theirs.score(module, layer.hidden, keys, layer.v, None, {})[0].topk(64, dim=-1).indices
-    kept_there = torch.zeros(best.shape[0], layer.tokens, dtype=torch.bool).scatter(-1, best, True)
-    return kept_there, kept(layer, "expected_attention:budget=64")
+    module = SimpleNamespace(head_dim=16, config=SimpleNamespace(num_attention_heads=4))
+    return press(source, "ExpectedAttentionPress", "expected_attention:budget=64", module=module, repeat_kv=repeat_kv)
 
 
 LAGKV = ("AI-Lab-China-Merchants-Bank/LagKV", "2a9d19e7d17dbf49c5c596d2980ef0728ea121ec", "lag_kv.py")

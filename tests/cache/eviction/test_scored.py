@@ -5,6 +5,7 @@ import torch
 from transformers import DynamicCache
 
 import longreach
+from longreach.cache.eviction.expected_attention import ExpectedAttention
 from longreach.cache.eviction.keydiff import KeyDiff
 from longreach.cache.eviction.knorm import Knorm
 from longreach.cache.eviction.lagkv import Lagging, LagKV
@@ -67,3 +68,18 @@ def test_of_a_partition_the_uneven_tokens_stay():
     text = torch.cat([torch.zeros(3, 2), before, after])
     assert kept(LagKV(ratio=0.5, num_sinks=3, lag=2), turned=text, values=text) == [0, 1, 2, 4, 5, 6]
     assert kept(LagKV(ratio=1, num_sinks=3, lag=2), turned=text, values=text) == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_dimensions_without_a_range_do_not_count():
+    after = torch.tensor([[0.0, 0.0, 5.0], [1.0, 1.0, 5.0]])
+    before = torch.tensor([[0.5, 0.5, 9.0], [0.0, 3.0, 5.0]])
+    text = torch.cat([before, after])
+    assert kept(LagKV(ratio=0.5, num_sinks=0, lag=2), turned=text, values=text) == [1, 2, 3]
+    same = torch.ones(4, 3)
+    assert kept(LagKV(ratio=0.5, num_sinks=0, lag=2), turned=same, values=same) == [1, 2, 3], "of equal ones the later"
+
+
+def test_sinks_are_a_part_of_the_budget():
+    with pytest.raises(SpecError, match="num_sinks=4 must be at most budget=3"):
+        ExpectedAttention(budget=3)
+    assert ExpectedAttention(budget=0.001).least == 4

@@ -3,7 +3,8 @@
 Paper: KIVI: A Tuning-Free Asymmetric 2bit Quantization for KV Cache, 2024, arXiv:2402.02750
 Cost: what is coded is decoded whenever it is attended to.   Limits: the window of the model is unchanged.
 Differs from the paper: a token's values have one step and one least number, where the official code has them for every 32 channels; steps
-and least numbers are rounded to float16 before numbers are coded by them. Reading is under the codes from the first token on, where the
+and least numbers are rounded to float16 before numbers are coded by them. The last tokens are always exact, where in the official code keys
+wait until there are as many, and are coded all at once. Reading is under the codes from the first token on, where the
 official code reads a prompt whole and codes it then.
 """
 

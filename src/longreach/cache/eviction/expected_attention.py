@@ -18,6 +18,7 @@ from torch import Tensor
 from longreach.cache.base import History
 from longreach.cache.eviction._scored import Scored
 from longreach.core.bands import LayerContext
+from longreach.core.errors import SpecError
 from longreach.core.memory import Signal, Signals
 from longreach.core.method import MethodInfo, at_least
 
@@ -45,6 +46,15 @@ class ExpectedAttention(Scored):
         Scored.__post_init__(self)
         at_least(self, 0, "num_sinks", "epsilon")
         at_least(self, 1, "ahead")
+        if 1 <= self.budget < self.num_sinks:
+            raise SpecError(
+                f"expected_attention: num_sinks={self.num_sinks} must be at most budget={int(self.budget)}, which they are a part of"
+            )
+
+    @property
+    def least(self) -> int:
+        """The sinks."""
+        return max(1, self.num_sinks)
 
     @property
     def skip(self) -> int:
@@ -100,4 +110,11 @@ EXAMPLES = (
 )
 STACKS = ("expected_attention:budget=10,ahead=4+ada",)
 NEUTRAL = (ExpectedAttention(budget=64),)
-BAD = ({"budget": 0}, {"budget": 0.5, "every": 4}, {"budget": 8, "num_sinks": -1}, {"budget": 8, "ahead": 0}, {"budget": 8, "epsilon": -1})
+BAD = (
+    {"budget": 0},
+    {"budget": 0.5, "every": 4},
+    {"budget": 8, "num_sinks": -1},
+    {"budget": 8, "num_sinks": 9},
+    {"budget": 8, "ahead": 0},
+    {"budget": 8, "epsilon": -1},
+)

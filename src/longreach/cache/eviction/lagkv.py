@@ -4,8 +4,9 @@ Paper: LagKV: Lag-Relative Information of the KV Cache Tells Which Tokens Are Im
 Cost: minima and maxima of a partition at a cut; no attention is computed again, so it goes with any kernel.
 Limits: memory grows with the text, by the share that stays. A score that asks nothing of the queries; what it drops is gone, whatever is
 asked later.
-Differs from the paper: of tokens whose scores are equal to 10 binary digits the later stay. A prompt is read under it, partition by
-partition, as in the official code's evaluation.
+Differs from the paper: of tokens whose scores are equal to 10 binary digits the later stay. A dimension that is the same all over the next
+partition counts as 0, where the official code divides by 0. A prompt is read under it, partition by partition, as in the official code's
+evaluation.
 """
 
 from collections.abc import Sequence
@@ -80,7 +81,8 @@ class LagKV(CachePolicy):
         """[B, K, lag] of x [B, K, n, D]: how unevenly a token's dimensions lie in the range of the partition after it."""
         after = x[:, :, scored.stop :]
         low, high = after.amin(2, keepdim=True), after.amax(2, keepdim=True)
-        return ((x[:, :, scored] - low) / (high - low)).std(-1).softmax(-1)
+        placed = (x[:, :, scored] - low) / (high - low)
+        return placed.masked_fill(high == low, 0).std(-1).softmax(-1)
 
     def sight(self, i: int, history: History) -> Sight:
         """The definition, partition by partition."""
@@ -102,7 +104,8 @@ class LagKV(CachePolicy):
         scores = []
         for head in x:
             low, high = head[middle:end].min(0).values, head[middle:end].max(0).values
-            spread = torch.stack([((head[token] - low) / (high - low)).var().sqrt() for token in range(begin, middle)])
+            placed = [torch.where(high > low, (head[token] - low) / (high - low), 0.0) for token in range(begin, middle)]
+            spread = torch.stack([one.var().sqrt() for one in placed])
             scores.append(spread.exp() / spread.exp().sum())
         return torch.stack(scores)
 

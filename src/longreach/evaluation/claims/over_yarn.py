@@ -1,5 +1,6 @@
 """The loss under a fitted method, beside YaRN's."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from longreach.core import registry
@@ -17,7 +18,8 @@ def take(name: str, bench: ClaimBench) -> Number:
         if (2 * file.data["windows"], file.data["target"]) != (len(fitted), bench.to):
             raise LeftOut(f"it was fitted on other windows of the same text; give --windows {2 * file.data['windows']}, or another --text")
         fitted = dict(list(fitted.items())[1::2])  # those that `longreach fit` keeps back
-    return difference(f"{name}:file={Path(file.name).name}", fitted, bench.rises(yarn))
+    number = difference(f"{name}:file={Path(file.name).name}", fitted, bench.rises(yarn))
+    return replace(number, of=f"{number.of}; fitted by {file.data['evaluations']} evaluations on {file.data['windows']} others")
 
 
 METRIC = Metric(meaning="loss beyond the window above YaRN's, on text that nothing was fitted on, nats a token", take=take)
