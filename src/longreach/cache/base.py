@@ -10,7 +10,7 @@ from torch import Tensor
 
 from longreach.core.bands import PROBE, Band, LayerContext
 from longreach.core.errors import UnsupportedError
-from longreach.core.memory import Cut, Kept, Over, PromptEnd, Signal, Signals, View
+from longreach.core.memory import Cut, Kept, Over, Signal, Signals, Store, View
 from longreach.core.method import Method, MethodInfo
 
 _DIGITS = 10  # binary digits of a score that count
@@ -20,8 +20,8 @@ _DIGITS = 10  # binary digits of a score that count
 class Sight:
     """What one query sees, by the definition of a policy: for tests.
 
-    Args: tokens: indices that each key-value head sees. relative: [K, T] how far away each token stands; None: where it is. keys, values:
-    [K, T, D] what the query sees in place of them, keys rotated; None: themselves.
+    Args: tokens: indices that each key-value head sees, or each head. relative: [K, T] how far away each token stands; None: where it is.
+    keys, values: [K, T, D] what the query sees in place of them, keys rotated; None: themselves.
     """
 
     tokens: Sequence[Sequence[int]]
@@ -293,7 +293,7 @@ class Budgeted(Eviction):
 def cuts_prompts(stack: Iterable[Method]) -> bool:
     """Whether a policy of the stack acts on nothing but what follows a prompt: then a text that is only read is read as by the model."""
     policies = [method for method in with_budgets(stack) if isinstance(method, CachePolicy)]
-    return any(isinstance(view, Kept) and isinstance(view.cut, PromptEnd) for each in policies for view in each.stores(PROBE) or ())
+    return any(isinstance(view, Store) and view.cut.waits for each in policies for view in each.stores(PROBE) or ())
 
 
 def with_budgets(stack: Iterable[Method]) -> list[Method]:
@@ -326,9 +326,16 @@ def highest(score: Tensor, index: Tensor, count: int | Tensor) -> Tensor:
 
     count: also one for each row, [...].
     """
-    score = coarse(score).masked_fill(index < 0, float("-inf"))
-    order = index.sort(dim=-1, descending=True, stable=True).indices
-    order = order.gather(-1, score.gather(-1, order).sort(dim=-1, descending=True, stable=True).indices)
-    counts = torch.as_tensor(count, device=index.device)[..., None]
-    best = (torch.arange(index.shape[-1], device=index.device) < counts).expand_as(index)
-    return torch.zeros_like(best).scatter(-1, order, best) & (index >= 0)
+    most = min(count if isinstance(count, int) else int(count.max()), index.shape[-1])
+    best = ranking(score, index).topk(most, dim=-1).indices
+    chosen = torch.ones_like(best, dtype=torch.bool)
+    if isinstance(count, Tensor):
+        chosen = (torch.arange(most, device=index.device) < count[..., None]).expand_as(best)
+    return torch.zeros_like(index, dtype=torch.bool).scatter(-1, best, chosen) & (index >= 0)
+
+
+def ranking(score: Tensor, index: Tensor) -> Tensor:
+    """Whole numbers in the order of the scores, and of equal ones in that of the index; no two are equal. Below all where that is < 0."""
+    bits = coarse(score).float().view(torch.int32).long()
+    ordered = torch.where(bits < 0, -2147483648 - bits, bits)  # negative floats count backwards; -0.0 is 0.0
+    return (ordered << 32 | index).masked_fill(index < 0, torch.iinfo(torch.int64).min)

@@ -96,4 +96,6 @@ def _settings(method: type[Settings]) -> tuple[Setting, ...]:
 def _type_name(hint: Any) -> str:
     if isinstance(hint, types.UnionType):
         return " or ".join(_type_name(option) for option in typing.get_args(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(typing.get_args(hint))
     return "none" if hint is type(None) else str(getattr(hint, "__name__", hint))

@@ -7,7 +7,7 @@ softmax.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from longreach.core.bands import TRUE, Band, LayerContext, PositionMap, Selection
 
@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+Storage = Literal["device", "host", "disk"]  # where blocks lie: disk: a temporary file, mapped into memory
 Signal = Literal["keys", "turned", "values", "received", "observed", "entropy", "queries"]
 
 
 class Cut(Protocol):
-    """Where a text is cut. Implementations are hashable."""
+    """Where a text is cut. Implementations are hashable. waits: nothing is cut before the prompt ends."""
+
+    waits: ClassVar[bool]
 
     def before(self, begin: int, end: int, prompt: int) -> list[int]:
         """The indices of tokens, of those from `begin` up to and without `end`, that a cut comes right before, ascending.
@@ -34,6 +37,7 @@ class Cut(Protocol):
 class Every:
     """A cut whenever so many tokens more of the row have been read."""
 
+    waits: ClassVar[bool] = False
     tokens: int
 
     def before(self, begin: int, end: int, prompt: int) -> list[int]:
@@ -45,6 +49,7 @@ class Every:
 class Over:
     """A cut whenever `slack` tokens more than the budget are held (1: with every token, once the budget is spent)."""
 
+    waits: ClassVar[bool] = False
     budget: int
     slack: int = 1
 
@@ -59,9 +64,26 @@ class Over:
 class PromptEnd:
     """One cut, where the prompt ends (engine/prompt.py says where that is)."""
 
+    waits: ClassVar[bool] = True
+
     def before(self, begin: int, end: int, prompt: int) -> list[int]:
         """The token after the prompt."""
         return [prompt] if max(begin, 1) <= prompt < end else []
+
+
+@dataclass(frozen=True, slots=True)
+class FromPromptEnd:
+    """A cut where the prompt ends, and from then on whenever so many tokens of the row are full."""
+
+    waits: ClassVar[bool] = True
+    tokens: int
+
+    def before(self, begin: int, end: int, prompt: int) -> list[int]:
+        """The token after the prompt, and the multiples of `tokens` behind it."""
+        if prompt < 1:
+            return Every(self.tokens).before(begin, end, prompt)
+        behind = Every(self.tokens).before(max(begin, prompt + 1), end, prompt)
+        return PromptEnd().before(begin, end, prompt) + behind
 
 
 class Moments(Protocol):
@@ -176,15 +198,19 @@ class Coded:
 class BlockChooser(Protocol):
     """Finds the blocks that a query needs. Implementations are hashable."""
 
-    def represent(self, keys: "Tensor", received: "Tensor") -> "Tensor":
+    def represent(self, keys: "Tensor", received: "Tensor | None") -> "Tensor":
         """What is kept at hand of a block to find it by, [B, K, E].
 
-        keys [B, K, C, D], turned by the map of the store; received [B, K, C]: the attention that each token got while it was near.
+        keys [B, K, C, D], turned by the map of the store; received [B, K, C]: the attention that each token got while it was near, where
+        the store asks for that.
         """
         ...
 
     def select(self, q: "Tensor", representatives: "Tensor") -> "Tensor":
-        """The blocks [B, H, T, P] that each query of each head sees, -1 for none; q [B, H, T, D], turned; representatives [B, K, n, E]."""
+        """The blocks [B, H | 1, T, P] that each query of each head, or all heads, see, -1 for none.
+
+        q [B, H, T, D], turned; representatives [B, K, n, E].
+        """
         ...
 
 
@@ -193,31 +219,29 @@ class Blocks:
     """All of the text in blocks, found by what represents them, and loaded when a query needs them.
 
     chunk: tokens a block. near: blocks before the query's own that it sees whole, at true distances. queries, keys: how both are turned
-    where a query sees a block. host: blocks lie in the host's memory. loaded: blocks of a layer that stay on the device, those used last.
+    where a query sees a block. storage: where blocks lie. loaded: blocks of a layer that stay on the device where they lie elsewhere,
+    those used last. after_prompt: up to the end of the prompt all is seen. signals: what representatives are made of, beside keys.
     """
 
     chooser: BlockChooser
     chunk: int
     near: int
-    queries: PositionMap
-    keys: PositionMap
-    host: bool = True
+    queries: PositionMap = TRUE
+    keys: PositionMap = TRUE
+    storage: Storage = "host"
     loaded: int = 32
+    after_prompt: bool = False
+    signals: tuple[Signal, ...] = ()
 
     @property
-    def cut(self) -> Every:
+    def cut(self) -> Every | FromPromptEnd:
         """At every block."""
-        return Every(self.chunk)
-
-    @property
-    def signals(self) -> tuple[Signal, ...]:
-        """What representatives are chosen by."""
-        return ("received",)
+        return FromPromptEnd(self.chunk) if self.after_prompt else Every(self.chunk)
 
     @property
     def maps(self) -> tuple[PositionMap, ...]:
         """The position maps that it needs keys under."""
-        return (TRUE, self.keys)
+        return (TRUE,) if self.keys == TRUE else (TRUE, self.keys)
 
 
 Store = Kept | Coded | Blocks

@@ -140,6 +140,10 @@ def _convert(name: str, key: str, text: str, hint: Any) -> Any:
     if type(None) in options and text == "none":
         return None
     (wanted,) = (option for option in options if option is not type(None))
+    if typing.get_origin(wanted) is typing.Literal:
+        if text not in (words := typing.get_args(wanted)):
+            raise SpecError(f"{name}: {key}={text} must be {', '.join(words[:-1])} or {words[-1]}")
+        return text
     try:
         if wanted is bool:
             return {"true": True, "false": False}[text]

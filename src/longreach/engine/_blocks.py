@@ -1,8 +1,7 @@
-"""All of the text in blocks, in the host's memory, found by what represents them."""
+"""All of the text in blocks, found by what represents them; they may lie in the host's memory or on disk."""
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,40 +12,43 @@ from longreach.core.memory import Blocks
 from longreach.engine._channels import Change, Channels
 from longreach.engine._choice import attend_chosen
 from longreach.engine._cuts import CutStore, Part, State, StoreRow
+from longreach.engine._fused import attend
+from longreach.engine._pages import Pages, Room
 
-_QUERIES = 32  # that look for blocks at once: bounds how many blocks they need together
+_QUERIES = 128  # that look for blocks at once: bounds how many blocks they need together
+_FEW = 4  # queries that get copies of the blocks they chose, instead of being sorted by block
 
-Block = tuple[Tensor, Tensor]  # keys and values [B, K, C, D]
+Loaded = tuple[Tensor, Tensor]  # keys and values of a block, [B, K, C, D]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlocksState(State):
-    """blocks: where each lies. representatives: [B, K, n, E], on the device."""
+    """blocks: `k` and `v` [n, B, K, C, D]. finders: `e` [n, B, K, E], what represents each, on the device."""
 
-    blocks: tuple[Block, ...]
-    representatives: Tensor | None
+    blocks: Pages
+    finders: Pages
 
 
 class Shelf:
-    """Loads blocks from the host and keeps the last ones on the device. Args: most: so many."""
+    """Loads blocks onto the device and keeps those used last. Args: most: so many."""
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.loaded: OrderedDict[int, tuple[Block, Block]] = OrderedDict()  # by the identity of the keys, which are kept alive beside
+        self.loaded: OrderedDict[tuple[Room, int], Loaded] = OrderedDict()
 
-    def get(self, blocks: Sequence[Block], device: torch.device) -> Block:
-        """Keys and values [B, K, n, C, D] of blocks, on the device."""
-        found = [block if block[0].device == device else self._load(block, device) for block in blocks]
+    def get(self, blocks: Pages, numbers: list[int], device: torch.device) -> Loaded:
+        """Keys and values [B, K, n, C, D] of some blocks, on the device."""
+        found = [self._load(blocks, number, device) for number in numbers]
         while len(self.loaded) > self.most:
             self.loaded.popitem(last=False)
         return torch.stack([k for k, _ in found], 2), torch.stack([v for _, v in found], 2)
 
-    def _load(self, block: Block, device: torch.device) -> Block:
-        key = id(block[0])
+    def _load(self, blocks: Pages, number: int, device: torch.device) -> Loaded:
+        key = blocks.room, number
         if key not in self.loaded:
-            self.loaded[key] = block, (block[0].to(device, non_blocking=True), block[1].to(device, non_blocking=True))
+            self.loaded[key] = blocks["k"][number].to(device, non_blocking=True), blocks["v"][number].to(device, non_blocking=True)
         self.loaded.move_to_end(key)
-        return self.loaded[key][1]
+        return self.loaded[key]
 
 
 class BlocksStore(CutStore[Blocks, BlocksState]):
@@ -56,14 +58,9 @@ class BlocksStore(CutStore[Blocks, BlocksState]):
         super().__init__(*args)  # type: ignore[arg-type]
         self.shelf = Shelf(self.view.loaded)
 
-    @property
-    def host_fields(self) -> AbstractSet[str]:
-        """The blocks, where the policy wants that."""
-        return frozenset({"blocks"} if self.view.host else ())
-
     def empty(self, like: dict[object, Tensor], start: int) -> BlocksState:
         """Nothing."""
-        return BlocksState(upto=start, blocks=(), representatives=None)
+        return BlocksState(upto=start, blocks=Pages.empty(self.view.storage), finders=Pages.empty("device"))
 
     def taken(self, row: StoreRow[BlocksState], window: Channels, oldest: int, slot: int, start: int) -> BlocksState:
         """With the blocks that are no longer near."""
@@ -71,43 +68,69 @@ class BlocksStore(CutStore[Blocks, BlocksState]):
         due = (slot - state.upto) // size - self.view.near
         if due <= 0:
             return state
-        _, received = self.received(row, window, oldest, slot)
-        blocks, found = list(state.blocks), [] if state.representatives is None else [state.representatives]
-        for number in range(due):
-            within = slice(number * size, (number + 1) * size)
-            part = slice(state.upto - oldest + within.start, state.upto - oldest + within.stop)
-            k, v = window.view(self.view.keys)[:, :, part], window.view("v")[:, :, part]
-            with torch.no_grad():
-                found.append(self.view.chooser.represent(k, received[:, :, within])[:, :, None])
-            blocks.append(self._stored(k, v))
-        return BlocksState(upto=state.upto + due * size, blocks=tuple(blocks), representatives=torch.cat(found, 2))
-
-    def _stored(self, k: Tensor, v: Tensor) -> Block:
-        if torch.is_grad_enabled() and (k.requires_grad or v.requires_grad):
-            return k, v
-        if self.view.host and k.device.type != "cpu":
-            return k.to("cpu").pin_memory(), v.to("cpu").pin_memory()
-        return k.clone(), v.clone()  # not views, which would keep the window's buffers alive
+        received = self.received(row, window, oldest, slot)[1] if "received" in self.view.signals else None
+        part = slice(state.upto - oldest, state.upto - oldest + due * size)
+        new = {
+            name: window.view(channel)[:, :, part].unflatten(2, (due, size)).permute(2, 0, 1, 3, 4)
+            for name, channel in (("k", self.view.keys), ("v", "v"))
+        }
+        with torch.no_grad():
+            found = [
+                self.view.chooser.represent(k, None if received is None else received[:, :, number * size : (number + 1) * size])
+                for number, k in enumerate(new["k"])
+            ]
+        finders = state.finders.appended({"e": torch.stack(found)})
+        return BlocksState(upto=state.upto + due * size, blocks=state.blocks.appended(new), finders=finders)
 
     def pieces(self, state: BlocksState, q: Tensor, turned: Callable[[PositionMap, slice], Tensor]) -> Iterator[Part]:
         """The blocks that each query chooses."""
-        if state.representatives is None:
+        if not len(state.blocks):
             return
+        finders = state.finders["e"].permute(1, 2, 0, 3)
         for first in range(0, q.shape[2], _QUERIES):
             rows = slice(first, min(first + _QUERIES, q.shape[2]))
             far = turned(self.view.queries, rows)
             with torch.no_grad():
-                chosen = self.view.chooser.select(far, state.representatives)
-            needed = chosen[chosen >= 0].unique()
-            if not len(needed):
+                chosen = self.view.chooser.select(far, finders)
+            if not bool((chosen >= 0).any()):
                 continue
-            keys, values = self.shelf.get([state.blocks[number] for number in needed.tolist()], q.device)
-            place = torch.full((len(state.blocks) + 1,), -1, device=q.device)
-            place[needed] = torch.arange(len(needed), device=q.device)  # the last stays -1, for none
-            placed = far[:, :, :, None].expand(*far.shape[:3], chosen.shape[3], far.shape[3])
-            yield (rows, *attend_chosen(placed, keys, values, place[chosen], self.scale, self.softcap))
+            yield (rows, *self._attend(state.blocks, far, chosen))
+
+    def _attend(self, blocks: Pages, q: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """Output and log-sum-exp of queries [B, H, T, D] over the blocks chosen [B, H | 1, T, P]."""
+        if blocks["k"].device == q.device:
+            if q.shape[2] <= _FEW:
+                return self._attend_copies(blocks, q, chosen)
+            keys, values = (blocks[name].permute(1, 2, 0, 3, 4) for name in ("k", "v"))
+            return attend_chosen(q, keys, values, chosen, self.scale, self.softcap)
+        needed = chosen[chosen >= 0].unique()
+        keys, values = self.shelf.get(blocks, needed.tolist(), q.device)
+        place = torch.full((len(blocks) + 1,), -1, device=q.device)
+        place[needed] = torch.arange(len(needed), device=q.device)  # the last stays -1, for none
+        return attend_chosen(q, keys, values, place[chosen], self.scale, self.softcap)
+
+    def _attend_copies(self, blocks: Pages, q: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """The same for a few queries, one by one, over copies of what they chose."""
+        b, _, t, _ = q.shape
+        kv_heads, size = blocks["k"].shape[2:4]
+        heads = kv_heads if chosen.shape[1] == 1 else chosen.shape[1]  # a copy for each head that chooses for itself
+        of_row = torch.arange(b, device=q.device)[:, None, None] * kv_heads
+        of_head = torch.arange(heads, device=q.device)[:, None] // (heads // kv_heads)
+        outs = []
+        for at in range(t):
+            block = chosen[:, :, at].expand(b, heads, -1)
+            there = block >= 0
+            line = (block.clamp(min=0) * (b * kv_heads) + of_row + of_head).flatten()
+            k, v = (
+                blocks[name].flatten(0, 2).flatten(1).index_select(0, line).view(b, heads, -1, blocks[name].shape[-1])
+                for name in ("k", "v")
+            )
+            mask = None
+            if not bool(there.all()):
+                mask = there.repeat_interleave(size, 2).repeat_interleave(q.shape[1] // heads, 1)[:, :, None]
+            outs.append(attend(q[:, :, at : at + 1], k, v, scale=self.scale, mask=mask, softcap=self.softcap))
+        return torch.cat([out for out, _ in outs], 2), torch.cat([lse for _, lse in outs], 2)
 
     def changed(self, state: BlocksState, change: Change) -> BlocksState:
         """Every block changed."""
-        here = None if state.representatives is None else change(state.representatives)
-        return replace(state, blocks=tuple((change(k), change(v)) for k, v in state.blocks), representatives=here)
+        return replace(state, blocks=state.blocks.changed(change), finders=state.finders.changed(change))

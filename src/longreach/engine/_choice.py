@@ -2,6 +2,7 @@
 did not choose, and queries that chose the same chunk are computed together.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -14,7 +15,7 @@ from longreach.engine._store import BandLayer
 from longreach.engine._stream import Step
 
 _ROWS = 256  # queries computed at once: bounds the memory of their scores and of their copies for each place
-_TILE = 32  # queries of one chunk and head that share a tile
+_LARGEST_TILE = 64  # queries that share a copy of their chunk
 Turn = Callable[[Tensor, PositionMap, int, Step], Tensor]
 
 
@@ -96,23 +97,29 @@ def chosen_pieces(
 
 
 def attend_chosen(q: Tensor, k: Tensor, v: Tensor, chosen: Tensor, scale: float, softcap: float | None) -> tuple[Tensor, Tensor]:
-    """Attention of q [B, H, T, P, D] over the chunk chosen [B, H, T, P] (-1: none) at each place; k, v [B, K, n, C, D]."""
-    b, h, t, places, d = q.shape
-    groups, n = k.shape[1], k.shape[2]
-    # Sort the (query, place) pairs by head and chunk, and give every head and chunk whole tiles.
-    home = torch.arange(b * h, device=q.device).view(b, h, 1, 1) * n + chosen
+    """Attention of q [B, H, T, D], or [B, H, T, P, D] turned for each place, over the chunks chosen [B, H | 1, T, P] (-1: none).
+
+    k, v [B, K, n, C, D].
+    """
+    b, h, t, d = *q.shape[:3], q.shape[-1]
+    kv_heads, n, places = k.shape[1], k.shape[2], chosen.shape[3]
+    chosen = chosen.expand(b, h, t, places)
+    # Sort the (query, place) pairs by key-value head and chunk, and give each of these whole tiles.
+    home = (torch.arange(b * h, device=q.device) // (h // kv_heads)).view(b, h, 1, 1) * n + chosen
     pairs = (chosen >= 0).flatten().nonzero()[:, 0]
     sorted_home, order = home.flatten()[pairs].sort(stable=True)
     pairs = pairs[order]
-    sizes = sorted_home.bincount(minlength=b * h * n)
-    tile = min(_TILE, t)
+    homes, sizes = sorted_home.unique_consecutive(return_counts=True)
+    tile = _tile(len(pairs) / max(1, len(homes)))
     tiles = (sizes + tile - 1) // tile
-    seat = torch.arange(len(pairs), device=q.device) + (tiles.cumsum(0) * tile - tiles * tile - sizes.cumsum(0) + sizes)[sorted_home]
-    of = torch.arange(len(sizes), device=q.device).repeat_interleave(tiles)
+    begins = tiles.cumsum(0) * tile - tiles * tile - sizes.cumsum(0) + sizes
+    seat = torch.arange(len(pairs), device=q.device) + begins.repeat_interleave(sizes)
+    of = homes.repeat_interleave(tiles)
     flat = q.reshape(-1, d)
-    seated = flat.new_zeros(len(of) * tile, d).index_copy(0, seat, flat[pairs]).view(len(of), 1, tile, d)
-    batch, head, chunk = of // (h * n), of // n % h // (h // groups), of % n
-    out, lse = attend(seated, k[batch, head, chunk][:, None], v[batch, head, chunk][:, None], scale=scale, softcap=softcap)
+    seated = flat.new_zeros(len(of) * tile, d).index_copy(0, seat, flat[pairs if q.ndim == 5 else pairs // places])
+    batch, head, chunk = of // (kv_heads * n), of // n % kv_heads, of % n
+    keys, values = k[batch, head, chunk][:, None], v[batch, head, chunk][:, None]
+    out, lse = attend(seated.view(len(of), 1, tile, d), keys, values, scale=scale, softcap=softcap)
     # Back to the queries, and one softmax over the places of each.
     outs = out.new_zeros(b * h * t * places, v.shape[-1]).index_copy(0, pairs, out.reshape(-1, v.shape[-1])[seat])
     lses = lse.new_full((b * h * t * places,), float("-inf")).index_copy(0, pairs, lse.reshape(-1)[seat])
@@ -120,3 +127,8 @@ def attend_chosen(q: Tensor, k: Tensor, v: Tensor, chosen: Tensor, scale: float,
     total = lses.logsumexp(-1)
     share = torch.exp(lses - total.masked_fill(total == float("-inf"), 0.0)[..., None])
     return (outs.view(b, h, t, places, -1) * share[..., None].to(outs.dtype)).sum(3), total
+
+
+def _tile(pairs: float) -> int:
+    """Queries of a tile where a chunk has so many on average: a power of two, so that few seats stay empty."""
+    return min(_LARGEST_TILE, 1 << max(0, round(math.log2(max(1.0, pairs)))))

@@ -6,7 +6,6 @@ the last forward pass can be taken back by going back to the state that stood be
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_type_hints
 
@@ -118,11 +117,6 @@ class CutStore(ABC, Generic[V, S]):
         """The class of its states, for what reads them from a file."""
         found: type[State] = get_type_hints(type(self).empty)["return"]
         return found
-
-    @property
-    def host_fields(self) -> AbstractSet[str]:
-        """The fields of a state whose tensors belong into the host's memory."""
-        return frozenset()
 
     # --- called by the engine
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from longreach.core.errors import LongreachError
 from longreach.engine._channels import Channels
+from longreach.engine._pages import Pages
 
 Place = Callable[[Tensor, bool], Tensor]  # (tensor, whether it belongs into the host's memory) -> where it is wanted
 _SCALARS = (bool, int, float, str, NoneType)
@@ -25,8 +26,8 @@ class Writer:
     """Args: maps: the position maps that names of tensors may be; they are written as their place among these.
 
     tensors: those of what was written. A tensor that is all of its memory is taken as it is, one that is a part of a larger buffer is
-    copied, and so is what is written in place (channels). frozen: what was written of frozen dataclasses: each once, so that what was one
-    object is one again when it is read.
+    copied, and so is what is written in place (channels); pages are not, for they are never written again. frozen: what was written of
+    frozen dataclasses: each once, so that what was one object is one again when it is read.
     """
 
     def __init__(self, maps: Sequence[object] = ()) -> None:
@@ -47,6 +48,8 @@ class Writer:
             return self._tensor(value)
         if isinstance(value, Channels):
             return [[self._key(name), self._tensor(value.view(name), copy=True)] for name in value.data]
+        if isinstance(value, Pages):
+            return [value.room.storage, [[name, self._shared(tensor)] for name, tensor in value.items()]]
         if isinstance(value, dict):
             return [[self._key(key), self.write(each)] for key, each in value.items()]
         if isinstance(value, tuple | list):
@@ -66,9 +69,14 @@ class Writer:
     def _key(self, key: object) -> Any:
         return key if isinstance(key, str | int) else {"map": self.maps.index(key)}
 
+    def _shared(self, tensor: Tensor) -> int:
+        """What is never written again, also where it is a part of a larger buffer."""
+        _check_has_no_gradient(tensor)
+        self.tensors.append(tensor)
+        return len(self.tensors) - 1
+
     def _tensor(self, tensor: Tensor, copy: bool = False) -> int:
-        if tensor.requires_grad:
-            raise LongreachError("this cache carries gradients, which a snapshot would lose; read under torch.no_grad()")
+        _check_has_no_gradient(tensor)
         known, place = self._memory.get(tensor.data_ptr(), (None, 0))
         if not copy and known is not None and _alike(known, tensor):
             return place
@@ -117,6 +125,9 @@ class Reader:
             if node:
                 channels.append({self._key(name): self.place(self.tensors[index], host) for name, index in node})
             return channels
+        if origin is Pages:
+            storage, tensors = node
+            return Pages.of({name: self._tensor(index, storage != "device") for name, index in tensors}, storage)
         if origin is dict:
             return {self._key(key): self.read(arguments[1], each, host) for key, each in node}
         if origin is list:
@@ -171,6 +182,11 @@ _hints = cache(get_type_hints)
 
 def _is_frozen(kind: Any) -> bool:
     return bool(kind.__dataclass_params__.frozen)
+
+
+def _check_has_no_gradient(tensor: Tensor) -> None:
+    if tensor.requires_grad:
+        raise LongreachError("this cache carries gradients, which a snapshot would lose; read under torch.no_grad()")
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

@@ -15,7 +15,6 @@ from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
 
 from longreach.attention.base import goes_by_text
 from longreach.core.errors import LongreachError
-from longreach.core.memory import Kept, PromptEnd
 from longreach.engine import rotation
 from longreach.engine._entropy import EntropyReader, install
 from longreach.engine._own import own_attention
@@ -142,10 +141,10 @@ def installed(model: PreTrainedModel, attentions: list[Attention], setup: Setup,
             undo.callback(attention.module.__dict__.pop, NAME, None)
             if layer.added.agings:
                 undo.callback(attention.module.register_forward_pre_hook(layer.see, with_kwargs=True).remove)
-        kept = [layer.stored for layer in engine.layers.values() if isinstance(layer.stored, Kept)]
-        if cuts := frozenset(store.cut for store in kept if "entropy" in store.signals):
+        stores = [layer.stored for layer in engine.layers.values() if layer.stored is not None]
+        if cuts := frozenset(store.cut for store in stores if "entropy" in store.signals):
             undo.callback(install(model.base_model, EntropyReader(engine, model, cuts)))
-        if any(isinstance(store.cut, PromptEnd) for store in kept):
+        if any(store.cut.waits for store in stores):
             undo.enter_context(prompts_end_where_generation_begins(model))
         undo.enter_context(rotation.identity_rotary(model))
         undo.enter_context(interface(model, NAME, _attention))

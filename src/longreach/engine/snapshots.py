@@ -227,8 +227,8 @@ def _made(part: Part, layer: Any) -> Any:
     if part.kind == "stream":
         return Reader(part.frozen, part.tensors, place, host=Stream.host_fields).read(Stream, part.node)
     store = layer.store
-    of_store = {} if store is None else {"state": store.state_class, "host": store.host_fields}
-    return Reader(part.frozen, part.tensors, place, _maps(layer), **of_store).read(Held, part.node)
+    state = None if store is None else store.state_class
+    return Reader(part.frozen, part.tensors, place, _maps(layer), state).read(Held, part.node)
 
 
 def _plain_layer(held: Plain) -> DynamicLayer:

@@ -209,10 +209,10 @@ def _by_sight(
             logits = logits * factor[:, i, None]
         if (cap := options.get("softcap")) is not None:
             logits = cap * torch.tanh(logits / cap)
-        visible = torch.zeros(len(k), len(tokens), dtype=torch.bool)
+        visible = torch.zeros(len(sight.tokens), len(tokens), dtype=torch.bool)
         for head, seen in enumerate(sight.tokens):
             visible[head, list(seen)] = True
-        logits = logits.masked_fill(~visible.repeat_interleave(repeats, 0), float("-inf"))
+        logits = logits.masked_fill(~visible.repeat_interleave(len(q) // len(visible), 0), float("-inf"))
         if (sinks := options.get("s_aux")) is not None:
             logits = torch.cat([logits, sinks.double()[:, None]], -1)
         weights = logits.softmax(-1)[:, : len(tokens)]

@@ -27,6 +27,7 @@ from longreach.core.method import MethodInfo, at_least
 class Lagging:
     """A cut whenever a partition is full that has a full one before it; `first`: tokens before the first partition."""
 
+    waits: ClassVar[bool] = False
     first: int
     tokens: int
 

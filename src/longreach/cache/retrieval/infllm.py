@@ -12,21 +12,23 @@ code), for each key-value head and not for each query head.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor
 
-from longreach.cache.base import CachePolicy, History, Sight, coarse, highest
+from longreach.cache.base import CachePolicy, History, Sight, coarse, highest, ranking
 from longreach.core.bands import Band, Constant, LayerContext
-from longreach.core.memory import Blocks, View
+from longreach.core.errors import SpecError
+from longreach.core.memory import Blocks, Storage, View
 from longreach.core.method import Claim, MethodInfo, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
 class InfLLM(CachePolicy):
     """Args: block_size: tokens a block (paper: 128). num_blocks: that a query finds (paper: 16 to 96). local_window: nearest tokens, seen
-    whole at true distances (paper: 4096 of a window of 8192). num_representatives: keys that stand for a block (paper: 4).
+    whole at true distances (paper: 4096 of a window of 8192). num_representatives: keys that stand for a block (paper: 4). storage: where
+    the blocks lie: device, host, or disk (a temporary file, mapped into memory; in the folder that TMPDIR names).
     """
 
     info: ClassVar = MethodInfo(
@@ -39,9 +41,12 @@ class InfLLM(CachePolicy):
     num_blocks: int
     local_window: int
     num_representatives: int = 4
+    storage: Storage = "host"
 
     def __post_init__(self) -> None:
         at_least(self, 1, "block_size", "num_blocks", "local_window", "num_representatives")
+        if self.storage not in get_args(Storage):
+            raise SpecError(f"infllm: storage={self.storage} must be device, host or disk")
 
     @classmethod
     def suggest(cls, trained_window: int, target: int) -> tuple["InfLLM", ...]:
@@ -63,27 +68,28 @@ class InfLLM(CachePolicy):
     def stores(self, layer: LayerContext) -> tuple[View, ...]:
         """The blocks, all at one distance, and the local window."""
         blocks = Blocks(
-            chooser=self, chunk=self.block_size, near=self._near, queries=Constant(self._far), keys=Constant(0), loaded=2 * self.num_blocks
-        )
+            chooser=self, chunk=self.block_size, near=self._near, queries=Constant(self._far), keys=Constant(0), storage=self.storage,
+            loaded=2 * self.num_blocks, signals=("received",),
+        )  # fmt: skip
         return (blocks, Band())
 
-    def represent(self, keys: Tensor, received: Tensor) -> Tensor:
+    def represent(self, keys: Tensor, received: Tensor | None) -> Tensor:
         """The mean of the keys that got the most attention."""
+        assert received is not None  # noqa: S101 - the store asks for it
         index = torch.arange(keys.shape[2], device=keys.device).expand(received.shape)
         best = highest(received, index, min(self.num_representatives, keys.shape[2]))
-        return (keys * best[..., None]).sum(2) / best.sum(2, keepdim=True)
+        wide = keys.to(torch.promote_types(keys.dtype, torch.float32))  # once, and not for every query that looks for it
+        return (wide * best[..., None]).sum(2) / best.sum(2, keepdim=True)
 
     def select(self, q: Tensor, representatives: Tensor) -> Tensor:
         """The first block, and those with the largest products with the query, over all heads; of equal ones the later."""
         b, h, t, d = q.shape
         k, n = representatives.shape[1:3]
-        summed = q.view(b, k, h // k, t, d).sum(2)
-        scores = torch.einsum("bktd,bknd->btn", summed.float(), representatives.float())
+        summed = q.reshape(b, k, h // k, t, d).sum(2).to(representatives.dtype)
+        scores = torch.einsum("bktd,bknd->btn", summed, representatives)
         scores[..., 0] = float("inf")
         index = torch.arange(n, device=q.device).expand(scores.shape)
-        best = highest(scores, index, min(self.num_blocks + 1, n))
-        chosen = index[best].view(b, 1, t, -1)
-        return chosen.expand(b, h, t, -1)
+        return ranking(scores, index).topk(min(self.num_blocks + 1, n), dim=-1).indices[:, None]
 
     def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
         """The farthest that a key can stand: blocks at one distance, the local window up to a block farther."""
@@ -118,7 +124,7 @@ METHOD = InfLLM
 EXAMPLES = (
     InfLLM(block_size=4, num_blocks=2, local_window=8, num_representatives=2),
     InfLLM(block_size=5, num_blocks=1, local_window=3),
-    InfLLM(block_size=1, num_blocks=6, local_window=5, num_representatives=1),
+    InfLLM(block_size=1, num_blocks=6, local_window=5, num_representatives=1, storage="disk"),
 )
 NEUTRAL = (InfLLM(block_size=8, num_blocks=2, local_window=64),)
 BAD = (
@@ -126,4 +132,5 @@ BAD = (
     {"block_size": 4, "num_blocks": 0, "local_window": 8},
     {"block_size": 4, "num_blocks": 1, "local_window": 0},
     {"block_size": 4, "num_blocks": 1, "local_window": 8, "num_representatives": 0},
+    {"block_size": 4, "num_blocks": 1, "local_window": 8, "storage": "tape"},
 )

@@ -1,0 +1,58 @@
+"""What queries find in caches that keep everything, and what layers give then."""
+
+import torch
+from transformers import DynamicCache
+from transformers.models.llama.modeling_llama import repeat_kv, rotate_half
+
+import longreach
+from _agreement.base import Pair, compares
+from _agreement.layers import INPUTS, Layer
+from _agreement.theirs import Source
+from longreach.engine.cache_argument import cache_argument
+
+OUTPUT = "output of the attention layer, token by token"
+ROUNDING = 1e-5
+
+
+def turned(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, position_ids: object) -> tuple[torch.Tensor, ...]:
+    """`apply_rotary_pos_emb` of transformers 4.38 to 4.47."""
+    return tuple(x * cos[:, None] + rotate_half(x) * sin[:, None] for x in (q, k))
+
+
+@compares(
+    "quest:budget=24,page_size=4,dense_layers=0",
+    "mit-han-lab/Quest", "01c1623bf9395009520874e989e29f683203b357", "evaluation/quest_attention.py",
+    compared=OUTPUT, rounding=ROUNDING,
+    inputs=INPUTS.format("240 tokens, 200 of them a prompt") + "; theirs ranks the page that is being filled first, too",
+    differs="bounds count to ten binary digits here, and of pages that are then equal the later is read",
+)  # fmt: skip
+def quest(source: Source) -> Pair:
+    setting, prompt = "quest:budget=24,page_size=4,dense_layers=0", 200
+    layer, ours, theirs = Layer("full", 240), [], []
+    given = {"repeat_kv": repeat_kv, "apply_rotary_pos_emb": turned, "DynamicCache": DynamicCache}
+    code = source.load("forward", "local_heavy_hitter_mask", **given)
+    choose = code.local_heavy_hitter_mask
+
+    def chosen(weights: torch.Tensor, budget: int, size: int) -> torch.Tensor:
+        weights[..., (weights.shape[-1] - 1) // size * size :] = torch.finfo(weights.dtype).max
+        return choose(weights, budget, size)
+
+    code.globals["local_heavy_hitter_mask"] = chosen
+    owner = layer.like_theirs(layer.new_rotary(), layer_id=5, chunk_size=4, token_budget=24)
+    k, v = (getattr(layer.attention, f"{name}_proj")(layer.hidden[:, :prompt]).view(1, prompt, -1, 16).transpose(1, 2) for name in "kv")
+    cos, sin = layer.angles(layer.positions[:, :prompt])
+    past = k * cos[:, None] + rotate_half(k) * sin[:, None], v
+    seen: list[torch.Tensor] = []
+    hook = layer.attention.o_proj.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+    with longreach.apply(layer.model, setting, warn=False):
+        cache = DynamicCache(config=layer.model.config)
+        layer.model(layer.ids[:, :prompt], **cache_argument(layer.model, cache))
+        for t in range(prompt, layer.tokens):
+            layer.model(layer.ids[:, t : t + 1], **cache_argument(layer.model, cache))
+            ours.append(seen[-1].view(-1))
+    for t in range(prompt, layer.tokens):
+        place = torch.tensor([[t]])
+        *_, past = code.forward(owner, layer.hidden[:, t : t + 1], None, place, past, use_cache=True)
+        theirs.append(seen[-1].view(-1))
+    hook.remove()
+    return torch.stack(theirs), torch.stack(ours)
