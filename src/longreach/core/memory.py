@@ -29,6 +29,10 @@ class Cut(Protocol):
         """
         ...
 
+    def over(self, seen: int, prompt: int) -> bool:
+        """Whether no cut comes any more once `seen` tokens of a row were read."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Every:
@@ -39,6 +43,10 @@ class Every:
     def before(self, begin: int, end: int, prompt: int) -> list[int]:
         """Multiples of `tokens`, 0 left out."""
         return list(range(max(1, -(-begin // self.tokens)) * self.tokens, end, self.tokens))
+
+    def over(self, seen: int, prompt: int) -> bool:
+        """Never."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +62,10 @@ class Over:
         start = max(first, first + -(-(begin - first) // self.slack) * self.slack)
         return list(range(start, end, self.slack))
 
+    def over(self, seen: int, prompt: int) -> bool:
+        """Never."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class PromptEnd:
@@ -62,6 +74,10 @@ class PromptEnd:
     def before(self, begin: int, end: int, prompt: int) -> list[int]:
         """The token after the prompt."""
         return [prompt] if max(begin, 1) <= prompt < end else []
+
+    def over(self, seen: int, prompt: int) -> bool:
+        """After the first token that follows the prompt."""
+        return seen > prompt
 
 
 class Moments(Protocol):
@@ -126,6 +142,11 @@ class Kept:
     observe: int = 0
     skip: int = 0
     packed: bool = False
+
+    @property
+    def last_queries(self) -> int:
+        """Queries right before a cut that are looked at again there."""
+        return self.observe
 
     @property
     def maps(self) -> tuple[PositionMap, ...]:

@@ -35,6 +35,10 @@ class Lagging:
         full = max(2, -(-(begin - self.first) // self.tokens))
         return list(range(self.first + full * self.tokens, end, self.tokens))
 
+    def over(self, seen: int, prompt: int) -> bool:
+        """Never."""
+        return False
+
 
 @dataclass(frozen=True, kw_only=True)
 class LagKV(CachePolicy):
