@@ -7,7 +7,7 @@ import torch
 
 from longreach.attention.placement.self_extend import SelfExtend
 from longreach.cache import base as cache_base
-from longreach.cache.base import with_budgets
+from longreach.cache.base import with_wrappers
 from longreach.cache.compact._bits import Bits
 from longreach.cache.compact.staircase import Staircase
 from longreach.cache.eviction import snapkv
@@ -158,7 +158,7 @@ MUTATIONS = [
     (heavy_hitters_without_the_last, H2O(budget=8, recent=6, slack=1), "reference"),
     (earlier_of_equals, H2O(budget=16, slack=4), "reference"),
     (surroundings_on_one_side, SnapKV(budget=8, window_size=3, kernel_size=3), "reference"),
-    (heads_without_a_floor, *with_budgets(parse("h2o:budget=12,recent=4,slack=3+ada:floor=0.5")), "reference"),
+    (heads_without_a_floor, *with_wrappers(parse("h2o:budget=12,recent=4,slack=3+ada:floor=0.5")), "reference"),
     (surprise_of_the_token_before, SirLLM(budget=14, num_sinks=2, recent=5, slack=12), "decoding"),
     (prompts_end_one_late, SnapKV(budget=8, window_size=3, kernel_size=3), "reference"),
     (cut_one_short, H2O(budget=16, slack=4), "reference"),

@@ -17,7 +17,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.cache.base import CachePolicy, History, Sight, coarse, highest
+from longreach.cache._ranking import coarse, highest
+from longreach.cache.base import CachePolicy, History, Sight
 from longreach.core.bands import Band, Constant, LayerContext
 from longreach.core.memory import Blocks, View
 from longreach.core.method import Claim, MethodInfo, at_least
