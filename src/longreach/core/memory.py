@@ -127,6 +127,28 @@ class Keeper(Protocol):
         ...
 
 
+class Thinner(Protocol):
+    """Chooses the channels that stay of the keys that are taken over. Implementations are hashable."""
+
+    @property
+    def observe(self) -> int:
+        """The last queries before the cut, which it chooses by."""
+        ...
+
+    @property
+    def exempt(self) -> int:
+        """The last tokens before the cut, which are not taken over: their keys stay whole."""
+        ...
+
+    def channels(self, keys: "Tensor", queries: "Tensor") -> "Tensor":
+        """The channels that stay of each key-value head, [B, K, D'], ascending.
+
+        keys: [B, K, m, D] of all tokens that stay, exempt ones, too; 0 of those that do not. queries: [B, H, n, D], the last ones before
+        the cut. Both as the cache has them, rotated.
+        """
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kept:
     """Tokens that a policy keeps, of each key-value head its own; what it does not keep is gone.
@@ -134,6 +156,7 @@ class Kept:
     keeper: decides, at every cut, about all tokens held. signals: what it looks at. observe: queries whose attention `observed` adds up.
     skip: first queries of a row that are left out of `queries`.
     packed: keys stand at places inside the cache, the last one right before the cut, instead of at their own positions.
+    thinner: keys are kept with some of their channels only; for one cut, and keys that are not packed.
     """
 
     keeper: Keeper
@@ -142,11 +165,12 @@ class Kept:
     observe: int = 0
     skip: int = 0
     packed: bool = False
+    thinner: Thinner | None = None
 
     @property
     def last_queries(self) -> int:
         """Queries right before a cut that are looked at again there."""
-        return self.observe
+        return max(self.observe, 0 if self.thinner is None else self.thinner.observe)
 
     @property
     def maps(self) -> tuple[PositionMap, ...]:
