@@ -20,7 +20,7 @@ from _agreement.theirs import Source
 from longreach.cache.compact._bits import Bits
 from longreach.cache.eviction.sirllm import SirLLM
 from longreach.cache.retrieval.infllm import InfLLM
-from longreach.core.bands import PROBE
+from longreach.core.bands import PROBE, TRUE
 from longreach.core.memory import Signals
 from longreach.engine.cache_argument import cache_argument
 from longreach.testing.models import tiny_model
@@ -40,12 +40,17 @@ def rotated(layer: Layer) -> tuple[Tensor, Tensor]:
 
 def kept(layer: Layer, setting: str) -> Tensor:
     """[K, T] whether each key-value head keeps each token of the layer's text as a prompt, by the engine."""
+    return (held(layer, setting).index[0, :, :, None] == torch.arange(layer.tokens)).any(1)
+
+
+def held(layer: Layer, setting: str) -> Any:
+    """The state of the engine's store once the layer's text was read as a prompt."""
     with longreach.apply(layer.model, setting, warn=False):
         cache = DynamicCache(config=layer.model.config)
         for ids in (layer.ids, layer.ids[:, :1]):  # the prompt is cut when the token after it is read
             layer.model(ids, **cache_argument(layer.model, cache))
     (row,) = cache.layers[0].store.rows.values()
-    return (row.state.index[0, :, :, None] == torch.arange(layer.tokens)).any(1)
+    return row.state
 
 
 def found_in(vectors: Tensor, keys: Tensor) -> Tensor:
@@ -325,6 +330,58 @@ def quantised(source: Source) -> Pair:
     values = theirs.unpack_and_dequant_vcache(*theirs.quant_and_pack_vcache(v, 32, 4), 32, 4)
     ours = [Bits(4).decode(Bits(4).encode(x, side), side) for x, side in ((k, "keys"), (v, "values"))]
     return torch.stack([keys - k, values - v]), torch.stack([ours[0] - k.float(), ours[1] - v.float()])
+
+
+THINK = ("SalesforceAIResearch/ThinK", "d200577a7e52adf130772ca682ea958c2b442601", "ThinK_eager/src/kv_pruning_utils.py")
+
+
+@compares(
+    "think:keep=0.6", *THINK, compared="keys of the prompt with the channels that stay, but for the last 32 tokens",
+    inputs=INPUTS.format("300 tokens") + ", each head with keys of its own; theirs prunes 0.4 of the channels",
+)  # fmt: skip
+def think(source: Source) -> Pair:
+    layer = Layer("think:keep=0.6", 300, kv_heads=4)
+    q, k = rotated(layer)
+    theirs, _, _ = source.load("key_pruner_query_driven").key_pruner_query_driven(k, q, recent_size=32, ratio=0.4)
+    return theirs, held(layer, "think:keep=0.6").channels[TRUE]
+
+
+CHANNELS = "channels of the keys that stay, as 0 and 1"
+
+
+def channels(state: Any) -> Tensor:
+    """[K, D] which channels the keys of a state have."""
+    return torch.zeros(state.thin.shape[1], 16).scatter(1, state.thin[0], 1.0)
+
+
+@compares(
+    "snapkv:budget=64+think:keep=0.6", *THINK, method="think", compared=CHANNELS,
+    inputs=INPUTS.format("300 tokens") + ", each head with keys of its own; theirs keeps 64 tokens and prunes 0.4 of their channels",
+)  # fmt: skip
+def think_on_snapkv(source: Source) -> Pair:
+    layer = Layer("snapkv:budget=64+think:keep=0.6", 300, kv_heads=4)
+    q, k = rotated(layer)
+    cluster = source.load("SnapKVCluster").SnapKVCluster(window_size=32, max_capacity_prompt=64)
+    _, _, stay, _ = cluster.update_thinkv(k, q, layer.v, None, 1)
+    return stay[0], channels(held(layer, "snapkv:budget=64+think:keep=0.6"))
+
+
+@compares(
+    "think:keep=0.6", *KVPRESS, "kvpress/presses/think_press.py", compared=CHANNELS,
+    inputs=PRESS_INPUTS + ", which prunes 0.4 of the channels of keys that two heads share",
+)  # fmt: skip
+def think_of_shared_keys(source: Source) -> Pair:
+    layer = Layer("think:keep=0.6", 300)
+    _, keys = rotated(layer)
+    found = source.load(
+        "ThinKPress", BasePress=object, dataclass=undecorated, rotate_half=rotate_half,
+        get_prerope_query_states=lambda module, hidden: layer.q[:, :, -hidden.shape[1] :],
+    )  # fmt: skip
+    press, module = found.ThinKPress(), SimpleNamespace(head_dim=16, config=SimpleNamespace(num_attention_heads=4))
+    press.key_channel_compression_ratio = 0.4
+    given = {"hidden_states": layer.hidden, "position_embeddings": layer.angles(layer.positions)}
+    theirs, _ = press.compress(module, layer.hidden, keys.clone(), layer.v, None, given)
+    return theirs[0].any(1), channels(held(layer, "think:keep=0.6"))
 
 
 INFLLM = ("thunlp/InfLLM", "12b70798f56e56ebb23c53c7018091a3f540a028", "inf_llm/attention/context_manager.py")

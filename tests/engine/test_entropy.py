@@ -7,7 +7,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import DynamicCache
 
-from longreach.cache.base import with_budgets
+from longreach.cache.base import with_wrappers
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.core.spec import parse
 from longreach.decoding.reading import new_cache, prefill
@@ -80,7 +80,7 @@ def test_layers_may_cut_at_places_of_their_own():
     model, ids = shared_model(), random_ids(1, 40)
     with apply(model, spec := "sirllm:packed=false,budget=12,num_sinks=2,recent=3,slack=6+pyramid:beta=3", warn=False):
         ours = model(ids, use_cache=False).logits
-    close(ours, naive_logits(model, with_budgets(parse(spec)), ids), "at once")
+    close(ours, naive_logits(model, with_wrappers(parse(spec)), ids), "at once")
 
 
 def test_who_asks_for_no_cache_gets_none():

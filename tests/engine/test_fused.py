@@ -59,6 +59,10 @@ CASES = {
     "soft cap, causal, longer than a block of rows": ({"queries": 300, "keys": 300, "batch": 1}, {"softcap": 1.5, "causal": True}),
     "soft cap, mask, longer than a block of rows": ({"queries": 300}, {"softcap": 1.5, "mask": True}),
     "values of another size": ({"value_dim": 5}, {}),
+    "wider values": ({"value_dim": 12}, {}),
+    "wider values, many queries": ({"value_dim": 12, "queries": 70}, {}),
+    "wider values, many queries, mask": ({"value_dim": 12, "queries": 70}, {"mask": True}),
+    "wider values, many queries, soft cap": ({"value_dim": 12, "queries": 70}, {"softcap": 1.5}),
 }
 
 

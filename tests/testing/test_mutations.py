@@ -7,9 +7,10 @@ import torch
 
 from longreach.attention.placement.self_extend import SelfExtend
 from longreach.cache import base as cache_base
-from longreach.cache.base import with_budgets
+from longreach.cache.base import with_wrappers
 from longreach.cache.compact._bits import Bits
 from longreach.cache.compact.staircase import Staircase
+from longreach.cache.compact.think import Think
 from longreach.cache.eviction import snapkv
 from longreach.cache.eviction.ada import Ada
 from longreach.cache.eviction.h2o import H2O
@@ -102,6 +103,17 @@ def nothing_is_settled_between_passes(patch):
     patch.setattr(_cuts.CutStore, "begin_pass", begin_pass)
 
 
+def one_exempt_token_less(patch):
+    """The first of the tokens whose keys stay whole has a thin one."""
+    patch.setattr(Think, "kept", lambda self, inner: dataclasses.replace(inner, thinner=dataclasses.replace(self, exempt=self.exempt - 1)))
+
+
+def channels_by_all_but_the_last_query(patch):
+    """The last query of the prompt has no say in which channels stay."""
+    channels = Think.channels
+    patch.setattr(Think, "channels", lambda self, keys, queries: channels(self, keys, queries[:, :, :-1]))
+
+
 def blocks_one_nearer(patch):
     """A block leaves the local window one block early."""
     stores = InfLLM.stores
@@ -158,12 +170,14 @@ MUTATIONS = [
     (heavy_hitters_without_the_last, H2O(budget=8, recent=6, slack=1), "reference"),
     (earlier_of_equals, H2O(budget=16, slack=4), "reference"),
     (surroundings_on_one_side, SnapKV(budget=8, window_size=3, kernel_size=3), "reference"),
-    (heads_without_a_floor, *with_budgets(parse("h2o:budget=12,recent=4,slack=3+ada:floor=0.5")), "reference"),
+    (heads_without_a_floor, *with_wrappers(parse("h2o:budget=12,recent=4,slack=3+ada:floor=0.5")), "reference"),
     (surprise_of_the_token_before, SirLLM(budget=14, num_sinks=2, recent=5, slack=12), "decoding"),
     (prompts_end_one_late, SnapKV(budget=8, window_size=3, kernel_size=3), "reference"),
     (cut_one_short, H2O(budget=16, slack=4), "reference"),
     (half_of_the_queries, H2O(budget=16, slack=4), "reference"),
     (nothing_is_settled_between_passes, H2O(budget=16, slack=4), "decoding"),
+    (one_exempt_token_less, Think(keep=0.5, observe=6, exempt=5), "reference"),
+    (channels_by_all_but_the_last_query, Think(keep=0.5, observe=6, exempt=5), "reference"),
     (blocks_one_nearer, InfLLM(block_size=4, num_blocks=2, local_window=8, num_representatives=2), "reference"),
     (one_bit_less, Staircase(exact=8, eight=8, four=8, chunk_size=4), "lengths"),
     (window_one_short, Sinks(num_sinks=4, window_size=16), "chunks"),

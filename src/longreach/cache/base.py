@@ -8,12 +8,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from longreach.cache._ranking import coarse, highest
 from longreach.core.bands import PROBE, Band, LayerContext
 from longreach.core.errors import UnsupportedError
-from longreach.core.memory import Cut, Kept, Over, Signal, Signals, Store, View
+from longreach.core.memory import Cut, Kept, Over, PromptEnd, Signal, Signals, Store, View
 from longreach.core.method import Method, MethodInfo
-
-_DIGITS = 10  # binary digits of a score that count
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,12 +147,15 @@ class Eviction(CachePolicy):
         score = self.score(signals, layer)
         return highest(score, signals.index, self.counts(score, signals.index, layer))
 
-    def stores(self, layer: LayerContext) -> tuple[View, ...]:
-        """What is kept, and all that came since."""
-        kept = Kept(
+    def kept(self, layer: LayerContext) -> Kept:
+        """The store of what is kept."""
+        return Kept(
             keeper=self, cut=self.cut(layer), signals=self.signals, observe=self.observe, skip=self.skip, packed=self.packed
         )  # fmt: skip
-        return (kept, Band())
+
+    def stores(self, layer: LayerContext) -> tuple[View, ...]:
+        """What is kept, and all that came since."""
+        return (self.kept(layer), Band())
 
     def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
         """The farthest that a key can stand: where it is, or packed as many places away as are held."""
@@ -179,16 +181,73 @@ class Eviction(CachePolicy):
                             relative[head, token] = i - (seen - len(held[head]) + place)
             for tokens in held:
                 tokens.append(seen)
-        return Sight(tokens=held, relative=relative)
+        return self.form(Sight(tokens=held, relative=relative), i, history)
+
+    def form(self, sight: Sight, i: int, history: History) -> Sight:
+        """The definition of the form in which tokens are kept: what query `i` sees of those in `sight`."""
+        return sight
 
 
 @dataclass(frozen=True, kw_only=True)
-class BudgetWrapper(CachePolicy):
-    """Divides the budget of the eviction policy before it in the stack in another way (`snapkv:budget=1024+pyramid`): by layer or head."""
+class Everything(Eviction):
+    """Keeps every token, at a cut where the prompt ends: what a wrapper by itself stands on."""
+
+    info: ClassVar = MethodInfo(title="", paper="")
+    signals: ClassVar[tuple[Signal, ...]] = ()
+    spec: ClassVar[str] = ""
+
+    def score(self, signals: Signals, layer: LayerContext) -> Tensor:
+        """All the same."""
+        return torch.zeros(signals.index.shape, device=signals.index.device)
+
+    def worth(self, seen: int, history: History) -> Tensor:
+        """All the same."""
+        return history.k.new_zeros(history.k.shape[:2])
+
+    def tokens(self, layer: LayerContext) -> int:
+        """No number."""
+        return 0
+
+    def counts(self, score: Tensor, index: Tensor, layer: LayerContext) -> int:
+        """All."""
+        return index.shape[-1]
+
+    def shares(self, worth: Sequence[Mapping[int, float]], layer: LayerContext) -> list[int]:
+        """All."""
+        return [len(values) for values in worth]
+
+    def cut(self, layer: LayerContext) -> Cut:
+        """Once."""
+        return PromptEnd()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheWrapper(CachePolicy):
+    """Changes the eviction policy before it in the stack: what its budget is, which tokens stay in any case, in which form they are kept.
+
+    alone: it also stands on a cache that keeps everything. needs, instead: why it does not stand there, and what to do then.
+    """
+
+    alone: ClassVar[bool] = False
+    needs: ClassVar[str]
+    instead: ClassVar[str]
+
+    @property
+    def last(self) -> int:
+        """Last tokens before a cut that stay in any case."""
+        return 0
 
     def refusal(self, inner: Eviction) -> str | None:
         """Why it cannot stand on a policy; None: it can."""
         return None
+
+    def kept(self, inner: Kept) -> Kept:
+        """`Eviction.kept`; inner: without the wrapper."""
+        return inner
+
+    def form(self, sight: Sight, i: int, history: History) -> Sight:
+        """`Eviction.form`; sight: without the wrapper."""
+        return sight
 
     def of_layer(self, inner: Eviction, layer: LayerContext) -> Eviction:
         """The policy of one layer: the same with another budget."""
@@ -202,32 +261,50 @@ class BudgetWrapper(CachePolicy):
         """`Eviction.shares`; inner: the policy of the layer."""
         return inner.shares(worth, layer)
 
+    def stores(self, layer: LayerContext) -> tuple[View, ...] | None:
+        """By itself, of a cache that keeps everything."""
+        return WrappedEviction(inner=Everything(), outer=self).stores(layer) if self.alone else None
+
+    def sight(self, i: int, history: History) -> Sight | None:
+        """By itself, of a cache that keeps everything."""
+        return WrappedEviction(inner=Everything(), outer=self).sight(i, history) if self.alone else None
+
 
 @dataclass(frozen=True, kw_only=True)
-class Budgeted(Eviction):
+class BudgetWrapper(CacheWrapper):
+    """Divides the budget of the eviction policy before it in another way (`snapkv:budget=1024+pyramid`): by layer or head."""
+
+    needs: ClassVar[str] = "it divides a budget of tokens among layers or heads, and there is none"
+    instead: ClassVar[str] = "put it behind a cache policy that has a budget"
+
+    def refusal(self, inner: Eviction) -> str | None:
+        """Where there is no number of tokens to divide, or keys would reach as far as others let them."""
+        if not inner.tokens(PROBE):
+            return "its budget is no number of tokens; give one"
+        why = "its keys are packed, and how far they then reach would differ from layer to layer and head to head"
+        return why if inner.packed else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WrappedEviction(Eviction):
     """An eviction policy and the wrapper on it, as one policy."""
 
     inner: Eviction
-    outer: BudgetWrapper
+    outer: CacheWrapper
 
     def __post_init__(self) -> None:
-        why = self.outer.refusal(self.inner)
-        if not self.inner.tokens(PROBE):
-            why = "its budget is a share of the prompt; give a number of tokens"
-        if self.inner.packed:
-            why = "its keys are packed, and how far they then reach would differ from layer to layer and head to head"
-        if why is not None:
+        if (why := self.outer.refusal(self.inner)) is not None:
             raise UnsupportedError(self.outer.spec, self.inner.spec, why, "leave one of them out")
 
     @property
     def info(self) -> MethodInfo:  # type: ignore[override]
         """What holds for the policy inside."""
-        return self.inner.info
+        return self.inner.info if self.inner.spec else self.outer.info
 
     @property
     def spec(self) -> str:
         """`inner+outer`."""
-        return f"{self.inner.spec}+{self.outer.spec}"
+        return "+".join(filter(None, (self.inner.spec, self.outer.spec)))
 
     @property
     def signals(self) -> tuple[Signal, ...]:  # type: ignore[override]
@@ -251,10 +328,10 @@ class Budgeted(Eviction):
 
     @property
     def least(self) -> int:
-        """That of the policy inside."""
-        return self.inner.least
+        """That of the policy inside, or what the wrapper keeps."""
+        return max(self.inner.least, self.outer.last)
 
-    def with_budget(self, budget: int) -> "Budgeted":
+    def with_budget(self, budget: int) -> "WrappedEviction":
         """Another budget to divide."""
         return replace(self, inner=self.inner.with_budget(budget))
 
@@ -266,76 +343,57 @@ class Budgeted(Eviction):
         return self._of(layer).tokens(layer)
 
     def counts(self, score: Tensor, index: Tensor, layer: LayerContext) -> int | Tensor:
-        """What the wrapper gives each head."""
-        return self.outer.counts(self._of(layer), score, index, layer)
+        """What the wrapper gives each head, and no less than stays in any case."""
+        counts = self.outer.counts(self._of(layer), score, index, layer)
+        return counts.clamp(min=self.outer.last) if isinstance(counts, Tensor) else max(counts, self.outer.last)
 
     def shares(self, worth: Sequence[Mapping[int, float]], layer: LayerContext) -> list[int]:
-        """What the wrapper gives each head."""
-        return self.outer.shares(self._of(layer), worth, layer)
+        """What the wrapper gives each head, and no less than stays in any case."""
+        return [max(count, self.outer.last) for count in self.outer.shares(self._of(layer), worth, layer)]
 
     def score(self, signals: Signals, layer: LayerContext) -> Tensor:
-        """That of the policy of the layer."""
-        return self._of(layer).score(signals, layer)
+        """That of the policy of the layer; infinite where the wrapper says that a token stays."""
+        score = self._of(layer).score(signals, layer)
+        return score.masked_fill(signals.index >= signals.seen - self.outer.last, float("inf"))
 
     def worth(self, seen: int, history: History) -> Tensor:
-        """That of the policy of the layer."""
-        return self._of(history.layer).worth(seen, history)
+        """That of the policy of the layer; infinite where the wrapper says that a token stays."""
+        worth = self._of(history.layer).worth(seen, history).clone()
+        worth[:, max(0, seen - self.outer.last) :] = float("inf")
+        return worth
+
+    def kept(self, layer: LayerContext) -> Kept:
+        """The store of the policy of the layer, as the wrapper changes it."""
+        return replace(self.outer.kept(self._of(layer).kept(layer)), keeper=self)
+
+    def form(self, sight: Sight, i: int, history: History) -> Sight:
+        """That of the policy inside, as the wrapper changes it."""
+        return self.outer.form(self.inner.form(sight, i, history), i, history)
 
     def cut(self, layer: LayerContext) -> Cut:
         """That of the policy of the layer."""
         return self._of(layer).cut(layer)
 
-    def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
-        """That of the policy inside."""
-        return self.inner.reference(i, j)
-
 
 def cuts_prompts(stack: Iterable[Method]) -> bool:
     """Whether a policy of the stack acts on nothing but what follows a prompt: then a text that is only read is read as by the model."""
-    policies = [method for method in with_budgets(stack) if isinstance(method, CachePolicy)]
+    policies = [method for method in with_wrappers(stack) if isinstance(method, CachePolicy)]
     return any(isinstance(view, Store) and view.cut.waits for each in policies for view in each.stores(PROBE) or ())
 
 
-def with_budgets(stack: Iterable[Method]) -> list[Method]:
+def with_wrappers(stack: Iterable[Method]) -> list[Method]:
     """The stack with its cache policy and the wrappers behind that as one method.
 
-    Raises: UnsupportedError for a wrapper without a policy before it whose budget it could divide.
+    Raises: UnsupportedError for a wrapper without a policy before it that it could stand on.
     """
     found: list[Method] = []
     for method in stack:
-        if not isinstance(method, BudgetWrapper):
+        if not isinstance(method, CacheWrapper):
             found.append(method)
             continue
-        place, inner = next(((at, other) for at, other in enumerate(found) if isinstance(other, CachePolicy)), (0, None))
+        place = next((at for at, other in enumerate(found) if isinstance(other, CachePolicy)), len(found))
+        inner = found[place] if place < len(found) else Everything() if method.alone else None
         if not isinstance(inner, Eviction):
-            what = "no cache policy before it" if inner is None else inner.spec
-            why = "it divides a budget of tokens among layers or heads, and there is none"
-            raise UnsupportedError(method.spec, what, why, "put it behind a cache policy that has a budget")
-        found[place] = Budgeted(inner=inner, outer=method)
+            raise UnsupportedError(method.spec, inner.spec if inner else "no cache policy before it", method.needs, method.instead)
+        found[place : place + 1] = [WrappedEviction(inner=inner, outer=method)]
     return found
-
-
-def coarse(score: Tensor) -> Tensor:
-    """Scores to so many binary digits: what is equal but for rounding is equal, in every way to compute it."""
-    mantissa, exponent = torch.frexp(score)
-    return torch.ldexp((mantissa * 2**_DIGITS).round() / 2**_DIGITS, exponent)
-
-
-def highest(score: Tensor, index: Tensor, count: int | Tensor) -> Tensor:
-    """Where the `count` highest of the scores [..., n] are, bool; of equal ones the later tokens. index: below 0 where there is none.
-
-    count: also one for each row, [...].
-    """
-    most = min(count if isinstance(count, int) else int(count.max()), index.shape[-1])
-    best = ranking(score, index).topk(most, dim=-1).indices
-    chosen = torch.ones_like(best, dtype=torch.bool)
-    if isinstance(count, Tensor):
-        chosen = (torch.arange(most, device=index.device) < count[..., None]).expand_as(best)
-    return torch.zeros_like(index, dtype=torch.bool).scatter(-1, best, chosen) & (index >= 0)
-
-
-def ranking(score: Tensor, index: Tensor) -> Tensor:
-    """Whole numbers in the order of the scores, and of equal ones in that of the index; no two are equal. Below all where that is < 0."""
-    bits = coarse(score).float().view(torch.int32).long()
-    ordered = torch.where(bits < 0, -2147483648 - bits, bits)  # negative floats count backwards; -0.0 is 0.0
-    return (ordered << 32 | index).masked_fill(index < 0, torch.iinfo(torch.int64).min)

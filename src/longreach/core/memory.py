@@ -32,6 +32,10 @@ class Cut(Protocol):
         """
         ...
 
+    def over(self, seen: int, prompt: int) -> bool:
+        """Whether no cut comes any more once `seen` tokens of a row were read."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Every:
@@ -43,6 +47,10 @@ class Every:
     def before(self, begin: int, end: int, prompt: int) -> list[int]:
         """Multiples of `tokens`, 0 left out."""
         return list(range(max(1, -(-begin // self.tokens)) * self.tokens, end, self.tokens))
+
+    def over(self, seen: int, prompt: int) -> bool:
+        """Never."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +67,10 @@ class Over:
         start = max(first, first + -(-(begin - first) // self.slack) * self.slack)
         return list(range(start, end, self.slack))
 
+    def over(self, seen: int, prompt: int) -> bool:
+        """Never."""
+        return False
+
 
 @dataclass(frozen=True, slots=True)
 class PromptEnd:
@@ -69,6 +81,10 @@ class PromptEnd:
     def before(self, begin: int, end: int, prompt: int) -> list[int]:
         """The token after the prompt."""
         return [prompt] if max(begin, 1) <= prompt < end else []
+
+    def over(self, seen: int, prompt: int) -> bool:
+        """After the first token that follows the prompt."""
+        return seen > prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +100,10 @@ class FromPromptEnd:
             return Every(self.tokens).before(begin, end, prompt)
         behind = Every(self.tokens).before(max(begin, prompt + 1), end, prompt)
         return PromptEnd().before(begin, end, prompt) + behind
+
+    def over(self, seen: int, prompt: int) -> bool:
+        """Never."""
+        return False
 
 
 class Moments(Protocol):
@@ -133,6 +153,28 @@ class Keeper(Protocol):
         ...
 
 
+class Thinner(Protocol):
+    """Chooses the channels that stay of the keys that are taken over. Implementations are hashable."""
+
+    @property
+    def observe(self) -> int:
+        """The last queries before the cut, which it chooses by."""
+        ...
+
+    @property
+    def exempt(self) -> int:
+        """The last tokens before the cut, which are not taken over: their keys stay whole."""
+        ...
+
+    def channels(self, keys: "Tensor", queries: "Tensor") -> "Tensor":
+        """The channels that stay of each key-value head, [B, K, D'], ascending.
+
+        keys: [B, K, m, D] of all tokens that stay, exempt ones, too; 0 of those that do not. queries: [B, H, n, D], the last ones before
+        the cut. Both as the cache has them, rotated.
+        """
+        ...
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kept:
     """Tokens that a policy keeps, of each key-value head its own; what it does not keep is gone.
@@ -140,6 +182,7 @@ class Kept:
     keeper: decides, at every cut, about all tokens held. signals: what it looks at. observe: queries whose attention `observed` adds up.
     skip: first queries of a row that are left out of `queries`.
     packed: keys stand at places inside the cache, the last one right before the cut, instead of at their own positions.
+    thinner: keys are kept with some of their channels only; for one cut, and keys that are not packed.
     """
 
     keeper: Keeper
@@ -148,6 +191,12 @@ class Kept:
     observe: int = 0
     skip: int = 0
     packed: bool = False
+    thinner: Thinner | None = None
+
+    @property
+    def last_queries(self) -> int:
+        """Queries right before a cut that are looked at again there."""
+        return max(self.observe, 0 if self.thinner is None else self.thinner.observe)
 
     @property
     def maps(self) -> tuple[PositionMap, ...]:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 _FIRST_CAPACITY = 64
 _GROWTH = 1.5
+_SPARE = 4  # times what is live: larger buffers are given back
 
 
 class Change:
@@ -91,8 +92,12 @@ class Channels:
         return channels
 
     def keep_last(self, count: int) -> None:
-        """Forget all but the last `count` tokens."""
+        """Forget all but the last `count` tokens, and give buffers back that are much larger."""
         self.begin = max(self.begin, self.end - count)
+        capacity = next((tensor.shape[2] for tensor in self.data.values()), 0)
+        if self.begin and capacity > _SPARE * max(_FIRST_CAPACITY, len(self)):
+            self.data = {name: self.view(name).clone() for name in self.data}
+            self.begin, self.end = 0, len(self)
 
     def apply(self, change: Change) -> None:
         """Replace every buffer (batch rows picked, repeated, ...)."""

@@ -64,10 +64,19 @@ class Run(Generic[S]):
         """The slot after the last."""
         return self.begin + self.q.shape[2]
 
+    @property
+    def noted(self) -> bool:
+        """Whether its queries are there."""
+        return self.q.shape[3] > 0
+
     def between(self, begin: int, end: int) -> "Run[S]":
         """Those with slots from `begin` up to and without `end`."""
         part = slice(max(0, begin - self.begin), end - self.begin)
         return replace(self, begin=max(begin, self.begin), q=self.q[:, :, part], raw=self.raw[:, :, part], lse=self.lse[:, :, part])
+
+    def apart(self) -> "Run[S]":
+        """The same in memory of its own, so that the longer run that it was a part of can go."""
+        return replace(self, q=self.q.clone(), raw=self.raw.clone(), lse=self.lse.clone())
 
 
 @dataclass(kw_only=True)
@@ -148,11 +157,12 @@ class CutStore(ABC, Generic[V, S]):
         """Note the queries of a run: q [B, H, n, D] rotated, raw not, lse [B, H, n] of the whole softmax; the first has the slot `slot`."""
         end = step.end if layer.stream.until is None else layer.stream.until
         row, early = self.row(layer, step), end - max(ROLLBACK, self.observed)
-        asked = bool(self.view.signals)
-        nothing = q.new_empty(*q.shape[:3], 0)
+        over = self.view.cut.over(slot + 1 - step.start_min, step.prompt - step.start_min)  # nobody asks about these queries
+        asked, nothing = bool(self.view.signals) and not over, q.new_empty(*q.shape[:3], 0)
+        noted = asked or (self.observed > 0 and not over)
         run = Run(
-            state=row.state, begin=slot, q=q.detach() if asked else nothing, raw=raw.detach() if self.of_queries else nothing,
-            counted=step.start_min + self.skipped, lse=lse.detach(),
+            state=row.state, begin=slot, q=q.detach() if noted else nothing, raw=raw.detach() if noted and self.of_queries else nothing,
+            counted=step.start_min + self.skipped, lse=lse.detach(), settled=not asked,
         )  # fmt: skip
         if slot < step.start_min:  # padding
             run = run.between(step.start_min, run.end)
@@ -161,10 +171,10 @@ class CutStore(ABC, Generic[V, S]):
             if asked:
                 self._settle(row, first, layer.recent, layer.oldest, mine=True)
             row.back = max(row.back, first.end)
-            row.runs.append(replace(first, state=None, settled=True))
-            run = replace(run.between(early, run.end), state=row.state)
+            row.runs.append(replace(first.between(first.end - self.observed, first.end), state=None, settled=True).apart())
+            run = replace(run.between(early, run.end), state=row.state).apart()
         row.runs.append(run)
-        asked_again = slot + q.shape[2] - self.observed
+        asked_again = row.back - self.observed  # at a cut right after what can be gone back to
         row.runs = [each for each in row.runs if each.q.shape[2] and (each.state is not None or each.end > asked_again)]
 
     def begin_pass(self, layer: "BandLayer", tokens: int) -> int:
@@ -175,18 +185,19 @@ class CutStore(ABC, Generic[V, S]):
         for index, row in self.rows.items():
             window = (layer if index == ALL else layer.row(index)).recent
             state = row.state
-            for run in row.runs if self.view.signals else ():
+            for run in row.runs:
                 if not run.settled:
                     self._settle(row, run, window, tokens - len(window), mine=run.state is state)
-            first = tokens - self.observed
+            over = bool(row.runs) and not row.runs[-1].noted
+            first = tokens - (0 if over else self.observed)
             row.runs = [replace(run.between(first, run.end), state=None, settled=True) for run in row.runs if run.end > first]
             row.back = tokens
         return min((row.state.upto for row in self.rows.values()), default=0)
 
     @property
     def observed(self) -> int:
-        """The last queries whose attention is asked for at a cut."""
-        return self.view.observe if isinstance(self.view, Kept) else 0
+        """The last queries that are asked for at a cut."""
+        return self.view.last_queries if isinstance(self.view, Kept) else 0
 
     @property
     def of_queries(self) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from longreach.core.bands import TRUE
-from longreach.core.memory import Kept, Signals
+from longreach.core.memory import Kept, Signals, Thinner
 from longreach.engine._channels import Change, Channels
 from longreach.engine._cuts import ENTROPY, RECEIVED, CutStore, Part, Run, State, StoreRow, with_run
 from longreach.engine._fused import attend
@@ -21,12 +21,14 @@ Place = Callable[[Tensor, Tensor, int], Tensor]  # (unrotated [B, K, m, D], posi
 class KeptState(State):
     """channels: [B, K, m, D] each, keys under TRUE (or packed), "v", and what else is asked for. index: [B, K, m], -1: none.
 
-    full: no head holds fewer than the others.
+    full: no head holds fewer than the others. thin: [B, K, D'], where keys have these of their channels only; no cut comes after that, and
+    the index is left out where all is full: [B, K, 0].
     """
 
     channels: dict[object, Tensor]
     index: Tensor
     full: bool = True
+    thin: Tensor | None = None
 
 
 class KeptStore(CutStore[Kept, KeptState]):
@@ -44,6 +46,8 @@ class KeptStore(CutStore[Kept, KeptState]):
 
     def taken(self, row: StoreRow[KeptState], window: Channels, oldest: int, slot: int, start: int) -> KeptState:
         """What the policy keeps of what was kept and of the window's tokens before `slot`."""
+        if row.state.thin is not None:  # tokens after the prompt were taken back
+            return row.state
         state, part = row.state, slice(row.state.upto - oldest, slot - oldest)
         fresh = {name: window.view(name)[:, :, part] for name in state.channels}
         if RECEIVED in fresh:
@@ -55,17 +59,29 @@ class KeptStore(CutStore[Kept, KeptState]):
         there = index >= 0
         with torch.no_grad():
             mask = self.view.keeper.keep(self._signals(row, both, index, slot - start, slot), self.context) & there
+        if self.view.thinner is not None:
+            return self._thinned(self.view.thinner, row, both, index, mask, slot, start)
         if bool(mask.all()):
             return replace(state, upto=slot, channels=self._placed(both, index, slot - start), index=index)
-        counts = mask.sum(2)
-        most = int(counts.max())
-        order = mask.logical_not().to(torch.uint8).sort(dim=2, stable=True).indices[:, :, :most]  # oldest first
-        kept = {name: tensor.gather(2, order[..., None].expand(*order.shape, tensor.shape[3])) for name, tensor in both.items()}
-        index = index.gather(2, order)
-        full = bool((counts == most).all())
-        if not full:
-            index = index.masked_fill(torch.arange(most, device=index.device) >= counts[..., None], -1)
+        kept, index, full = _gathered(both, index, mask)
         return KeptState(upto=slot, channels=self._placed(kept, index, slot - start), index=index, full=full)
+
+    def _thinned(
+        self, thinner: Thinner, row: StoreRow[KeptState], channels: dict[object, Tensor], index: Tensor, mask: Tensor, slot: int, start: int
+    ) -> KeptState:  # fmt: skip
+        """The tokens of the mask but for the exempt ones, which the window keeps; no further cut needs more of them than is attended to."""
+        first, upto = slot - thinner.observe, max(row.state.upto, slot - thinner.exempt)
+        if upto == row.state.upto:
+            return row.state
+        runs = [run.between(first, slot) for run in row.runs if run.end > first]
+        with torch.no_grad():
+            keys = channels[TRUE].masked_fill(~mask[..., None], 0)
+            thin = thinner.channels(keys, torch.cat([run.q for run in runs], 2))
+        attended: dict[object, Tensor] = {name: channels[name] for name in (TRUE, "v")}
+        kept, index, full = _gathered(attended, index, mask & (index < upto - start))
+        kept[TRUE] = kept[TRUE].gather(3, thin[:, :, None].expand(-1, -1, kept[TRUE].shape[2], -1))
+        index = (index[:, :, :0] if full else index).int()
+        return KeptState(upto=upto, channels=kept, index=index, full=full, thin=thin)
 
     def _signals(self, row: StoreRow[KeptState], channels: dict[object, Tensor], index: Tensor, seen: int, slot: int) -> Signals:
         asked = self.view.signals
@@ -110,6 +126,9 @@ class KeptStore(CutStore[Kept, KeptState]):
         keys, values = state.channels[TRUE], state.channels["v"]
         if not keys.shape[2]:
             return
+        if state.thin is not None:
+            thin = state.thin.repeat_interleave(q.shape[1] // keys.shape[1], 1)
+            q = q.gather(3, thin[:, :, None].expand(-1, -1, q.shape[2], -1))
         mask = None
         if not state.full:
             there = (state.index >= 0).repeat_interleave(q.shape[1] // keys.shape[1], 1)
@@ -125,4 +144,18 @@ class KeptStore(CutStore[Kept, KeptState]):
 
     def changed(self, state: KeptState, change: Change) -> KeptState:
         """Every tensor changed."""
-        return replace(state, channels={name: change(tensor) for name, tensor in state.channels.items()}, index=change(state.index))
+        channels = {name: change(tensor) for name, tensor in state.channels.items()}
+        return replace(state, channels=channels, index=change(state.index), thin=None if state.thin is None else change(state.thin))
+
+
+def _gathered(channels: dict[object, Tensor], index: Tensor, mask: Tensor) -> tuple[dict[object, Tensor], Tensor, bool]:
+    """The tokens of the mask, oldest first: their channels, their index, and whether no head has fewer than the others."""
+    counts = mask.sum(2)
+    most = int(counts.max())
+    order = mask.logical_not().to(torch.uint8).sort(dim=2, stable=True).indices[:, :, :most]
+    kept = {name: tensor.gather(2, order[..., None].expand(*order.shape, tensor.shape[3])) for name, tensor in channels.items()}
+    index = index.gather(2, order)
+    full = bool((counts == most).all())
+    if not full:
+        index = index.masked_fill(torch.arange(most, device=index.device) >= counts[..., None], -1)
+    return kept, index, full

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from longreach.attention.base import AttentionPolicy, EncoderTemperature, FollowsLength, ReadsText
-from longreach.cache.base import CachePolicy, with_budgets
+from longreach.cache.base import CachePolicy, with_wrappers
 from longreach.core.errors import InputError, UnsupportedError
 from longreach.core.method import Method
 from longreach.core.spec import stack_of, unparse
@@ -79,7 +79,7 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
         if not isinstance(method, PositionsMethod | TableMethod | AttentionPolicy | CachePolicy | EncoderTemperature):
             why = f"it is a method of the kind {method.kind!r}, which changes no model"
             raise UnsupportedError(method.spec, type(model).__name__, why, "see longreach methods --kind positions for one that does")
-    stack = with_budgets(stack)
+    stack = with_wrappers(stack)
     with ExitStack() as undo:
         model.__dict__[_APPLIED] = name
         undo.callback(model.__dict__.pop, _APPLIED, None)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from longreach.cache.base import with_budgets
+from longreach.cache.base import with_wrappers
 from longreach.cache.eviction.h2o import H2O
 from longreach.cache.eviction.pyramid import Pyramid
 from longreach.cache.eviction.snapkv import SnapKV
@@ -47,7 +47,7 @@ def test_a_pyramid_takes_recent_tokens_along():
 
 def kept(floor, observed):
     """Tokens that each head keeps of a prompt of 12, of which the last 2 stay."""
-    (policy,) = with_budgets(parse(f"snapkv:budget=6,window_size=2,kernel_size=1+ada:floor={floor}"))
+    (policy,) = with_wrappers(parse(f"snapkv:budget=6,window_size=2,kernel_size=1+ada:floor={floor}"))
     observed = torch.tensor(observed).float()[None]
     index = torch.arange(12).expand_as(observed)
     return policy.keep(Signals(seen=12, index=index, observed=observed), PROBE)[0].sum(1).tolist()

@@ -52,7 +52,7 @@ def test_budgets_that_mean_nothing_are_refused():
         Knorm(budget=1.5)
     with pytest.raises(SpecError, match=r"budget=0\.5 is a share of the prompt, and every=4 cuts within it"):
         Knorm(budget=0.5, every=4)
-    with pytest.raises(UnsupportedError, match="its budget is a share of the prompt; give a number of tokens"):
+    with pytest.raises(UnsupportedError, match="its budget is no number of tokens; give one"):
         longreach.apply(tiny_model(), "knorm:budget=0.5+ada").__enter__()
 
 

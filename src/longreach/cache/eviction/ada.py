@@ -15,7 +15,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from longreach.cache.base import BudgetWrapper, Eviction, highest
+from longreach.cache._ranking import highest
+from longreach.cache.base import BudgetWrapper, Eviction
 from longreach.core.bands import LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.method import MethodInfo, at_least
@@ -37,7 +38,7 @@ class Ada(BudgetWrapper):
 
     def refusal(self, inner: Eviction) -> str | None:
         """Where heads have one score, there is nothing to divide by."""
-        return None if inner.by_head else "all its heads keep the same tokens"
+        return super().refusal(inner) or (None if inner.by_head else "all its heads keep the same tokens")
 
     def counts(self, inner: Eviction, score: Tensor, index: Tensor, layer: LayerContext) -> Tensor:
         """Each head: what stays in any case, the floor, and of the rest as it has of the highest scores of all heads."""

@@ -16,7 +16,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.cache.base import CachePolicy, History, Sight, coarse, highest
+from longreach.cache._ranking import coarse, highest
+from longreach.cache.base import CachePolicy, History, Sight
 from longreach.core.bands import Band, LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.memory import Kept, Signals, View
@@ -35,6 +36,10 @@ class Lagging:
         """first + 2 tokens, first + 3 tokens, ..."""
         full = max(2, -(-(begin - self.first) // self.tokens))
         return list(range(self.first + full * self.tokens, end, self.tokens))
+
+    def over(self, seen: int, prompt: int) -> bool:
+        """Never."""
+        return False
 
 
 @dataclass(frozen=True, kw_only=True)

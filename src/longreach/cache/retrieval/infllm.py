@@ -17,7 +17,8 @@ from typing import ClassVar, get_args
 import torch
 from torch import Tensor
 
-from longreach.cache.base import CachePolicy, History, Sight, coarse, highest, ranking
+from longreach.cache._ranking import coarse, highest, ranking
+from longreach.cache.base import CachePolicy, History, Sight
 from longreach.core.bands import Band, Constant, LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.memory import Blocks, Storage, View

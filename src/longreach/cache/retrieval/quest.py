@@ -4,8 +4,8 @@ Paper: Quest: Query-Aware Sparsity for Efficient Long-Context LLM Inference, 202
 Cost: the cache of the whole text, and the bounds of its pages, a sixteenth more; less of it is read for a token.
 Limits: the window of the model is unchanged; it saves time, not memory.
 Differs from the paper: the page that is being filled is always seen and never ranked. Bounds count to ten binary digits, and of pages that
-are then equal the later is read. Every token after the prompt chooses its pages, those of a later question too, where the official code reads
-a run of more than one token whole.
+are then equal the later is read. Every token after the prompt chooses its pages, those of a later question, too, where the official code
+reads a run of more than one token whole.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.cache.base import CachePolicy, History, Sight, coarse, ranking
+from longreach.cache._ranking import coarse, ranking
+from longreach.cache.base import CachePolicy, History, Sight
 from longreach.core.bands import Band, LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.memory import Blocks, View

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
-from longreach.cache.base import with_budgets
+from longreach.cache.base import with_wrappers
 from longreach.core import registry
 from longreach.core.method import Method
 from longreach.core.spec import parse
@@ -89,5 +89,5 @@ def cases(kind: str | None = None) -> Iterator[Trial]:
 
 def stacks(module: ModuleType) -> list[Method]:
     """The stacks that a wrapper is checked in: its file's STACKS, specs, each as one method."""
-    found = [with_budgets(parse(spec)) for spec in getattr(module, "STACKS", ())]
+    found = [with_wrappers(parse(spec)) for spec in getattr(module, "STACKS", ())]
     return [positions_of(stack) or stack[0] for stack in found]
