@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from longreach.core.errors import InputError, LongreachError, SpecError
 from longreach.core.method import Method
@@ -90,12 +90,15 @@ def plan(
     *,
     method: str | Method | Iterable[str | Method] | None = None,
     max_new_tokens: int | None = None,
+    held: int = 0,
 ) -> Writing:
-    """Settle how much is written and under what, before anything is read. Args: name: of the model, for words. The others: as `generate`.
+    """Settle how much is written and under what, before anything is read.
+
+    Args: name: of the model, for words. held: tokens that a cache holds before `ids`. The others: as `generate`.
 
     Raises: InputError for a text longer than a table of positions, and for `factor=auto` where the text has no end.
     """
-    read, most, window, under = ids.shape[1], max_new_tokens, stated_window(model.config), applied(model)
+    read, most, window, under = held + ids.shape[1], max_new_tokens, stated_window(model.config), applied(model)
     target = None if window is None else read + (NEW_TOKENS if most is None else most)
     stack = stack_of(method, trained_window=window, target=target)
     if stack:
@@ -126,8 +129,11 @@ def write(
     sampling: Sampling,
     chunk_size: int = CHUNK,
     progress: Progress = SILENT,
+    cache: Cache | None = None,
 ) -> Iterator[str]:
     """The text in pieces, as they are produced: the first once the prompt has been read. Methods are applied from then on to the end.
+
+    Args: cache: what it holds stands before the prompt.
 
     Raises: LongreachError where something else is applied to the model by now.
     """
@@ -135,7 +141,7 @@ def write(
         then, now = (spec or "no method" for spec in (task.under, now))
         raise LongreachError(f"this text was to be written under {then}, and the model is under {now} by now; ask for it again")
     with apply(model, task.stack, warn=False):  # it was said already
-        ids = tokens(model, task.ids, max_new_tokens=task.most, sampling=sampling, chunk_size=chunk_size, progress=progress)
+        ids = tokens(model, task.ids, max_new_tokens=task.most, sampling=sampling, chunk_size=chunk_size, progress=progress, cache=cache)
         yield from text(ids, tokenizer)
 
 
