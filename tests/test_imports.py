@@ -18,7 +18,7 @@ FLOORS = (
     ("tokenization", "positions", "attention", "cache", "compression", "data"),
     ("engine",),
     ("checkpoints", "decoding", "architectures"),
-    ("training", "evaluation", "workflows", "retrieval"),
+    ("training", "evaluation", "library", "workflows", "retrieval"),
     ("analysis", "stretching"),
     ("reports", "diagnosis"),
     ("serving",),

@@ -1,6 +1,7 @@
 """The `longreach` command: finds the verbs, runs one, and turns what users should be told into one line.
 
-A verb is a module of this package with a function of the same name. It imports nothing heavy at its top, so that help is instant.
+A verb is a module of this package with a function of the same name, or a `Typer` of that name with several. It imports nothing heavy at its
+top, so that help is instant.
 """
 
 import os
@@ -31,7 +32,11 @@ def make_app() -> typer.Typer:
     app = typer.Typer(context_settings=_SETTINGS, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(_root)
     for name in verbs():
-        app.command(name.replace("_", "-"), context_settings=_SETTINGS)(getattr(registry.module(name, "command"), name))
+        verb, called = getattr(registry.module(name, "command"), name), name.replace("_", "-")
+        if isinstance(verb, typer.Typer):
+            app.add_typer(verb, name=called)
+        else:
+            app.command(called, context_settings=_SETTINGS)(verb)
     return app
 
 

@@ -115,9 +115,8 @@ def plan(
     if most is None and not bounded:
         most = NEW_TOKENS
     _check_room(model, name, read, most)
-    concerns = [] if stack or bounded else _beyond_the_checkpoint(model, name, read, most)
-    if window is not None and not model.config.is_encoder_decoder:
-        concerns += _beyond_the_reach(active, window, read, most)
+    made_for, reach = _limits(model, stack)
+    concerns = [*_beyond_the_checkpoint(model, name, made_for, read, most), *_beyond_the_reach(active, reach, read, most)]
     return Writing(ids=ids, under=under, stack=stack, most=most, concerns=tuple(concerns))
 
 
@@ -167,8 +166,26 @@ def _check_room(model: PreTrainedModel, name: str, read: int, most: int | None) 
         raise InputError(f"{name} has positions for {limit} tokens and no more; the prompt has {read}, so {room}")
 
 
-def _beyond_the_checkpoint(model: PreTrainedModel, name: str, read: int, most: int | None) -> list[str]:
-    two_sided, window = model.config.is_encoder_decoder, intended_window(model)
+def longest(model: PreTrainedModel) -> int | None:
+    """Tokens of the longest text that the model reads under what is applied to it; None: there is no end, or none is known."""
+    known = [limit for limit in (position_limit(model), *_limits(model, ())) if limit is not None]
+    return min(known, default=None)
+
+
+def _limits(model: PreTrainedModel, stack: Sequence[Method]) -> tuple[int | None, int | None]:
+    """(what the checkpoint is made for, what methods reach), in tokens. Args: stack: yet to be applied, to a model without a method."""
+    under, window = stack_of(applied(model)), stated_window(model.config)
+    active = stack or under
+    brought = "longreach_undo" in vars(model)  # `longreach.load` leaves it there: the method is part of the checkpoint
+    bounded = any(method.info.bounded_memory for method in active)
+    made_for = None if stack or bounded or (under and not brought) else intended_window(model)
+    if not active or window is None or model.config.is_encoder_decoder:
+        return made_for, None
+    return made_for, reach_of(active, window)
+
+
+def _beyond_the_checkpoint(model: PreTrainedModel, name: str, window: int | None, read: int, most: int | None) -> list[str]:
+    two_sided = model.config.is_encoder_decoder
     total = max(read, most or 0) if two_sided else read + (most or 0)
     if window is None or total <= window:
         return []
@@ -179,8 +196,7 @@ def _beyond_the_checkpoint(model: PreTrainedModel, name: str, read: int, most: i
     ]
 
 
-def _beyond_the_reach(active: Sequence[Method], window: int, read: int, most: int | None) -> list[str]:
-    reach = reach_of(active, window) if active else None
+def _beyond_the_reach(active: Sequence[Method], reach: int | None, read: int, most: int | None) -> list[str]:
     if reach is None or (most is not None and read + most <= reach):
         return []
     more = "as many as you let it" if most is None else f"up to {most}"

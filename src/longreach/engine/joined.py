@@ -88,7 +88,7 @@ def _rotations(model: PreTrainedModel) -> dict[int, Rotation | None]:
 def _turns(
     model: PreTrainedModel, rotations: Iterable[Rotation | None], begin: int, place: int, cache: Cache
 ) -> dict[Rotation, tuple[Tensor, Tensor]]:
-    """cos and sin [1, n, R/2], float64, that turn the keys of a cache from the slot `begin` on, so that the first comes to stand at `place`.
+    """cos and sin [1, n, R/2], float64, that turn the keys of a cache from the slot `begin` on, the first to stand at `place`.
 
     They are the difference of the model's own tables: so keys come to be what the model would have computed there, also at positions so
     large that float32 blurs their angles. A factor on both tables falls out. Nothing where all stays in its place.

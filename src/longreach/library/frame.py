@@ -3,7 +3,6 @@
 import hashlib
 import json
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,9 +59,9 @@ def frame(tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> Frame:
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
     """16 hexadecimal digits of all that decides which ids a text has, the chat template included."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    rules: dict[str, Any] = tokenizer.get_vocab() if backend is None else json.loads(backend.to_str())
-    if backend is not None:
-        rules |= {"truncation": None, "padding": None}  # of the last call
+    rules = json.dumps(tokenizer.get_vocab(), sort_keys=True) if backend is None else backend.to_str()
+    if backend is not None:  # before the tokens stands how the last call cut and padded its texts
+        rules = rules.partition('"added_tokens"')[2] or rules
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
-    whole = json.dumps([type(tokenizer).__name__, rules, special, tokenizer.chat_template], sort_keys=True, default=str)
-    return hashlib.sha256(whole.encode()).hexdigest()[:16]
+    about = json.dumps([type(tokenizer).__name__, special, tokenizer.chat_template], sort_keys=True, default=str)
+    return hashlib.sha256(f"{about}\n{rules}".encode("utf-8", "surrogatepass")).hexdigest()[:16]

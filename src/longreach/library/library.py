@@ -18,7 +18,7 @@ from longreach.core.errors import InputError, LongreachError
 from longreach.core.progress import SILENT, Progress
 from longreach.decoding.reading import CHUNK, check_eval, new_cache, prefill
 from longreach.decoding.sampling import GREEDY, Sampling
-from longreach.decoding.writing import Writing, plan, write
+from longreach.decoding.writing import Writing, longest, plan, write
 from longreach.engine import snapshot_files
 from longreach.engine.apply import applied, given_model
 from longreach.engine.fingerprint import fingerprint
@@ -93,7 +93,8 @@ class Library:
         weights, length = fingerprint(model), len(ids) + ROOM
         manifest = Manifest(
             name=name, model=_place(model), options=dict(options or {}), weights=weights, tokenizer=tokenizer_fingerprint(tokenizer),
-            method=applied(model), chat=chat, tokens=len(ids), ids=_sha256(json.dumps(ids)), text=_sha256(text), length=length, reading=0.0, writing=0.0, bytes=0, added="", longreach=longreach.__version__,
+            method=applied(model), chat=chat, tokens=len(ids), ids=_sha256(json.dumps(ids)), text=_sha256(text),
+            length=length, reading=0.0, writing=0.0, bytes=0, added="", longreach=longreach.__version__,
         )  # fmt: skip
         if (there := self._there(manifest)) is not None:
             return there
@@ -146,7 +147,7 @@ class Library:
         check_eval(model)
         cache, around, length = self._open(names, model, tokenizer)
         asked, held = around.question(question), int(cache.get_seq_length())
-        task = plan(model, model.name_or_path or type(model).__name__, asked, max_new_tokens=max_new_tokens, held=held)
+        task = plan(model, _title(model), asked, max_new_tokens=max_new_tokens, held=held)
         for concern in [*([APART] if len(names) > 1 else []), *task.concerns]:
             tell(concern)
         return _answer(model, tokenizer, task, cache, length, sampling, progress)
@@ -206,10 +207,13 @@ class Library:
 
     def _check_length(self, model: PreTrainedModel, name: str, tokens: int) -> None:
         """Refuse a document that the model does not read to its end under what is applied to it."""
-        task = plan(model, model.name_or_path or type(model).__name__, torch.zeros(1, tokens, dtype=torch.long), max_new_tokens=1)
-        if task.concerns:
-            remedy = "or add it under a method that reaches so far (--method yarn:factor=auto), or one that bounds memory (--method sinks)"
-            raise InputError(f"{name} is too long: {task.concerns[0]}, {remedy}")
+        limit = longest(model)
+        if limit is not None and tokens > limit:
+            under = f" under {applied(model)}" if applied(model) else ""
+            remedy = "add it under a method that reaches further (--method yarn:factor=auto), or one that bounds memory"
+            raise InputError(
+                f"{name} has {tokens} tokens, and {_title(model)} reads {limit}{under}; {remedy} (--method sinks:window_size={limit})"
+            )
 
     def _open(self, names: tuple[str, ...], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[Cache, Frame, int]:
         """The cache, what stands around the documents, and the length of text that frequencies were chosen for."""
@@ -272,6 +276,10 @@ def _place(model: PreTrainedModel) -> str:
     name = str(model.name_or_path)
     path = Path(name).expanduser()
     return str(path.resolve()) if name not in ("", "nano") and path.exists() else name
+
+
+def _title(model: PreTrainedModel) -> str:
+    return model.name_or_path or type(model).__name__
 
 
 def _sha256(text: str) -> str:
