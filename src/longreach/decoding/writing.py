@@ -17,6 +17,7 @@ from longreach.decoding.sampling import Sampling
 from longreach.engine.apply import applied, apply, check_unapplied, given_model
 from longreach.engine.intended import intended_window
 from longreach.engine.reach import reach_of
+from longreach.engine.watch import watch_on
 from longreach.engine.window import position_limit, stated_window
 
 NEW_TOKENS = 256  # written at most where nobody says and memory is not bounded
@@ -174,14 +175,15 @@ def longest(model: PreTrainedModel) -> int | None:
 
 def _limits(model: PreTrainedModel, stack: Sequence[Method]) -> tuple[int | None, int | None]:
     """(what the checkpoint is made for, what methods reach), in tokens. Args: stack: yet to be applied, to a model without a method."""
-    under, window = stack_of(applied(model)), stated_window(model.config)
-    active = stack or under
+    under = stack_of(applied(model))
     brought = "longreach_undo" in vars(model)  # `longreach.load` leaves it there: the method is part of the checkpoint
-    bounded = any(method.info.bounded_memory for method in active)
+    bounded = any(method.info.bounded_memory for method in stack or under)
     made_for = None if stack or bounded or (under and not brought) else intended_window(model)
-    if not active or window is None or model.config.is_encoder_decoder:
-        return made_for, None
-    return made_for, reach_of(active, window)
+    if stack:
+        window = None if model.config.is_encoder_decoder else stated_window(model.config)
+        return made_for, None if window is None else reach_of(stack, window)
+    watch = watch_on(model)  # frequencies that are applied may say another window by now
+    return made_for, None if watch is None else watch.reach
 
 
 def _beyond_the_checkpoint(model: PreTrainedModel, name: str, window: int | None, read: int, most: int | None) -> list[str]:

@@ -25,6 +25,7 @@ from longreach.engine.fingerprint import fingerprint
 from longreach.engine.joined import join
 from longreach.engine.snapshots import restore, snapshot
 from longreach.engine.whole_length import whole_length
+from longreach.engine.window import position_limit
 from longreach.library import shelf
 from longreach.library.frame import Frame, frame, tokenizer_fingerprint
 from longreach.library.shelf import Manifest, Volume
@@ -210,10 +211,11 @@ class Library:
         limit = longest(model)
         if limit is not None and tokens > limit:
             under = f" under {applied(model)}" if applied(model) else ""
-            remedy = "add it under a method that reaches further (--method yarn:factor=auto), or one that bounds memory"
-            raise InputError(
-                f"{name} has {tokens} tokens, and {_title(model)} reads {limit}{under}; {remedy} (--method sinks:window_size={limit})"
-            )
+            bounded = f"one that bounds memory (--method sinks:window_size={limit // 2})"
+            remedy = f"add it under a method that reaches further (--method yarn:factor=auto), or {bounded}"
+            if position_limit(model) is not None:
+                remedy = f"lengthen its table of positions first (longreach stretch {_title(model)} --to {tokens + ROOM} --out DIR)"
+            raise InputError(f"{name} has {tokens} tokens, and {_title(model)} reads {limit}{under}; {remedy}")
 
     def _open(self, names: tuple[str, ...], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[Cache, Frame, int]:
         """The cache, what stands around the documents, and the length of text that frequencies were chosen for."""

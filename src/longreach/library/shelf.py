@@ -243,7 +243,7 @@ def _read(text: bytes, stem: str) -> tuple[Manifest | None, str, str]:
     try:
         data = json.loads(text)
         given = data.pop("format", None)
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, TypeError):
         return None, "its manifest is damaged", ""
     if given != FORMAT:
         release = data.get("longreach", "unknown")
