@@ -1,6 +1,6 @@
 """What documents from the library lose in one prompt, each having been read by itself, and what they save.
 
-    python benchmarks/library.py [--model nano] [--tokens 200] [--texts 4]
+    python benchmarks/library.py [--model nano] [--tokens 200] [--texts 8] [--keep]
 
 Two documents, one the continuation of the other in a real text, are followed by the text's own continuation, and by passages of each of
 them again, which a model predicts from where they stood before. The loss of these after both documents from the library stands beside the
@@ -8,17 +8,20 @@ loss after one reading of the same tokens, and after either document alone. Then
 """
 
 import argparse
+import json
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from transformers import Cache, PreTrainedModel
 
 import longreach
+from longreach.checkpoints.checkpoint import Checkpoint
 from longreach.core.errors import LongreachError
 from longreach.core.lengths import parse_length
 from longreach.data.stdlib import stdlib_text
@@ -31,9 +34,13 @@ from longreach.evaluation.text import cut_windows
 from longreach.library import Library
 from longreach.library.frame import frame
 
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROWS, GUIDE = DOCS / "evidence" / "library", DOCS / "guide-memory.md"
+BEGIN, END = "<!-- library -->", "<!-- /library -->"
 AFTER = 64  # tokens whose loss is measured
 JOINT = "both, read as one"
 LIBRARY = "both, from the library"
+Found = dict[tuple[str, str], list[float]]  # (how it was read, passage) -> nats a token, one for each text
 PASSAGES = ("what comes next", "a passage of the first", "a passage of the second")
 
 
@@ -74,8 +81,8 @@ def read_as_one(model: PreTrainedModel, ids: Sequence[int]) -> tuple[Cache, floa
     return cache, time.perf_counter() - begun
 
 
-def measure(checkpoint: tuple[PreTrainedModel, object], text: Text, folder: str, found: dict, seconds: dict) -> None:
-    """Add one text's numbers to `found` (how it was read, passage) and `seconds`."""
+def measure(checkpoint: Checkpoint, text: Text, folder: str, found: Found, costs: dict[str, list[float]]) -> None:
+    """Add one text's losses to `found`, and to `costs` seconds, bytes and tokens."""
     model, tokenizer = checkpoint
     library, around = Library(folder), frame(tokenizer, chat=bool(tokenizer.chat_template))
     opening, names = len(around.opening), ("first", "second")
@@ -83,15 +90,15 @@ def measure(checkpoint: tuple[PreTrainedModel, object], text: Text, folder: str,
     for name, document in zip(names, text.documents, strict=True):
         added = library.add(model, tokenizer, document, name=name).manifest
         for what in ("reading", "writing", "bytes", "tokens"):
-            seconds[what].append(getattr(added, what))
+            costs[what].append(getattr(added, what))
         begun = time.perf_counter()
         library.open(name, model=model, tokenizer=tokenizer)
-        seconds["loading"].append(time.perf_counter() - begun)
+        costs["loading"].append(time.perf_counter() - begun)
     begun = time.perf_counter()
     both = library.open(*names, model=model, tokenizer=tokenizer)
-    seconds["both from the library"].append(time.perf_counter() - begun)
+    costs["both from the library"].append(time.perf_counter() - begun)
     joint, joint_seconds = read_as_one(model, [*ids[0], *ids[1][opening:]])
-    seconds["both read as one"].append(joint_seconds)
+    costs["both read as one"].append(joint_seconds)
     alone = [library.open(name, model=model, tokenizer=tokenizer) for name in names]
     ways = {JOINT: joint, LIBRARY: both, "the first alone": alone[0], "the second alone": alone[1]}
     for way, cache in ways.items():
@@ -104,42 +111,71 @@ def measure(checkpoint: tuple[PreTrainedModel, object], text: Text, folder: str,
         library.remove(name)
 
 
+def row_of(name: str, tokens: int, found: Found, costs: dict[str, list[float]]) -> dict[str, object]:
+    """What was measured of a model: each loss with its difference to that of one reading and the ends of the interval, and mean costs."""
+    losses = []
+    for (way, passage), values in found.items():
+        gap = mean_interval([one - other for one, other in zip(values, found[JOINT, passage], strict=True)])
+        ends = [gap.mean, gap.low, gap.high]
+        losses.append([way, passage, *(round(number, 4) for number in (sum(values) / len(values), *ends))])
+    mean = {what: round(sum(values) / len(values), 4) for what, values in costs.items()}
+    texts = len(found[JOINT, PASSAGES[0]])
+    return {"model": name, "tokens": tokens, "texts": texts, "threads": torch.get_num_threads(), "losses": losses, "costs": mean}
+
+
+def shown(row: dict) -> str:
+    """A table of losses, and the costs, for people."""
+    table: dict[str, list[str]] = defaultdict(list)
+    for way, _, loss, *gap in row["losses"]:
+        table[way].append(f"{loss:.3f}" + ("" if way == JOINT else " ({:+.3f}, {:+.3f} to {:+.3f})".format(*gap)))
+    each = row["costs"]
+    saved = each["reading"] - each["loading"]
+    pays = f"pays from question {int((each['reading'] + each['writing']) / saved) + 1} on" if saved > 0 else "does not pay"
+    steps = ", ".join(f"{step} {each[step]:.2f} s" for step in ("reading", "writing", "loading"))
+    size = f"{each['bytes'] / 1e6:.1f} MB on disk, {each['bytes'] / each['tokens']:,.0f} bytes a token"
+    return "\n".join(
+        [
+            f"| {row['model']}, {row['texts']} texts | {' | '.join(PASSAGES)} |",
+            f"| --- {'| --- ' * len(PASSAGES)}|",
+            *(f"| {way} | {' | '.join(cells)} |" for way, cells in table.items()),
+            "",
+            f"A document of {each['tokens']:.0f} tokens (CPU, threads: {row['threads']}): {steps}; {size}; {pays}. "
+            f"Both in one prompt: {each['both from the library']:.2f} s from the library, {each['both read as one']:.2f} s read as one.",
+        ]
+    )
+
+
+def write_guide() -> None:
+    """Put the tables of all models that were measured between the marks in the guide."""
+    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(ROWS.glob("*.json"))]
+    before, after = GUIDE.read_text(encoding="utf-8").split(BEGIN)[0], GUIDE.read_text(encoding="utf-8").split(END)[1]
+    parts = [BEGIN, *(shown(row) for row in rows), "Written by `python benchmarks/library.py --keep`, for each model.", END]
+    GUIDE.write_text(before + "\n\n".join(parts) + after, encoding="utf-8")
+
+
 def main() -> None:
-    """Measure and print."""
+    """Measure and print, and keep it where that is wanted."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", default="nano", metavar="FOLDER")
     options.add_argument("--tokens", type=parse_length, default=200, help="of each document [default: 200]")
-    options.add_argument("--texts", type=int, default=4, help="of two documents each [default: 4]")
+    options.add_argument("--texts", type=int, default=8, help="of two documents each [default: 8]")
+    options.add_argument("--keep", action="store_true", help="write it into docs/evidence/library, and the tables into the guide")
     args = options.parse_args()
-    found: dict[tuple[str, str], list[float]] = defaultdict(list)
-    seconds: dict[str, list[float]] = defaultdict(list)
+    found, costs = defaultdict(list), defaultdict(list)
     try:
         checkpoint = longreach.load(args.model)
         with tempfile.TemporaryDirectory() as folder:
             for text in texts_of(Encoder(checkpoint.tokenizer), args.tokens, args.texts):
-                measure(checkpoint, text, folder, found, seconds)
+                measure(checkpoint, text, folder, found, costs)
     except LongreachError as error:
         print(f"library: {error}", file=sys.stderr)
         sys.exit(2)
-    print(f"| nats a token, {args.texts} texts | {' | '.join(PASSAGES)} |\n| --- {'| --- ' * len(PASSAGES)}|")
-    for way in dict.fromkeys(way for way, _ in found):
-        cells = []
-        for passage in PASSAGES:
-            more = [one - other for one, other in zip(found[way, passage], found[JOINT, passage], strict=True)]
-            gap = mean_interval(more)
-            beside = "" if way == JOINT else f" ({gap.mean:+.3f}, {gap.low:+.3f} to {gap.high:+.3f})"
-            cells.append(f"{mean_interval(found[way, passage]).mean:.3f}{beside}")
-        print(f"| {way} | {' | '.join(cells)} |")
-    each = {name: sum(values) / len(values) for name, values in seconds.items()}
-    first = (
-        int((each["reading"] + each["writing"]) / (each["reading"] - each["loading"])) + 1 if each["reading"] > each["loading"] else None
-    )
-    print(
-        f"\na document of {each['tokens']:.0f} tokens: reading {each['reading']:.2f} s, writing {each['writing']:.2f} s, loading "
-        f"{each['loading']:.2f} s, {each['bytes'] / 1e6:.1f} MB ({each['bytes'] / each['tokens']:,.0f} bytes a token); it pays from question "
-        f"{first} on"
-        f"\nboth in one prompt: {each['both from the library']:.2f} s from the library, {each['both read as one']:.2f} s read as one"
-    )
+    row = row_of(Path(args.model).name, args.tokens, found, costs)
+    print(shown(row))
+    if args.keep:
+        ROWS.mkdir(parents=True, exist_ok=True)
+        (ROWS / f"{row['model']}.json").write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+        write_guide()
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from longreach.library.shelf import Manifest, Volume, default_folder, find, volu
 if TYPE_CHECKING:
     from longreach.checkpoints.checkpoint import Checkpoint
     from longreach.library import Library
-    from longreach.library.library import Added
+    from longreach.library.library import Addition
 
 _REMEMBERED = ("revision", "adapter", "dtype", "device_map", "load_in_4bit")  # how a model is loaded again; not what may run code
 Folder = Annotated[
@@ -41,7 +41,7 @@ library = typer.Typer(
 @library.command()
 @loads_model
 def add(
-    documents: Annotated[list[str], typer.Argument(metavar="DOC...", help="Text files, UTF-8; - reads standard input.")],
+    documents: Annotated[list[str], typer.Argument(metavar="DOC", help="Text files, UTF-8; - reads standard input.")],
     model: Annotated[str, typer.Option(metavar="MODEL", help="A folder, a GGUF file, a hub id, or nano.")],
     method: Annotated[
         str | None,
@@ -89,7 +89,8 @@ def add(
 @library.command()
 @loads_model
 def ask(
-    words: Annotated[list[str], typer.Argument(metavar='NAME... "QUESTION"', help="Names or ids of documents, then the question.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Names or ids of documents.")],
+    question: Annotated[str, typer.Argument(metavar="QUESTION", help="In quotes.")],
     model: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The model that read them, where it has moved. [default: where it was]")
     ] = None,
@@ -105,9 +106,6 @@ def ask(
     loading: Loading = AS_IT_IS,
 ) -> None:
     """Ask about documents, and see the answer as it is produced. Only the question is read."""
-    *names, question = words
-    if not names:
-        raise InputError('give the names of documents, then the question: longreach library ask NAME "QUESTION"')
     most = None if max_new_tokens is None else parse_length(max_new_tokens)
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     manifests = [find(folder or default_folder(), each).readable() for each in names]
@@ -187,7 +185,7 @@ def gc(
 
 @library.command()
 def remove(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names or ids of documents.")],
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Names or ids of documents.")],
     folder: Folder = None,
 ) -> None:
     """Remove documents from the library. The texts themselves stay where they are."""
@@ -228,7 +226,7 @@ def _options(loading: Loading, loaded: "Checkpoint") -> dict[str, Any]:
     return given
 
 
-def _tell_added(shelves: "Library", loaded: "Checkpoint", added: "Added", called: str) -> None:
+def _tell_added(shelves: "Library", loaded: "Checkpoint", added: "Addition", called: str) -> None:
     known = added.manifest
     if not added.fresh:
         other = "" if known.name == called else f", as {known.name}"
@@ -238,8 +236,8 @@ def _tell_added(shelves: "Library", loaded: "Checkpoint", added: "Added", called
     shelves.open(added.volume.id, model=loaded.model, tokenizer=loaded.tokenizer)
     loading = time.perf_counter() - begun
     each = known.bytes / known.tokens
-    print(f"{known.name}: {known.tokens} tokens read in {known.reading:.1f} s; {_size(known.bytes)} on disk, {each:,.0f} bytes a token")
-    print(f"  a question costs {loading:.2f} s to load it, against {known.reading:.1f} s to read it again: {_pays(known, loading)}")
+    print(f"{known.name}: {known.tokens} tokens read in {known.reading:.2f} s; {_size(known.bytes)} on disk, {each:,.0f} bytes a token")
+    print(f"  a question costs {loading:.2f} s to load it, against {known.reading:.2f} s to read it again: {_pays(known, loading)}")
 
 
 def _pays(known: Manifest, loading: float) -> str:

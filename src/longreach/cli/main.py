@@ -7,10 +7,11 @@ top, so that help is instant.
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import typer.main
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 import longreach
@@ -21,6 +22,13 @@ _SETTINGS = {"help_option_names": ["--help", "-h"]}
 _STOPPED = 130  # what shells expect of a program that Ctrl-C ended
 
 
+class _Verbs(TyperGroup):
+    """Lists verbs by name, whether there is one in them or several."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx))
+
+
 def verbs() -> list[str]:
     """The modules of this package that are verbs, and those of other packages that joined."""
     return registry.names("command")
@@ -29,7 +37,7 @@ def verbs() -> list[str]:
 def make_app() -> typer.Typer:
     """The command line with every verb: `cli/some_verb.py` is `longreach some-verb`."""
     # Markup stays off: it would swallow brackets in the verbs' help.
-    app = typer.Typer(context_settings=_SETTINGS, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app = typer.Typer(cls=_Verbs, context_settings=_SETTINGS, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(_root)
     for name in verbs():
         verb, called = getattr(registry.module(name, "command"), name), name.replace("_", "-")

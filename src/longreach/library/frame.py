@@ -16,7 +16,7 @@ _BETWEEN = "\n\n"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frame:
+class PromptFrame:
     """Around the documents and the question of one prompt. Args: opening, closing: ids of what the template puts before and behind."""
 
     encoder: Encoder
@@ -37,7 +37,7 @@ class Frame:
         return torch.tensor([[*self.encoder.encode_inside(text), *self.closing]])
 
 
-def frame(tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> Frame:
+def frame(tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> PromptFrame:
     """Of a user's message in the tokenizer's chat template, or of plain text, which an empty line opens where no special token does.
 
     So there is always an opening, which can be left out of all but the first document of a prompt.
@@ -45,7 +45,7 @@ def frame(tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> Frame:
     """
     encoder = Encoder(tokenizer)
     if not chat:
-        return Frame(encoder=encoder, opening=encoder.prefix or encoder.encode("\n"), closing=[])
+        return PromptFrame(encoder=encoder, opening=encoder.prefix or encoder.encode("\n"), closing=[])
     if not tokenizer.chat_template:
         raise InputError("the tokenizer has no chat template; read the document as plain text")
     whole = str(tokenizer.apply_chat_template([{"role": "user", "content": _MARK}], tokenize=False, add_generation_prompt=True))
@@ -53,7 +53,7 @@ def frame(tokenizer: PreTrainedTokenizerBase, *, chat: bool) -> Frame:
     if not mark or _MARK in behind:
         raise InputError("the chat template does not give a user's message as it is; read the document as plain text (--plain)")
     opening, closing = (tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"] for part in (before, behind))
-    return Frame(encoder=encoder, opening=opening, closing=closing)
+    return PromptFrame(encoder=encoder, opening=opening, closing=closing)
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -27,7 +27,7 @@ from longreach.engine.snapshots import restore, snapshot
 from longreach.engine.whole_length import whole_length
 from longreach.engine.window import position_limit
 from longreach.library import shelf
-from longreach.library.frame import Frame, frame, tokenizer_fingerprint
+from longreach.library.frame import PromptFrame, frame, tokenizer_fingerprint
 from longreach.library.shelf import Manifest, Volume
 
 ROOM = 1024  # tokens behind a document that are counted on for a question and its answer
@@ -36,7 +36,7 @@ Tell = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Added:
+class Addition:
     """What `Library.add` has done. Args: fresh: the document was read; else it was there already."""
 
     volume: Volume
@@ -76,7 +76,7 @@ class Library:
         options: Mapping[str, Any] | None = None,
         chunk_size: int = CHUNK,
         progress: Progress = SILENT,
-    ) -> Added:
+    ) -> Addition:
         """Read a document and keep what was read, or find it there already: the same tokens, read by the same model under the same methods.
 
         Args: model: under the methods that the document is to be read under. name: to ask for it by. chat: as a user's message, in the
@@ -111,7 +111,7 @@ class Library:
                 manifest, reading=reading, writing=time.perf_counter() - begun, bytes=written.stat().st_size,
                 added=datetime.now(UTC).isoformat(timespec="seconds"),
             )  # fmt: skip
-            return Added(volume=shelf.put(self.folder, written, manifest), manifest=manifest, fresh=True)
+            return Addition(volume=shelf.put(self.folder, written, manifest), manifest=manifest, fresh=True)
 
     def entries(self) -> list[Volume]:
         """All documents, by name, those that are of no use included."""
@@ -191,12 +191,12 @@ class Library:
                 shelf.discard(path)
         return [*removed, *(Removed(name=path.name, why="half written", bytes=size) for path, size in left)]
 
-    def _there(self, manifest: Manifest) -> Added | None:
+    def _there(self, manifest: Manifest) -> Addition | None:
         """The same document, where it is there and whole. Raises: InputError where another one has its name."""
         for volume in self.entries():
             if volume.id == manifest.id and volume.manifest is not None and not volume.why_not:
                 volume.touch()
-                return Added(volume=volume, manifest=volume.manifest, fresh=False)
+                return Addition(volume=volume, manifest=volume.manifest, fresh=False)
         for volume in self.entries():
             if volume.manifest is not None and not volume.broken and volume.name == manifest.name and volume.id != manifest.id:
                 other = f"{volume.manifest.tokens} tokens, read by {volume.manifest.model} under {volume.manifest.under}"
@@ -217,7 +217,7 @@ class Library:
                 remedy = f"lengthen its table of positions first (longreach stretch {_title(model)} --to {tokens + ROOM} --out DIR)"
             raise InputError(f"{name} has {tokens} tokens, and {_title(model)} reads {limit}{under}; {remedy}")
 
-    def _open(self, names: tuple[str, ...], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[Cache, Frame, int]:
+    def _open(self, names: tuple[str, ...], model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[Cache, PromptFrame, int]:
         """The cache, what stands around the documents, and the length of text that frequencies were chosen for."""
         if not names:
             raise InputError("no document is named; longreach library list shows what there is")
