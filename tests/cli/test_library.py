@@ -175,7 +175,7 @@ def test_another_folder(call, made, place):
         (["add", "none.txt", "--model", "nano"], "cannot read none.txt: No such file or directory"),
         (["add", "story.txt", "--model", "./none"], "no such folder: ./none"),
         (["add", "story.txt", "--model", "nano", "--library", "story.txt/x"], "--library story.txt/x cannot be written to"),
-        (["ask", "story", "Where?"], "has no document story; it has nothing"),
+        (["ask", "story", "Where?"], "has no document story; longreach library list shows what there is"),
         (["ask", "story", "Where?", "--top-k", "3"], "top_k has no effect on greedy decoding"),
         (["remove", "story"], "has no document story"),
         (["gc", "--older-than", "soon"], "--older-than soon: write a time above 0, as 30d, 12h or 90m"),

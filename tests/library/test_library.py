@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 from longreach.checkpoints.checkpoint import load
-from longreach.core.errors import InputError, UnsupportedError
+from longreach.core.errors import InputError, LongreachError, UnsupportedError
 from longreach.decoding.generation import prompt_ids, text, tokens
 from longreach.decoding.reading import new_cache, prefill
 from longreach.engine import snapshot_files
@@ -72,6 +73,27 @@ def test_a_document_goes_on_as_if_it_had_just_been_read(shelves, model, tokenize
         same(asked(shelves, model, tokenizer, "a story"), live(model, tokenizer, TEXT), "from the library")
         same(asked(shelves, model, tokenizer, added.volume.id), live(model, tokenizer, TEXT), "by its id, again")
     assert (added.manifest.method, added.manifest.tokens, added.fresh) == (spec, len(TEXT) + 3, True)
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma3", "llama_dynamic", "gpt_neox"])
+def test_a_document_alone_needs_no_positions_moved(shelves, tokenizer, family):
+    """Layers that keep only a window, and frequencies that follow the length, too."""
+    model = tiny(family)
+    shelves.add(model, tokenizer, TEXT, name="a story")
+    same(asked(shelves, model, tokenizer, "a story"), live(model, tokenizer, TEXT), family)
+
+
+def test_what_cannot_be_kept_is_refused_before_it_is_read(shelves, tokenizer, monkeypatch):
+    model, read = tiny(), []
+    monkeypatch.setattr(library, "new_cache", lambda model: QuantizedKind(config=model.config))
+    monkeypatch.setattr(library, "prefill", lambda model, ids, **more: read.append(ids.shape[1]) or prefill(model, ids, **more))
+    with pytest.raises(LongreachError, match="a QuantizedKind has no snapshots"):
+        shelves.add(model, tokenizer, TEXT, name="a story")
+    assert read == [1]
+
+
+class QuantizedKind(DynamicCache):
+    """A cache of a kind that snapshots do not know."""
 
 
 PROGRAM = """
@@ -402,11 +424,11 @@ def test_only_the_model_the_tokenizer_and_the_method_that_read_it(shelves, model
 
 
 def test_names_that_are_not_there(shelves, model, tokenizer):
-    with pytest.raises(InputError, match="has no document nothing; it has nothing; longreach library add"):
+    with pytest.raises(InputError, match="has no document nothing; longreach library list shows what there is"):
         shelves.open("nothing", model=model, tokenizer=tokenizer)
     shelves.add(model, tokenizer, TEXT, name="a story")
-    with pytest.raises(InputError, match="has no document nothing; it has a story"):
-        shelves.open("nothing", model=model, tokenizer=tokenizer)
+    with pytest.raises(InputError, match="has no document a tory; did you mean a story"):
+        shelves.open("a tory", model=model, tokenizer=tokenizer)
     with pytest.raises(InputError, match="no document is named"):
         shelves.open(model=model, tokenizer=tokenizer)
     with pytest.raises(InputError, match="the question is empty"):

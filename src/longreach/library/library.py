@@ -99,10 +99,13 @@ class Library:
         )  # fmt: skip
         if (there := self._there(manifest)) is not None:
             return there
+        whole = torch.tensor([ids], device=model.device)
+        prefill(model, whole[:, :1], cache=(first := new_cache(model)))
+        snapshot(first)  # what cannot be kept is refused before it is read
         cache, begun = new_cache(model), time.perf_counter()
         progress.start(f"reading {name}", len(ids))
         with whole_length(model, length):
-            prefill(model, torch.tensor([ids], device=model.device), cache=cache, chunk_size=chunk_size, progress=progress)
+            prefill(model, whole, cache=cache, chunk_size=chunk_size, progress=progress)
         reading, begun = time.perf_counter() - begun, time.perf_counter()
         with shelf.adding(self.folder) as place:
             written = place / f"{manifest.id}{shelf.CACHE}"

@@ -4,6 +4,7 @@ No file lists the others, so that processes that add and remove documents at the
 there from the moment when its manifest is, which comes last.
 """
 
+import difflib
 import hashlib
 import json
 import os
@@ -141,8 +142,9 @@ def find(folder: Path, name: str) -> Volume:
         ids = ", ".join(f"{each.id} ({'broken' if each.manifest is None else each.manifest.under})" for each in found)
         raise InputError(f"{len(found)} documents are called {name}; say which by its id: {ids}")
     if not found:
-        names = ", ".join(each.name for each in known) or "nothing; longreach library add DOCUMENT --model MODEL puts something there"
-        raise InputError(f"{folder} has no document {name}; it has {names}")
+        close = difflib.get_close_matches(name, [each.name for each in known], n=2, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else "longreach library list shows what there is"
+        raise InputError(f"{folder} has no document {name}; {hint}")
     return found[0]
 
 
