@@ -109,7 +109,10 @@ class Library:
         reading, begun = time.perf_counter() - begun, time.perf_counter()
         with shelf.adding(self.folder) as place:
             written = place / f"{manifest.id}{shelf.CACHE}"
-            snapshot_files.save(snapshot(cache), written, model)
+            try:
+                snapshot_files.save(snapshot(cache), written, model)
+            except InputError as error:  # names a place that is gone by now
+                raise InputError(str(error).replace(str(written), f"to the library {self.folder}")) from None
             manifest = replace(
                 manifest, reading=reading, writing=time.perf_counter() - begun, bytes=written.stat().st_size,
                 added=datetime.now(UTC).isoformat(timespec="seconds"),
