@@ -54,16 +54,17 @@ def pages(root: Path) -> dict[Path, str]:
 
 
 def api_page() -> str:
-    """The public functions, in the order of `longreach.__all__`, and the classes that they return, by their docstrings."""
+    """The public functions and classes, in the order of `longreach.__all__`, and the classes that they return, by their docstrings."""
     functions = [each for name in longreach.__all__ if inspect.isfunction(each := getattr(longreach, name))]
     returned = list(dict.fromkeys(found for function in functions for found in _returned(function)))
-    errors = [each for name in longreach.__all__ if inspect.isclass(each := getattr(longreach, name))]
+    classes = [each for name in longreach.__all__ if inspect.isclass(each := getattr(longreach, name))]
+    errors = [each for each in classes if issubclass(each, Exception)]
     parts = ["# Python API", "Written by `make docs` from the docstrings. `longreach.NAME` is imported when it is first used."]
     for function in functions:
         parts += [f"## {function.__name__}", _signature(function, f"longreach.{function.__name__}"), *_prose(function)]
-    for title, classes in (("What they return", returned), ("Errors", errors)):
+    for title, shown in (("Classes", [each for each in classes if each not in errors]), ("What they return", returned), ("Errors", errors)):
         parts.append(f"## {title}")
-        for each in classes:
+        for each in shown:
             parts += [f"### {each.__name__}", *_prose(each), *_members(each)]
     return "\n\n".join(parts) + "\n"
 

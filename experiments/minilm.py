@@ -26,11 +26,12 @@ import longreach
 from longreach.core import registry
 from longreach.core.errors import InputError, LongreachError
 from longreach.data.stdlib import stdlib_text
+from longreach.decoding.encoder import Encoder
 from longreach.engine.window import window_before_export
 from longreach.evaluation.evidence import Number, bounds, claim_row, describe, found_share, write
 from longreach.evaluation.intervals import paired_share_interval
 from longreach.evaluation.rows import Row, Rows
-from longreach.evaluation.text import Encoder, read_texts
+from longreach.evaluation.text import read_texts
 from longreach.positions.base import TableMethod
 
 LENGTHS = (256, 512, 1024, 2048, 4096)

@@ -18,7 +18,7 @@ FLOORS = (
     ("tokenization", "positions", "attention", "cache", "compression", "data"),
     ("engine",),
     ("checkpoints", "decoding", "architectures"),
-    ("training", "evaluation", "workflows", "retrieval"),
+    ("training", "evaluation", "library", "workflows", "retrieval"),
     ("analysis", "stretching"),
     ("reports", "diagnosis"),
     ("serving",),
@@ -91,12 +91,15 @@ WRONG = (
     ["stretch", "nano", "--to", "4k", "--methods", "yarm"], ["stretch", "nano", "--to", "4k", "--out", "setup.py/x"],
     ["generate", "nano", "--prompt", "a", "--top-p", "0.9"], ["generate", "nano"], ["fit", "nano", "longrop", "--to", "4k"],
     ["tune", "nano", "--to", "4k", "--data", "nowhere", "--out", "x"], ["heads", "nano", "--method", "yarm"],
+    ["library", "add", "none.txt", "--model", "nano"], ["library", "add", "setup.py", "--model", "nano", "--to", "4k"],
+    ["library", "ask", "none", "why?"], ["library", "gc", "--older-than", "soon"], ["library", "remove", "none"],
     ["measure", "cut.gguf"], ["doctor", "setup.py"], ["generate", "missing.gguf", "--prompt", "a"],
 )  # fmt: skip
 
 
 def test_what_is_plainly_wrong_is_told_before_torch_is_loaded(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LONGREACH_LIBRARY", str(tmp_path / "library"))
     (tmp_path / "setup.py").write_text("")
     (tmp_path / "cut.gguf").write_bytes(b"GGUF" + bytes(24))
     code = f"from longreach.cli.main import run\nassert [run(each) for each in {WRONG!r}] == [2] * {len(WRONG)}"

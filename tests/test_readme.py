@@ -36,6 +36,8 @@ def test_every_command_parses(arguments):
     group = typer.main.get_command(make_app())
     with group.make_context("longreach", []) as top:
         name, verb, rest = group.resolve_command(top, list(arguments))
+        if hasattr(verb, "commands"):
+            name, verb, rest = verb.resolve_command(top, rest)
         with verb.make_context(name, rest, parent=top):
             pass  # a wrong option or argument has raised
 

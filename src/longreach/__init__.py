@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from longreach.engine.snapshots import restore, snapshot
     from longreach.engine.weights import equip
     from longreach.evaluation.measure import measure
+    from longreach.library import Library
     from longreach.stretching.fit import fit
     from longreach.stretching.stretch import stretch
 
 _HOMES = {
     "CheckpointError": "longreach.core.errors",
     "InputError": "longreach.core.errors",
+    "Library": "longreach.library",
     "LongreachError": "longreach.core.errors",
     "SpecError": "longreach.core.errors",
     "UnsupportedError": "longreach.core.errors",
@@ -42,6 +44,7 @@ _HOMES = {
 __all__ = [
     "CheckpointError",
     "InputError",
+    "Library",
     "LongreachError",
     "SpecError",
     "UnsupportedError",

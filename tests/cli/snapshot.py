@@ -1,4 +1,4 @@
-"""The command line as it is frozen: the help of every verb, with its arguments, options, types and defaults.
+"""The command line as it is frozen: the help of every verb, and of every verb in it, with arguments, options, types and defaults.
 
     python tests/cli/snapshot.py
 
@@ -17,14 +17,22 @@ FILE = Path(__file__).with_name("snapshot.json")
 
 
 def snapshot() -> dict[str, list[str]]:
-    """`longreach`, and each verb -> the lines of its help."""
+    """`longreach`, and each verb (`library add`) -> the lines of its help."""
     group: Any = typer.main.get_command(make_app())
     with group.make_context("longreach", [], resilient_parsing=True, terminal_width=100) as top:
-        pages = {"longreach": group.get_help(top)}
-        for name in group.list_commands(top):
-            with group.commands[name].make_context(name, [], parent=top, resilient_parsing=True) as context:
-                pages[name] = group.commands[name].get_help(context)
+        pages = {"longreach": group.get_help(top)} | _pages(group, top, "")
     return {name: [line.rstrip() for line in page.splitlines()] for name, page in pages.items()}
+
+
+def _pages(group: Any, parent: Any, before: str) -> dict[str, str]:
+    pages = {}
+    for name in group.list_commands(parent):
+        verb = group.commands[name]
+        with verb.make_context(name, [], parent=parent, resilient_parsing=True) as context:
+            pages[before + name] = verb.get_help(context)
+            if hasattr(verb, "commands"):
+                pages |= _pages(verb, context, f"{before}{name} ")
+    return pages
 
 
 def as_text() -> str:

@@ -7,7 +7,7 @@ import torch
 from longreach.checkpoints.checkpoint import load
 from longreach.core.errors import InputError, LongreachError, UnsupportedError
 from longreach.decoding.generation import prompt_ids, text, tokens
-from longreach.decoding.writing import generate
+from longreach.decoding.writing import generate, longest
 from longreach.engine.apply import applied, apply
 from longreach.training.adapters import add_adapters
 from tests.checkpoints.folders import write_folder
@@ -92,6 +92,26 @@ def test_one_method_at_a_time(loaded):
         generate(*loaded, PROMPT, method="yarn", max_new_tokens=16)
     with apply(loaded.model, "log_n"), pytest.raises(LongreachError, match=r"was to be written under no method, and .* under log_n by now"):
         next(pieces)
+
+
+@pytest.mark.parametrize(
+    ("spec", "reach"),
+    [
+        ("yarn:factor=1.5", 192),
+        ("ntk:factor=2", 256),
+        ("self_extend:neighbours=16,group=4", 464),
+        ("sinks:window_size=16", None),
+        ("", 128),
+    ],
+)
+def test_how_far_a_model_reads_under_what_is_applied(loaded, spec, reach):
+    with apply(loaded.model, spec, warn=False):
+        assert longest(loaded.model) == reach
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            generate(*loaded, "x" * 130, max_new_tokens=120)
+    said = [str(each.message) for each in caught if "go beyond the" in str(each.message)]
+    assert [f"go beyond the {reach} that" in each for each in said] == [True] * (reach is not None and reach < 250)
 
 
 def test_a_method_without_settings_leaves_a_short_text_alone(loaded):

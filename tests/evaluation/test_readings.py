@@ -9,6 +9,7 @@ from transformers import DynamicCache
 
 from longreach.core.errors import LongreachError
 from longreach.core.progress import Progress
+from longreach.decoding.encoder import Encoder
 from longreach.decoding.reading import token_losses
 from longreach.engine.apply import apply
 from longreach.evaluation.cells import Stopping
@@ -18,7 +19,7 @@ from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.tasks.base import TaskPlan
 from longreach.evaluation.tasks.loss.loss import Loss
 from longreach.evaluation.tasks.retrieval.needle import Needle
-from longreach.evaluation.text import Encoder, cut_windows
+from longreach.evaluation.text import cut_windows
 from longreach.testing.models import random_ids, tiny_model
 from tests.engine.caches import read
 from tests.evaluation.samples import STYLES, VOCABULARY, real_text, tokenizer

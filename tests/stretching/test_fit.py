@@ -8,11 +8,11 @@ from longreach.core.errors import InputError, SpecError, UnsupportedError
 from longreach.core.fitting import FittedFile
 from longreach.core.progress import Progress
 from longreach.core.spec import make, parse_settings
+from longreach.decoding.encoder import Encoder
 from longreach.decoding.reading import token_losses
 from longreach.engine.apply import apply
 from longreach.engine.rope_config import rope_of
 from longreach.evaluation.rows import Row, Rows
-from longreach.evaluation.text import Encoder
 from longreach.positions.fitted.longrope import Longrope
 from longreach.positions.scaling.yarn import Yarn
 from longreach.stretching import fit as fitting

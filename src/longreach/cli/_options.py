@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from longreach.checkpoints.checkpoint import Checkpoint
     from longreach.evaluation.rows import Rows
 
-_SECONDS = {"s": 1, "m": 60, "h": 3600}
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_BYTES = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
 
 TrainedWindow = Annotated[
     str | None, typer.Option(metavar="LENGTH", help="Tokens trained on, where the checkpoint does not say or is wrong.")
@@ -113,9 +114,18 @@ def open_rows(path: Path | None, name: str) -> "Rows":
 
 
 def parse_seconds(text: str) -> int | None:
-    """Seconds from `90s`, `20m` or `2h`; None where it is no time."""
-    match = re.fullmatch(r"([1-9][0-9]{0,8})([smh])", text)
+    """Seconds from `90s`, `20m`, `2h` or `30d`; None where it is no time."""
+    match = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
     return None if match is None else int(match[1]) * _SECONDS[match[2]]
+
+
+def parse_bytes(text: str) -> int | None:
+    """Bytes from `10GiB`, `500MB` or `0`; None where it is no size."""
+    match = re.fullmatch(r"([0-9]{1,15})(?:\.([0-9]{1,6}))? ?([kmgt]i?b)?", text.strip(), re.IGNORECASE)
+    if match is None:
+        return None
+    fraction = match[2] or ""
+    return int(match[1] + fraction) * _BYTES[(match[3] or "").lower()] // 10 ** len(fraction)
 
 
 def parse_depths(text: str | None) -> list[float] | None:

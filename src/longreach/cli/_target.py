@@ -67,7 +67,8 @@ class _Within(Progress):
 
 def planned(loaded: "Checkpoint", plan: "TuningPlan", config: "TuneConfig", text: str, progress: Progress) -> TargetLoss | str:
     """What measures the target, or why it is not measured. Args: text: held out."""
-    from longreach.evaluation.text import Encoder, cut_windows
+    from longreach.decoding.encoder import Encoder
+    from longreach.evaluation.text import cut_windows
 
     window, encoder = plan.geometry.trained_window, Encoder(loaded.tokenizer)
     quick = [texts for texts in _TEXTS if _is_quick(loaded.model, plan, config, texts)]

@@ -1,6 +1,5 @@
 """`longreach generate`: writes on from a prompt of any length."""
 
-import io
 import sys
 import warnings
 from itertools import chain
@@ -10,6 +9,7 @@ from typing import Annotated
 import typer
 
 from longreach.cli._options import AS_IT_IS, Loading, loads_model
+from longreach.cli._output import print_pieces
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
 from longreach.core.spec import check_spec
@@ -68,7 +68,7 @@ def generate(
         size = CHUNK if chunk_size is None else chunk_size
         pieces = write(*loaded, task, sampling=sampling, chunk_size=size, progress=progress)
         first = next(pieces, "")
-    _print(chain([first], pieces))
+    print_pieces(chain([first], pieces))
 
 
 def _read_prompt(source: str | None, prompt: str | None, file: Path | None) -> str:
@@ -87,16 +87,3 @@ def _read_prompt(source: str | None, prompt: str | None, file: Path | None) -> s
         raise InputError(f"{name} is not UTF-8 text (byte {error.start})") from None
     except OSError as error:
         raise InputError(f"cannot read {name}: {error.strerror}") from None
-
-
-def _print(pieces: chain[str]) -> None:
-    """Print each piece as it comes, as UTF-8 whatever the locale says; the last line is ended also when Ctrl-C stops it."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")
-    try:
-        for piece in pieces:
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-    finally:
-        sys.stdout.write("\n")
-        sys.stdout.flush()

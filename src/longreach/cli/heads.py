@@ -121,7 +121,8 @@ def _scores(loaded: "Checkpoint", text: str, windows: int, trained: int, to: int
     import numpy as np
 
     from longreach.analysis.heads import head_scores
-    from longreach.evaluation.text import Encoder, cut_windows
+    from longreach.decoding.encoder import Encoder
+    from longreach.evaluation.text import cut_windows
 
     encoder, length = Encoder(loaded.tokenizer), min(to if method else trained, _LONGEST)
     prefix = np.array(encoder.prefix, dtype=np.int32)

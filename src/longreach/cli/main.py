@@ -1,15 +1,17 @@
 """The `longreach` command: finds the verbs, runs one, and turns what users should be told into one line.
 
-A verb is a module of this package with a function of the same name. It imports nothing heavy at its top, so that help is instant.
+A verb is a module of this package with a function of the same name, or a `Typer` of that name with several. It imports nothing heavy at its
+top, so that help is instant.
 """
 
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import typer.main
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 import longreach
@@ -20,6 +22,13 @@ _SETTINGS = {"help_option_names": ["--help", "-h"]}
 _STOPPED = 130  # what shells expect of a program that Ctrl-C ended
 
 
+class _Verbs(TyperGroup):
+    """Lists verbs by name, whether there is one in them or several."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx))
+
+
 def verbs() -> list[str]:
     """The modules of this package that are verbs, and those of other packages that joined."""
     return registry.names("command")
@@ -28,10 +37,14 @@ def verbs() -> list[str]:
 def make_app() -> typer.Typer:
     """The command line with every verb: `cli/some_verb.py` is `longreach some-verb`."""
     # Markup stays off: it would swallow brackets in the verbs' help.
-    app = typer.Typer(context_settings=_SETTINGS, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app = typer.Typer(cls=_Verbs, context_settings=_SETTINGS, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(_root)
     for name in verbs():
-        app.command(name.replace("_", "-"), context_settings=_SETTINGS)(getattr(registry.module(name, "command"), name))
+        verb, called = getattr(registry.module(name, "command"), name), name.replace("_", "-")
+        if isinstance(verb, typer.Typer):
+            app.add_typer(verb, name=called)
+        else:
+            app.command(called, context_settings=_SETTINGS)(verb)
     return app
 
 

@@ -146,7 +146,8 @@ def _texts(loaded: "Checkpoint", length: int, text: str | None, samples: int) ->
     import numpy as np
 
     from longreach.data.stdlib import stdlib_text
-    from longreach.evaluation.text import Encoder, cut_windows
+    from longreach.decoding.encoder import Encoder
+    from longreach.evaluation.text import cut_windows
 
     encoder = Encoder(loaded.tokenizer)
     prefix = np.array(encoder.prefix, dtype=np.int32)

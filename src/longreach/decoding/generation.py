@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import Cache, DynamicCache, EncoderDecoderCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from longreach.core.errors import InputError
 from longreach.core.progress import SILENT, Progress
@@ -29,19 +29,22 @@ def tokens(
     sampling: Sampling = GREEDY,
     chunk_size: int = CHUNK,
     progress: Progress = SILENT,
+    cache: Cache | None = None,
 ) -> Iterator[int]:
     """The ids that follow `ids` [1, T], read in chunks of `chunk_size` tokens (by an encoder: whole); the end token is not among them.
 
     Memory is that of the model's cache: bounded under a method that bounds it.
+    Args: cache: of a decoder; what it holds stands before `ids`.
     """
-    total = math.inf if max_new_tokens is None else ids.shape[1] + max_new_tokens
+    held = 0 if cache is None else int(cache.get_seq_length())
+    total = math.inf if max_new_tokens is None else held + ids.shape[1] + max_new_tokens
     ends, produced = end_tokens(model), 0
     choose = _chooser(sampling, model.device)
     progress.start("reading", ids.shape[1])
     if model.config.is_encoder_decoder:
         logits, step = _encode(model, ids.to(model.device), progress)
     else:
-        cache = new_cache(model)
+        cache = new_cache(model) if cache is None else cache
         with whole_length(model, total):
             logits = prefill(model, ids.to(model.device), cache=cache, chunk_size=chunk_size, progress=progress)
         step = partial(model, **cache_argument(model, cache), use_cache=True, logits_to_keep=1)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
 from longreach.core.errors import InputError, LongreachError, SpecError
 from longreach.core.method import Method
@@ -17,6 +17,7 @@ from longreach.decoding.sampling import Sampling
 from longreach.engine.apply import applied, apply, check_unapplied, given_model
 from longreach.engine.intended import intended_window
 from longreach.engine.reach import reach_of
+from longreach.engine.watch import watch_on
 from longreach.engine.window import position_limit, stated_window
 
 NEW_TOKENS = 256  # written at most where nobody says and memory is not bounded
@@ -90,12 +91,15 @@ def plan(
     *,
     method: str | Method | Iterable[str | Method] | None = None,
     max_new_tokens: int | None = None,
+    held: int = 0,
 ) -> Writing:
-    """Settle how much is written and under what, before anything is read. Args: name: of the model, for words. The others: as `generate`.
+    """Settle how much is written and under what, before anything is read.
+
+    Args: name: of the model, for words. held: tokens that a cache holds before `ids`. The others: as `generate`.
 
     Raises: InputError for a text longer than a table of positions, and for `factor=auto` where the text has no end.
     """
-    read, most, window, under = ids.shape[1], max_new_tokens, stated_window(model.config), applied(model)
+    read, most, window, under = held + ids.shape[1], max_new_tokens, stated_window(model.config), applied(model)
     target = None if window is None else read + (NEW_TOKENS if most is None else most)
     stack = stack_of(method, trained_window=window, target=target)
     if stack:
@@ -112,9 +116,8 @@ def plan(
     if most is None and not bounded:
         most = NEW_TOKENS
     _check_room(model, name, read, most)
-    concerns = [] if stack or bounded else _beyond_the_checkpoint(model, name, read, most)
-    if window is not None and not model.config.is_encoder_decoder:
-        concerns += _beyond_the_reach(active, window, read, most)
+    made_for, reach = _limits(model, stack)
+    concerns = [*_beyond_the_checkpoint(model, name, made_for, read, most), *_beyond_the_reach(active, reach, read, most)]
     return Writing(ids=ids, under=under, stack=stack, most=most, concerns=tuple(concerns))
 
 
@@ -126,8 +129,11 @@ def write(
     sampling: Sampling,
     chunk_size: int = CHUNK,
     progress: Progress = SILENT,
+    cache: Cache | None = None,
 ) -> Iterator[str]:
     """The text in pieces, as they are produced: the first once the prompt has been read. Methods are applied from then on to the end.
+
+    Args: cache: what it holds stands before the prompt.
 
     Raises: LongreachError where something else is applied to the model by now.
     """
@@ -135,7 +141,7 @@ def write(
         then, now = (spec or "no method" for spec in (task.under, now))
         raise LongreachError(f"this text was to be written under {then}, and the model is under {now} by now; ask for it again")
     with apply(model, task.stack, warn=False):  # it was said already
-        ids = tokens(model, task.ids, max_new_tokens=task.most, sampling=sampling, chunk_size=chunk_size, progress=progress)
+        ids = tokens(model, task.ids, max_new_tokens=task.most, sampling=sampling, chunk_size=chunk_size, progress=progress, cache=cache)
         yield from text(ids, tokenizer)
 
 
@@ -161,8 +167,27 @@ def _check_room(model: PreTrainedModel, name: str, read: int, most: int | None) 
         raise InputError(f"{name} has positions for {limit} tokens and no more; the prompt has {read}, so {room}")
 
 
-def _beyond_the_checkpoint(model: PreTrainedModel, name: str, read: int, most: int | None) -> list[str]:
-    two_sided, window = model.config.is_encoder_decoder, intended_window(model)
+def longest(model: PreTrainedModel) -> int | None:
+    """Tokens of the longest text that the model reads under what is applied to it; None: there is no end, or none is known."""
+    known = [limit for limit in (position_limit(model), *_limits(model, ())) if limit is not None]
+    return min(known, default=None)
+
+
+def _limits(model: PreTrainedModel, stack: Sequence[Method]) -> tuple[int | None, int | None]:
+    """(what the checkpoint is made for, what methods reach), in tokens. Args: stack: yet to be applied, to a model without a method."""
+    under = stack_of(applied(model))
+    brought = "longreach_undo" in vars(model)  # `longreach.load` leaves it there: the method is part of the checkpoint
+    bounded = any(method.info.bounded_memory for method in stack or under)
+    made_for = None if stack or bounded or (under and not brought) else intended_window(model)
+    if stack:
+        window = None if model.config.is_encoder_decoder else stated_window(model.config)
+        return made_for, None if window is None else reach_of(stack, window)
+    watch = watch_on(model)  # frequencies that are applied may say another window by now
+    return made_for, None if watch is None else watch.reach
+
+
+def _beyond_the_checkpoint(model: PreTrainedModel, name: str, window: int | None, read: int, most: int | None) -> list[str]:
+    two_sided = model.config.is_encoder_decoder
     total = max(read, most or 0) if two_sided else read + (most or 0)
     if window is None or total <= window:
         return []
@@ -173,8 +198,7 @@ def _beyond_the_checkpoint(model: PreTrainedModel, name: str, read: int, most: i
     ]
 
 
-def _beyond_the_reach(active: Sequence[Method], window: int, read: int, most: int | None) -> list[str]:
-    reach = reach_of(active, window) if active else None
+def _beyond_the_reach(active: Sequence[Method], reach: int | None, read: int, most: int | None) -> list[str]:
     if reach is None or (most is not None and read + most <= reach):
         return []
     more = "as many as you let it" if most is None else f"up to {most}"

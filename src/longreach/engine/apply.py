@@ -84,9 +84,8 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
         model.__dict__[_APPLIED] = name
         undo.callback(model.__dict__.pop, _APPLIED, None)
         undo.enter_context(length_kept(model))
-        window, reach, adopt = stated_window(model.config), None, None
-        if window is not None and warn:
-            reach = reach_of(stack, window)
+        window, adopt = stated_window(model.config), None
+        reach = None if window is None else reach_of(stack, window)
         for method in stack:
             if isinstance(method, EncoderTemperature):
                 _alone(method, stack)
@@ -111,7 +110,7 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
             setup = replace(_setup(name, model, policies, positions, attentions), text=_reader(model, policies, trained, tokenizer))
             _check_effect(name, model, stack, attentions)
             adopt = undo.enter_context(engine.installed(model, attentions, setup, trained)).adopt
-        undo.enter_context(watched(model, name, reach, adopt=adopt))
+        undo.enter_context(watched(model, name, reach, warn=warn, adopt=adopt))
         yield
 
 

@@ -42,6 +42,8 @@ def examine(model: PreTrainedModel, trained_window: int) -> list[Attention]:
             raise rotation.refusal(model, f"it cannot be run with another attention function ({what})") from error
         finally:
             model.train(mode)
+        if all(attention.rotation is None for attention in attentions):
+            return attentions  # under frequencies of 0, which another method may change, layers look as if they had no positions
         _known[model] = attentions
     return _known[model]
 

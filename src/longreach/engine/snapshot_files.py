@@ -93,9 +93,7 @@ def load(path: str | Path, model: Any) -> Snapshot:
     with _opened(path) as file:
         header = _header(path, file)
         _check_header(path, header, model)
-        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
-    if _checksum(header, tensors) != header.checksum:
-        raise InputError(f"{path} is damaged: its contents are not those that were saved; read the text again")
+        tensors = _contents(path, file, header)
     devices = _devices(model)
     try:
         state = json.loads(tensors[_STATE].numpy().tobytes())
@@ -117,6 +115,18 @@ def read_header(path: str | Path) -> Header:
     path = Path(path)
     with _opened(path) as file:
         return _header(path, file)
+
+
+def check_whole(path: str | Path) -> Header:
+    """What a file says of itself, once all of it was read and found to be what was saved; which model it is of does not matter.
+
+    Raises: InputError as `read_header`, and for contents that are damaged.
+    """
+    path = Path(path)
+    with _opened(path) as file:
+        header = _header(path, file)
+        _contents(path, file, header)
+    return header
 
 
 @contextmanager
@@ -143,6 +153,14 @@ def _header(path: Path, file: Any) -> Header:
     if {name: type(value) for name, value in found.items()} != wanted:
         raise InputError(f"{path} is damaged: its header says {', '.join(found)}; read the text again")
     return Header(**found)
+
+
+def _contents(path: Path, file: Any, header: Header) -> dict[str, Tensor]:
+    """The tensors by name, mapped into memory. Raises: InputError where they are not those that were saved."""
+    tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+    if _checksum(header, tensors) != header.checksum:
+        raise InputError(f"{path} is damaged: its contents are not those that were saved; read the text again")
+    return tensors
 
 
 def _check_header(path: Path, header: Header, model: PreTrainedModel) -> None:

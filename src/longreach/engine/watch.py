@@ -56,17 +56,17 @@ class ClosedLayer(CacheLayerMixin):
 class Watch:
     """Of one model and the methods applied to it.
 
-    Args: spec: of the methods. reach: tokens that they read to; None: no end. adopt: where attention is computed by longreach, what makes
-    an empty cache its own; it ties caches to itself.
+    Args: spec: of the methods. reach: tokens that they read to; None: no end. warn: of texts that are longer. adopt: where attention is
+    computed by longreach, what makes an empty cache its own; it ties caches to itself.
     """
 
-    def __init__(self, model: PreTrainedModel, spec: str, reach: int | None, adopt: Adopt | None) -> None:
+    def __init__(self, model: PreTrainedModel, spec: str, reach: int | None, warn: bool, adopt: Adopt | None) -> None:
         self.spec, self.reach, self.adopt = spec, reach, adopt
         self.config = model.config.get_text_config()
         self.implementation: str = self.config._attn_implementation
         self.caches: weakref.WeakSet[Cache] = weakref.WeakSet()
         self.busy: int | None = None  # the thread that a forward pass is under way in
-        self.told = self.closed = False
+        self.told, self.closed = not warn, False
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Watch":
         """Of a copy of the model: its own, without the caches of the original."""
@@ -163,9 +163,9 @@ def watch_on(model: PreTrainedModel) -> Watch | None:
 
 
 @contextmanager
-def watched(model: PreTrainedModel, spec: str, reach: int | None, *, adopt: Adopt | None) -> Iterator[None]:
+def watched(model: PreTrainedModel, spec: str, reach: int | None, *, warn: bool, adopt: Adopt | None) -> Iterator[None]:
     """Inside, the model is watched, refuses to be saved without its method, and can be copied with it."""
-    watch = Watch(model, spec, reach, adopt)
+    watch = Watch(model, spec, reach, warn, adopt)
 
     def refuse(*args: Any, **kwargs: Any) -> NoReturn:
         why = f"{spec} is applied to it, and what is written here would not be what runs"

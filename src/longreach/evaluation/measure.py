@@ -20,6 +20,7 @@ from longreach.core.method import Method
 from longreach.core.progress import SILENT, Progress
 from longreach.core.spec import parse, stack_of, unparse
 from longreach.data.stdlib import stdlib_text
+from longreach.decoding.encoder import Encoder
 from longreach.decoding.reading import CHUNK, check_eval, read
 from longreach.engine import window
 from longreach.engine.apply import applied, apply, check_unapplied, given_model
@@ -30,7 +31,7 @@ from longreach.evaluation.readings import TextReading, can_share, merged, read_t
 from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.tasks.base import Case, Task, TaskPlan
 from longreach.evaluation.tasks.retrieval.needle import Needle
-from longreach.evaluation.text import Encoder, Ids, cut_windows
+from longreach.evaluation.text import Ids, cut_windows
 from longreach.evaluation.usable import INSIDE, Measured
 
 TASKS = "loss+needle:shared=true"

@@ -24,6 +24,7 @@ from longreach.core.method import Method
 from longreach.core.progress import SILENT, Progress
 from longreach.core.spec import make, parse_settings
 from longreach.data.stdlib import stdlib_text
+from longreach.decoding.encoder import Encoder
 from longreach.decoding.reading import CHUNK, check_eval, token_losses
 from longreach.engine.apply import apply, given_model
 from longreach.engine.biased import sharpness
@@ -33,7 +34,7 @@ from longreach.engine.rotation import differentiable
 from longreach.engine.window import stated_window
 from longreach.evaluation.measure import name_of, usual_batch_size
 from longreach.evaluation.rows import Row, Rows
-from longreach.evaluation.text import Encoder, Ids, cut_windows
+from longreach.evaluation.text import Ids, cut_windows
 from longreach.positions.base import PositionsMethod, Rope
 from longreach.training.chunked_loss import chunked_loss
 

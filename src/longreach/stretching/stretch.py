@@ -14,13 +14,14 @@ from longreach.core.method import Method
 from longreach.core.progress import SILENT, Progress
 from longreach.core.spec import split_specs
 from longreach.data.stdlib import stdlib_text
+from longreach.decoding.encoder import Encoder
 from longreach.decoding.reading import CHUNK, check_eval
 from longreach.engine import window
 from longreach.engine.apply import given_model
 from longreach.evaluation import measure as measuring
 from longreach.evaluation.measure import DEPTHS, name_of, parse_tasks
 from longreach.evaluation.rows import Row, Rows
-from longreach.evaluation.text import Encoder, cut_windows
+from longreach.evaluation.text import cut_windows
 from longreach.stretching.candidates import AUTO, applicable, collect
 from longreach.stretching.choice import RULES, TUNED_RULE, Choice, Purpose, Standing, choose, screening_order
 from longreach.stretching.clock import Clock, OutOfTime

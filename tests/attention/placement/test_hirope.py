@@ -13,11 +13,12 @@ from longreach.checkpoints.record import read_record
 from longreach.cli.main import run
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.data.stdlib import stdlib_files
+from longreach.decoding.encoder import Encoder
 from longreach.decoding.reading import token_losses
 from longreach.engine._stream import Stream
 from longreach.engine._text import Pieces, TextReader, tokenizer_of
 from longreach.engine.apply import apply
-from longreach.evaluation.text import Encoder, cut_windows
+from longreach.evaluation.text import cut_windows
 from longreach.testing.models import random_ids, tiny_model
 from tests.attention.one_head import DIM, attention, random_head, rotated
 from tests.checkpoints.folders import byte_tokenizer, tiny

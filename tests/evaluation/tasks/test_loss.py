@@ -4,12 +4,13 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from longreach.core.errors import LongreachError
+from longreach.decoding.encoder import Encoder
 from longreach.decoding.reading import token_losses
 from longreach.evaluation.readings import read_text
 from longreach.evaluation.rows import Row
 from longreach.evaluation.tasks.base import TaskPlan
 from longreach.evaluation.tasks.loss.loss import Loss
-from longreach.evaluation.text import Encoder, cut_windows
+from longreach.evaluation.text import cut_windows
 from longreach.testing.models import random_ids, tiny_model
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 

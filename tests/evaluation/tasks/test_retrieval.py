@@ -10,12 +10,13 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from longreach.core.errors import InputError, LongreachError
+from longreach.decoding.encoder import Encoder
 from longreach.evaluation.rows import Row
 from longreach.evaluation.tasks.retrieval import needle
 from longreach.evaluation.tasks.retrieval._retrieval import ANSWER_ROOM, CANDIDATES, RetrievalCase
 from longreach.evaluation.tasks.retrieval.needle import Needle
 from longreach.evaluation.tasks.retrieval.passkey import Passkey
-from longreach.evaluation.text import Encoder, cut_windows
+from longreach.evaluation.text import cut_windows
 from longreach.testing.models import tiny_model
 from tests.evaluation.samples import STYLES, VOCABULARY, Copier, real_text, tokenizer
 

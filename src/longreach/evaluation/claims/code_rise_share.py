@@ -5,11 +5,12 @@ import torch
 
 import longreach
 from longreach.data.stdlib import stdlib_files
+from longreach.decoding.encoder import Encoder
 from longreach.decoding.reading import CHUNK, token_losses
 from longreach.evaluation.claims.base import ClaimBench, Metric
 from longreach.evaluation.evidence import Number, counted
 from longreach.evaluation.intervals import ratio_interval
-from longreach.evaluation.text import Encoder, cut_windows
+from longreach.evaluation.text import cut_windows
 
 _TEXTS, _WINDOWS = 4, 8  # texts of source code to read, and how many trained windows of each
 

@@ -13,9 +13,10 @@ from transformers import PreTrainedModel
 from longreach.core.errors import InputError
 from longreach.core.method import Method
 from longreach.core.progress import SILENT, Progress
+from longreach.decoding.encoder import Encoder
 from longreach.evaluation.readings import TextReading
 from longreach.evaluation.rows import Row
-from longreach.evaluation.text import Encoder, Ids
+from longreach.evaluation.text import Ids
 
 
 class NoRoom(InputError):  # noqa: N818 - whoever can do without the task goes on

@@ -13,10 +13,11 @@ from transformers import PreTrainedModel
 from longreach.core.errors import InputError, LongreachError, SpecError
 from longreach.core.method import at_least
 from longreach.core.progress import SILENT, Progress
+from longreach.decoding.encoder import Encoder
 from longreach.decoding.reading import new_cache, prefill
 from longreach.evaluation.readings import Question, TextReading
 from longreach.evaluation.tasks.base import Case, NoRoom, Task, TaskPlan, stack
-from longreach.evaluation.text import Encoder, Ids
+from longreach.evaluation.text import Ids
 
 ANSWER_ROOM = 8  # tokens of a cell's length that are kept for the answer, so that prompt and answer fit the length together
 CANDIDATES = 10

@@ -12,8 +12,9 @@ from typing import ClassVar
 import numpy as np
 
 from longreach.core.method import MethodInfo
+from longreach.decoding.encoder import Encoder
 from longreach.evaluation.tasks.retrieval._retrieval import RetrievalTask, Wording
-from longreach.evaluation.text import Encoder, Ids
+from longreach.evaluation.text import Ids
 
 _CITIES = (
     "Athens", "Berlin", "Boston", "Cairo", "Chicago", "Delhi", "Dublin", "Geneva", "Havana", "Lisbon", "London", "Madrid", "Moscow",

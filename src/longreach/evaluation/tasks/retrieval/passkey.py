@@ -12,8 +12,9 @@ from typing import ClassVar
 import numpy as np
 
 from longreach.core.method import MethodInfo
+from longreach.decoding.encoder import Encoder
 from longreach.evaluation.tasks.retrieval._retrieval import RetrievalTask, Wording
-from longreach.evaluation.text import Encoder, Ids
+from longreach.evaluation.text import Ids
 
 _HEAD = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize it. "

@@ -1,0 +1,61 @@
+"""Text to ids and back, as texts that are put together from parts need it."""
+
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from longreach.core.errors import InputError
+
+_CHARACTERS = 6  # more than most tokens have
+_MARGIN = 16  # tokens near a cut in the text may differ from those of the whole text
+
+
+class Encoder:
+    """Text to ids and back, as prompts need it.
+
+    Args: tokenizer: of the model. `prefix`: the special tokens that it puts before a text (BOS), to stand before every input.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.prefix = self._prefix()
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without special tokens; text that spells a special token is text."""
+        return self._call(text, add_special_tokens=False, split_special_tokens=True)
+
+    def encode_inside(self, text: str) -> list[int]:
+        """Ids of a text that stands inside another: without the space that some tokenizers put before the first word."""
+        for before in ("\n", "."):
+            first, both = self.encode(before), self.encode(before + text)
+            if both[: len(first)] == first:
+                return both[len(first) :]
+        return self.encode(text)
+
+    def first_tokens(self, text: str, count: int) -> list[int]:
+        """The first `count` ids of a text (fewer where it has fewer), without encoding all of it."""
+        taken = (count + _MARGIN) * _CHARACTERS
+        while True:
+            ids = self.encode(text[:taken])
+            if taken >= len(text) or len(ids) >= count + _MARGIN:
+                return ids[:count]
+            taken *= 2
+
+    def breaks(self, before: int, after: int) -> bool:
+        """Whether a line or a sentence ends between two neighbouring tokens."""
+        first = self._decode(before)
+        return first.endswith("\n") or (first.endswith((".", "!", "?")) and self._decode(before, after).startswith(f"{first} "))
+
+    def _decode(self, *ids: int) -> str:
+        return str(self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+    def _prefix(self) -> list[int]:
+        bare, full = self._call("a", add_special_tokens=False), self._call("a", add_special_tokens=True)
+        starts = [i for i in range(len(full)) if full[i : i + len(bare)] == bare]
+        if not bare or not starts:
+            raise InputError(f"the tokenizer ({type(self.tokenizer).__name__}) writes a text differently beside its special tokens")
+        return full[: starts[0]]
+
+    def _call(self, text: str, **settings: Any) -> list[int]:
+        ids: list[int] = self.tokenizer(text, verbose=False, **settings)["input_ids"]  # verbose warns of long texts
+        return ids
