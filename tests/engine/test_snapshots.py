@@ -14,13 +14,14 @@ from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.prompt import prompt_end
 from longreach.engine.snapshot_files import load, save
-from longreach.engine.snapshots import restore, snapshot
+from longreach.engine.snapshots import restore, settle, snapshot
 from longreach.testing.conformance.base import close, left_padding, logits, same, shared_model
 from longreach.testing.models import random_ids, tiny_biased, tiny_learned, tiny_model
 from tests.engine.caches import filled, read
 
 SURPRISED = "sirllm:budget=10,num_sinks=2,slack=4"
 SINKS, H2O, PLACED, SCALED = "sinks:window_size=16", "h2o:budget=16,slack=4", "self_extend:neighbours=8,group=4", "linear:factor=4"
+QUEST = "quest:budget=8,page_size=2,dense_layers=0"
 BLOCKS = "infllm:block_size=4,num_blocks=2,local_window=8,num_representatives=2"
 CHOSEN = "longheads:chunk_size=5,num_chunks=5"
 ROUNDS = "staircase:exact=8,eight=8,four=8,chunk_size=4"
@@ -230,3 +231,27 @@ def test_what_is_never_changed_in_place_is_shared(spec, shared):
         if spec is not None:
             windows = [layer.recent.view("v").untyped_storage().data_ptr() for layer in cache.layers]
             assert storages(one).isdisjoint(windows)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("padding", [0, 5])
+@pytest.mark.parametrize(
+    "spec", ["snapkv:budget=8,window_size=4", "h2o:budget=16,slack=4", "sinks:num_sinks=2,window_size=8", BLOCKS, QUEST]
+)
+def test_a_settled_cache_goes_on_as_if_nothing_had_been_done(spec, padding):
+    model, ids = tiny_model(), torch.randint(3, 90, (2, 40), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[0, :padding] = 0
+    found, sizes = [], []
+    with apply(model, spec, warn=False):
+        for settles in (False, True):
+            cache = DynamicCache(config=model.config)
+            for begin, end in ((0, 30), (30, 40)):
+                given = {"attention_mask": mask[:, :end], "use_cache": True}
+                logits = model(ids[:, begin:end], **given, **cache_argument(model, cache)).logits
+                if settles and end == 30:
+                    settle(cache)
+                sizes += [snapshot(cache).nbytes] if end == 30 else []
+            found.append(logits)
+    assert torch.equal(*found)
+    assert spec == QUEST or sizes[1] < sizes[0]  # bounds of pages come on top

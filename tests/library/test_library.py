@@ -25,7 +25,7 @@ from longreach.testing.models import tiny_learned
 from tests.checkpoints.folders import TEMPLATE, VOCABULARY, byte_tokenizer, tiny, write_folder
 
 TEXT, OTHER, QUESTION = "Once upon a time there was a cache.", "It was kept in a library.", "Where?"
-METHODS = ("", "yarn:factor=2", "h2o:budget=16,slack=4", "self_extend:neighbours=16,group=4")
+METHODS = ("", "yarn:factor=2", "h2o:budget=16,slack=4", "self_extend:neighbours=16,group=4", "snapkv:budget=12,window_size=4")
 
 
 @pytest.fixture(scope="module")

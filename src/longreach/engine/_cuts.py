@@ -153,6 +153,15 @@ class CutStore(ABC, Generic[V, S]):
         if slot > row.state.upto:
             row.state = self.taken(row, layer.recent, layer.oldest, slot, step.start_min)
 
+    def cut_at_end(self, layer: "BandLayer") -> None:
+        """Take over what is due right before the token that would come next."""
+        slot, stream = layer.tokens, layer.stream
+        for index, row in self.rows.items():
+            part, start = (layer, min(stream.start)) if index == ALL else (layer.row(index), stream.start[index])
+            seen, prompt = slot - start, slot if stream.prompt is None else stream.prompt
+            if slot > row.state.upto and self.view.cut.before(seen, seen + 1, prompt - start):
+                row.state = self.taken(row, part.recent, part.oldest, slot, start)
+
     def observe(self, layer: "BandLayer", step: Step, q: Tensor, raw: Tensor, lse: Tensor, slot: int) -> None:
         """Note the queries of a run: q [B, H, n, D] rotated, raw not, lse [B, H, n] of the whole softmax; the first has the slot `slot`."""
         end = step.end if layer.stream.until is None else layer.stream.until

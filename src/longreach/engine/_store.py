@@ -153,6 +153,12 @@ class BandLayer(CacheLayerMixin):
         if self.plan.chunk is not None:  # as many again, so that some tokens can be taken back
             self.queries.keep_last(2 * self.plan.chunk)
 
+    def settle(self) -> None:
+        """Forget now what the next forward pass would forget before its first token; nothing can be taken back after that."""
+        if self.store is not None:
+            self.store.cut_at_end(self)
+        self.forget()
+
     def turn_again(self) -> None:
         """Some kept keys were changed: what is made of the unrotated ones is made anew at the next forward pass."""
         self.placed, self.mixed = {}, True

@@ -86,6 +86,18 @@ def snapshot(cache: Cache) -> Snapshot:
         return Snapshot(caches=tuple(_parts(each) for each in inner), watch=watch, tokens=tokens)
 
 
+def settle(cache: Cache) -> None:
+    """Make a cache under methods as small as reading on makes it, before a snapshot is taken that is to be kept.
+
+    A prompt that is cut at its end is cut now, and not when the token after it is read. Nothing can be taken back from the cache then.
+    Raises: LongreachError for a cache that a forward pass left half written.
+    """
+    for layer in (layer for part in _inner(cache) for layer in part.layers if isinstance(layer, BandLayer)):
+        if layer.pending is not None:
+            raise LongreachError(HALF_WRITTEN)
+        layer.settle()
+
+
 def restore(cache: Cache, taken: Snapshot) -> None:
     """Make `cache` what it was when the snapshot was taken, or make an empty one a second such cache. Any number of times.
 

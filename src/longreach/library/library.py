@@ -23,7 +23,7 @@ from longreach.engine import snapshot_files
 from longreach.engine.apply import applied, given_model
 from longreach.engine.fingerprint import fingerprint
 from longreach.engine.joined import join
-from longreach.engine.snapshots import restore, snapshot
+from longreach.engine.snapshots import restore, settle, snapshot
 from longreach.engine.whole_length import whole_length
 from longreach.engine.window import position_limit
 from longreach.library import shelf
@@ -106,6 +106,7 @@ class Library:
         progress.start(f"reading {name}", len(ids))
         with whole_length(model, length):
             prefill(model, whole, cache=cache, chunk_size=chunk_size, progress=progress)
+        settle(cache)
         reading, begun = time.perf_counter() - begun, time.perf_counter()
         with shelf.adding(self.folder) as place:
             written = place / f"{manifest.id}{shelf.CACHE}"
