@@ -6,6 +6,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from longreach.checkpoints.checkpoint import load, save
+    from longreach.conversation.conversation import Conversation
     from longreach.core.errors import CheckpointError, InputError, LongreachError, SpecError, UnsupportedError
     from longreach.core.spec import parse
     from longreach.decoding.writing import generate
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CheckpointError": "longreach.core.errors",
+    "Conversation": "longreach.conversation.conversation",
     "InputError": "longreach.core.errors",
     "LongreachError": "longreach.core.errors",
     "SpecError": "longreach.core.errors",
@@ -41,6 +43,7 @@ _HOMES = {
 
 __all__ = [
     "CheckpointError",
+    "Conversation",
     "InputError",
     "LongreachError",
     "SpecError",
