@@ -18,7 +18,7 @@ FLOORS = (
     ("tokenization", "positions", "attention", "cache", "compression", "data"),
     ("engine",),
     ("checkpoints", "decoding", "architectures"),
-    ("training", "evaluation", "workflows", "retrieval"),
+    ("training", "evaluation", "workflows", "retrieval", "conversation"),
     ("analysis", "stretching"),
     ("reports", "diagnosis"),
     ("serving",),
@@ -90,6 +90,7 @@ WRONG = (
     ["measure", "nano", "--adapter", "nowhere/at/all"], ["measure", "nano", "--revision", "v2"], ["doctor", "nowhere/at/all"],
     ["stretch", "nano", "--to", "4k", "--methods", "yarm"], ["stretch", "nano", "--to", "4k", "--out", "setup.py/x"],
     ["generate", "nano", "--prompt", "a", "--top-p", "0.9"], ["generate", "nano"], ["fit", "nano", "longrop", "--to", "4k"],
+    ["chat", "nano", "--overflow", "all_turns"], ["chat", "nano", "--overflow", "summarise:keep=2"], ["chat", "nano", "--window", "far"],
     ["tune", "nano", "--to", "4k", "--data", "nowhere", "--out", "x"], ["heads", "nano", "--method", "yarm"],
     ["measure", "cut.gguf"], ["doctor", "setup.py"], ["generate", "missing.gguf", "--prompt", "a"],
 )  # fmt: skip
