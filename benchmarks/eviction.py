@@ -166,7 +166,7 @@ def held(cache: Cache) -> int:
             list(map(see, value))
         elif is_dataclass(value):
             list(map(see, (getattr(value, field.name) for field in fields(value))))
-        elif type(value).__name__ in ("Channels", "Pages", "Room"):
+        elif type(value).__name__ in ("Channels", "Pages", "PageBuffer"):
             list(map(see, vars(value).values()))
 
     for layer in cache.layers:

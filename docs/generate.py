@@ -55,17 +55,20 @@ def pages(root: Path) -> dict[Path, str]:
 
 def api_page() -> str:
     """The public functions and classes, in the order of `longreach.__all__`, and the classes that they return, by their docstrings."""
-    functions = [each for name in longreach.__all__ if inspect.isfunction(each := getattr(longreach, name))]
-    returned = list(dict.fromkeys(found for function in functions for found in _returned(function)))
-    classes = [each for name in longreach.__all__ if inspect.isclass(each := getattr(longreach, name))]
-    errors = [each for each in classes if issubclass(each, Exception)]
+    public = [getattr(longreach, name) for name in longreach.__all__]
+    functions = [each for each in public if inspect.isfunction(each)]
+    errors = [each for each in public if inspect.isclass(each) and issubclass(each, Exception)]
+    classes = [each for each in public if inspect.isclass(each) and each not in errors]
+    methods = [method for each in classes for name, method in vars(each).items() if inspect.isfunction(method) and name[0] != "_"]
+    returned = list(dict.fromkeys(found for function in [*functions, *methods] for found in _returned(function)))
     parts = ["# Python API", "Written by `make docs` from the docstrings. `longreach.NAME` is imported when it is first used."]
     for function in functions:
         parts += [f"## {function.__name__}", _signature(function, f"longreach.{function.__name__}"), *_prose(function)]
-    for title, shown in (("Classes", [each for each in classes if each not in errors]), ("What they return", returned), ("Errors", errors)):
+    for title, described in (("Classes", classes), ("What they return", returned), ("Errors", errors)):
         parts.append(f"## {title}")
-        for each in shown:
-            parts += [f"### {each.__name__}", *_prose(each), *_members(each)]
+        for each in described:
+            made = [_signature(vars(each)["__init__"], f"longreach.{each.__name__}")] if each in classes else []
+            parts += [f"### {each.__name__}", *made, *_prose(each), *_members(each)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -97,8 +100,8 @@ def _signature(function: Callable[..., Any], name: str) -> str:
     for part in ast.walk(source.args):
         if isinstance(part, ast.Name) and isinstance(value := written.__globals__.get(part.id), int | str):
             part.id = repr(value)  # a constant of the module, which says nothing to a reader
-    returns = f" -> {ast.unparse(source.returns)}" if source.returns else ""
-    whole = ast.unparse(source.args)
+    returns = f" -> {ast.unparse(source.returns)}" if source.returns and source.name != "__init__" else ""
+    whole = ast.unparse(source.args).removeprefix("self, ")
     if len(name + whole + returns) > _WIDTH:
         names = "|".join(inspect.signature(function).parameters)
         cut = re.split(rf", (?=\*, |\*\*|(?:{names}): )", whole)

@@ -6,6 +6,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from longreach.checkpoints.checkpoint import load, save
+    from longreach.conversation.conversation import Conversation
     from longreach.core.errors import CheckpointError, InputError, LongreachError, SpecError, UnsupportedError
     from longreach.core.spec import parse
     from longreach.decoding.writing import generate
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "CheckpointError": "longreach.core.errors",
+    "Conversation": "longreach.conversation.conversation",
     "InputError": "longreach.core.errors",
     "Library": "longreach.library",
     "LongreachError": "longreach.core.errors",
@@ -43,6 +45,7 @@ _HOMES = {
 
 __all__ = [
     "CheckpointError",
+    "Conversation",
     "InputError",
     "Library",
     "LongreachError",

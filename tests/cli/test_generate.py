@@ -110,6 +110,12 @@ def test_chat(folder, tmp_path, capsys, monkeypatch):
 # lengths
 
 
+@pytest.mark.parametrize("spec", ["infllm", "sinks:window_size=124"])
+def test_the_remedies_that_the_warning_names_read_on(folder, spec, capsys):
+    assert run(["generate", folder, "--prompt", PROMPT * 10, "--max-new-tokens", "4", "--method", spec]) == 0
+    assert capsys.readouterr().err == ""
+
+
 def most_tokens(monkeypatch):
     """How many tokens the command wants at most."""
     asked = []
@@ -145,7 +151,7 @@ def test_the_checkpoints_own_method_counts(folder, tmp_path, monkeypatch):
 
 WARNING = (
     "warning: 4 tokens read and up to 125 written go beyond the 128 that {folder} is made for, where its text falls apart; "
-    "`longreach stretch {folder} --to 129 --out DIR` extends it\n"
+    "`longreach stretch {folder} --to 129 --out DIR` extends it, and --method infllm or --method sinks:window_size=124 reads on as it is\n"
 )
 
 
@@ -181,9 +187,12 @@ def test_a_model_without_positions_beyond_its_window_refuses(tmp_path, capsys):
     capsys.readouterr()
     assert run([*command, "29"]) == 2
     name = tmp_path / "gpt2"
-    assert capsys.readouterr().err == f"error: {name} has positions for 32 tokens and no more; the prompt has 4, so 28 can be written\n"
+    says = f"error: {name} has positions for 32 tokens and no more; the prompt has 4, so 28 can be written; --method stretch_positions"
+    assert capsys.readouterr().err == f"{says} lengthens that\n"
     assert run(["generate", str(name), "--prompt", "x" * 40]) == 2
     assert "the prompt has 40, so nothing can be written" in capsys.readouterr().err
+    assert run(["generate", str(name), "--prompt", "x" * 60, "--max-new-tokens", "4", "--method", "stretch_positions:factor=5"]) == 0
+    assert capsys.readouterr().err == ""
 
 
 # as people run it

@@ -1,7 +1,9 @@
 """Every command of the README, the first page and the guides runs, in the order of the page, on tiny models and short lengths."""
 
+import io
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,7 +25,7 @@ SMALLER = {  # what makes a verb short here; --force: a random model passes no b
     "stretch": [*_MEASURING, "--force"],
     "fit": ["--windows", "1", "--text", "held.txt", "--budget", "2"],
     "tune": [*_TRAINING, "--steps", "2", "--force", "--text", "held.txt"],
-    "generate": ["--max-new-tokens", "4"],
+    "generate": ["--max-new-tokens", "4"], "chat": ["--max-new-tokens", "4"],
     "library": [], "library ask": ["--max-new-tokens", "4"],
 }  # fmt: skip
 
@@ -56,6 +58,7 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "BOOKS" / "book.txt").write_text(real_text()[:60_000], encoding="utf-8")
     (tmp_path / "held.txt").write_text(real_text()[100_000:130_000], encoding="utf-8")
     (tmp_path / "CONTRIBUTING.md").write_text(real_text()[:400], encoding="utf-8")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hello\nand?\n")))
     monkeypatch.setattr(places, "files", lambda package: tmp_path / "package")
     monkeypatch.setenv("LONGREACH_LIBRARY", str(tmp_path / "library"))
     monkeypatch.chdir(tmp_path)

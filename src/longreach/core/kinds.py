@@ -16,7 +16,7 @@ from typing import Literal, get_args
 from longreach.core.errors import SpecError
 
 DECLARATION = "kind"  # name of the file that declares one
-Subject = Literal["model", "generation", "training", "measurement", "endpoint", "command"]
+Subject = Literal["model", "generation", "training", "measurement", "conversation", "endpoint", "command"]
 SUBJECTS: tuple[Subject, ...] = get_args(Subject)
 
 
@@ -27,7 +27,7 @@ class Kind:
     Args: name: as `longreach methods --kind` takes it. package: whose files are its methods, at any depth. acts_on: what its methods act
     on; a spec for one subject may use a name that another subject has, too. contract: `module:class` that its methods derive from; None:
     its files are no methods but declare what they publish by an `INFO`. suites: modules with the checks that every method has to pass.
-    internal: other files name its files, and users do not: it stands in no list that they see, and no spec takes its names.
+    internal: it stands in no list of methods, and no spec takes its names: other files name them, or an option that takes only them.
     """
 
     name: str

@@ -14,6 +14,7 @@ from longreach.core.progress import SILENT, Progress
 from longreach.decoding.reading import CHUNK, new_cache, prefill
 from longreach.decoding.sampling import GREEDY, Sampling
 from longreach.engine.cache_argument import cache_argument
+from longreach.engine.finite import check_finite
 from longreach.engine.whole_length import whole_length
 
 _CONTEXT = 8  # tokens kept for decoding the next: a character takes 4 at most, and some tokenizers look at the token before
@@ -30,24 +31,26 @@ def tokens(
     chunk_size: int = CHUNK,
     progress: Progress = SILENT,
     cache: Cache | None = None,
+    before: Tensor | None = None,
+    whole: float | None = None,
 ) -> Iterator[int]:
     """The ids that follow `ids` [1, T], read in chunks of `chunk_size` tokens (by an encoder: whole); the end token is not among them.
 
-    Memory is that of the model's cache: bounded under a method that bounds it.
-    Args: cache: of a decoder; what it holds stands before `ids`.
+    Memory is that of the model's cache: bounded under a method that bounds it. At each id, and after the last, the cache holds `ids` and
+    what was written but for the last id, which is read when the next is asked for.
+
+    Args: cache: of a decoder; what it holds stands before `ids`. before: its ids [1, S], where they are known: by them it is found out
+    where logits stop being finite. whole: tokens that the text may have in the end, for frequencies that hang on that; default: what is
+    held, `ids`, and what is written at most.
+    Raises: LongreachError for logits that are not finite.
     """
     held = 0 if cache is None else int(cache.get_seq_length())
-    total = math.inf if max_new_tokens is None else held + ids.shape[1] + max_new_tokens
+    if whole is None:
+        whole = math.inf if max_new_tokens is None else held + ids.shape[1] + max_new_tokens
     ends, produced = end_tokens(model), 0
     choose = _chooser(sampling, model.device)
-    progress.start("reading", ids.shape[1])
-    if model.config.is_encoder_decoder:
-        logits, step = _encode(model, ids.to(model.device), progress)
-    else:
-        cache = new_cache(model) if cache is None else cache
-        with whole_length(model, total):
-            logits = prefill(model, ids.to(model.device), cache=cache, chunk_size=chunk_size, progress=progress)
-        step = partial(model, **cache_argument(model, cache), use_cache=True, logits_to_keep=1)
+    logits, step = _begin(model, ids.to(model.device), cache, before, chunk_size, whole, progress)
+    read = 1 if model.config.is_encoder_decoder else held + ids.shape[1]  # a decoder of its own begins with a token of its own
     while max_new_tokens is None or produced < max_new_tokens:
         token = choose(logits)
         if (number := int(token)) in ends:
@@ -55,8 +58,31 @@ def tokens(
         yield number
         produced += 1
         if produced != max_new_tokens:
-            with torch.no_grad(), whole_length(model, total):
-                logits = step(token).logits[:, -1]
+            again = partial(step, token)
+            with torch.no_grad(), whole_length(model, whole):
+                logits = check_finite(again().logits[:, -1], model, again, first=read + produced - 1)
+
+
+def _begin(
+    model: PreTrainedModel, ids: Tensor, cache: Cache | None, before: Tensor | None, chunk_size: int, whole: float, progress: Progress
+) -> tuple[Tensor, Callable[[Tensor], Any]]:
+    """Read `ids` [1, T]: the logits [1, V] of the first token to write, and what reads one token more."""
+    progress.start("reading", ids.shape[1])
+    if model.config.is_encoder_decoder:
+        logits, step = _encode(model, ids, progress)
+        return check_finite(logits, model, lambda: _encode(model, ids, SILENT)), step
+
+    def read_into(into: Cache, ids: Tensor, progress: Progress) -> Tensor:
+        with whole_length(model, whole):
+            return prefill(model, ids, cache=into, chunk_size=chunk_size, progress=progress)
+
+    def again() -> None:
+        read_into(new_cache(model), ids if before is None else torch.cat([before.to(ids), ids], 1), SILENT)
+
+    known = cache is None or before is not None
+    cache = new_cache(model) if cache is None else cache
+    logits = check_finite(read_into(cache, ids, progress), model, again, whole=known)
+    return logits, partial(model, **cache_argument(model, cache), use_cache=True, logits_to_keep=1)
 
 
 @torch.no_grad()

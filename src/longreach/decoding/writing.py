@@ -20,6 +20,7 @@ from longreach.engine.reach import reach_of
 from longreach.engine.watch import watch_on
 from longreach.engine.window import position_limit, stated_window
 
+_SINKS = 4  # first tokens that stay where only the last are read
 NEW_TOKENS = 256  # written at most where nobody says and memory is not bounded
 
 
@@ -104,8 +105,8 @@ def plan(
     stack = stack_of(method, trained_window=window, target=target)
     if stack:
         check_unapplied(model, stack)
-        with apply(model, stack, warn=False):
-            pass  # what does not work here is refused now, and not with the first piece
+    with apply(model, stack, warn=False):  # what does not work here is refused now, and not with the first piece
+        limit = position_limit(model)
     active = stack or stack_of(under)
     bounded = any(each.info.bounded_memory for each in active)
     if most is None and bounded and _goes_by_length(method):
@@ -115,7 +116,8 @@ def plan(
         )
     if most is None and not bounded:
         most = NEW_TOKENS
-    _check_room(model, name, read, most)
+    if limit is not None:
+        _check_room(model, name, limit, read, most)
     made_for, reach = _limits(model, stack)
     concerns = [*_beyond_the_checkpoint(model, name, made_for, read, most), *_beyond_the_reach(active, reach, read, most)]
     return Writing(ids=ids, under=under, stack=stack, most=most, concerns=tuple(concerns))
@@ -154,17 +156,15 @@ def _goes_by_length(method: str | Method | Iterable[str | Method] | None) -> boo
     return False
 
 
-def _check_room(model: PreTrainedModel, name: str, read: int, most: int | None) -> None:
-    """Refuse a text that the model has no positions for."""
-    limit = position_limit(model)
-    if limit is None:
-        return
+def _check_room(model: PreTrainedModel, name: str, limit: int, read: int, most: int | None) -> None:
+    """Refuse a text that is longer than a table of `limit` positions."""
     if model.config.is_encoder_decoder:
         if max(read, most or 0) > limit:
             raise InputError(f"{name} has positions for {limit} tokens to read and {limit} to write; this is {read} and up to {most}")
     elif most is None or read + most > limit:
+        way = "--method stretch_positions lengthens that"
         room = f"{limit - read} can be written" if limit > read else "nothing can be written"
-        raise InputError(f"{name} has positions for {limit} tokens and no more; the prompt has {read}, so {room}")
+        raise InputError(f"{name} has positions for {limit} tokens and no more; the prompt has {read}, so {room}; {way}")
 
 
 def longest(model: PreTrainedModel) -> int | None:
@@ -192,9 +192,10 @@ def _beyond_the_checkpoint(model: PreTrainedModel, name: str, window: int | None
     if window is None or total <= window:
         return []
     way = f"fit {name} attention_alignment --to {total}" if two_sided else f"stretch {name} --to {total} --out DIR"
+    now = "" if two_sided else f", and --method infllm or --method sinks:window_size={max(1, window - _SINKS)} reads on as it is"
     return [
         f"{read} tokens read and up to {most} written go beyond the {window} that {name} is made for, where its text falls apart; "
-        f"`longreach {way}` extends it"
+        f"`longreach {way}` extends it{now}"
     ]
 
 

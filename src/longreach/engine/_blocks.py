@@ -13,7 +13,7 @@ from longreach.engine._channels import Change, Channels
 from longreach.engine._choice import attend_chosen
 from longreach.engine._cuts import CutStore, Part, State, StoreRow
 from longreach.engine._fused import attend
-from longreach.engine._pages import Pages, Room
+from longreach.engine._pages import Pages, PageBuffer
 
 _QUERIES = 128  # that look for blocks at once: bounds how many blocks they need together
 _FEW = 4  # queries that get copies of the blocks they chose, instead of being sorted by block
@@ -34,7 +34,7 @@ class Shelf:
 
     def __init__(self, most: int) -> None:
         self.most = most
-        self.loaded: OrderedDict[tuple[Room, int], Loaded] = OrderedDict()
+        self.loaded: OrderedDict[tuple[PageBuffer, int], Loaded] = OrderedDict()
 
     def get(self, blocks: Pages, numbers: list[int], device: torch.device) -> Loaded:
         """Keys and values [B, K, n, C, D] of some blocks, on the device."""
@@ -44,7 +44,7 @@ class Shelf:
         return torch.stack([k for k, _ in found], 2), torch.stack([v for _, v in found], 2)
 
     def _load(self, blocks: Pages, number: int, device: torch.device) -> Loaded:
-        key = blocks.room, number
+        key = blocks.buffer, number
         if key not in self.loaded:
             self.loaded[key] = blocks["k"][number].to(device, non_blocking=True), blocks["v"][number].to(device, non_blocking=True)
         self.loaded.move_to_end(key)

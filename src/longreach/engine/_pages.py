@@ -17,7 +17,7 @@ _GROWTH = 1.5
 _FIRST_CAPACITY = 16
 
 
-class Room:
+class PageBuffer:
     """Tensors with room for more blocks. Args: storage: where they lie. filled: blocks that are written; those never change."""
 
     def __init__(self, data: dict[str, Tensor], filled: int, storage: Storage) -> None:
@@ -70,7 +70,7 @@ class MappedFile:
     def tensor(self, shape: tuple[int, ...]) -> Tensor:
         """What is in the file, as a tensor of this shape; its beginning is what it was.
 
-        Raises: LongreachError where the disk is full. Room is claimed beforehand, for writing to a mapped file on a full disk kills.
+        Raises: LongreachError where the disk is full. Space is claimed beforehand, for writing to a mapped file on a full disk kills.
         """
         size = max(1, prod(shape)) * self.dtype.itemsize
         try:
@@ -91,10 +91,10 @@ class MappedFile:
 
 
 class Pages:
-    """The first `count` blocks of a room. A value: `appended` makes another, which shares the room as far as nobody else wrote there."""
+    """The first `count` blocks of a buffer. A value: `appended` makes another, which shares the buffer as far as nobody else wrote there."""
 
-    def __init__(self, room: Room, count: int) -> None:
-        self.room, self.count = room, count
+    def __init__(self, buffer: PageBuffer, count: int) -> None:
+        self.buffer, self.count = buffer, count
 
     def __len__(self) -> int:
         return self.count
@@ -102,35 +102,35 @@ class Pages:
     @classmethod
     def empty(cls, storage: Storage) -> "Pages":
         """None yet."""
-        return cls(Room({}, 0, storage), 0)
+        return cls(PageBuffer({}, 0, storage), 0)
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], storage: Storage) -> "Pages":
         """Blocks that are these tensors [n, ...], without a copy."""
         count = len(next(iter(tensors.values()), ()))
-        return cls(Room(dict(tensors), count, storage), count)
+        return cls(PageBuffer(dict(tensors), count, storage), count)
 
     def __getitem__(self, name: str) -> Tensor:
         """Its blocks, [count, ...]."""
-        return self.room.data[name][: self.count]
+        return self.buffer.data[name][: self.count]
 
     def items(self) -> Iterator[tuple[str, Tensor]]:
         """Name and blocks of each."""
-        for name in self.room.data:
+        for name in self.buffer.data:
             yield name, self[name]
 
     def appended(self, new: Mapping[str, Tensor]) -> "Pages":
         """With these blocks [n, ...] behind."""
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*new.values(), *self.room.data.values())):
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*new.values(), *self.buffer.data.values())):
             joined = {name: torch.cat([self[name], tensor]) if self.count else tensor for name, tensor in new.items()}
-            return Pages.of(joined, self.room.storage)
-        room, count = self.room, self.count + len(next(iter(new.values())))
-        if room.filled != self.count:  # others went on from here
-            room = Room(dict(self.items()), self.count, room.storage)
-        room.reserve(new, count)
-        room.write(new)
-        return Pages(room, count)
+            return Pages.of(joined, self.buffer.storage)
+        buffer, count = self.buffer, self.count + len(next(iter(new.values())))
+        if buffer.filled != self.count:  # others went on from here
+            buffer = PageBuffer(dict(self.items()), self.count, buffer.storage)
+        buffer.reserve(new, count)
+        buffer.write(new)
+        return Pages(buffer, count)
 
     def changed(self, change: Change) -> "Pages":
         """With the change of the batch's rows, which are the blocks' first dimension."""
-        return Pages.of({name: change(tensor.transpose(0, 1)).transpose(0, 1) for name, tensor in self.items()}, self.room.storage)
+        return Pages.of({name: change(tensor.transpose(0, 1)).transpose(0, 1) for name, tensor in self.items()}, self.buffer.storage)

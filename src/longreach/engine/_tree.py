@@ -49,7 +49,7 @@ class Writer:
         if isinstance(value, Channels):
             return [[self._key(name), self._tensor(value.view(name), copy=True)] for name in value.data]
         if isinstance(value, Pages):
-            return [value.room.storage, [[name, self._shared(tensor)] for name, tensor in value.items()]]
+            return [value.buffer.storage, [[name, self._shared(tensor)] for name, tensor in value.items()]]
         if isinstance(value, dict):
             return [[self._key(key), self.write(each)] for key, each in value.items()]
         if isinstance(value, tuple | list):

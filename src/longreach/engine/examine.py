@@ -11,6 +11,7 @@ from longreach.engine import rotation
 from longreach.engine._states import has_state
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.engine import installed
+from longreach.engine.finite import NotFiniteError, check_finite
 from longreach.engine.interface import interface
 from longreach.engine.rotation import Attention
 from longreach.engine.setup import Setup
@@ -21,7 +22,7 @@ _known: weakref.WeakKeyDictionary[PreTrainedModel, list[Attention]] = weakref.We
 def examine(model: PreTrainedModel, trained_window: int) -> list[Attention]:
     """What the engine must know of the model's attention layers; found once, and proven by comparing logits.
 
-    Raises: UnsupportedError that says what differed.
+    Raises: UnsupportedError that says what differed; NotFiniteError for a model whose own logits are not finite.
     """
     if model not in _known:
 
@@ -35,7 +36,7 @@ def examine(model: PreTrainedModel, trained_window: int) -> list[Attention]:
             with torch.autocast(model.device.type, enabled=False):  # proven in the model's own precision
                 attentions = rotation.probe(model, run)
                 _prove(model, attentions, trained_window)
-        except UnsupportedError:
+        except (UnsupportedError, NotFiniteError):
             raise
         except Exception as error:  # models with attention, positions or a cache of their own fail in ways of their own
             what = f"{type(error).__name__}: {error}".splitlines()[0]
@@ -60,6 +61,7 @@ def _prove(model: PreTrainedModel, attentions: list[Attention], trained_window: 
         return torch.cat([model(ids, use_cache=False)[0], *parts], 1).float()  # logits, or without a head hidden states
 
     stock = logits()
+    check_finite(stock.flatten(1), model, logits)
     _check_pieces(model, *stock.chunk(2, 1))
     with installed(model, attentions, Setup(), trained_window):
         ours = logits()
