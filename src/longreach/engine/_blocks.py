@@ -13,7 +13,7 @@ from longreach.engine._channels import Change, Channels
 from longreach.engine._choice import attend_chosen
 from longreach.engine._cuts import CutStore, Part, State, StoreRow
 from longreach.engine._fused import attend
-from longreach.engine._pages import Pages, PageBuffer
+from longreach.engine._pages import PageBuffer, Pages
 
 _QUERIES = 128  # that look for blocks at once: bounds how many blocks they need together
 _FEW = 4  # queries that get copies of the blocks they chose, instead of being sorted by block

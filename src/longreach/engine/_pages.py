@@ -91,7 +91,7 @@ class MappedFile:
 
 
 class Pages:
-    """The first `count` blocks of a buffer. A value: `appended` makes another, which shares the buffer as far as nobody else wrote there."""
+    """The first `count` blocks of a buffer. A value: `appended` makes another, which shares the buffer unless others wrote there."""
 
     def __init__(self, buffer: PageBuffer, count: int) -> None:
         self.buffer, self.count = buffer, count
