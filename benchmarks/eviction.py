@@ -40,9 +40,13 @@ HEAD = """# What eviction costs
 
 A text with five facts is read as a prompt, and its cache is cut to a share of its tokens. *First question*: the prompt ends with the
 question, so that a method may see it before it cuts. *Second question*: about another fact, after the cut and the first answer; it shows
-whether a cache serves more than the question that it was cut for. An answer counts where greedy decoding writes all five digits; shares
-have Wilson's 95 % intervals. *Loss*: nats a token of the next {after} tokens of the text, above those with the whole cache. *Bytes*: memory
-that the cache takes after the cut, of what the whole cache takes. *Reading*: time for the prompt, of what it takes with the whole cache.
+whether a cache serves more than the question that it was cut for. An answer counts where greedy decoding writes all five digits, of which the
+tokenizers of these models make a token each: the first one comes before the cut, and what looks only at the end of the prompt keeps where
+that one stands, and its neighbours; shares
+have Wilson's 95 % intervals. *Loss*: nats a token of the next {after} tokens of the text, above those with the whole cache (mean; most and
+least of the texts). Where a text repeats word for word what stands far back, it is much; else it is little. *Bytes*: memory that the cache
+takes after the cut, spare room included, of what the whole cache takes. *Reading*: processor time for the prompt, of what it takes with the
+whole cache.
 """
 TABLE = """
 | method | budget | first question | second question | loss | bytes | reading |
@@ -206,12 +210,13 @@ def page() -> str:
     parts = [HEAD.format(after=AFTER)]
     for path in sorted(ROWS.glob("*.json")):
         rows = json.loads(path.read_text(encoding="utf-8"))
-        parts.append(f"\n## {rows[0]['model']}, {rows[0]['length']:,} tokens\n{TABLE}")
+        title = f"{rows[0]['model']}, {rows[0]['length']:,} tokens, {len(rows[0]['rises'])} texts"
+        parts.append(f"\n## {title}\n{TABLE}")
         for row in sorted(rows, key=lambda row: (-(row["share"] or 1), row["method"])):
             shares = [share_interval(*row[kind]) for kind in ("first", "second")]
             cells = [f"{share.mean:.2f} ({share.low:.2f} to {share.high:.2f})" for share in shares]
             budget, loss = ("all" if row["share"] is None else f"{row['share']:g}"), float(np.mean(row["rises"]))
-            said = f"{loss:+.3f}" if row["share"] else "0"
+            said = f"{loss:+.3f} ({min(row['rises']):+.3f} to {max(row['rises']):+.3f})" if row["share"] else "0"
             parts.append(f"| `{row['spec']}` | {budget} | {' | '.join(cells)} | {said} | {row['bytes']:.2f} | {row['reading']:.2f} |\n")
     return "".join(parts) + "\nWritten by `python benchmarks/eviction.py`.\n"
 
@@ -226,10 +231,10 @@ def main() -> None:
     options.add_argument("--only", action="append", default=[], metavar="METHOD", help="may be repeated [default: all]")
     options.add_argument("--texts", type=int, default=4, help="[default: 4]")
     args = options.parse_args()
-    path = ROWS / f"{args.name or Path(args.model).name}.json"
     ROWS.mkdir(parents=True, exist_ok=True)
     try:
         args.length, args.shares = parse_length(args.length), [float(one) for one in args.shares.split(",")]
+        path = ROWS / f"{args.name or Path(args.model).name}-{args.length}.json"
         for row in compare(args):
             known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
             kept = [each for each in known if each["spec"] != row["spec"]]

@@ -1,0 +1,91 @@
+"""A million tokens through one cache: memory and time a token must stay flat, and what stood at the beginning be found to the end.
+
+    python benchmarks/soak.py [MODEL] [--tokens 1M] [--method SPEC]...
+
+Reads Python's standard library. Facts stand in the first hundredth, and are asked for again and again; each question is taken back. One
+line at every doubling: resident memory of the process, processor time a token since the line before, and how many of the numbers are the
+likeliest of ten.
+"""
+
+import argparse
+import sys
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+
+import longreach
+from longreach.core.errors import LongreachError
+from longreach.core.lengths import parse_length
+from longreach.data.stdlib import stdlib_text
+from longreach.decoding.encoder import Encoder
+from longreach.decoding.reading import CHUNK, new_cache, read
+from longreach.engine.prompt import prompt_end
+from longreach.evaluation.tasks.retrieval.needle import Needle
+
+FIRST = 16384
+FACTS = 8  # questions that are asked, each about a fact of its own
+
+
+def resident() -> float:
+    """MiB of the process that are in memory."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * 4096 / 2**20
+
+
+def soak(name: str, spec: str, tokens: int) -> None:
+    """Read, and print a line at every doubling."""
+    model, tokenizer = longreach.load(name)
+    encoder, text = Encoder(tokenizer), stdlib_text("train")
+    frames = [Needle().frame(encoder, 0, sample) for sample in range(FACTS)]
+    ids = list(encoder.prefix)
+    filler = encoder.first_tokens(text, tokens)
+    if len(filler) < tokens:
+        raise LongreachError(f"the standard library has {len(filler)} tokens with this tokenizer; give fewer --tokens")
+    step = tokens // 100 // (FACTS + 1)
+    for number, frame in enumerate(frames):  # all of them in the first hundredth
+        ids += [*filler[number * step : (number + 1) * step], *frame.fact]
+    whole = torch.tensor([[*ids, *filler[FACTS * step :]][:tokens]], dtype=torch.int32)
+    del filler, text, ids
+    halts = [0, *(FIRST << n for n in range(40) if FIRST << n < tokens), tokens]
+    print(f"{name} under {spec}", flush=True)
+    with longreach.apply(model, spec, warn=False), prompt_end(tokens):
+        cache = new_cache(model)
+        for begin, end in pairwise(halts):
+            began = time.process_time()
+            for start in range(begin, end, CHUNK):
+                part = whole[:, start : min(start + CHUNK, end)].long()
+                for _ in read(model, part, cache=cache, chunk_size=CHUNK, logits="last"):
+                    pass
+            seconds, memory, found = time.process_time() - began, resident(), 0
+            taken = longreach.snapshot(cache)
+            for frame in frames:
+                longreach.restore(cache, taken)
+                for _, logits in read(model, torch.tensor([frame.question]), cache=cache, chunk_size=CHUNK, logits="last"):
+                    found += int(logits[0, -1, [answer[0] for answer in frame.answers]].argmax()) == frame.right
+            longreach.restore(cache, taken)
+            line = f"{memory:.0f} MiB, {1e3 * seconds / (end - begin):.3f} ms a token, {found} of {len(frames)} facts"
+            print(f"  {end:>9,} tokens: {line}", flush=True)
+
+
+def main() -> None:
+    """One model under some methods."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("model", nargs="?", default="nano")
+    options.add_argument("--tokens", default="1M", help="[default: 1M]")
+    options.add_argument(
+        "--method", action="append", metavar="SPEC", help="may be repeated [default: sinks and infllm with blocks on disk]"
+    )
+    args = options.parse_args()
+    usual = ["sinks:num_sinks=4,window_size=508", "infllm:block_size=32,num_blocks=4,local_window=256,storage=disk"]
+    try:
+        for spec in args.method or usual:
+            soak(args.model, spec, parse_length(args.tokens))
+    except LongreachError as error:
+        print(f"soak: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
