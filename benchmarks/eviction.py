@@ -38,15 +38,17 @@ DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 AFTER = 256  # tokens of the text whose loss is taken after the cut
 HEAD = """# What eviction costs
 
-A text with five facts is read as a prompt, and its cache is cut to a share of its tokens. *First question*: the prompt ends with the
-question, so that a method may see it before it cuts. *Second question*: about another fact, after the cut and the first answer; it shows
-whether a cache serves more than the question that it was cut for. An answer counts where greedy decoding writes all five digits, of which the
-tokenizers of these models make a token each: the first one comes before the cut, and what looks only at the end of the prompt keeps where
-that one stands, and its neighbours; shares
-have Wilson's 95 % intervals. *Loss*: nats a token of the next {after} tokens of the text, above those with the whole cache (mean; most and
-least of the texts). Where a text repeats word for word what stands far back, it is much; else it is little. *Bytes*: memory that the cache
-takes after the cut, spare room included, of what the whole cache takes. *Reading*: processor time for the prompt, of what it takes with the
-whole cache.
+A text with five facts is read as a prompt, and its cache is cut to a share of its tokens.
+
+- *First question*: the prompt ends with the question, so that a method may see it before it cuts. *Second question*: about another fact, after
+  the cut and the first answer; it shows whether a cache serves more than the question that it was cut for. An answer counts where greedy
+  decoding writes all five digits; shares have Wilson's 95 % intervals. The tokenizers of these models make a token of each digit. The first
+  digit follows from the whole prompt, the others from what was kept: a method that goes by the end of the prompt keeps the place where the
+  number begins, and its neighbours.
+- *Loss*: nats a token of the next {after} tokens of the text, above those with the whole cache (mean; least and most of the texts). Where a
+  text repeats word for word what stands far back, it is much; else it is little.
+- *Bytes*: memory that the cache takes after the cut, spare room included, of what the whole cache takes.
+- *Reading*: processor time for the prompt, of what it takes with the whole cache.
 """
 TABLE = """
 | method | budget | first question | second question | loss | bytes | reading |
