@@ -40,7 +40,7 @@ HEAD = """# What eviction costs
 
 A text with five facts is read as a prompt, and its cache is cut to a share of its tokens.
 
-- *First question*: the prompt ends with the question, so that a method may see it before it cuts. *Second question*: about another fact, after
+- *First question*: the prompt ends with the question, so that a method may see it before it cuts. *Second question*: of another fact, after
   the cut and the first answer; it shows whether a cache serves more than the question that it was cut for. An answer counts where greedy
   decoding writes all five digits; shares have Wilson's 95 % intervals. The tokenizers of these models make a token of each digit. The first
   digit follows from the whole prompt, the others from what was kept: a method that goes by the end of the prompt keeps the place where the
