@@ -41,7 +41,7 @@ RATE = 3e-4
 SAMPLES = 20  # questions of each depth and length
 NOTHING = "linear:factor=1"  # tuned without a method
 NOTHING_NAMED = "tuned without a method"
-STACKS = (f"yarn:factor={TIMES}+resonance",)
+STACKS = (f"yarn:factor={TIMES}+resonance", f"yarn:factor={TIMES}+longgen:window_size=128")
 BOOKS, SOURCE = 4_000_000, 8_000_000  # characters
 _TOKENS = "tokens.npz"  # of a run; those of one serve all
 

@@ -14,11 +14,12 @@ from longreach.core.method import Method, MethodInfo
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Vectors:
-    """What a definition by content may look at, of one row: q [H, T, D], k and v [H, T, D], float64, unrotated; the scale of logits.
+    """What a definition may look at, of one layer and row: q [H, T, D], k and v [H, T, D], float64, unrotated; the scale of logits.
 
     rotated: (x [..., T, D], positions [T]) -> x rotated to these positions.
     """
 
+    layer: LayerContext
     q: Tensor
     k: Tensor
     v: Tensor
@@ -44,7 +45,7 @@ class AttentionPolicy(Method):
         return i - j, j <= i
 
     def reference_of(self, i: Tensor, j: Tensor, vectors: Vectors) -> tuple[Tensor, Tensor]:
-        """The definition of a method that decides by content, per head: [H, T, T] each. Then `reference` gives the farthest that can be."""
+        """The definition of a method that decides by content, per head ([H, T, T] each), or by layer; `reference` is the farthest then."""
         return self.reference(i, j)
 
 

@@ -314,7 +314,7 @@ def _vectors(layer: _Layer, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Ve
         out[..., second] = x[..., second] * cos + x[..., first] * sin
         return out
 
-    return Vectors(q=q, k=k, v=v, scale=scale, rotated=rotated)
+    return Vectors(layer=layer.context, q=q, k=k, v=v, scale=scale, rotated=rotated)
 
 
 def _angles(layer: _Layer, relative: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:
