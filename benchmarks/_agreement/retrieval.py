@@ -8,6 +8,7 @@ import longreach
 from _agreement.base import Pair, compares
 from _agreement.layers import INPUTS, Layer
 from _agreement.theirs import Source
+from longreach.cache.retrieval.squeezed import Squeezed
 from longreach.engine.cache_argument import cache_argument
 
 OUTPUT = "output of the attention layer, token by token"
@@ -56,3 +57,22 @@ def quest(source: Source) -> Pair:
         theirs.append(seen[-1].view(-1))
     hook.remove()
     return torch.stack(theirs), torch.stack(ours)
+
+
+@compares(
+    "squeezed:keep=0.3",
+    "SqueezeAILab/SqueezedAttention", "4a50c64eca2f20232a4e998d754d030ce3a7f6e6", "squeezedattention/clustering.py",
+    compared="the share of a key's weight from which on clusters are read, for half, 0.7, 0.8 and 0.9 of the keys", rounding=ROUNDING,
+    inputs="random keys and queries of 4 heads of 16, 300 tokens, 10 of them observed; both with the clusters found here; float32",
+)  # fmt: skip
+def squeezed(source: Source) -> Pair:
+    keys, queries = torch.randn(1, 4, 300, 16), torch.randn(1, 4, 300, 16)
+    ours = []
+    for keep in (0.5, 0.3, 0.2, 0.1):
+        policy = Squeezed(keep=keep, observe=10)
+        group, centroids, bar = policy.cluster(keys[:, :, :290], queries[:, :, 290:], 16**-0.5)
+        ours.append(bar)
+    code = source.load("run_global_threshold")
+    count = centroids.shape[2]
+    found = code.run_global_threshold({0: keys}, {0: queries}, {0: centroids}, {0: group}, count, observation_window=10, device="cpu")
+    return torch.tensor([found[part] for part in (0.5, 0.7, 0.8, 0.9)]), torch.cat(ours)

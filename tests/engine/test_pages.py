@@ -39,6 +39,31 @@ def test_the_last_of_them_grows_in_place():
     assert more["k"].data_ptr() == one["k"].data_ptr()
 
 
+def test_blocks_that_were_taken_back_make_room_again():
+    one = Pages.empty("device").appended(blocks(0, 1, 2))
+    kept, gone = one.appended(blocks(3)), one.appended(blocks(4))  # of another buffer, for `kept` is in use
+    assert gone["k"].data_ptr() != one["k"].data_ptr()
+    del kept
+    again = one.appended(blocks(5))
+    assert again["k"].data_ptr() == one["k"].data_ptr()
+    assert again["k"][:, 0, 0].tolist() == [0, 1, 2, 5]
+
+
+@torch.no_grad()
+def test_a_snapshot_keeps_blocks_that_are_taken_back_later():
+    model, ids = tiny_model(), torch.randint(3, 90, (1, 60), generator=torch.Generator().manual_seed(0))
+    with longreach.apply(model, INFLLM, warn=False):
+        cache = DynamicCache(config=model.config)
+        model(ids[:, :50], **cache_argument(model, cache))
+        taken = longreach.snapshot(cache)
+        wanted = model(ids[:, 50:], **cache_argument(model, cache)).logits
+        longreach.restore(cache, taken)
+        cache.crop(-20)
+        model(ids[:, :30], **cache_argument(model, cache))  # other blocks than those of the snapshot
+        longreach.restore(cache, taken)
+        assert torch.equal(model(ids[:, 50:], **cache_argument(model, cache)).logits, wanted)
+
+
 def test_what_is_on_disk_survives_growing():
     pages = Pages.empty("disk")
     for number in range(100):

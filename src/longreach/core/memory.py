@@ -293,5 +293,52 @@ class Blocks:
         return (TRUE,) if self.keys == TRUE else (TRUE, self.keys)
 
 
-Store = Kept | Coded | Blocks
+class Clusterer(Protocol):
+    """Groups the keys of a prompt, and finds the groups that a query needs. Implementations are hashable."""
+
+    @property
+    def observe(self) -> int:
+        """The last queries of the prompt, which say how much is needed; as many of its last tokens stay outside of all groups."""
+        ...
+
+    def cluster(self, keys: "Tensor", queries: "Tensor", scale: float) -> "tuple[Tensor, Tensor, Tensor]":
+        """The group of each key [B, K, n], a centroid for each group [B, K, c, D], and the bar [B] that a group has to pass.
+
+        keys: [B, K, n, D], queries: [B, H, w, D], as the cache has them. scale: of the softmax.
+        """
+        ...
+
+    def select(self, q: "Tensor", centroids: "Tensor", sizes: "Tensor", bar: "Tensor", scale: float) -> "Tensor":
+        """The groups that each query of each head sees, [B, H, T, c] bool; q [B, H, T, D], sizes: keys in each group, [B, K, c]."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Clustered:
+    """The keys of a prompt in groups; what follows sees all keys of the groups that it chooses."""
+
+    chooser: Clusterer
+
+    @property
+    def cut(self) -> PromptEnd:
+        """Once."""
+        return PromptEnd()
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """None."""
+        return ()
+
+    @property
+    def last_queries(self) -> int:
+        """Queries right before the cut that are looked at again there."""
+        return self.chooser.observe
+
+    @property
+    def maps(self) -> tuple[PositionMap, ...]:
+        """The position maps that it needs keys under."""
+        return (TRUE,)
+
+
+Store = Kept | Coded | Blocks | Clustered
 View = Band | Selection | Store

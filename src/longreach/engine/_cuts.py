@@ -14,7 +14,7 @@ from torch import Tensor
 
 from longreach.core.bands import TRUE, LayerContext
 from longreach.core.errors import LongreachError
-from longreach.core.memory import Kept, Store
+from longreach.core.memory import Clustered, Kept, Store
 from longreach.engine._channels import Change, Channels
 from longreach.engine._moments import QueryMoments
 from longreach.engine._stream import Step
@@ -206,7 +206,7 @@ class CutStore(ABC, Generic[V, S]):
     @property
     def observed(self) -> int:
         """The last queries that are asked for at a cut."""
-        return self.view.last_queries if isinstance(self.view, Kept) else 0
+        return self.view.last_queries if isinstance(self.view, Kept | Clustered) else 0
 
     @property
     def of_queries(self) -> bool:

@@ -3,6 +3,7 @@
 import mmap
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from math import prod
 
@@ -18,11 +19,18 @@ _FIRST_CAPACITY = 16
 
 
 class PageBuffer:
-    """Tensors with room for more blocks. Args: storage: where they lie. filled: blocks that are written; those never change."""
+    """Tensors with room for more blocks. Args: storage: where they lie. filled: blocks that are written; those in use never change."""
 
     def __init__(self, data: dict[str, Tensor], filled: int, storage: Storage) -> None:
         self.data, self.filled, self.storage = data, filled, storage
+        self.users: weakref.WeakSet[Pages] = weakref.WeakSet()
         self._files: dict[str, MappedFile] = {}
+
+    def take_back(self, blocks: int) -> bool:
+        """Free all but the first `blocks`, if nobody uses more of them; whether that is so."""
+        free = all(len(user) <= blocks for user in self.users)
+        self.filled = blocks if free else self.filled
+        return free
 
     @property
     def capacity(self) -> int:
@@ -95,6 +103,7 @@ class Pages:
 
     def __init__(self, buffer: PageBuffer, count: int) -> None:
         self.buffer, self.count = buffer, count
+        buffer.users.add(self)
 
     def __len__(self) -> int:
         return self.count
@@ -125,7 +134,7 @@ class Pages:
             joined = {name: torch.cat([self[name], tensor]) if self.count else tensor for name, tensor in new.items()}
             return Pages.of(joined, self.buffer.storage)
         buffer, count = self.buffer, self.count + len(next(iter(new.values())))
-        if buffer.filled != self.count:  # others went on from here
+        if buffer.filled != self.count and not buffer.take_back(self.count):  # others went on from here
             buffer = PageBuffer(dict(self.items()), self.count, buffer.storage)
         buffer.reserve(new, count)
         buffer.write(new)

@@ -34,6 +34,7 @@ class Writer:
         self.maps = list(maps)
         self.tensors: list[Tensor] = []
         self.frozen: list[Any] = []
+        self.pages: list[Pages] = []
         self._written: dict[int, tuple[object, int]] = {}  # by identity, with the object itself, which thus stays alive
         self._memory: dict[int, tuple[Tensor, int]] = {}  # by address
 
@@ -49,7 +50,9 @@ class Writer:
         if isinstance(value, Channels):
             return [[self._key(name), self._tensor(value.view(name), copy=True)] for name in value.data]
         if isinstance(value, Pages):
-            return [value.buffer.storage, [[name, self._shared(tensor)] for name, tensor in value.items()]]
+            self.pages.append(value)  # as long as they are in use, nobody writes there
+            tensors = [[name, self._shared(tensor)] for name, tensor in value.items()]
+            return [len(self.pages) - 1, value.buffer.storage, tensors]
         if isinstance(value, dict):
             return [[self._key(key), self.write(each)] for key, each in value.items()]
         if isinstance(value, tuple | list):
@@ -90,7 +93,8 @@ class Writer:
 class Reader:
     """Args: frozen, tensors, maps: of the writer. place: puts tensors where they are wanted. state: what type variables stand for.
 
-    host: names of fields whose tensors belong into the host's memory.
+    host: names of fields whose tensors belong into the host's memory. pages: of the writer, where they are still there; else they are made
+    of the tensors.
     """
 
     def __init__(
@@ -101,8 +105,9 @@ class Reader:
         maps: Sequence[object] = (),
         state: type | None = None,
         host: AbstractSet[str] = frozenset(),
+        pages: Sequence[Pages] = (),
     ) -> None:
-        self.frozen, self.tensors, self.place = frozen, tensors, place
+        self.frozen, self.tensors, self.place, self.pages = frozen, tensors, place, pages
         self.maps, self.state, self.host = list(maps), state, host
         self._made: dict[int, Any] = {}
         self._placed: dict[int, Tensor] = {}
@@ -126,8 +131,10 @@ class Reader:
                 channels.append({self._key(name): self.place(self.tensors[index], host) for name, index in node})
             return channels
         if origin is Pages:
-            storage, tensors = node
-            return Pages.of({name: self._tensor(index, storage != "device") for name, index in tensors}, storage)
+            index, storage, tensors = node
+            if self.pages:
+                return self.pages[index]
+            return Pages.of({name: self._tensor(number, storage != "device") for name, number in tensors}, storage)
         if origin is dict:
             return {self._key(key): self.read(arguments[1], each, host) for key, each in node}
         if origin is list:

@@ -9,13 +9,14 @@ from transformers import Cache
 
 from longreach.core.bands import TRUE, Band, LayerContext, PositionMap, Selection
 from longreach.core.errors import LongreachError, UnsupportedError
-from longreach.core.memory import Blocks, Coded, Kept, Store, View
+from longreach.core.memory import Blocks, Clustered, Coded, Kept, Store, View
 from longreach.engine._added import Added
 from longreach.engine._angles import Angles, Epoch
 from longreach.engine._attend import Options, recent_pieces, sink_pieces
 from longreach.engine._blocks import BlocksStore
 from longreach.engine._channels import Channels
 from longreach.engine._choice import chosen_pieces, extend_summaries
+from longreach.engine._clusters import ClusteredStore
 from longreach.engine._coded import CodedStore
 from longreach.engine._cuts import ENTROPY, RECEIVED, CutStore
 from longreach.engine._fused import Merge
@@ -105,6 +106,8 @@ class LayerEngine:
                 return CodedStore(self.stored, self.context)
             case Blocks():
                 return BlocksStore(self.stored, self.context)
+            case Clustered():
+                return ClusteredStore(self.stored, self.context)
         return None
 
     def new_cache_layer(self, stream: Stream, leads: bool, given: Any = None) -> BandLayer:

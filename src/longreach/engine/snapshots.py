@@ -13,6 +13,7 @@ from transformers import Cache, DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from longreach.core.errors import InputError, LongreachError
+from longreach.engine._pages import Pages
 from longreach.engine._store import CLOSED, HALF_WRITTEN, OUTSIDE, BandLayer, Held
 from longreach.engine._stream import Stream
 from longreach.engine._tree import Place, Reader, Writer, copied, in_place
@@ -34,7 +35,7 @@ class Plain:
 class Part:
     """A layer, or what layers share, as plain data.
 
-    Args: kind: `bands`, `plain`, `stream`, or `none` where there is nothing. node, frozen, tensors: as engine/_tree.py writes them.
+    Args: kind: `bands`, `plain`, `stream`, or `none` where there is nothing. node, frozen, tensors, pages: as engine/_tree.py writes them.
     device: where a restored cache wants copies of the tensors; None: they lie where they are wanted.
     """
 
@@ -42,6 +43,7 @@ class Part:
     node: Any = None
     frozen: Sequence[Any] = ()
     tensors: Sequence[Tensor] = ()
+    pages: Sequence[Pages] = ()
     device: torch.device | None = None
 
 
@@ -192,7 +194,7 @@ def _part(layer: Any) -> Part:
 def _written(kind: str, value: Any, maps: Sequence[object] = ()) -> Part:
     writer = Writer(maps)
     node = writer.write(value)
-    return Part(kind=kind, node=node, frozen=writer.frozen, tensors=writer.tensors)
+    return Part(kind=kind, node=node, frozen=writer.frozen, tensors=writer.tensors, pages=writer.pages)
 
 
 def _maps(layer: BandLayer) -> tuple[object, ...]:
@@ -240,7 +242,7 @@ def _made(part: Part, layer: Any) -> Any:
         return Reader(part.frozen, part.tensors, place, host=Stream.host_fields).read(Stream, part.node)
     store = layer.store
     state = None if store is None else store.state_class
-    return Reader(part.frozen, part.tensors, place, _maps(layer), state).read(Held, part.node)
+    return Reader(part.frozen, part.tensors, place, _maps(layer), state, pages=part.pages).read(Held, part.node)
 
 
 def _plain_layer(held: Plain) -> DynamicLayer:
