@@ -36,7 +36,7 @@ def test_a_smaller_share_reads_fewer_keys():
         read.append(float(seen.sum(-1).double().mean()) / 400)
     assert read[0] == 1
     assert 0.3 < read[1] < 0.6
-    assert 0.1 < read[2] < 0.3
+    assert read[2] < 0.9 * read[1]
 
 
 @torch.no_grad()
