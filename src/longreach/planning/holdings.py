@@ -16,7 +16,7 @@ Form = Literal["channels", "pages", "plain"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Piece:
+class Holding:
     """One part of a cache. Args: count: tokens or blocks that are live in a buffer that grows, and bytes of anything else. unit: bytes of
     each. kept: bytes of its storage, with the room that is still free.
     """
@@ -32,24 +32,24 @@ class Piece:
         """Bytes in use."""
         return self.count * self.unit
 
-    def __add__(self, other: "Piece") -> "Piece":
+    def __add__(self, other: "Holding") -> "Holding":
         """Both as one: what is no buffer, or several buffers that are filled alike."""
         plain = self.form == "plain"
-        return Piece(
+        return Holding(
             form=self.form, place=self.place, count=self.count + other.count if plain else self.count,
             unit=self.unit if plain else self.unit + other.unit, kept=self.kept + other.kept,
         )  # fmt: skip
 
 
-Pieces = dict[str, Piece]
+Parts = dict[str, Holding]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Holdings:
     """Args: layers: of each layer of the cache, name of a part -> what it is. shared: what all layers share."""
 
-    layers: tuple[Pieces, ...]
-    shared: Pieces
+    layers: tuple[Parts, ...]
+    shared: Parts
 
     @property
     def kept(self) -> float:
@@ -62,7 +62,7 @@ class Holdings:
         return sum(piece.live for pieces in self.parts for piece in pieces.values())
 
     @property
-    def parts(self) -> tuple[Pieces, ...]:
+    def parts(self) -> tuple[Parts, ...]:
         """The layers, and what they share."""
         return (*self.layers, self.shared)
 
@@ -72,23 +72,28 @@ def holdings(cache: Cache) -> Holdings:
     seen: set[Any] = set()
     streams = {id(layer.stream): layer.stream for layer in cache.layers if hasattr(layer, "stream")}
     shared = _pieces(list(streams.values()), seen)
-    return Holdings(layers=tuple(_pieces(vars(layer), seen) for layer in cache.layers), shared=shared)
+    return Holdings(layers=tuple(_pieces(_buffers_first(layer), seen) for layer in cache.layers), shared=shared)
 
 
-def _pieces(thing: Any, seen: set[Any]) -> Pieces:
-    found: Pieces = {}
+def _pieces(thing: Any, seen: set[Any]) -> Parts:
+    found: Parts = {}
     for name, piece in _walk(thing, "", "device", seen):
         found[name] = found[name] + piece if name in found else piece
     return found
 
 
-def _walk(thing: Any, name: str, place: Place, seen: set[Any]) -> Iterator[tuple[str, Piece]]:
+def _buffers_first(layer: Any) -> dict[str, Any]:
+    """What a layer is made of: a buffer is told as one, also where an empty part of it stands elsewhere."""
+    return dict(sorted(vars(layer).items(), key=lambda each: not isinstance(each[1], Channels)))
+
+
+def _walk(thing: Any, name: str, place: Place, seen: set[Any]) -> Iterator[tuple[str, Holding]]:
     """Lists and tuples give their parts one name, for they grow with the text."""
     if isinstance(thing, Tensor):
         storage = thing.untyped_storage()
         if (storage.data_ptr(), "storage") not in seen:
             seen.add((storage.data_ptr(), "storage"))
-            yield name, Piece(form="plain", place=place, count=storage.nbytes(), unit=1, kept=storage.nbytes())
+            yield name, Holding(form="plain", place=place, count=storage.nbytes(), unit=1, kept=storage.nbytes())
         return
     # Of a step there are tables for the tokens of the last forward pass, which the next one replaces.
     if id(thing) in seen or isinstance(thing, nn.Module | type | Step):
@@ -112,11 +117,11 @@ def _walk(thing: Any, name: str, place: Place, seen: set[Any]) -> Iterator[tuple
             yield from _walk(inner, f"{name}.{key}", place, seen)
 
 
-def _buffer(form: Form, name: str, tensor: Tensor, room: int, live: int, place: Place, seen: set[Any]) -> Iterator[tuple[str, Piece]]:
+def _buffer(form: Form, name: str, tensor: Tensor, room: int, live: int, place: Place, seen: set[Any]) -> Iterator[tuple[str, Holding]]:
     storage = tensor.untyped_storage()
     if storage.nbytes() and (storage.data_ptr(), "storage") not in seen:
         seen.add((storage.data_ptr(), "storage"))
-        yield name, Piece(form=form, place=place, count=live, unit=storage.nbytes() / max(1, room), kept=storage.nbytes())
+        yield name, Holding(form=form, place=place, count=live, unit=storage.nbytes() / max(1, room), kept=storage.nbytes())
 
 
 def _named(thing: Any) -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,8 @@ is found by growing the engine's own ones, empty, to the target.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from math import log
+from math import inf, log
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,35 +20,39 @@ from longreach.cache.base import CachePolicy, with_wrappers
 from longreach.core.bands import LayerContext
 from longreach.core.errors import UnsupportedError
 from longreach.core.method import Method
+from longreach.core.spec import unparse
 from longreach.decoding.reading import CHUNK, new_cache, prefill
 from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.window import cannot_read, position_limit
 from longreach.planning.growth import room_in_channels, room_in_pages
-from longreach.planning.holdings import Holdings, Piece, Place, holdings
-from longreach.planning.shrinking import lengths_for, shrunk
+from longreach.planning.holdings import Holding, Holdings, Place, holdings
+from longreach.planning.shrinking import Lengths, lengths_for
 from longreach.planning.twin import Measures, chosen_layers, twin
 
 _DIM = 16  # of the heads of a twin
 _WIDER = 3  # times as wide, and with two query heads for one: each part of a cache tells by its bytes what it goes with
+_STEP = 2 * CHUNK  # tokens more, to tell how fast it grows under the same settings
 _NEW = 8  # tokens read one by one behind the prompt
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
     """One part of a cache. Args: piece: as it is where the prompt ends, at the target. slope: of its count, with each token more of the
-    prompt. after: its count once `_NEW` tokens follow. rise: with each token more of those.
+    prompt; climb: of what it then is after the answer. after: its count once `_NEW` tokens follow. rise: with each token more of those.
     """
 
-    piece: Piece
+    piece: Holding
     slope: float
+    climb: float
     after: float
     rise: float
 
     def count(self, ahead: int, new: int) -> float:
         """How many, for a prompt `ahead` tokens longer than the target that `new` tokens follow."""
-        then = self.piece.count if new == 0 else self.after + self.rise * (new - _NEW)
-        return max(0.0, then + self.slope * ahead)
+        if new == 0:
+            return max(0.0, self.piece.count + self.slope * ahead)
+        return max(0.0, self.after + self.rise * (new - _NEW) + self.climb * ahead)
 
     def kept(self, target: int, tokens: int, new: int) -> float:
         """Bytes of its storage, for a prompt of `tokens` that `new` tokens follow."""
@@ -63,9 +68,11 @@ class Line:
 
 @dataclass(frozen=True, kw_only=True)
 class Weight:
-    """What the cache of one text takes. Args: target: tokens. parts: of each layer of the twin, and of what all layers share. times: for how
-    many layers each stands. error: by what share the line misses what was measured between its ends; None: the target itself was measured.
-    found: blocks that a query takes, where it chooses.
+    """What the cache of one text takes.
+
+    Args: target: tokens. parts: of each layer of the twin, and of what all layers share. times: for how many layers each stands. error: by
+    what share the line misses what was measured between its ends; None: the target itself was measured. found: blocks that a query takes,
+    where it chooses.
     """
 
     target: int
@@ -109,7 +116,7 @@ class Sample:
     found: int | None
 
 
-class Scales:
+class CacheScale:
     """Weighs the caches of a model. Args: dtype: of its cache. context: tokens of the prompt. short: tokens of the shorter text to read."""
 
     def __init__(self, config: PreTrainedConfig, dtype: torch.dtype, context: int, *, short: int | None = None) -> None:
@@ -127,29 +134,31 @@ class Scales:
         return self._weighed[key]
 
     def _weigh(self, stack: Sequence[Method], layers: dict[int, int]) -> Weight:
-        short, long = lengths_for(stack, self.context, self.short)
-        step = max(CHUNK, short // 4 // CHUNK * CHUNK)
-        ends = [self._sample(stack, layers, length, length) for length in dict.fromkeys((short, long))]
-        first, last = ends[0], ends[-1]
-        farther, wider = self._sample(stack, layers, short + step, short), self._sample(stack, layers, short, short, wider=True)
+        lengths = lengths_for(stack, self.context, self.measures.sliding, short=self.short)
+        short, long = lengths.short, lengths.long
+
+        def sample(length: int, like: int | None = None, *, wider: bool = False) -> Sample:
+            return self._sample(stack, layers, lengths, length, like or length, wider=wider)
+
+        first = sample(short)
+        last = sample(long) if long > short else first
+        farther, wider = sample(short + _STEP, short), sample(short, wider=True)
         drawn = (self.context - short) / (long - short) if long > short else 0.0
         parts = []
         for index in range(len(first.ends.parts)):
             names = dict.fromkeys(chain(first.ends.parts[index], first.later.parts[index], last.ends.parts[index]))
-            shared = index == len(layers)
-            parts.append({
-                name: _line(name, index, self._factor(name, index, shared, first, wider), first, last, farther, drawn, step)
-                for name in names
-            })  # fmt: skip
+            factors = {name: self._factor(name, index, index == len(layers), first, wider) for name in names}
+            parts.append({name: _line(name, index, factors[name], first, last, farther, drawn) for name in names})
         error = None
         if long > short:
-            middle = self._sample(stack, layers, (short + long) // 2, (short + long) // 2)
+            between = (short + long) // 2 // CHUNK * CHUNK + short % CHUNK
+            middle = farther if lengths.over == inf and between == short + _STEP else sample(between)
             error = max(_miss(getattr(first, at), getattr(middle, at), getattr(last, at)) for at in ("ends", "later"))
         return Weight(target=self.context, parts=tuple(parts), times=(*layers.values(), 1), error=error, found=first.found)
 
     def _leading(self, stack: Sequence[Method]) -> int:
         """How many first layers a twin needs because methods do something else there."""
-        policies = [method for method in stack if isinstance(method, AttentionPolicy | CachePolicy)]
+        policies = [method for method in with_wrappers(stack) if isinstance(method, AttentionPolicy | CachePolicy)]
         m, count = self.measures, len(self.measures.layers)
         layers = [
             LayerContext(
@@ -158,23 +167,23 @@ class Scales:
             )
             for index in range(count)
         ]  # fmt: skip
-        seen = [tuple(method.views(layer) for method in with_wrappers(policies)) for layer in layers]
+        seen = [tuple(method.views(layer) for method in policies) for layer in layers]
         leading = next((index for index in range(count) if all(each == seen[-1] for each in seen[index:])), 0)
         return leading if leading < count - 1 else count
 
     @torch.no_grad()
     def _kind(self, stack: Sequence[Method], layers: dict[int, int]) -> tuple[object, ...]:
         """What the cache is like: those of many methods are alike to the byte."""
-        model = self._twin(layers, False, 1.0)
+        model = self._twin(layers, False, self.measures.window, self.measures.sliding)
         with apply(model, stack, warn=False):
             cache = new_cache(model)
             model(torch.zeros(1, 1, dtype=torch.long), **cache_argument(model, cache), use_cache=True)
         found = [(type(each), getattr(each, "plan", None), getattr(getattr(each, "store", None), "view", None)) for each in cache.layers]
-        following = any(getattr(each, "stream", None) is not None and each.stream.indices is not None for each in cache.layers)
+        following = any(getattr(getattr(each, "stream", None), "indices", None) is not None for each in cache.layers)
         return (*layers.items(), *found, following)
 
     def _factor(self, name: str, index: int, shared: bool, first: Sample, wider: Sample) -> float:
-        """By how much a part is larger in the model: as its group of heads is, or a power of their dimensions, and for each key-value head."""
+        """By how much a part is larger in the model: for each key-value head, with its query heads or not, by a power of their width."""
         one, more = _live(first, index, name), _live(wider, index, name)
         if not one or not more:
             return 1.0
@@ -185,15 +194,17 @@ class Scales:
         return more / one / heads * (m.group if heads == 2 else 1) * (m.head_dim / _DIM / _WIDER) ** power * m.kv_heads
 
     @torch.no_grad()
-    def _sample(self, stack: Sequence[Method], layers: dict[int, int], length: int, scale: int, *, wider: bool = False) -> Sample:
-        """Read `length` tokens with settings, windows of the model and all, that are to `scale` tokens what they are to the target."""
-        part = min(1.0, scale / self.context)
-        model = self._twin(layers, wider, part)
-        with apply(model, shrunk(stack, part, scale), warn=False):
+    def _sample(
+        self, stack: Sequence[Method], layers: dict[int, int], lengths: Lengths, length: int, like: int, *, wider: bool
+    ) -> Sample:  # fmt: skip
+        """Read `length` tokens with settings, and windows of the model, that are to `like` tokens what they are to the context."""
+        m = self.measures
+        model = self._twin(layers, wider, lengths.window(m.window, like), lengths.window(m.sliding, like))
+        with apply(model, lengths.settings(stack, like), warn=False):
             limit = position_limit(model)
             if limit is not None and limit < length + 2 * _NEW:
                 raise UnsupportedError(
-                    "+".join(map(str, stack)) or "stock", type(model).__name__, cannot_read(limit), "give a shorter context"
+                    unparse(stack) or "the model as it is", type(model).__name__, cannot_read(limit), "plan a shorter text"
                 )
             cache = new_cache(model)
             ids = (torch.arange(length + 2 * _NEW)[None] * 7 + 3) % model.config.get_text_config().vocab_size
@@ -205,30 +216,30 @@ class Scales:
                 held.append(holdings(cache))
             return Sample(ends=held[0], after=held[1], later=held[2], found=_found(cache))
 
-    def _twin(self, layers: dict[int, int], wider: bool, part: float) -> PreTrainedModel:
-        m = self.measures
-        window, sliding = (None if each is None else max(1, round(each * part)) if each > 1024 else each for each in (m.window, m.sliding))
+    def _twin(self, layers: dict[int, int], wider: bool, window: int | None, sliding: int | None) -> PreTrainedModel:
         key = (*layers, wider, window, sliding)
         if key not in self._twins:
+            dim = _WIDER * _DIM if wider else _DIM
             self._twins[key] = twin(
-                self.config, list(layers), group=1 + wider, head_dim=_WIDER * _DIM if wider else _DIM, sliding=sliding, window=window, dtype=self.dtype
+                self.config, list(layers), group=1 + wider, head_dim=dim, sliding=sliding, window=window, dtype=self.dtype
             )  # fmt: skip
         return self._twins[key]
 
 
-def _line(name: str, index: int, factor: float, first: Sample, last: Sample, farther: Sample, drawn: float, step: int) -> Line:
+def _line(name: str, index: int, factor: float, first: Sample, last: Sample, farther: Sample, drawn: float) -> Line:
     def at_target(stage: str) -> float:
         short, long = (_count(getattr(sample, stage), index, name) for sample in (first, last))
         return short + (long - short) * drawn
 
     some = next(p for p in (_piece(s, index, name) for s in (last.ends, last.later, first.ends, first.later)) if p is not None)
-    slope = (_count(farther.ends, index, name) - _count(first.ends, index, name)) / step
+    slope = (_count(farther.ends, index, name) - _count(first.ends, index, name)) / _STEP
     after, later = at_target("after"), at_target("later")
     piece = replace(some, count=at_target("ends"), unit=some.unit * factor)
-    return Line(piece=piece, slope=slope, after=after, rise=(later - after) / _NEW)
+    climb = (_count(farther.later, index, name) - _count(first.later, index, name)) / _STEP
+    return Line(piece=piece, slope=slope, climb=climb, after=after, rise=(later - after) / _NEW)
 
 
-def _piece(held: Holdings, index: int, name: str) -> Piece | None:
+def _piece(held: Holdings, index: int, name: str) -> Holding | None:
     return held.parts[index].get(name)
 
 
@@ -249,9 +260,10 @@ def _miss(first: Holdings, middle: Holdings, last: Holdings) -> float:
 
 def _found(cache: Cache) -> int | None:
     """Blocks that a query takes of those that a cache has; None where there are none to choose from."""
-    for layer in cache.layers:
+    layers: list[Any] = list(cache.layers)
+    for layer in layers:
         store = getattr(layer, "store", None)
-        chooser = getattr(getattr(store, "view", None), "chooser", None)
+        chooser: Any = getattr(getattr(store, "view", None), "chooser", None)
         for row in [] if store is None or chooser is None else store.rows.values():
             finders: Tensor = row.state.finders["e"].permute(1, 2, 0, 3)
             chosen = chooser.select(finders.new_zeros(*finders.shape[:2], 1, layer.recent.view("v").shape[3]), finders)
