@@ -3,7 +3,6 @@
 import json
 
 import pytest
-import torch
 from transformers import LlamaConfig
 
 import longreach
@@ -39,7 +38,9 @@ def row_of(found, spec):
 
 
 def test_a_model_of_70b_without_weights(large):
-    found = longreach.plan_memory(large, context=131072, batch=2, memory=320 * GIB, methods=["", "sinks:window_size=8188", "quantised:bits=2"])
+    found = longreach.plan_memory(
+        large, context=131072, batch=2, memory=320 * GIB, methods=["", "sinks:window_size=8188", "quantised:bits=2"]
+    )
     assert (found.weights_here, found.dtype, found.window) == (False, "bfloat16", 8192)
     assert found.weights == 70_553_706_496 * 2
     stock = row_of(found, "")
@@ -50,7 +51,7 @@ def test_a_model_of_70b_without_weights(large):
     assert (sinks.longest, sinks.reaches, sinks.lost) == (None, True, ("text",))
     assert sinks.reading < stock.reading / 6
     assert row_of(found, "quantised:bits=2").lost == ("precision",)
-    assert [row.spec for row in found.methods][0] == "sinks:window_size=8188"  # the only one that reads it all
+    assert found.methods[0].spec == "sinks:window_size=8188"  # the only one that reads it all
 
 
 def test_the_longest_text_and_the_largest_batch_are_those_that_fit(large):
@@ -98,7 +99,9 @@ def test_methods_of_ones_own_may_be_stacked():
 
 
 def test_what_is_refused(large, tmp_path):
-    with pytest.raises(InputError, match=r"the weights of .* alone take 141\.1 GB in bfloat16, and 23\.2 GB may be used; give more --memory"):
+    with pytest.raises(
+        InputError, match=r"the weights of .* alone take 141\.1 GB in bfloat16, and 23\.2 GB may be used; give more --memory"
+    ):
         longreach.plan_memory(large, context=8192, memory=24 * GIB)
     with pytest.raises(InputError, match="context=0 must be at least 1"):
         longreach.plan_memory(large, context=0)
@@ -118,8 +121,8 @@ def test_what_is_refused(large, tmp_path):
 
 
 def test_buffers_have_the_room_that_reading_makes():
-    assert room_in_channels(700, 700, 512, 700, 0) == (1050, 1050)  # 512 made room for 768, and 700 for half as many again
-    assert room_in_channels(700, 700, 512, 710, 10) == (1050, 1050)
+    assert room_in_channels(900, 900, 512, 910, 10, grows=True) == (1350, 1350)  # 512 made room for 768, and 900 for half as many again
+    assert room_in_channels(100 + 512, 5120, 512, 100, 10, grows=False) == (918, 100 + 1 + 49)  # what is much too large is given back
     assert room_in_pages(1, 20) == 25  # 16 at first, then 17 and a half
     assert room_in_pages(20, 20) == 30
     assert room_in_pages(0, 0) == 0
@@ -134,6 +137,5 @@ def test_many_tokens_shrink_with_the_text():
     assert lengths_for(stack, 1500).short == 1500  # as short as that, it is read itself
 
 
-def test_quantised_weights_are_counted_as_they_are(large):
+def test_weights_are_counted_in_the_dtype(large):
     assert longreach.plan_memory(large, context=8192, memory=640 * GIB, methods=[""], dtype="float32").weights == 70_553_706_496 * 4
-    assert torch.float32.itemsize == 4

@@ -12,10 +12,11 @@ _BLOCKS = 4096  # written one by one at most; of more, several at a time
 
 
 @lru_cache(maxsize=4096)
-def room_in_channels(live: int, tokens: int, chunk: int, after: int, new: int) -> tuple[int, int]:
+def room_in_channels(live: int, tokens: int, chunk: int, after: int, new: int, *, grows: bool) -> tuple[int, int]:
     """Tokens that there is room for once a prompt of `tokens` was read, and after `new` more.
 
-    Args: live: tokens held at the prompt's end. chunk: tokens a forward. after: tokens held after the new ones.
+    Args: live: tokens held at the prompt's end. chunk: tokens a forward. after: tokens held after the new ones. grows: none of
+    those is dropped.
     """
     channels, last = Channels(), tokens - (tokens - 1) // chunk * chunk
     for begin, size in _passes(tokens, chunk):
@@ -27,7 +28,7 @@ def room_in_channels(live: int, tokens: int, chunk: int, after: int, new: int) -
     read = _room(channels)
     one = torch.empty(1, 1, 1, 1, dtype=torch.int8, device="meta")
     for number in range(new):
-        channels.keep_last(max(0, after - new + number))
+        channels.keep_last(max(0, after - new + number if grows else after - 1))
         channels.append({0: one})
     return read, _room(channels)
 

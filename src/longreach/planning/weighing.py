@@ -59,7 +59,7 @@ class Line:
         ahead, form = tokens - target, self.piece.form
         if form == "channels":
             held, then = (round(min(self.count(ahead, more), tokens + more)) for more in (0, new))
-            return self.piece.unit * room_in_channels(held, tokens, CHUNK, then, new)[new > 0]
+            return self.piece.unit * room_in_channels(held, tokens, CHUNK, then, new, grows=self.rise > 0)[new > 0]
         if form == "pages":
             at_end, filled = round(self.count(ahead, 0)), round(self.count(ahead, new))
             return self.piece.unit * room_in_pages(1 if at_end else filled, filled)  # one cut, where the prompt ends, takes all at once
@@ -233,10 +233,15 @@ def _line(name: str, index: int, factor: float, first: Sample, last: Sample, far
 
     some = next(p for p in (_piece(s, index, name) for s in (last.ends, last.later, first.ends, first.later)) if p is not None)
     slope = (_count(farther.ends, index, name) - _count(first.ends, index, name)) / _STEP
-    after, later = at_target("after"), at_target("later")
-    piece = replace(some, count=at_target("ends"), unit=some.unit * factor)
     climb = (_count(farther.later, index, name) - _count(first.later, index, name)) / _STEP
-    return Line(piece=piece, slope=slope, climb=climb, after=after, rise=(later - after) / _NEW)
+    after, later = at_target("after"), at_target("later")
+    rise = (_count(first.later, index, name) - _count(first.after, index, name)) / _NEW
+    if some.form == "channels" and rise < 1:  # up and down, by a few tokens
+        after, rise = max(after, later), 0.0
+    elif some.form == "pages" or (some.form == "plain" and rise and climb > 0):  # in steps of more tokens than were read
+        rise = climb
+    piece = replace(some, count=at_target("ends"), unit=some.unit * factor)
+    return Line(piece=piece, slope=slope, climb=climb, after=after, rise=rise)
 
 
 def _piece(held: Holdings, index: int, name: str) -> Holding | None:
