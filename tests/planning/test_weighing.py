@@ -17,6 +17,7 @@ NEW = 20
 SPECS = (
     "",
     "sinks:window_size=1500",  # shrinks with the text
+    "rerope:window_size=1200",  # so does this one, and its keys lie under names with the setting in them
     "snapkv:budget=256",
     "quantised",
     "infllm:block_size=64,num_blocks=4,local_window=256",

@@ -101,7 +101,7 @@ def _walk(thing: Any, name: str, place: Place, seen: set[Any]) -> Iterator[tuple
     if not isinstance(thing, str | bytes | int | float | list | tuple | dict):
         seen.add(id(thing))
     if isinstance(thing, Channels):
-        for key, tensor in thing.data.items():
+        for key, tensor in _named(thing.data):
             yield from _buffer("channels", f"{name}.{key}", tensor, tensor.shape[2], len(thing), place, seen)
     elif isinstance(thing, Pages):
         if id(thing.room) in seen:
@@ -125,8 +125,9 @@ def _buffer(form: Form, name: str, tensor: Tensor, room: int, live: int, place: 
 
 
 def _named(thing: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(thing, dict):
-        yield from ((str(key), inner) for key, inner in thing.items())
+    """What is in a thing, under names that are the same under other settings."""
+    if isinstance(thing, dict):  # position maps are keys, too, and have settings of the method in them
+        yield from ((key if isinstance(key, str) else str(number), inner) for number, (key, inner) in enumerate(thing.items()))
         return
     yield from getattr(thing, "__dict__", {}).items()
     for field in getattr(type(thing), "__slots__", ()):

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig
 
+from longreach.attention.base import AttentionPolicy
 from longreach.cache.base import CachePolicy
 from longreach.checkpoints import _safety
 from longreach.checkpoints.adapters import check_is_model
@@ -17,7 +18,9 @@ from longreach.checkpoints.choices import check_choices
 from longreach.checkpoints.gguf import find_weights, spread
 from longreach.checkpoints.placement import find_device, find_dtype
 from longreach.checkpoints.places import checkpoint_name
+from longreach.core.bands import PROBE, Selection
 from longreach.core.errors import CheckpointError, InputError, LongreachError, UnsupportedError
+from longreach.core.memory import Blocks, Kept
 from longreach.core.method import Method
 from longreach.core.spec import check_spec, parse, unparse
 from longreach.decoding.reading import CHUNK
@@ -57,7 +60,8 @@ class PlannedMethod:
     new tokens. peak: the most memory, with the weights, and the largest layer once more, for that is copied while it grows. host, disk:
     bytes of the cache outside the device. longest: tokens of a prompt that fits, None without an end, 0 where none is known. largest_batch:
     texts of this length that fit. reach: tokens that the model reads so as it was trained, None without an end. reaches: whether that is
-    enough. lost: what is no longer as it was: `text` (some is forgotten), `positions`, `precision`. prefill_seconds, tokens_per_second: of
+    enough. lost: what is no longer as it was: `text` (some is forgotten), `attention` (a query sees a part of the text), `positions`,
+    `precision` (of what is kept). prefill_seconds, tokens_per_second: of
     the whole batch. error: share by which the line that bytes are read off misses a third measurement; None where the length itself was
     measured.
     """
@@ -297,14 +301,17 @@ def _speed(weight: Weight, stock: Weight, stack: Sequence[Method], load: Load, s
 
 
 def _lost(stack: Iterable[Method]) -> tuple[str, ...]:
-    """What is no longer as it was, by what the methods declare: `text` that is forgotten, `positions`, `precision` of what is kept."""
+    """What is no longer as it was, by what the methods declare: see `PlannedMethod.lost`."""
     words = []
     for method in stack:
         if method.info.forgets:
             words.append("text")
         if method.info.changes_positions or method.kind in ("positions", "attention"):
             words.append("positions")
-        if isinstance(method, CachePolicy) and method.rounds:
+        views = (method.views(PROBE) if isinstance(method, AttentionPolicy | CachePolicy) else None) or ()
+        if any(isinstance(view, Blocks | Selection) for view in views):
+            words.append("attention")
+        if (isinstance(method, CachePolicy) and method.rounds) or any(isinstance(view, Kept) and view.thinner for view in views):
             words.append("precision")
         if not method.info.training_free:
             words.append("needs training")
