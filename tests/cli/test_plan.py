@@ -20,11 +20,11 @@ def test_a_table(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "nano: 2048 tokens, batch 1, 256 new tokens; window 512 tokens" in out
     assert "Memory: 1.1 GB on cpu." in out
-    yarn, snapkv = (next(line.split() for line in out.splitlines() if line.lstrip().startswith(name)) for name in ("yarn", "snapkv"))
-    assert yarn[:6] == ["yarn:factor=4", "and", "1", "more", "yes", "all"]
-    assert yarn[-1] == "positions"
+    ntk, snapkv = (next(line.split() for line in out.splitlines() if line.lstrip().startswith(name)) for name in ("ntk", "snapkv"))
+    assert ntk[:6] == ["ntk:factor=8", "and", "1", "more", "yes", "all"]
+    assert ntk[-1] == "positions"
     assert (snapkv[:3], snapkv[-1]) == (["snapkv:budget=128", "yes", "512"], "text")
-    assert "yarn:factor=4 and ntk:factor=8: the same numbers." in out
+    assert "ntk:factor=8 and yarn:factor=4: the same numbers." in out
     assert "can stand on what does" in out
 
 
