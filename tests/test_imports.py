@@ -21,7 +21,7 @@ FLOORS = (
     ("training", "evaluation", "library", "conversation", "workflows", "retrieval"),
     ("analysis", "stretching"),
     ("reports", "diagnosis"),
-    ("serving",),
+    ("serving", "planning"),
     ("cli", "testing"),
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from longreach.engine.weights import equip
     from longreach.evaluation.measure import measure
     from longreach.library import Library
+    from longreach.planning.plan import plan_memory
     from longreach.stretching.fit import fit
     from longreach.stretching.stretch import stretch
 
@@ -37,6 +38,7 @@ _HOMES = {
     "generate": "longreach.decoding.writing",
     "load": "longreach.checkpoints.checkpoint",
     "measure": "longreach.evaluation.measure",
+    "plan_memory": "longreach.planning.plan",
     "restore": "longreach.engine.snapshots",
     "save": "longreach.checkpoints.checkpoint",
     "snapshot": "longreach.engine.snapshots",
@@ -60,6 +62,7 @@ __all__ = [
     "load",
     "measure",
     "parse",
+    "plan_memory",
     "restore",
     "save",
     "snapshot",

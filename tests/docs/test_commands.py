@@ -20,7 +20,7 @@ WINDOW = 64
 _TRAINING = ["--batch-size", "2"]
 _MEASURING = ["--windows", "2", "--samples", "1", "--depths", "0.5", "--text", "held.txt"]
 SMALLER = {  # what makes a verb short here; --force: a random model passes no bar
-    "doctor": [], "reach": [], "methods": [],
+    "doctor": [], "reach": [], "methods": [], "plan": [],
     "measure": _MEASURING, "heads": ["--windows", "2", "--text", "held.txt", "--tasks", "loss"],
     "stretch": [*_MEASURING, "--force"],
     "fit": ["--windows", "1", "--text", "held.txt", "--budget", "2"],
@@ -39,7 +39,7 @@ def commands(page: Path) -> list[list[str]]:
 
 def shorter(words: list[str]) -> list[str]:
     """The command at four windows, with few steps and texts."""
-    verb, *rest = shlex.split(re.sub(r"--to \w+", f"--to {4 * WINDOW}", shlex.join(words)).replace("--tune 300", "--tune 2"))
+    verb, *rest = shlex.split(re.sub(r"--(to|context) \w+", rf"--\1 {4 * WINDOW}", shlex.join(words)).replace("--tune 300", "--tune 2"))
     if verb == "stretch" and "--methods" not in rest:
         rest += ["--methods", "yarn"]
     return [verb, *rest, *SMALLER.get(" ".join([verb, *rest[:1]]), SMALLER[verb])]

@@ -1,0 +1,105 @@
+"""What is planned from short texts is what a cache of the model holds at the target."""
+
+import pytest
+import torch
+
+from longreach.checkpoints.checkpoint import load
+from longreach.core.errors import UnsupportedError
+from longreach.core.spec import parse
+from longreach.decoding.reading import new_cache, prefill
+from longreach.engine.apply import apply
+from longreach.engine.cache_argument import cache_argument
+from longreach.planning.holdings import holdings
+from longreach.planning.weighing import CacheScale
+from longreach.testing.models import tiny_learned, tiny_model
+
+NEW = 20
+SPECS = (
+    "",
+    "sinks:window_size=1500",  # shrinks with the text
+    "rerope:window_size=1200",  # so does this one, and its keys lie under names with the setting in them
+    "snapkv:budget=256",
+    "quantised",
+    "infllm:block_size=64,num_blocks=4,local_window=256",
+)
+
+
+@torch.no_grad()
+def held(model, spec, tokens, *, batch=1):
+    """Bytes of a real cache: where the prompt ends, and after the answer."""
+    ids = (torch.arange(tokens + NEW) * 7 % model.config.get_text_config().vocab_size).expand(batch, -1)
+    with apply(model, spec, warn=False):
+        cache = new_cache(model)
+        prefill(model, ids[:, :tokens], cache=cache)
+        ends = holdings(cache).kept
+        for at in range(tokens, tokens + NEW):
+            model(ids[:, at : at + 1], **cache_argument(model, cache), use_cache=True)
+        return ends, holdings(cache).kept
+
+
+@pytest.fixture(scope="module")
+def models():
+    return {
+        "nano": load("nano", dtype="float32").model,
+        "llama": tiny_model("llama", num_attention_heads=4, num_key_value_heads=2, head_dim=32, num_hidden_layers=4),
+        "gemma3": tiny_model("gemma3", sliding_window=40),
+    }
+
+
+@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize("name", ["nano", "llama", "gemma3"])
+def test_the_plan_is_what_a_cache_holds(models, name, spec):
+    model, tokens = models[name], 3172  # no whole number of chunks
+    weight = CacheScale(model.config, torch.float32, tokens).weigh(parse(spec) if spec else ())
+    assert weight.error is not None  # it is a line, not the target itself
+    ends, after = held(model, spec, tokens)
+    assert sum(weight.kept(tokens).values()) == pytest.approx(ends, rel=0.02)
+    assert sum(weight.kept(tokens, NEW).values()) == pytest.approx(after, rel=0.02)
+
+
+@pytest.mark.parametrize("spec", ["", "quantised", "quest:budget=128"])
+def test_it_holds_for_longer_texts_too(models, spec):
+    weight = CacheScale(models["llama"].config, torch.float32, 3172).weigh(parse(spec) if spec else ())
+    ends, after = held(models["llama"], spec, 4196)
+    assert sum(weight.kept(4196).values()) == pytest.approx(ends, rel=0.02)
+    assert sum(weight.kept(4196, NEW).values()) == pytest.approx(after, rel=0.02)
+
+
+def test_a_short_text_is_measured_itself(models):
+    weight = CacheScale(models["llama"].config, torch.float32, 300).weigh(parse("think:keep=0.5"))
+    assert weight.error is None
+    assert sum(weight.kept(300).values()) == held(models["llama"], "think:keep=0.5", 300)[0]
+
+
+def test_a_batch_takes_as_much_for_each_text(models):
+    one, three = (held(models["llama"], "snapkv:budget=64", 600, batch=batch) for batch in (1, 3))
+    assert three == pytest.approx([3 * each for each in one], rel=0.02)
+
+
+def test_first_layers_may_be_other_than_the_rest(models):
+    spec = "quest:budget=64,dense_layers=1"
+    weight = CacheScale(models["llama"].config, torch.float32, 3172).weigh(parse(spec))
+    assert weight.times == (1, 3, 1)
+    assert sum(weight.kept(3172, NEW).values()) == pytest.approx(held(models["llama"], spec, 3172)[1], rel=0.02)
+
+
+def test_a_dtype_of_two_bytes_takes_half(models):
+    config = models["llama"].config
+    single, half = (CacheScale(config, dtype, 5000).weigh(()).kept(5000)["device"] for dtype in (torch.float32, torch.bfloat16))
+    assert (single, half) == (4 * 5000 * 2 * 2 * 32 * 4, 4 * 5000 * 2 * 2 * 32 * 2)
+
+
+def test_blocks_lie_where_they_are_put(models):
+    spec = "infllm:block_size=64,num_blocks=4,local_window=256,storage="
+    found = {place: CacheScale(models["llama"].config, torch.float32, 1536).weigh(parse(spec + place)) for place in ("host", "disk")}
+    sizes = {place: weight.kept(1536) for place, weight in found.items()}
+    assert sizes["host"]["host"] == sizes["disk"]["disk"] > 0
+    assert sizes["host"]["disk"] == sizes["disk"]["host"] == 0
+    weight = found["host"]
+    assert weight.found == 5  # the first, and four more
+    assert weight.read(1536) < sum(weight.kept(1536).values()) / 2
+
+
+def test_a_table_of_positions_ends():
+    with pytest.raises(UnsupportedError, match="cannot read beyond"):
+        CacheScale(tiny_learned("gpt2").config, torch.float32, 4096).weigh(())
