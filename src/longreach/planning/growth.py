@@ -40,7 +40,7 @@ def room_in_pages(first: int, filled: int) -> int:
     for due in (first, *[step] * ((filled - first) // step), (filled - first) % step) if filled else ():
         if due:
             pages = pages.appended({"": torch.empty(due, 1, dtype=torch.int8, device="meta")})
-    return pages.room.capacity if len(pages) else 0
+    return pages.buffer.capacity if len(pages) else 0
 
 
 def _passes(tokens: int, chunk: int) -> list[tuple[int, int]]:

@@ -104,11 +104,11 @@ def _walk(thing: Any, name: str, place: Place, seen: set[Any]) -> Iterator[tuple
         for key, tensor in _named(thing.data):
             yield from _buffer("channels", f"{name}.{key}", tensor, tensor.shape[2], len(thing), place, seen)
     elif isinstance(thing, Pages):
-        if id(thing.room) in seen:
+        if id(thing.buffer) in seen:
             return
-        seen.add(id(thing.room))
-        for key, tensor in thing.room.data.items():
-            yield from _buffer("pages", f"{name}.{key}", tensor, tensor.shape[0], thing.room.filled, thing.room.storage, seen)
+        seen.add(id(thing.buffer))
+        for key, tensor in thing.buffer.data.items():
+            yield from _buffer("pages", f"{name}.{key}", tensor, tensor.shape[0], thing.buffer.filled, thing.buffer.storage, seen)
     elif isinstance(thing, list | tuple):
         for inner in thing:
             yield from _walk(inner, name, place, seen)

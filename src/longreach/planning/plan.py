@@ -20,7 +20,7 @@ from longreach.checkpoints.placement import find_device, find_dtype
 from longreach.checkpoints.places import checkpoint_name
 from longreach.core.bands import PROBE, Selection
 from longreach.core.errors import CheckpointError, InputError, LongreachError, UnsupportedError
-from longreach.core.memory import Blocks, Kept
+from longreach.core.memory import Blocks, Clustered, Kept
 from longreach.core.method import Method
 from longreach.core.spec import check_spec, parse, unparse
 from longreach.decoding.reading import CHUNK
@@ -61,9 +61,8 @@ class PlannedMethod:
     bytes of the cache outside the device. longest: tokens of a prompt that fits, None without an end, 0 where none is known. largest_batch:
     texts of this length that fit. reach: tokens that the model reads so as it was trained, None without an end. reaches: whether that is
     enough. lost: what is no longer as it was: `text` (some is forgotten), `attention` (a query sees a part of the text), `positions`,
-    `precision` (of what is kept). prefill_seconds, tokens_per_second: of
-    the whole batch. error: share by which the line that bytes are read off misses a third measurement; None where the length itself was
-    measured.
+    `precision` (of what is kept). prefill_seconds, tokens_per_second: of the whole batch. error: share by which the line that bytes are
+    read off misses a third measurement; None where the length itself was measured.
     """
 
     spec: str
@@ -309,7 +308,7 @@ def _lost(stack: Iterable[Method]) -> tuple[str, ...]:
         if method.info.changes_positions or method.kind in ("positions", "attention"):
             words.append("positions")
         views = (method.views(PROBE) if isinstance(method, AttentionPolicy | CachePolicy) else None) or ()
-        if any(isinstance(view, Blocks | Selection) for view in views):
+        if any(isinstance(view, Blocks | Clustered | Selection) for view in views):
             words.append("attention")
         if (isinstance(method, CachePolicy) and method.rounds) or any(isinstance(view, Kept) and view.thinner for view in views):
             words.append("precision")

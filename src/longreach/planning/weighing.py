@@ -19,6 +19,7 @@ from longreach.attention.base import AttentionPolicy
 from longreach.cache.base import CachePolicy, with_wrappers
 from longreach.core.bands import LayerContext
 from longreach.core.errors import UnsupportedError
+from longreach.core.memory import Blocks
 from longreach.core.method import Method
 from longreach.core.spec import unparse
 from longreach.decoding.reading import CHUNK, new_cache, prefill
@@ -268,9 +269,9 @@ def _found(cache: Cache) -> int | None:
     layers: list[Any] = list(cache.layers)
     for layer in layers:
         store = getattr(layer, "store", None)
-        chooser: Any = getattr(getattr(store, "view", None), "chooser", None)
-        for row in [] if store is None or chooser is None else store.rows.values():
+        view: Any = getattr(store, "view", None)
+        for row in store.rows.values() if store is not None and isinstance(view, Blocks) else ():
             finders: Tensor = row.state.finders["e"].permute(1, 2, 0, 3)
-            chosen = chooser.select(finders.new_zeros(*finders.shape[:2], 1, layer.recent.view("v").shape[3]), finders)
+            chosen = view.chooser.select(finders.new_zeros(*finders.shape[:2], 1, layer.recent.view("v").shape[3]), finders)
             return int((chosen >= 0).sum(-1).max())
     return None
