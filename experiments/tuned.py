@@ -8,6 +8,7 @@ without any, which shows what training alone does. A run that was stopped goes o
 """
 
 import argparse
+import json
 import shutil
 import sys
 from collections.abc import Mapping
@@ -180,8 +181,15 @@ def _compare(args: argparse.Namespace, progress: Progress) -> None:
     if args.evidence:
         words = f"{Path(args.model).name}, then {tokens / 1e6:.1f}M tokens of books, Python source and recall under each method"
         about = describe(model, name=name, trained_on=f"{words}, in sequences of {TIMES * window} tokens")
-        write(args.evidence, about, told)
-        write(args.evidence, about, by, "lengths")
+        for kind, found in (("", told), ("lengths", by)):
+            write(args.evidence, about, [*_of_others(args.evidence / kind / f"{name}.jsonl", names), *found], kind)
+
+
+def _of_others(path: Path, names: Mapping[str, str]) -> list[dict[str, Any]]:
+    """What was written before of methods that were not run now."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    measured = {part for name in names for part in (name, name.rpartition("+")[2])}
+    return [row for row in rows if row["method"] not in {*measured, "stock model"}]
 
 
 if __name__ == "__main__":
