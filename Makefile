@@ -8,7 +8,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TRANSFORMERS_LOW ?= 5.20.0
-LOW_TESTS ?= tests/test_imports.py tests/test_conformance.py tests/core tests/positions tests/attention tests/cache tests/engine tests/decoding tests/checkpoints
+LOW_TESTS ?= tests/test_imports.py tests/test_conformance.py tests/core tests/positions tests/attention tests/cache tests/engine tests/decoding tests/checkpoints tests/library tests/conversation
 METHOD_TESTS := tests/test_conformance.py tests/core tests/attention tests/cache tests/positions tests/training/test_samplers.py
 REAL ?= $(HOME)/.cache/longreach/real
 SMOLLM2_METHODS := --only stock --only self_extend:neighbours=1024,group=5 --only rerope:window_size=4096 --only yarn:factor=auto
