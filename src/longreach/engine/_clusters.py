@@ -83,7 +83,8 @@ class ClusteredStore(CutStore[Clustered, ClusteredState]):
             there = torch.arange(most, device=q.device) < counts[..., None]
             of = groups.of.gather(2, index)[:, :, None].expand(-1, -1, chosen.shape[2], -1)
             seen = (chosen.gather(3, of) & there[:, :, None]).view(b, h, t, most)
-        k, v = (x.gather(2, index[..., None].expand(-1, -1, -1, x.shape[3])) for x in (groups.k, groups.v))
+        line = (torch.arange(b * kv_heads, device=q.device).view(b, kv_heads, 1) * tokens + index).flatten()
+        k, v = (x.flatten(0, 2).index_select(0, line).view(b, kv_heads, most, -1) for x in (groups.k, groups.v))
         yield (rows, *attend(q, k, v, scale=self.scale, mask=seen, softcap=self.softcap))
 
     def changed(self, state: ClusteredState, change: Change) -> ClusteredState:
