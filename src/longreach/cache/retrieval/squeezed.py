@@ -1,9 +1,9 @@
 """Squeezed Attention: the keys of a fixed prompt are clustered once; what follows reads the clusters whose centroids it looks at.
 
 Paper: Squeezed Attention: Accelerating Long Context Length LLM Inference, 2024, arXiv:2411.09688
-Cost: k-means over the keys of the prompt, once; a centroid for every 20th key; less to read for a token.   Limits: the window of the model
-is unchanged, and memory is not saved. Only the prompt is clustered; what is written is seen whole. Worth it where many questions follow on
-one prompt: keep that as a snapshot, or in a library.
+Cost: k-means over the keys of the prompt, once; a centroid for every 20th key; fewer keys to attend to for a token, which are copied first:
+on a CPU that costs what they save.   Limits: the window of the model is unchanged, and memory is not saved. Only the prompt is clustered;
+what is written is seen whole. Meant for many questions on one prompt: keep that as a snapshot, or in a library.
 Differs from the paper: the bar is the same for all heads of a layer, where the paper has one for all layers; every query chooses for
 itself, where the official code takes the mean over the tokens of a question; what equals the bar is read. k-means begins with keys evenly
 spaced over the text (official code: k-means++) and ends after `iterations` rounds. Where several heads share keys, each chooses for itself
