@@ -1,4 +1,4 @@
-"""What is lost when a prompt's cache is cut to a share of its tokens; draws docs/eviction.md from what was measured so far.
+"""What is lost when a prompt's cache is made smaller, or less of it is read; draws docs/eviction.md from what was measured so far.
 
     python benchmarks/eviction.py [MODEL] [--name NAME] [--length 8192] [--shares 0.5,0.25,0.125] [--only METHOD]... [--texts 4]
 
@@ -12,9 +12,8 @@ import json
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,14 +30,16 @@ from longreach.engine.prompt import prompt_end
 from longreach.evaluation.intervals import share_interval
 from longreach.evaluation.tasks.retrieval._retrieval import Frame
 from longreach.evaluation.tasks.retrieval.needle import Needle
+from longreach.planning.holdings import holdings
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 ROWS, PAGE = DOCS / "evidence" / "eviction", DOCS / "eviction.md"
 DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 AFTER = 256  # tokens of the text whose loss is taken after the cut
-HEAD = """# What eviction costs
+HEAD = """# What smaller caches cost
 
-A text with five facts is read as a prompt, and its cache is cut to a share of its tokens.
+A text with five facts is read as a prompt, and its cache is cut to a share of its tokens (*budget*). `quest` and `squeezed` keep all of
+it, and read that share; `think`, `quantised` and `staircase` keep every token, in fewer bytes.
 
 - *First question*: the prompt ends with the question, so that a method may see it before it cuts. *Second question*: of another fact, after
   the cut and the first answer; it shows whether a cache serves more than the question that it was cut for. An answer counts where greedy
@@ -57,10 +58,14 @@ TABLE = """
 
 
 def specs(share: float, length: int) -> dict[str, str]:
-    """Name -> spec of every method at a share of the prompt's tokens."""
+    """Name -> spec of every method at a share of the prompt's tokens: that are kept, or read."""
     budget = round(share * length)
     found = {name: f"{name}:budget={budget}" for name in ("snapkv", "h2o", "tova", "expected_attention", "keydiff", "knorm")}
-    return {"sinks": f"sinks:num_sinks=4,window_size={budget - 4}", **found, "lagkv": f"lagkv:ratio={share}"}
+    cut = {"sinks": f"sinks:num_sinks=4,window_size={budget - 4}", **found, "lagkv": f"lagkv:ratio={share:g}"}
+    return cut | {"quest": f"quest:budget={budget}", "squeezed": f"squeezed:keep={share:g}"}
+
+
+FORMS = {name: name for name in ("think", "quantised", "staircase")}  # keep every token, in fewer bytes
 
 
 @dataclass
@@ -133,7 +138,7 @@ def measure(model: PreTrainedModel, spec: str, text: Text) -> Measured:
             longreach.restore(cache, taken)
             first.append(_writes(model, cache, frame))
             second.append(_writes(model, cache, text.frames[(number + 2) % len(text.frames)]))
-        size = held(cache)
+        size = int(holdings(cache).kept)
         longreach.restore(cache, taken)
         losses = _losses(model, cache, text.after)[text.asked :]  # those before belong to the prompt
         return Measured(first=first, second=second, loss=float(losses.mean()), bytes=size, seconds=seconds)
@@ -159,39 +164,15 @@ def _losses(model: PreTrainedModel, cache: Cache, after: list[int]) -> Tensor:
     return next_token_losses(logits[:-1], torch.tensor(after[1:], device=logits.device)).double()
 
 
-def held(cache: Cache) -> int:
-    """Bytes of all the memory that a cache under the engine keeps, spare room included."""
-    storages: dict[int, int] = {}
-
-    def see(value: Any) -> None:
-        if isinstance(value, Tensor):
-            storages[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
-        elif isinstance(value, dict):
-            list(map(see, value.values()))
-        elif isinstance(value, list | tuple):
-            list(map(see, value))
-        elif is_dataclass(value):
-            list(map(see, (getattr(value, field.name) for field in fields(value))))
-        elif type(value).__name__ in ("Channels", "Pages", "PageBuffer"):
-            list(map(see, vars(value).values()))
-
-    for layer in cache.layers:
-        see([layer.recent, layer.first, layer.queries, None if layer.store is None else [row.state for row in layer.store.rows.values()]])
-    return sum(storages.values())
-
-
 def compare(args: argparse.Namespace) -> Iterator[dict[str, object]]:
     """One row for each method and share, the whole cache first."""
     model, tokenizer = longreach.load(args.model)
     given = list(texts(Encoder(tokenizer), args.length, args.texts))
-    runs = {("full", None): "full"} | {
-        (name, share): spec
-        for share in args.shares
-        for name, spec in specs(share, args.length).items()
-        if not args.only or name in args.only
-    }
+    by_share = {(name, share): spec for share in args.shares for name, spec in specs(share, args.length).items()}
+    runs = {(name, None): spec for name, spec in FORMS.items()} | by_share
+    wanted = {key: spec for key, spec in runs.items() if not args.only or key[0] in args.only}
     whole: list[Measured] = []
-    for (name, share), spec in runs.items():
+    for (name, share), spec in {("full", None): "full", **wanted}.items():
         found = [measure(model, spec, text) for text in given]
         whole = whole or found
         rises = [one.loss - other.loss for one, other in zip(found, whole, strict=True)]
@@ -214,11 +195,11 @@ def page() -> str:
         rows = json.loads(path.read_text(encoding="utf-8"))
         title = f"{rows[0]['model']}, {rows[0]['length']:,} tokens, {len(rows[0]['rises'])} texts"
         parts.append(f"\n## {title}\n{TABLE}")
-        for row in sorted(rows, key=lambda row: (-(row["share"] or 1), row["method"])):
+        for row in sorted(rows, key=lambda row: (row["method"] != "full", -(row["share"] or 1), row["method"])):
             shares = [share_interval(*row[kind]) for kind in ("first", "second")]
             cells = [f"{share.mean:.2f} ({share.low:.2f} to {share.high:.2f})" for share in shares]
             budget, loss = ("all" if row["share"] is None else f"{row['share']:g}"), float(np.mean(row["rises"]))
-            said = f"{loss:+.3f} ({min(row['rises']):+.3f} to {max(row['rises']):+.3f})" if row["share"] else "0"
+            said = "0" if row["method"] == "full" else f"{loss:+.3f} ({min(row['rises']):+.3f} to {max(row['rises']):+.3f})"
             parts.append(f"| `{row['spec']}` | {budget} | {' | '.join(cells)} | {said} | {row['bytes']:.2f} | {row['reading']:.2f} |\n")
     return "".join(parts) + "\nWritten by `python benchmarks/eviction.py`.\n"
 

@@ -1,10 +1,7 @@
 """Documents are kept whole or not at all, and used by the model that read them alone."""
 
-import json
 import multiprocessing
-import os
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -17,50 +14,14 @@ from longreach.decoding.generation import prompt_ids, text, tokens
 from longreach.decoding.reading import new_cache, prefill
 from longreach.engine import snapshot_files
 from longreach.engine.apply import apply
-from longreach.engine.cache_argument import cache_argument
 from longreach.library import Library, library, shelf
 from longreach.library.frame import frame
 from longreach.testing.conformance.base import same
 from longreach.testing.models import tiny_learned
 from tests.checkpoints.folders import TEMPLATE, VOCABULARY, byte_tokenizer, tiny, write_folder
+from tests.library.documents import OTHER, QUESTION, TEXT, asked, files, live
 
-TEXT, OTHER, QUESTION = "Once upon a time there was a cache.", "It was kept in a library.", "Where?"
 METHODS = ("", "yarn:factor=2", "h2o:budget=16,slack=4", "self_extend:neighbours=16,group=4", "snapkv:budget=12,window_size=4")
-
-
-@pytest.fixture(scope="module")
-def model():
-    return tiny()
-
-
-@pytest.fixture(scope="module")
-def tokenizer():
-    return byte_tokenizer()
-
-
-@pytest.fixture
-def shelves(tmp_path):
-    return Library(tmp_path / "library")
-
-
-def logits_after(model, cache, ids):
-    with torch.no_grad():
-        return model(ids, **cache_argument(model, cache), use_cache=True).logits
-
-
-def live(model, tokenizer, document, question=QUESTION):
-    """The logits after the question, without a library."""
-    around, cache = frame(tokenizer, chat=False), new_cache(model)
-    prefill(model, torch.tensor([around.document(document, "")]), cache=cache)
-    return logits_after(model, cache, around.question(question))
-
-
-def asked(shelves, model, tokenizer, *names):
-    return logits_after(model, shelves.open(*names, model=model, tokenizer=tokenizer), frame(tokenizer, chat=False).question(QUESTION))
-
-
-def files(folder):
-    return sorted(path.name for path in folder.iterdir())
 
 
 # what is kept is what was read
@@ -323,201 +284,3 @@ def test_two_processes_add_at_once(shelves, model, tokenizer, second, name):
     if second != TEXT and name == "one":
         with pytest.raises(InputError, match="2 documents are called one; say which by its id: "):
             shelves.open("one", model=model, tokenizer=tokenizer)
-
-
-# what is refused
-
-
-def manifest_of(volume):
-    return volume.folder / f"{volume.id}.json"
-
-
-def edited(**changes):
-    def change(volume):
-        data = json.loads(manifest_of(volume).read_text())
-        manifest_of(volume).write_text(json.dumps({**data, **changes}))
-
-    change.__name__ = "_".join(changes)
-    return change
-
-
-def flipped_bit(volume):
-    data = bytearray(volume.path.read_bytes())
-    data[-1000] ^= 1
-    volume.path.write_bytes(bytes(data))
-
-
-def cut_short(volume):
-    volume.path.write_bytes(volume.path.read_bytes()[:-100])
-
-
-def without_file(volume):
-    volume.path.unlink()
-
-
-def no_json(volume):
-    manifest_of(volume).write_text("{")
-
-
-def no_object(volume):
-    manifest_of(volume).write_text("[1]")
-
-
-def another_file(volume):
-    """Whole, of the same model and as many tokens, but of another text: only its checksum of the ids would tell, which a file has not."""
-    Library(volume.folder).add(tiny(), byte_tokenizer(), TEXT[::-1] + "!", name="backwards")
-    (other,) = (each for each in shelf.volumes(volume.folder) if each.name == "backwards")
-    other.path.replace(volume.path)
-    size = volume.path.stat().st_size
-    edited(bytes=size)(volume)
-
-
-@pytest.mark.parametrize(
-    ("damage", "why"),
-    [
-        (flipped_bit, "is damaged: its contents are not those that were saved"),
-        (cut_short, r"its file has \d+ bytes of \d+; add it again"),
-        (without_file, "its file is missing; add it again"),
-        (no_json, "its manifest is damaged; add it again"),
-        (no_object, "its manifest is damaged; add it again"),
-        (edited(format=2), r"its manifest has format 2 \(longreach .*\) and this longreach reads 1; add it again"),
-        (edited(tokens="many"), "its manifest is damaged; add it again"),
-        (edited(ids="0" * 64), "its manifest is that of another document; add it again"),
-        (edited(method="yarn:factor=2"), "its manifest is that of another document; add it again"),
-        (edited(longreach="0.0.1"), "longreach 0.0.1 wrote it, and this is "),
-        (edited(tokens=7), "its file is that of another document; add it again"),
-        (another_file, "its file is that of another document; add it again"),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
-)
-def test_what_is_damaged_is_never_used_and_can_be_added_again(shelves, model, tokenizer, damage, why):
-    volume = shelves.add(model, tokenizer, TEXT, name="a story").volume
-    damage(volume)
-    with pytest.raises(InputError, match=f"cannot be used: .*{why}") as caught:
-        shelves.open(volume.id, model=model, tokenizer=tokenizer)
-    assert "\n" not in str(caught.value)
-    if damage in (flipped_bit, another_file) or damage.__name__ == "tokens":  # what only reading it shows
-        volume.remove()
-    assert shelves.add(model, tokenizer, TEXT, name="a story").fresh
-    same(asked(shelves, model, tokenizer, volume.id), live(model, tokenizer, TEXT), "added again")
-
-
-def test_only_the_model_the_tokenizer_and_the_method_that_read_it(shelves, model, tokenizer):
-    shelves.add(model, tokenizer, TEXT, name="a story")
-    tuned = tiny()
-    with torch.no_grad():
-        tuned.model.layers[1].mlp.up_proj.weight.add_(1e-3)
-    for other in (tuned, tiny(num_hidden_layers=2), tiny().bfloat16()):
-        with pytest.raises(InputError, match="a story cannot be used: .* was read by another model"):
-            shelves.open("a story", model=other, tokenizer=tokenizer)
-    with apply(model, "yarn:factor=2"), pytest.raises(InputError, match="was read under no method, and yarn:factor=2 is applied"):
-        shelves.open("a story", model=model, tokenizer=tokenizer)
-    longer, templated = byte_tokenizer(), byte_tokenizer()
-    longer.add_tokens(["upon"])
-    templated.chat_template = TEMPLATE
-    for another in (longer, templated):
-        with pytest.raises(InputError, match="a story was read with another tokenizer; load the one it was read with, or add it again"):
-            shelves.open("a story", model=model, tokenizer=another)
-    padded = byte_tokenizer()
-    padded(["a", "long text"], padding=True, truncation=True, max_length=3)
-    same(asked(shelves, model, padded, "a story"), live(model, tokenizer, TEXT), "with a tokenizer that has padded")
-
-
-def test_names_that_are_not_there(shelves, model, tokenizer):
-    with pytest.raises(InputError, match="has no document nothing; longreach library list shows what there is"):
-        shelves.open("nothing", model=model, tokenizer=tokenizer)
-    shelves.add(model, tokenizer, TEXT, name="a story")
-    with pytest.raises(InputError, match="has no document a tory; did you mean a story"):
-        shelves.open("a tory", model=model, tokenizer=tokenizer)
-    with pytest.raises(InputError, match="no document is named"):
-        shelves.open(model=model, tokenizer=tokenizer)
-    with pytest.raises(InputError, match="the question is empty"):
-        shelves.ask("a story", question=" ", model=model, tokenizer=tokenizer)
-
-
-# clearing
-
-
-def aged(volume, seconds):
-    before = time.time() - seconds
-    os.utime(manifest_of(volume), (before, before))
-
-
-@pytest.fixture
-def three(shelves, model, tokenizer):
-    """Used an hour ago, two and three; of about one size."""
-    for hours, name in enumerate(("new", "old", "oldest"), 1):
-        aged(shelves.add(model, tokenizer, f"{TEXT} {name}", name=name).volume, hours * 3600)
-    return shelves
-
-
-def gone(removed):
-    return sorted((one.name, one.why) for one in removed)
-
-
-def test_nothing_is_cleared_where_nothing_is_wrong(three):
-    assert three.gc() == []
-    assert len(three.entries()) == 3
-
-
-def test_what_was_not_used_for_long_goes(three, model, tokenizer):
-    three.open("oldest", model=model, tokenizer=tokenizer)  # which is a use
-    wanted = three.gc(older_than=5400, dry_run=True)
-    assert gone(wanted) == [("old", "not used for that long")]
-    assert len(three.entries()) == 3
-    assert three.gc(older_than=5400) == wanted
-    assert [volume.name for volume in three.entries()] == ["new", "oldest"]
-
-
-def test_what_is_too_much_goes_oldest_use_first(three):
-    sizes = {volume.name: volume.bytes for volume in three.entries()}
-    removed = three.gc(max_bytes=sizes["new"] + 1)
-    assert gone(removed) == [("old", "over the limit"), ("oldest", "over the limit")]
-    assert sum(one.bytes for one in removed) == sizes["old"] + sizes["oldest"]
-    assert len(files(three.folder)) == 2
-
-
-@pytest.mark.parametrize("damage", [flipped_bit, cut_short, without_file, no_json], ids=lambda value: value.__name__)
-def test_what_is_broken_goes(three, damage):
-    volume = shelf.find(three.folder, "old")
-    damage(volume)
-    ((_, why),) = gone(three.gc())
-    assert why
-    assert [each.name for each in three.entries()] == ["new", "oldest"]
-    assert len(files(three.folder)) == 4
-
-
-@pytest.mark.parametrize("change", [edited(format=2), edited(longreach="0.0.1")], ids=lambda value: value.__name__)
-def test_what_another_release_wrote_stays(three, change):
-    change(shelf.find(three.folder, "old"))
-    assert three.gc() == []
-
-
-def test_what_is_half_written_goes_once_nobody_is_at_it(three):
-    folder = three.folder
-    (folder / ".adding-killed").mkdir()
-    (folder / ".adding-killed" / ".tmpAbC123").write_bytes(bytes(100))
-    (folder / "0123456789abcdef.safetensors").write_bytes(bytes(50))
-    (folder / "notes.txt").write_text("somebody else's")
-    assert three.gc() == []
-    before = time.time() - 3600
-    for path in (folder / ".adding-killed" / ".tmpAbC123", folder / ".adding-killed", folder / "0123456789abcdef.safetensors"):
-        os.utime(path, (before, before))
-    removed = three.gc()
-    assert gone(removed) == [(".adding-killed", "half written"), ("0123456789abcdef.safetensors", "half written")]
-    assert sum(one.bytes for one in removed) == 150
-    assert len(files(folder)) == 7, "three documents, and what is somebody else's"
-
-
-def test_a_library_that_is_not_there_is_empty(tmp_path):
-    assert Library(tmp_path / "none").entries() == []
-    assert Library(tmp_path / "none").gc() == []
-    assert not (tmp_path / "none").exists()
-
-
-def test_the_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("LONGREACH_LIBRARY", str(tmp_path))
-    assert Library().folder == tmp_path
-    monkeypatch.delenv("LONGREACH_LIBRARY")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    assert Library().folder == tmp_path / ".cache" / "longreach" / "library"

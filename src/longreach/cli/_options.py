@@ -34,6 +34,14 @@ Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or a
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")]
 AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Load weights that exist only as pickle.")]
 TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")]
+MaxNewTokens = Annotated[
+    str | None,
+    typer.Option(metavar="N", help="Tokens to write at most. [default: 256; no end under a method that bounds memory, as sinks]"),
+]
+Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token; above 0, tokens are drawn.")]
+TopP = Annotated[float | None, typer.Option(help="Draw from the likeliest tokens that reach this probability together.")]
+TopK = Annotated[int | None, typer.Option(help="Draw from so many likeliest tokens.")]
+Seed = Annotated[int | None, typer.Option(min=0, help="Makes drawing repeatable.")]
 
 
 @dataclass(frozen=True)

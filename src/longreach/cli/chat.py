@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longreach.cli._options import AS_IT_IS, Loading, loads_model
+from longreach.cli._options import AS_IT_IS, Loading, Seed, Temperature, TopK, TopP, loads_model
 from longreach.core.errors import InputError, LongreachError
 from longreach.core.lengths import parse_length
 from longreach.core.spec import check_spec
@@ -45,10 +45,10 @@ def chat(
         str | None,
         typer.Option(metavar="N", help="Tokens of an answer at most; so many are kept free. [default: what is left, 256 at least]"),
     ] = None,
-    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token; above 0, tokens are drawn.")] = 0.0,
-    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens that reach this probability together.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Draw from so many likeliest tokens.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Makes drawing repeatable.")] = None,
+    temperature: Temperature = 0.0,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    seed: Seed = None,
     loading: Loading = AS_IT_IS,
 ) -> None:
     """Converse with a model: each line is a message, from a pipe, too. What no longer fits is told, by turn and tokens.

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from longreach.cli._options import AS_IT_IS, Loading, loads_model
+from longreach.cli._options import AS_IT_IS, Loading, MaxNewTokens, Seed, Temperature, TopK, TopP, loads_model
 from longreach.cli._output import print_pieces
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
@@ -30,14 +30,11 @@ def generate(
             "stays. factor=auto: as prompt and answer need it.",
         ),
     ] = None,
-    max_new_tokens: Annotated[
-        str | None,
-        typer.Option(metavar="N", help="Tokens to write at most. [default: 256; no end under a method that bounds memory, as sinks]"),
-    ] = None,
-    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token; above 0, tokens are drawn.")] = 0.0,
-    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens that reach this probability together.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Draw from so many likeliest tokens.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Makes drawing repeatable.")] = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = 0.0,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    seed: Seed = None,
     chat: Annotated[bool, typer.Option("--chat", help="Give the prompt as a user's message, in the checkpoint's chat template.")] = False,
     chunk_size: Annotated[int | None, typer.Option(min=1, help="Tokens of the prompt read at a time. [default: 512]")] = None,
     loading: Loading = AS_IT_IS,

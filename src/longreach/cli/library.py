@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from longreach.checkpoints.places import checkpoint_name, local_checkpoint
-from longreach.cli._options import AS_IT_IS, Loading, loads_model, parse_bytes, parse_seconds
+from longreach.cli._options import AS_IT_IS, Loading, MaxNewTokens, Seed, Temperature, TopK, TopP, loads_model, parse_bytes, parse_seconds
 from longreach.cli._output import print_pieces
 from longreach.cli._places import check_texts, check_writable
 from longreach.cli._tables import new_table, show
@@ -94,14 +94,11 @@ def ask(
     model: Annotated[
         str | None, typer.Option(metavar="MODEL", help="The model that read them, where it has moved. [default: where it was]")
     ] = None,
-    max_new_tokens: Annotated[
-        str | None,
-        typer.Option(metavar="N", help="Tokens to write at most. [default: 256; no end under a method that bounds memory, as sinks]"),
-    ] = None,
-    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token; above 0, tokens are drawn.")] = 0.0,
-    top_p: Annotated[float | None, typer.Option(help="Draw from the likeliest tokens that reach this probability together.")] = None,
-    top_k: Annotated[int | None, typer.Option(help="Draw from so many likeliest tokens.")] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Makes drawing repeatable.")] = None,
+    max_new_tokens: MaxNewTokens = None,
+    temperature: Temperature = 0.0,
+    top_p: TopP = None,
+    top_k: TopK = None,
+    seed: Seed = None,
     folder: Folder = None,
     loading: Loading = AS_IT_IS,
 ) -> None:
