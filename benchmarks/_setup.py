@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import Cache, DynamicCache, LlamaConfig, LlamaForCausalLM, StaticCache
@@ -50,12 +51,13 @@ class Run:
         """Undo the method."""
         self._undo.close()
 
-    def prefill(self, length: int, chunk: int) -> None:
-        """Read `length` random tokens; logits of the last one only."""
+    def prefill(self, length: int, chunk: int) -> Cache:
+        """Read `length` random tokens into a new cache; logits of the last one only."""
         ids = torch.randint(0, VOCABULARY, (1, length))
         cache = new_cache(self.model)
         for start in range(0, length, chunk):
             self.model(ids[:, start : start + chunk], **cache_argument(self.model, cache), use_cache=True, logits_to_keep=1)
+        return cache
 
     def filled_cache(self, length: int) -> Cache:
         """A cache that holds `length` tokens: a few real ones, then random keys and values, as fast as memory allows."""
@@ -97,13 +99,15 @@ class Run:
 
 
 @torch.no_grad()
-def interleaved(jobs: dict[str, Callable[[], None]], rounds: int = 5, warm: int = 1) -> dict[str, float]:
+def interleaved(
+    jobs: dict[str, Callable[[], Any]], rounds: int = 5, warm: int = 1, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Median seconds of each job; every round runs all of them, so that a noisy machine is noisy for all."""
     times: dict[str, list[float]] = {name: [] for name in jobs}
     for round_ in range(warm + rounds):
         for name, job in jobs.items():
-            begun = time.perf_counter()
+            begun = clock()
             job()
             if round_ >= warm:
-                times[name].append(time.perf_counter() - begun)
+                times[name].append(clock() - begun)
     return {name: statistics.median(values) for name, values in times.items()}

@@ -1,17 +1,27 @@
 """Prefill, decoding and training against stock transformers (SDPA, DynamicCache), as ratios of time in one run.
 
-python benchmarks/speed.py [prefill|decode|flat|train] [--dtype float32|bfloat16] [--rounds 5]
+python benchmarks/speed.py [prefill|decode|flat|long|train] [--dtype float32|bfloat16] [--rounds 5]
 """
 
 import argparse
+import time
 from functools import partial
 
 import torch
 from _setup import Contender, Run, interleaved
 
+from longreach.engine.prompt import prompt_end
+
 STOCK, STATIC = Contender("stock DynamicCache"), Contender("stock StaticCache", static=True)
 FULL, EXTEND = Contender("full", "full"), Contender("self_extend", "self_extend:neighbours=1024,group=8")
 SINKS = Contender("sinks 4 + 1020", "sinks:num_sinks=4,window_size=1020")
+LESS = (
+    SINKS,
+    Contender("sirllm 1024", "sirllm:budget=1024"),
+    Contender("infllm 8 x 128 + 1024", "infllm:block_size=128,num_blocks=8,local_window=1024"),
+    Contender("quest 1024", "quest:budget=1024"),
+    Contender("squeezed 0.3", "squeezed:keep=0.3,iterations=5"),
+)
 CHUNK = 1024
 
 
@@ -51,6 +61,27 @@ def flat(dtype: torch.dtype, rounds: int) -> None:
     print(f"sinks decode, 256k over 4k tokens seen, {dtype}: {times['262144'] / times['4096']:.3f} (0.9 to 1.1)", flush=True)
 
 
+def long(dtype: torch.dtype, rounds: int) -> None:
+    """A prompt of 32k tokens, and eight tokens after it, under methods that keep or read less of it; one thread, processor time."""
+    threads, length = torch.get_num_threads(), 32768
+    torch.set_num_threads(1)
+    reading, jobs = {}, {}
+    for contender in (FULL, *LESS):
+        run = Run(contender, dtype)
+        with torch.no_grad(), prompt_end(length):
+            begun = time.process_time()
+            cache = run.prefill(length, CHUNK)
+            reading[contender.name] = time.process_time() - begun
+        jobs[contender.name] = partial(run.decode, cache, 8)
+    writing = interleaved(jobs, rounds, clock=time.process_time)  # the first round cuts and clusters, and does not count
+    torch.set_num_threads(threads)
+    for what, times in (("prefill of 32k", reading), ("decode after 32k", {name: each / 8 for name, each in writing.items()})):
+        print(f"{what}, {str(dtype).removeprefix('torch.')}: full {times[FULL.name]:.3f} s", flush=True)
+        for name, seconds in times.items():
+            if name != FULL.name:
+                print(f"  {name} {times[FULL.name] / seconds:.1f} times as fast", flush=True)
+
+
 def train(dtype: torch.dtype, rounds: int) -> None:
     """A step on sequences of 512 tokens, running and in two chunks that are far apart."""
     near, running = Contender("self_extend", "self_extend:neighbours=128,group=8"), torch.arange(512)
@@ -76,12 +107,12 @@ def report(what: str, times: dict[str, float], most: dict[str, float], dtype: to
 def main() -> None:
     """All parts, or the one named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=["prefill", "decode", "flat", "train"])
+    parser.add_argument("part", nargs="?", choices=["prefill", "decode", "flat", "long", "train"])
     parser.add_argument("--dtype", choices=["float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     for dtype in [args.dtype] if args.dtype else ["float32", "bfloat16"]:
-        for part in (prefill, decode, flat, train):
+        for part in (prefill, decode, flat, long, train):
             if args.part in (None, part.__name__):
                 part(getattr(torch, dtype), args.rounds)
 

@@ -101,7 +101,7 @@ def _table(found: "ResourcePlan") -> "Table":
             f"{row.spec or 'as it is'}{f' and {len(alike)} more' if alike else ''}", "yes" if row.fits else "no",
             "all" if row.reaches else format_length(row.reach or 0), off + amount(row.peak), off + amount(row.reading),
             off + amount(row.answered), *outside, _longest(row), str(row.largest_batch), _seconds(row.prefill_seconds),
-            f"{row.tokens_per_second:.3g}", ", ".join(row.lost) or "nothing", style=None if row.fits and row.reaches else "dim",
+            _rate(row.tokens_per_second), ", ".join(row.lost) or "nothing", style=None if row.fits and row.reaches else "dim",
         )  # fmt: skip
     return table
 
@@ -121,6 +121,11 @@ def _longest(row: "PlannedMethod") -> str:
     if row.longest == 0:
         return "?"
     return f"{row.longest // 1024}k" if row.longest >= 10240 else str(row.longest)
+
+
+def _rate(tokens: float) -> str:
+    """Tokens a second, to two or three digits: nothing finer is known."""
+    return f"{tokens:.2g}" if tokens < 10 else f"{round(tokens, 1 - len(str(int(tokens))) + 1):,.0f}"
 
 
 def _seconds(seconds: float) -> str:

@@ -7,11 +7,11 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from transformers import Cache
 
+from longreach.core.memory import Storage
 from longreach.engine._channels import Channels
 from longreach.engine._pages import Pages
 from longreach.engine._stream import Step
 
-Place = Literal["device", "host", "disk"]
 Form = Literal["channels", "pages", "plain"]
 
 
@@ -22,7 +22,7 @@ class Holding:
     """
 
     form: Form
-    place: Place
+    place: Storage
     count: float
     unit: float
     kept: float
@@ -87,7 +87,7 @@ def _buffers_first(layer: Any) -> dict[str, Any]:
     return dict(sorted(vars(layer).items(), key=lambda each: not isinstance(each[1], Channels)))
 
 
-def _walk(thing: Any, name: str, place: Place, seen: set[Any]) -> Iterator[tuple[str, Holding]]:
+def _walk(thing: Any, name: str, place: Storage, seen: set[Any]) -> Iterator[tuple[str, Holding]]:
     """Lists and tuples give their parts one name, for they grow with the text."""
     if isinstance(thing, Tensor):
         storage = thing.untyped_storage()
@@ -117,7 +117,7 @@ def _walk(thing: Any, name: str, place: Place, seen: set[Any]) -> Iterator[tuple
             yield from _walk(inner, f"{name}.{key}", place, seen)
 
 
-def _buffer(form: Form, name: str, tensor: Tensor, room: int, live: int, place: Place, seen: set[Any]) -> Iterator[tuple[str, Holding]]:
+def _buffer(form: Form, name: str, tensor: Tensor, room: int, live: int, place: Storage, seen: set[Any]) -> Iterator[tuple[str, Holding]]:
     storage = tensor.untyped_storage()
     if storage.nbytes() and (storage.data_ptr(), "storage") not in seen:
         seen.add((storage.data_ptr(), "storage"))

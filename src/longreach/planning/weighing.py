@@ -19,7 +19,7 @@ from longreach.attention.base import AttentionPolicy
 from longreach.cache.base import CachePolicy, with_wrappers
 from longreach.core.bands import LayerContext
 from longreach.core.errors import UnsupportedError
-from longreach.core.memory import Blocks
+from longreach.core.memory import Blocks, Storage
 from longreach.core.method import Method
 from longreach.core.spec import unparse
 from longreach.decoding.reading import CHUNK, new_cache, prefill
@@ -27,7 +27,7 @@ from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.window import cannot_read, position_limit
 from longreach.planning.growth import room_in_channels, room_in_pages
-from longreach.planning.holdings import Holding, Holdings, Place, holdings
+from longreach.planning.holdings import Holding, Holdings, holdings
 from longreach.planning.shrinking import Lengths, lengths_for
 from longreach.planning.twin import Measures, chosen_layers, twin
 
@@ -82,9 +82,9 @@ class Weight:
     error: float | None
     found: int | None
 
-    def kept(self, tokens: int, new: int = 0) -> dict[Place, int]:
+    def kept(self, tokens: int, new: int = 0) -> dict[Storage, int]:
         """Bytes of all storages by place, for a prompt of `tokens` that `new` tokens follow."""
-        sums: dict[Place, float] = {"device": 0.0, "host": 0.0, "disk": 0.0}
+        sums: dict[Storage, float] = {"device": 0.0, "host": 0.0, "disk": 0.0}
         for lines, times in zip(self.parts, self.times, strict=True):
             for line in lines.values():
                 sums[line.piece.place] += times * line.kept(self.target, tokens, new)

@@ -34,7 +34,7 @@ class LongGen(Places):
 
     @staticmethod
     def _whole(layer: LayerContext) -> bool:
-        """Whether the layer is of the middle third, rounded up; with an odd number around that, one more layer stands behind it."""
+        """Whether the layer is one of the middle third (rounded up), with as many layers before it as behind it, or one less before."""
         layers = len(layer.full_layers)
         third = -(-layers // 3)
         first = (layers - third) // 2
