@@ -103,3 +103,9 @@ def test_blocks_lie_where_they_are_put(models):
 def test_a_table_of_positions_ends():
     with pytest.raises(UnsupportedError, match="cannot read beyond"):
         CacheScale(tiny_learned("gpt2").config, torch.float32, 4096).weigh(())
+
+
+def test_layers_that_go_by_how_many_there_are():
+    model = tiny_model("llama", num_hidden_layers=12)  # the middle four see everything
+    weight = CacheScale(model.config, torch.float32, 600).weigh(parse("longgen:window_size=32"))
+    assert sum(weight.kept(600).values()) == pytest.approx(held(model, "longgen:window_size=32", 600)[0], rel=0.02)

@@ -158,9 +158,17 @@ class CacheScale:
         return Weight(target=self.context, parts=tuple(parts), times=(*layers.values(), 1), error=error, found=first.found)
 
     def _leading(self, stack: Sequence[Method]) -> int:
-        """How many first layers a twin needs because methods do something else there."""
+        """How many first layers a twin needs because methods do something else there; all, where that goes by how many layers there are."""
         policies = [method for method in with_wrappers(stack) if isinstance(method, AttentionPolicy | CachePolicy)]
-        m, count = self.measures, len(self.measures.layers)
+        kinds, count = self.measures.layers, len(self.measures.layers)
+        seen = self._views(policies, count)
+        leading = next((index for index in range(count) if all(each == seen[-1] for each in seen[index:])), 0)
+        chosen = list(chosen_layers(kinds, leading))
+        return leading if self._views(policies, len(chosen)) == [seen[index] for index in chosen] else count
+
+    def _views(self, policies: Sequence[AttentionPolicy | CachePolicy], count: int) -> list[tuple[object, ...]]:
+        """What queries of each of `count` layers see."""
+        m = self.measures
         layers = [
             LayerContext(
                 layer_idx=index, num_layers=count, num_heads=m.group, num_kv_heads=1, head_dim=_DIM, hidden_size=2 * _DIM,
@@ -168,9 +176,7 @@ class CacheScale:
             )
             for index in range(count)
         ]  # fmt: skip
-        seen = [tuple(method.views(layer) for method in policies) for layer in layers]
-        leading = next((index for index in range(count) if all(each == seen[-1] for each in seen[index:])), 0)
-        return leading if leading < count - 1 else count
+        return [tuple(method.views(layer) for method in policies) for layer in layers]
 
     @torch.no_grad()
     def _kind(self, stack: Sequence[Method], layers: dict[int, int]) -> tuple[object, ...]:
