@@ -36,6 +36,6 @@ def test_every_method_stands_beside_the_whole_cache(tmp_path, monkeypatch, capsy
     assert cut["bytes"] < 0.5
     lines = re.findall(r"\| `(.*?)` \| (\S+) \|", (tmp_path / "page.md").read_text(encoding="utf-8"))
     assert lines == [
-        ("h2o:budget=1000", "2"), ("snapkv:budget=1000", "2"), ("full", "all"), ("h2o:budget=125", "0.25"), ("snapkv:budget=125", "0.25"),
+        ("full", "all"), ("h2o:budget=1000", "2"), ("snapkv:budget=1000", "2"), ("h2o:budget=125", "0.25"), ("snapkv:budget=125", "0.25"),
     ]  # fmt: skip
     assert "full None" in capsys.readouterr().out
