@@ -172,6 +172,14 @@ def test_gradients_go_through_the_merge(pieces):
         assert_same(found, right, tolerance=1e-4)
 
 
+def test_a_bias_of_another_width_than_the_queries_is_taken_for_what_it_is():
+    q, k, v = random_qkv(queries=40, keys=40)
+    bias = torch.randn(1, 4, 40, 40, generator=torch.Generator().manual_seed(1))
+    repeated = [x.repeat_interleave(2, 1) for x in (k, v)]
+    wanted = (q @ repeated[0].mT * SCALE + bias).softmax(-1) @ repeated[1]
+    assert_same(attend(q, k, v, scale=SCALE, bias=bias)[0], wanted, tolerance=1e-10)
+
+
 def test_nothing_at_all_is_zero():
     q = torch.ones(1, 2, 3, 4)
     assert torch.equal(Merge().result(None, q), torch.zeros_like(q))

@@ -56,6 +56,8 @@ def _flash_cpu(
     if mask is not None:
         added = torch.zeros(mask.shape, dtype=q.dtype, device=q.device) if bias is None else bias
         bias = added.masked_fill(~mask, float("-inf"))
+    if bias is not None and q.dtype == torch.float64:
+        bias = bias.double()  # of other widths the kernel takes the bytes as they are, and does not say so
     out, lse = _FlashCpu.apply(q, k, v, bias, scale, causal) if _needs_grad(q, k, v) else _flash(q, k, v, bias, scale, causal)
     if mask is not None:  # the kernel reports lse 0 for a row that sees nothing
         lse = lse.masked_fill(~mask.any(-1), float("-inf"))

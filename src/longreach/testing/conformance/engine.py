@@ -110,8 +110,11 @@ def _gradients(model: PreTrainedModel, values: Tensor, mask: Tensor) -> dict[str
 
 
 def check_causality(method: Method) -> int:
-    """Changing a token changes what comes after it and nothing before it."""
-    model, ids = model_for(method), random_ids(1, LENGTH)
+    """Changing a token changes what comes after it and nothing before it.
+
+    In float64, for what is computed together may hang on later tokens, and with it the last digits of a sum.
+    """
+    model, ids = copy.deepcopy(model_for(method)).double(), random_ids(1, LENGTH)
     compared = 0
     with apply(model, method):
         before = logits(model, ids)
@@ -119,7 +122,7 @@ def check_causality(method: Method) -> int:
             other = ids.clone()
             other[:, place] = (ids[:, place] + 1) % VOCABULARY
             after = logits(model, other)
-            compared += close(after[:, :place], before[:, :place], f"tokens before {place}", tolerance=1e-6)
+            compared += close(after[:, :place], before[:, :place], f"tokens before {place}", tolerance=1e-9)
             require(float((after - before)[:, place].abs().max()) > 1e-3, f"token {place} does not see itself")
     return compared
 
