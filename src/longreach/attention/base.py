@@ -16,7 +16,7 @@ from longreach.core.method import Method, MethodInfo
 class Vectors:
     """What a definition may look at, of one layer and row: q [H, T, D], k and v [H, T, D], float64, unrotated; the scale of logits.
 
-    rotated: (x [..., T, D], positions [T]) -> x rotated to these positions.
+    prompt: tokens of the row's prompt. rotated: (x [..., T, D], positions [T]) -> x rotated to these positions.
     """
 
     layer: LayerContext
@@ -24,6 +24,7 @@ class Vectors:
     k: Tensor
     v: Tensor
     scale: float
+    prompt: int
     rotated: Callable[[Tensor, Tensor], Tensor]
 
 
@@ -47,6 +48,10 @@ class AttentionPolicy(Method):
     def reference_of(self, i: Tensor, j: Tensor, vectors: Vectors) -> tuple[Tensor, Tensor]:
         """The definition of a method that decides by content, per head ([H, T, T] each), or by layer; `reference` is the farthest then."""
         return self.reference(i, j)
+
+    def counted(self, i: Tensor, j: Tensor, vectors: Vectors) -> Tensor | None:
+        """The definition of a method whose softmax counts some keys more than once: how often, [H, T, T]. None: each that is seen once."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from longreach.cache._ranking import coarse, highest
 from longreach.core.bands import PROBE, Band, LayerContext
 from longreach.core.errors import UnsupportedError
 from longreach.core.memory import Cut, Kept, Over, PromptEnd, Signal, Signals, Store, View
 from longreach.core.method import Method, MethodInfo
+from longreach.core.ranking import coarse, highest
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

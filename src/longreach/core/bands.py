@@ -6,7 +6,7 @@ Two coordinates are kept apart. The *slot* is the true index of a token in the s
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -198,6 +198,52 @@ class Selection:
     queries: tuple[PositionMap, ...] = (TRUE,)
     keys: PositionMap = TRUE
     lo: int = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FarQueries:
+    """Queries that follow on one another, and all that they may see, of B rows laid out alike.
+
+    Args: q: [B, H, T, D]. first: index of the first. prompt: tokens of the rows' prompt. keys, values: [B, K, S, D] of every token up to
+    the last query's, from index 0 on. Queries and keys stand at their own positions. queries: (begin, end) -> those of these indices
+    [B, H, n, D], which may lie before the run by as many as `Sparse.queries`. attend: (q, k, v, mask) -> output [B, H, T, D] and
+    log-sum-exp [B, H, T] of a softmax over k, v [B, K, S, D]; mask: bool [B, 1 | H, T, S], what each query sees, or None. attend_chunks:
+    (q, k, v, chosen) -> the same over the chunks of k, v [B, K, n, C, D] that each query chose, [B, H, T, P], -1 for none. memo: kept from
+    run to run, but for when tokens are taken back; what is in it may not hang on where runs end.
+    """
+
+    q: "Tensor"
+    first: int
+    prompt: int
+    keys: "Tensor"
+    values: "Tensor"
+    queries: "Callable[[int, int], Tensor]"
+    attend: "Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]"
+    attend_chunks: "Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]"
+    memo: dict[object, "Tensor"]
+
+
+class SparseReader(Protocol):
+    """Sees some of what is far away, each query or run of queries by its own choice. Implementations are hashable."""
+
+    def pieces(self, far: FarQueries) -> "Iterator[tuple[slice, Tensor, Tensor]]":
+        """Pieces of the softmax: queries of the run, their output [B, H, n, D] and its log-sum-exp [B, H, n].
+
+        What a query sees may hang on tokens up to its own alone, and not on where the run begins or ends.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """What is far away, seen as a method itself computes it. Shares one softmax with the bands, which must not hold the same pairs.
+
+    queries: that the method looks at besides those of a run: so many before it. waits: what is seen hangs on where the prompt ends.
+    """
+
+    reader: SparseReader
+    queries: int = 0
+    waits: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

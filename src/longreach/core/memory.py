@@ -9,7 +9,7 @@ softmax.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from longreach.core.bands import TRUE, Band, LayerContext, PositionMap, Selection
+from longreach.core.bands import TRUE, Band, LayerContext, PositionMap, Selection, Sparse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -341,4 +341,4 @@ class Clustered:
 
 
 Store = Kept | Coded | Blocks | Clustered
-View = Band | Selection | Store
+View = Band | Selection | Sparse | Store

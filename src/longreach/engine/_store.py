@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from longreach.core.bands import Band, PositionMap, Selection
+from longreach.core.bands import TRUE, Band, PositionMap, Selection, Sparse
 from longreach.core.errors import LongreachError
 from longreach.core.memory import Store, View
 from longreach.engine._channels import Change, Channels
@@ -30,7 +30,7 @@ class LayerPlan:
     num_sinks: first tokens of every row. window: last tokens (None: all). maps, sink_maps: position maps with a rotated copy each.
     raw: also the unrotated keys (the frequencies, or where keys are placed, will change, or a policy looks at them). received: also the
     attention that each token got. entropy: also how surprising each was. chunk: tokens of the chunks that queries choose from, whose
-    queries are kept until the chunk is full.
+    queries are kept until the chunk is full; or last queries that a method looks at again.
     """
 
     num_sinks: int
@@ -47,20 +47,25 @@ class LayerPlan:
         """The least that these bands and selections need."""
         bands = [view for view in views if isinstance(view, Band)]
         chosen = [view for view in views if isinstance(view, Selection)]
+        sparse = [view for view in views if isinstance(view, Sparse)]
         recent = [band for band in bands if band.sinks is None]
         first = [band for band in bands if band.sinks is not None]
         reach = [band.reach for band in recent]
         stores = [view for view in views if isinstance(view, Store)]
-        bounded = not keep_all and None not in reach and not chosen and not stores
+        bounded = not keep_all and None not in reach and not chosen and not sparse and not stores
         return cls(
             num_sinks=max((band.sinks or 0 for band in first), default=0),
             window=max((hi + 1 for hi in reach if hi is not None), default=0) if bounded else None,
-            maps=tuple(dict.fromkeys([*(b.keys for b in recent), *(s.keys for s in chosen), *(m for s in stores for m in s.maps)])),
+            maps=tuple(
+                dict.fromkeys(
+                    [*(b.keys for b in recent), *(s.keys for s in chosen), *(TRUE for _ in sparse), *(m for s in stores for m in s.maps)]
+                )
+            ),
             sink_maps=tuple(dict.fromkeys(band.keys for band in first)),
             raw=raw or any("keys" in store.signals or getattr(store, "packed", False) for store in stores),
             received=any("received" in store.signals for store in stores),
             entropy=any("entropy" in store.signals for store in stores),
-            chunk=chosen[0].chunk if chosen else None,
+            chunk=next(iter([*(view.chunk for view in chosen), *(view.queries for view in sparse if view.queries)]), None),
         )
 
 
@@ -107,6 +112,7 @@ class BandLayer(CacheLayerMixin):
         self.summaries: Tensor | None = None
         # Copies of the keys made when they are needed: of a row (-1: of all rows), under which map, how many tokens, [B, K, n, D].
         self.placed: dict[int, tuple[PositionMap, int, Tensor]] = {}
+        self.memos: dict[int, dict[object, Tensor]] = {}  # of a method that sees what is far away as it computes it: of a row, or all
         self.index = -1
 
     def row(self, index: int) -> "BandLayer":
@@ -161,7 +167,7 @@ class BandLayer(CacheLayerMixin):
 
     def turn_again(self) -> None:
         """Some kept keys were changed: what is made of the unrotated ones is made anew at the next forward pass."""
-        self.placed, self.mixed = {}, True
+        self.placed, self.memos, self.mixed = {}, {}, True
 
     @property
     def oldest(self) -> int:
@@ -203,7 +209,7 @@ class BandLayer(CacheLayerMixin):
 
     def hold(self, held: Held) -> None:
         """Hold this instead of what the layer holds; channels and lists are the layer's from now on."""
-        self.is_initialized, self.pending, self.placed, self.mixed = True, None, {}, False
+        self.is_initialized, self.pending, self.placed, self.memos, self.mixed = True, None, {}, {}, False
         self.tokens, self.batch, self.epoch = held.tokens, held.batch, held.epoch
         self.recent, self.queries = held.recent, held.queries
         self.first, self.first_filled = held.first, held.first_filled
@@ -226,7 +232,7 @@ class BandLayer(CacheLayerMixin):
     def reset(self) -> None:
         """Empty the layer."""
         self.recent, self.first, self.first_filled, self.pending, self.tokens, self.epoch = Channels(), {}, False, None, 0, None
-        self.queries, self.summaries, self.placed, self.mixed = Channels(), None, {}, False
+        self.queries, self.summaries, self.placed, self.memos, self.mixed = Channels(), None, {}, {}, False
         if self.store is not None:
             self.store.rows.clear()
         if self.leads:
@@ -256,7 +262,7 @@ class BandLayer(CacheLayerMixin):
             self.queries.end -= count
         self.tokens -= count
         self.recent.end -= count
-        self.placed = {}
+        self.placed, self.memos = {}, {}
         self.first_filled = self.first_filled and max(self.stream.start or [0]) + self.plan.num_sinks <= self.tokens
         if self.leads:
             self.stream.step = None
@@ -287,7 +293,7 @@ class BandLayer(CacheLayerMixin):
         self.recent.apply(change)
         self.queries.apply(change)
         self.summaries = None if self.summaries is None else change(self.summaries)
-        self.placed = {}
+        self.placed, self.memos = {}, {}
         self.first = {name: change(tensor) for name, tensor in self.first.items()}
         if self.leads:
             self.stream.apply(change)

@@ -114,17 +114,17 @@ def _row(
     """
     learned, context, methods = layer.learned, layer.context, layer.methods
     dtype, start = q.dtype, q.shape[1] - len(texts)
+    prompt = end_of_prompt(q.shape[1]) - start
     q, k, v = q.double(), k.double(), v.double()
     for policy in methods if learned.window is None else ():
         if isinstance(policy, CachePolicy) and type(policy).sight is not CachePolicy.sight:
-            prompt = end_of_prompt(q.shape[1]) - start
             out = _by_sight(layer, policy, prompt, entropy[start:], q[:, start:], k[:, start:], v[:, start:], options)
             return torch.cat([out.new_zeros(len(q), start, v.shape[-1]), out], 1).to(dtype)
     k, v = k.repeat_interleave(q.shape[0] // k.shape[0], 0), v.repeat_interleave(q.shape[0] // v.shape[0], 0)
     before = torch.arange(q.shape[1])[None] - start
     j = before if indices is None else indices[None]
     i = j.T
-    relative, visible, between = (i - j).expand(q.shape[1], -1), (j <= i) & (j >= 0), False
+    relative, visible, between, counted = (i - j).expand(q.shape[1], -1), (j <= i) & (j >= 0), False, None
     scale = options.get("scaling", q.shape[-1] ** -0.5)
     if learned.window is not None:
         visible = visible & (i - j < learned.window)
@@ -135,8 +135,9 @@ def _row(
                     pairs = 0 if learned.rotation is None else _frequencies(layer)[0].shape[-1]
                     relative, seen = method.reference_by_text(i, j, texts, pairs, context.trained_window)
                 elif isinstance(method, Places):
-                    between = method.interpolates_logits
-                    relative, seen = method.reference_of(i, j, _vectors(layer, q, k, v, scale))
+                    between, vectors = method.interpolates_logits, _vectors(layer, q, k, v, scale, prompt)
+                    relative, seen = method.reference_of(i, j, vectors)
+                    counted = method.counted(i, j, vectors)
                 else:
                     relative, seen = method.reference(i, j)
                 visible = visible & seen
@@ -159,6 +160,8 @@ def _row(
         if isinstance(policy, Ages):
             ages = (policy.aging(hidden, context)[0].double() * real).cumsum(-1)
             logits = logits - (ages[:, :, None] - ages[:, None])
+    if counted is not None:
+        logits = logits + torch.where(visible, counted, 1.0).log()
     sees = visible.any(-1, keepdim=True)  # a row that sees nothing (padding) gives 0; it may not reach softmax, whose gradient is nan there
     logits = logits.masked_fill(~visible & sees, float("-inf"))
     if (sinks := options.get("s_aux")) is not None:
@@ -167,7 +170,7 @@ def _row(
     out, mass = logits.softmax(-1) * sees @ v, logits.logsumexp(-1)
     for policy in policies:
         if isinstance(policy, Prefixes):
-            turned = _vectors(layer, q, k, v, scale).rotated(q, i[:, 0])
+            turned = _vectors(layer, q, k, v, scale, prompt).rotated(q, i[:, 0])
             found = policy.prefix(turned[None].to(dtype), context)
             share = torch.sigmoid(found[1][0].double().log() - mass)[..., None]
             out = out * (1 - share) + found[0][0].double() / found[1][0].double()[..., None] * share
@@ -182,7 +185,7 @@ def _by_sight(
     prompt: its tokens. entropy: [T].
     """
     scale, tokens, repeats = options.get("scaling", q.shape[-1] ** -0.5), torch.arange(q.shape[1]), len(q) // len(k)
-    vectors = _vectors(layer, q, k, v, scale)
+    vectors = _vectors(layer, q, k, v, scale, prompt)
     rotated = _as_model(layer) if policy.rounds else vectors.rotated
     still = rotated(k, torch.zeros_like(tokens))
     scaling = [other for other in layer.methods if isinstance(other, Scales)]
@@ -300,7 +303,7 @@ def _frequencies(layer: _Layer) -> tuple[Tensor, Tensor]:
     return getattr(layer.rotary, f"{prefix}inv_freq").double(), scale
 
 
-def _vectors(layer: _Layer, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Vectors:
+def _vectors(layer: _Layer, q: Tensor, k: Tensor, v: Tensor, scale: float, prompt: int) -> Vectors:
     turn = layer.learned.rotation
 
     def rotated(x: Tensor, positions: Tensor) -> Tensor:
@@ -314,7 +317,7 @@ def _vectors(layer: _Layer, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Ve
         out[..., second] = x[..., second] * cos + x[..., first] * sin
         return out
 
-    return Vectors(layer=layer.context, q=q, k=k, v=v, scale=scale, rotated=rotated)
+    return Vectors(layer=layer.context, q=q, k=k, v=v, scale=scale, prompt=prompt, rotated=rotated)
 
 
 def _angles(layer: _Layer, relative: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:

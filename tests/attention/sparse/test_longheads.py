@@ -40,7 +40,7 @@ def side_by_side(size, count, q, k, v):
 
 def by_reference(method, q, k, v):
     i, j = torch.arange(len(q))[:, None], torch.arange(len(q))[None]
-    vectors = Vectors(layer=PROBE, q=q[None], k=k[None], v=v[None], scale=SCALE, rotated=rotated)
+    vectors = Vectors(layer=PROBE, q=q[None], k=k[None], v=v[None], scale=SCALE, prompt=len(q), rotated=rotated)
     relative, visible = (found[0] for found in method.reference_of(i, j, vectors))
     logits = (rotated(q[:, None].expand(-1, len(k), -1), relative) * k).sum(-1)
     return attention(logits.masked_fill(~visible, float("-inf")), v), relative, visible

@@ -15,11 +15,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from longreach.cache._ranking import highest
 from longreach.cache.base import BudgetWrapper, Eviction
 from longreach.core.bands import LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.method import MethodInfo, at_least
+from longreach.core.ranking import highest
 
 
 @dataclass(frozen=True, kw_only=True)

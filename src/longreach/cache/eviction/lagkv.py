@@ -16,12 +16,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.cache._ranking import coarse, highest
 from longreach.cache.base import CachePolicy, History, Sight
 from longreach.core.bands import Band, LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.memory import Kept, Signals, View
 from longreach.core.method import MethodInfo, at_least
+from longreach.core.ranking import coarse, highest
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,12 @@ from typing import ClassVar, get_args
 import torch
 from torch import Tensor
 
-from longreach.cache._ranking import coarse, highest, ranking
 from longreach.cache.base import CachePolicy, History, Sight
 from longreach.core.bands import Band, Constant, LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.memory import Blocks, Storage, View
 from longreach.core.method import Claim, MethodInfo, at_least
+from longreach.core.ranking import coarse, highest, ranking
 
 
 @dataclass(frozen=True, kw_only=True)

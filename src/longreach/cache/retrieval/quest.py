@@ -14,12 +14,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.cache._ranking import coarse, ranking
 from longreach.cache.base import CachePolicy, History, Sight
 from longreach.core.bands import Band, LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.memory import Blocks, View
 from longreach.core.method import MethodInfo, at_least
+from longreach.core.ranking import coarse, ranking
 
 _FEWEST = 3  # pages, as in the official code
 

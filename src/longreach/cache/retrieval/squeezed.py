@@ -16,12 +16,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.cache._ranking import coarse
 from longreach.cache.base import CachePolicy, History, Sight
 from longreach.core.bands import Band, LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.memory import Clustered, View
 from longreach.core.method import MethodInfo, at_least
+from longreach.core.ranking import coarse
 
 _ROWS = 4096  # keys that are compared with all centroids at once: bounds the memory of that
 

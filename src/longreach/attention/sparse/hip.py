@@ -1,0 +1,182 @@
+"""HiP: a search down a tree of the text finds the keys that a block of queries looks at most; it and its neighbours are all that they see.
+
+Paper: A Training-free Sub-quadratic Cost Transformer Model Serving Framework with Hierarchically Pruned Attention, 2024, arXiv:2406.09827
+Cost: the cache of the whole text; a query reads `budget` keys and its window, and a block of queries is compared with some
+log2(text / budget) times as many; no training.
+Limits: the window of the model is unchanged; it saves time, not memory. What the tree's few samples of a stretch of text do not show is not
+found.
+Differs from the paper: no query looks ahead: a block chooses by its first query and the `observe` - 1 before it, where the official code
+takes every second query of the block itself, the later ones, too. The last block or two of a prompt and all that follows choose query by
+query. Scores count to ten binary digits, and of equal ones the later keys are read.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from longreach.attention.base import Places, Vectors
+from longreach.attention.sparse._rows import at_once, chosen_rows
+from longreach.core.bands import Band, FarQueries, LayerContext, Sparse
+from longreach.core.errors import SpecError
+from longreach.core.memory import View
+from longreach.core.method import MethodInfo, at_least
+from longreach.core.ranking import coarse, ranking
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hip(Places):
+    """Args: budget: keys that a query reads besides its window (paper: 512). query_block: queries that share a choice (paper: 32).
+    key_block: keys that are chosen together (paper: 2); divides budget and query_block. samples: first keys of a block that it is judged by
+    (paper: all). observe: queries that a block of them chooses by. near: blocks of queries before its own that a query sees whole.
+    dense_layers: first layers that see everything (paper: 3); the last layer never does.
+    """
+
+    info: ClassVar = MethodInfo(
+        title="A Training-free Sub-quadratic Cost Transformer Model Serving Framework with Hierarchically Pruned Attention",
+        paper="arXiv:2406.09827",
+    )
+    budget: int = 512
+    query_block: int = 32
+    key_block: int = 8
+    samples: int = 2
+    observe: int = 4
+    near: int = 4
+    dense_layers: int = 3
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "budget", "query_block", "key_block", "observe")
+        at_least(self, 0, "near", "dense_layers")
+        for name in ("budget", "query_block"):
+            if getattr(self, name) % self.key_block:
+                raise SpecError(f"hip: {name}={getattr(self, name)} must be a multiple of key_block={self.key_block}")
+
+    def _dense(self, layer: LayerContext) -> bool:
+        return layer.full_layers.index(layer.layer_idx) < min(self.dense_layers, len(layer.full_layers) - 1)
+
+    def bands(self, layer: LayerContext) -> tuple[View, ...]:
+        """The query's block and those right before it, and what is found before them."""
+        if self._dense(layer):
+            return (Band(),)
+        return (Band(chunk=self.query_block, hi=self.near), Sparse(self, queries=self.query_block + self.observe, waits=True))
+
+    def _tail(self, prompt: int) -> int:
+        """Index of the first query that chooses for itself alone."""
+        return max(0, (prompt - self.query_block) // self.query_block * self.query_block)
+
+    def pieces(self, far: FarQueries) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Blocks of the prompt, then query by query."""
+        begin, end, size = far.first, far.first + far.q.shape[2], self.query_block
+        tail = min(max(begin, self._tail(far.prompt)), end)
+        first = max(begin // size, self.near + 1)  # the first block that has something far away
+        together = at_once(far.q.shape[0] * far.q.shape[1] * self.budget * far.q.shape[3])
+        for block in range(first, -(-tail // size), together):
+            starts = torch.arange(block, min(block + together, -(-tail // size))) * size
+            yield self._blocks(far, starts, size, tail)
+        for query in range(max(tail, (self.near + 1) * size), end, together):
+            yield self._blocks(far, torch.arange(query, min(query + together, end)), 1, end)
+
+    def _blocks(self, far: FarQueries, starts: Tensor, size: int, end: int) -> tuple[slice, Tensor, Tensor]:
+        """What the blocks of `size` queries from `starts` [n] on see, of those from the run's first one up to, exclusive, `end`."""
+        b, h, _, d = far.q.shape
+        n, first = len(starts), int(starts[0])
+        limits = (starts // self.query_block - self.near) * (self.query_block // self.key_block)
+        keys, values = (x[:, :, : int(limits[-1]) * self.key_block].unflatten(2, (-1, self.key_block)) for x in (far.keys, far.values))
+        with torch.no_grad():
+            observe = 1 if size == 1 else self.observe
+            seen = far.queries(first - observe + 1, int(starts[-1]) + 1).unfold(2, observe, size)  # [B, H, n, D, observe]
+            chosen, there = self._search(seen, keys[:, :, :, : self.samples], limits.to(keys.device))
+        taken, given = (chosen_rows(x, chosen).view(b * h * n, 1, -1, x.shape[-1]) for x in (keys, values))
+        # The first block may begin before the run, and the last may end after it: empty seats.
+        rows = slice(max(first, far.first) - far.first, min(first + n * size, end) - far.first)
+        before, behind = max(0, far.first - first), first + n * size - far.first - rows.stop
+        q = torch.nn.functional.pad(far.q[:, :, rows], (0, 0, before, behind)).reshape(b * h * n, 1, size, d)
+        mask = None
+        if not bool(there.all()):
+            mask = there.repeat_interleave(self.key_block, -1).reshape(-1, 1, 1, taken.shape[2]).expand(-1, -1, size, -1)
+        out, lse = far.attend(q, taken, given, mask)
+        out, lse = out.reshape(b, h, n * size, -1), lse.reshape(b, h, n * size)
+        return rows, out[:, :, before : n * size - behind], lse[:, :, before : n * size - behind]
+
+    def _search(self, q: Tensor, keys: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
+        """Blocks of keys [B, H, n, P] that queries q [B, H, n, D, w] look at most, and which of them are there.
+
+        keys: [B, K, m, c, D] that each block is judged by. limits: [n] a run of queries may choose from the first so many blocks.
+        """
+        shape = (*q.shape[:3], self.budget // self.key_block)
+        limits, nodes = limits[:, None], torch.arange(shape[3], device=q.device)
+        count = limits.clamp(max=shape[3])
+        begin = limits * nodes // count
+        size = ((limits * (nodes + 1) // count) - begin).masked_fill(nodes >= count, 0).expand(shape)
+        begin = begin.masked_fill(nodes >= count, 0).expand(shape)
+
+        def score(index: Tensor) -> Tensor:
+            return (chosen_rows(keys, index).flatten(3, 4) @ q).unflatten(3, (-1, keys.shape[3])).amax((-1, -2))
+
+        known = score(begin) if int(size.max()) > 1 else None
+        while known is not None and int(size.max()) > 1:
+            half = size // 2
+            split = torch.cat([begin, begin + half], -1)
+            sizes = torch.cat([half, size - half], -1)
+            known = torch.cat([known, score(begin + half)], -1)
+            best = ranking(known, split.masked_fill(sizes < 1, -1)).topk(shape[3], dim=-1).indices
+            begin, size, known = split.gather(-1, best), sizes.gather(-1, best), known.gather(-1, best)
+        return begin, size > 0
+
+    def reference(self, i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
+        """Every key stands where it is."""
+        return i - j, j <= i
+
+    def reference_of(self, i: Tensor, j: Tensor, vectors: Vectors) -> tuple[Tensor, Tensor]:
+        """The search, node by node."""
+        visible = ((j <= i) & (j >= 0)).repeat(len(vectors.q), 1, 1)
+        if self._dense(vectors.layer):
+            return i - j, visible
+        padding = int((j < 0).sum())
+        places = torch.arange(j.shape[-1] - padding)
+        for head, (q, k) in enumerate(zip(vectors.q.detach()[:, padding:], vectors.k.detach()[:, padding:], strict=True)):
+            q, k = vectors.rotated(q, places), vectors.rotated(k, places)
+            for query in places.tolist():
+                start = query // self.query_block * self.query_block
+                far = start - self.near * self.query_block
+                if far <= 0:
+                    continue
+                alone = query >= self._tail(vectors.prompt)
+                seen = q[query : query + 1] if alone else q[start - self.observe + 1 : start + 1]
+                blocks = self._searched(seen @ k.T, far // self.key_block)
+                gone = [x for x in range(far) if x // self.key_block not in blocks]
+                visible[head, padding + query, [padding + x for x in gone]] = False
+        return i - j, visible
+
+    def _searched(self, logits: Tensor, blocks: int) -> list[int]:
+        """The blocks that the queries of these logits [w, T] find among the first `blocks`."""
+
+        def score(block: int) -> float:
+            return float(coarse(logits[:, block * self.key_block :][:, : self.samples].max()))
+
+        most = min(self.budget // self.key_block, blocks)
+        nodes = [(blocks * x // most, blocks * (x + 1) // most) for x in range(most)]
+        while any(end - begin > 1 for begin, end in nodes):
+            halves = [half for begin, end in nodes for half in ((begin, begin + (end - begin) // 2), (begin + (end - begin) // 2, end))]
+            ranked = sorted(((score(begin), begin, end) for begin, end in halves if end > begin), reverse=True)
+            nodes = [(begin, end) for _, begin, end in ranked[:most]]
+        return [begin for begin, _ in nodes]
+
+
+METHOD = Hip
+EXAMPLES = (
+    Hip(budget=8, query_block=4, key_block=2, samples=2, observe=2, near=1, dense_layers=0),
+    Hip(budget=6, query_block=6, key_block=1, samples=1, observe=6, near=0, dense_layers=1),
+    Hip(budget=4, query_block=1, key_block=1, samples=1, observe=1, near=0, dense_layers=0),
+)
+NEUTRAL = (Hip(budget=64, query_block=8, key_block=4), Hip(near=2, query_block=32, key_block=8))
+BAD = (
+    {"budget": 0},
+    {"budget": 12, "key_block": 8},
+    {"query_block": 12},
+    {"observe": 0},
+    {"near": -1},
+    {"dense_layers": -1},
+)
