@@ -201,12 +201,12 @@ class Selection:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class FarQueries:
+class QueryRun:
     """Queries that follow on one another, and all that they may see, of B rows laid out alike.
 
     Args: q: [B, H, T, D]. first: index of the first. prompt: tokens of the rows' prompt. keys, values: [B, K, S, D] of every token up to
     the last query's, from index 0 on. Queries and keys stand at their own positions. queries: (begin, end) -> those of these indices
-    [B, H, n, D], which may lie before the run by as many as `Sparse.queries`. attend: (q, k, v, mask) -> output [B, H, T, D] and
+    [B, H, n, D], which may lie before the run by as many as `Computed.queries`. attend: (q, k, v, mask) -> output [B, H, T, D] and
     log-sum-exp [B, H, T] of a softmax over k, v [B, K, S, D]; mask: bool [B, 1 | H, T, S], what each query sees, or None. attend_chunks:
     (q, k, v, chosen) -> the same over the chunks of k, v [B, K, n, C, D] that each query chose, [B, H, T, P], -1 for none. memo: kept from
     run to run, but for when tokens are taken back; what is in it may not hang on where runs end.
@@ -223,11 +223,11 @@ class FarQueries:
     memo: dict[object, "Tensor"]
 
 
-class SparseReader(Protocol):
-    """Sees some of what is far away, each query or run of queries by its own choice. Implementations are hashable."""
+class AttentionReader(Protocol):
+    """Computes attention in a way of its own. Implementations are hashable."""
 
-    def pieces(self, far: FarQueries) -> "Iterator[tuple[slice, Tensor, Tensor]]":
-        """Pieces of the softmax: queries of the run, their output [B, H, n, D] and its log-sum-exp [B, H, n].
+    def pieces(self, run: QueryRun) -> "Iterator[tuple[slice, Tensor, Tensor]]":
+        """Queries of the run, their output [B, H, n, D] and its log-sum-exp [B, H, n], by which it is weighed against others.
 
         What a query sees may hang on tokens up to its own alone, and not on where the run begins or ends.
         """
@@ -235,13 +235,14 @@ class SparseReader(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Sparse:
-    """What is far away, seen as a method itself computes it. Shares one softmax with the bands, which must not hold the same pairs.
+class Computed:
+    """What a method computes itself: a search for what is far away, an estimate, weights that are no softmax.
 
-    queries: that the method looks at besides those of a run: so many before it. waits: what is seen hangs on where the prompt ends.
+    Shares one softmax with the bands, if there are any, which must not hold the same pairs. queries: that the method looks at besides
+    those of a run: so many before it. waits: what is seen hangs on where the prompt ends.
     """
 
-    reader: SparseReader
+    reader: AttentionReader
     queries: int = 0
     waits: bool = False
 

@@ -9,7 +9,7 @@ softmax.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
-from longreach.core.bands import TRUE, Band, LayerContext, PositionMap, Selection, Sparse
+from longreach.core.bands import TRUE, Band, Computed, LayerContext, PositionMap, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -341,4 +341,4 @@ class Clustered:
 
 
 Store = Kept | Coded | Blocks | Clustered
-View = Band | Selection | Sparse | Store
+View = Band | Selection | Computed | Store

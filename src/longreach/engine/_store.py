@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from longreach.core.bands import TRUE, Band, PositionMap, Selection, Sparse
+from longreach.core.bands import TRUE, Band, Computed, PositionMap, Selection
 from longreach.core.errors import LongreachError
 from longreach.core.memory import Store, View
 from longreach.engine._channels import Change, Channels
@@ -47,25 +47,25 @@ class LayerPlan:
         """The least that these bands and selections need."""
         bands = [view for view in views if isinstance(view, Band)]
         chosen = [view for view in views if isinstance(view, Selection)]
-        sparse = [view for view in views if isinstance(view, Sparse)]
+        computed = [view for view in views if isinstance(view, Computed)]
         recent = [band for band in bands if band.sinks is None]
         first = [band for band in bands if band.sinks is not None]
         reach = [band.reach for band in recent]
         stores = [view for view in views if isinstance(view, Store)]
-        bounded = not keep_all and None not in reach and not chosen and not sparse and not stores
+        bounded = not keep_all and None not in reach and not chosen and not computed and not stores
         return cls(
             num_sinks=max((band.sinks or 0 for band in first), default=0),
             window=max((hi + 1 for hi in reach if hi is not None), default=0) if bounded else None,
             maps=tuple(
                 dict.fromkeys(
-                    [*(b.keys for b in recent), *(s.keys for s in chosen), *(TRUE for _ in sparse), *(m for s in stores for m in s.maps)]
+                    [*(b.keys for b in recent), *(s.keys for s in chosen), *(TRUE for _ in computed), *(m for s in stores for m in s.maps)]
                 )
             ),
             sink_maps=tuple(dict.fromkeys(band.keys for band in first)),
             raw=raw or any("keys" in store.signals or getattr(store, "packed", False) for store in stores),
             received=any("received" in store.signals for store in stores),
             entropy=any("entropy" in store.signals for store in stores),
-            chunk=next(iter([*(view.chunk for view in chosen), *(view.queries for view in sparse if view.queries)]), None),
+            chunk=next(iter([*(view.chunk for view in chosen), *(view.queries for view in computed if view.queries)]), None),
         )
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
 
 from longreach.attention.base import goes_by_text
-from longreach.core.bands import Sparse
+from longreach.core.bands import Computed
 from longreach.core.errors import LongreachError
 from longreach.engine import rotation
 from longreach.engine._entropy import EntropyReader, install
@@ -145,8 +145,8 @@ def installed(model: PreTrainedModel, attentions: list[Attention], setup: Setup,
         stores = [layer.stored for layer in engine.layers.values() if layer.stored is not None]
         if cuts := frozenset(store.cut for store in stores if "entropy" in store.signals):
             undo.callback(install(model.base_model, EntropyReader(engine, model, cuts)))
-        sparse = [view for layer in engine.layers.values() for view in layer.views if isinstance(view, Sparse)]
-        if any(store.cut.waits for store in stores) or any(view.waits for view in sparse):
+        computed = [view for layer in engine.layers.values() for view in layer.views if isinstance(view, Computed)]
+        if any(store.cut.waits for store in stores) or any(view.waits for view in computed):
             undo.enter_context(prompts_end_where_generation_begins(model))
         undo.enter_context(rotation.identity_rotary(model))
         undo.enter_context(interface(model, NAME, _attention))

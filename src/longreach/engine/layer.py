@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
-from longreach.core.bands import TRUE, Band, LayerContext, PositionMap, Selection, Sparse
+from longreach.core.bands import TRUE, Band, Computed, LayerContext, PositionMap, Selection
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.core.memory import Blocks, Clustered, Coded, Kept, Store, View
 from longreach.engine._added import Added
@@ -18,11 +18,11 @@ from longreach.engine._channels import Channels
 from longreach.engine._choice import chosen_pieces, extend_summaries
 from longreach.engine._clusters import ClusteredStore
 from longreach.engine._coded import CodedStore
+from longreach.engine._computed import computed_pieces
 from longreach.engine._cuts import ENTROPY, RECEIVED, CutStore
 from longreach.engine._fused import Merge
 from longreach.engine._kept import KeptStore
 from longreach.engine._own import OwnAttention, own_mask, rows_inside
-from longreach.engine._sparse import sparse_pieces
 from longreach.engine._states import StateAndBandLayer, has_state
 from longreach.engine._store import AGES, BandLayer, LayerPlan
 from longreach.engine._stream import MaskSpec, Step, Stream
@@ -64,9 +64,9 @@ class LayerEngine:
         following = setup.following is not None and self.native_window is None
         # What is counted from the beginning of the text is not the same for rows that begin elsewhere.
         chunked = any(view.chunk > 1 for view in self.views if isinstance(view, Band | Selection))
-        sparse = any(isinstance(view, Sparse) for view in self.views)
-        self.by_row = following or self.stored is not None or chunked or sparse
-        if self.dynamic and (following or chunked or sparse or setup.text is not None):
+        computed = any(isinstance(view, Computed) for view in self.views)
+        self.by_row = following or self.stored is not None or chunked or computed
+        if self.dynamic and (following or chunked or computed or setup.text is not None):
             what = "positions that depend on the length or the head"
             raise UnsupportedError(what, "a method that places tokens itself", "both would move them", "leave one of them out")
         self.plan = LayerPlan.of(self.views, keep_all=setup.keep_all and self.native_window is None, raw=self.grows or following)
@@ -78,8 +78,10 @@ class LayerEngine:
         if self.stored is not None and (self.added.biased or self.added.decays):
             why = "what it keeps is no longer told by distance"
             raise UnsupportedError("a bias of logits", "a cache that is cut", why, "leave one of them out")
-        if sparse and (self.added.biased or self.added.decays):
-            raise UnsupportedError("a bias of logits", "sparse attention", "it takes keys as they are", "leave one of them out")
+        if computed and (self.added.biased or self.added.decays):
+            raise UnsupportedError(
+                "a bias of logits", "a method that computes attention itself", "it knows of none", "leave one of them out"
+            )
 
     def _turning(self, attention: Attention) -> Turning:
         setup, rotation = self.engine.setup, attention.rotation
@@ -278,8 +280,8 @@ class LayerEngine:
         for view in views:
             if isinstance(view, Selection):
                 pieces = chosen_pieces(layer, step, view, q, turned, slot, options.scale, options.softcap)
-            elif isinstance(view, Sparse):
-                pieces = sparse_pieces(layer, step, view.reader, whole(TRUE), self.turning.turn, slot, options)
+            elif isinstance(view, Computed):
+                pieces = computed_pieces(layer, step, view.reader, whole(TRUE), self.turning.turn, slot, options)
             elif isinstance(view, Store):
                 assert layer.store is not None and state is not None  # noqa: S101 - it was made with the layer
                 pieces = layer.store.pieces(state, whole(TRUE), turned)

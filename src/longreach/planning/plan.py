@@ -18,7 +18,7 @@ from longreach.checkpoints.choices import check_choices
 from longreach.checkpoints.gguf import find_weights, spread
 from longreach.checkpoints.placement import find_device, find_dtype
 from longreach.checkpoints.places import checkpoint_name
-from longreach.core.bands import PROBE, Selection
+from longreach.core.bands import PROBE, TRUE, Band, Selection
 from longreach.core.errors import CheckpointError, InputError, LongreachError, UnsupportedError
 from longreach.core.memory import Blocks, Clustered, Kept
 from longreach.core.method import Method
@@ -305,10 +305,12 @@ def _lost(stack: Iterable[Method]) -> tuple[str, ...]:
     for method in stack:
         if method.info.forgets:
             words.append("text")
-        if method.info.changes_positions or method.kind in ("positions", "attention"):
-            words.append("positions")
         views = (method.views(PROBE) if isinstance(method, AttentionPolicy | CachePolicy) else None) or ()
-        if any(isinstance(view, Blocks | Clustered | Selection) for view in views):
+        moved = any(not view.queries == view.keys == TRUE for view in views if isinstance(view, Band | Selection))
+        sees_less = method.kind == "attention" and bool(views) and not moved
+        if method.info.changes_positions or method.kind == "positions" or (method.kind == "attention" and not sees_less):
+            words.append("positions")
+        if sees_less or any(isinstance(view, Blocks | Clustered | Selection) for view in views):
             words.append("attention")
         if (isinstance(method, CachePolicy) and method.rounds) or any(isinstance(view, Kept) and view.thinner for view in views):
             words.append("precision")

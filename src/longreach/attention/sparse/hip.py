@@ -19,7 +19,7 @@ from torch import Tensor
 
 from longreach.attention.base import Places, Vectors
 from longreach.attention.sparse._rows import at_once, chosen_rows
-from longreach.core.bands import Band, FarQueries, LayerContext, Sparse
+from longreach.core.bands import Band, Computed, LayerContext, QueryRun
 from longreach.core.errors import SpecError
 from longreach.core.memory import View
 from longreach.core.method import MethodInfo, at_least
@@ -60,43 +60,43 @@ class Hip(Places):
         """The query's block and those right before it, and what is found before them."""
         if self._dense(layer):
             return (Band(),)
-        return (Band(chunk=self.query_block, hi=self.near), Sparse(self, queries=self.query_block + self.observe, waits=True))
+        return (Band(chunk=self.query_block, hi=self.near), Computed(self, queries=self.query_block + self.observe, waits=True))
 
     def _tail(self, prompt: int) -> int:
         """Index of the first query that chooses for itself alone."""
         return max(0, (prompt - self.query_block) // self.query_block * self.query_block)
 
-    def pieces(self, far: FarQueries) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    def pieces(self, run: QueryRun) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Blocks of the prompt, then query by query."""
-        begin, end, size = far.first, far.first + far.q.shape[2], self.query_block
-        tail = min(max(begin, self._tail(far.prompt)), end)
+        begin, end, size = run.first, run.first + run.q.shape[2], self.query_block
+        tail = min(max(begin, self._tail(run.prompt)), end)
         first = max(begin // size, self.near + 1)  # the first block that has something far away
-        together = at_once(far.q.shape[0] * far.q.shape[1] * self.budget * far.q.shape[3])
+        together = at_once(run.q.shape[0] * run.q.shape[1] * self.budget * run.q.shape[3])
         for block in range(first, -(-tail // size), together):
             starts = torch.arange(block, min(block + together, -(-tail // size))) * size
-            yield self._blocks(far, starts, size, tail)
+            yield self._blocks(run, starts, size, tail)
         for query in range(max(tail, (self.near + 1) * size), end, together):
-            yield self._blocks(far, torch.arange(query, min(query + together, end)), 1, end)
+            yield self._blocks(run, torch.arange(query, min(query + together, end)), 1, end)
 
-    def _blocks(self, far: FarQueries, starts: Tensor, size: int, end: int) -> tuple[slice, Tensor, Tensor]:
+    def _blocks(self, run: QueryRun, starts: Tensor, size: int, end: int) -> tuple[slice, Tensor, Tensor]:
         """What the blocks of `size` queries from `starts` [n] on see, of those from the run's first one up to, exclusive, `end`."""
-        b, h, _, d = far.q.shape
+        b, h, _, d = run.q.shape
         n, first = len(starts), int(starts[0])
         limits = (starts // self.query_block - self.near) * (self.query_block // self.key_block)
-        keys, values = (x[:, :, : int(limits[-1]) * self.key_block].unflatten(2, (-1, self.key_block)) for x in (far.keys, far.values))
+        keys, values = (x[:, :, : int(limits[-1]) * self.key_block].unflatten(2, (-1, self.key_block)) for x in (run.keys, run.values))
         with torch.no_grad():
             observe = 1 if size == 1 else self.observe
-            seen = far.queries(first - observe + 1, int(starts[-1]) + 1).unfold(2, observe, size)  # [B, H, n, D, observe]
+            seen = run.queries(first - observe + 1, int(starts[-1]) + 1).unfold(2, observe, size)  # [B, H, n, D, observe]
             chosen, there = self._search(seen, keys[:, :, :, : self.samples], limits.to(keys.device))
         taken, given = (chosen_rows(x, chosen).view(b * h * n, 1, -1, x.shape[-1]) for x in (keys, values))
         # The first block may begin before the run, and the last may end after it: empty seats.
-        rows = slice(max(first, far.first) - far.first, min(first + n * size, end) - far.first)
-        before, behind = max(0, far.first - first), first + n * size - far.first - rows.stop
-        q = torch.nn.functional.pad(far.q[:, :, rows], (0, 0, before, behind)).reshape(b * h * n, 1, size, d)
+        rows = slice(max(first, run.first) - run.first, min(first + n * size, end) - run.first)
+        before, behind = max(0, run.first - first), first + n * size - run.first - rows.stop
+        q = torch.nn.functional.pad(run.q[:, :, rows], (0, 0, before, behind)).reshape(b * h * n, 1, size, d)
         mask = None
         if not bool(there.all()):
             mask = there.repeat_interleave(self.key_block, -1).reshape(-1, 1, 1, taken.shape[2]).expand(-1, -1, size, -1)
-        out, lse = far.attend(q, taken, given, mask)
+        out, lse = run.attend(q, taken, given, mask)
         out, lse = out.reshape(b, h, n * size, -1), lse.reshape(b, h, n * size)
         return rows, out[:, :, before : n * size - behind], lse[:, :, before : n * size - behind]
 

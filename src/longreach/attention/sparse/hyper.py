@@ -6,8 +6,9 @@ num_samples keys; no training.
 Limits: the window of the model is unchanged; it saves time, not memory. What is far away is estimated, so that every token changes a
 little.
 Differs from the paper: no query looks ahead: stretches lie on a grid, and a query finds its place among the sorted keys by its own hash,
-where the official code sorts queries, too, and gives the n-th block of them the n-th of keys. Samples are the same for all heads that
-share keys. Tokens that are written are read the same way, where the official code reads everything for them.
+where the official code sorts queries, too, and gives the n-th block of them the n-th of keys. Hashes are ordered so that neighbours differ
+by one bit, as the paper says; the official code takes the Gray code of a hash for its place, where they may differ by more. Samples are the
+same for all heads that share keys. Tokens that are written are read the same way, where the official code reads everything for them.
 """
 
 import math
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from longreach.attention.base import Places, Vectors
 from longreach.attention.sparse._rows import chosen_rows
-from longreach.core.bands import Band, FarQueries, LayerContext, Sparse
+from longreach.core.bands import Band, Computed, LayerContext, QueryRun
 from longreach.core.errors import SpecError
 from longreach.core.memory import View
 from longreach.core.method import MethodInfo, at_least
@@ -56,28 +57,28 @@ class Hyper(Places):
         """The query's own stretch, and what comes before it."""
         if self._dense(layer):
             return (Band(),)
-        return (Band(chunk=self.exact, hi=0), Sparse(self))
+        return (Band(chunk=self.exact, hi=0), Computed(self))
 
-    def pieces(self, far: FarQueries) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    def pieces(self, run: QueryRun) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """For each stretch of exact, 2 exact, 4 exact ... tokens: what the queries of the stretch behind it see of it."""
-        first, end, length = far.first, far.first + far.q.shape[2], self.exact
+        first, end, length = run.first, run.first + run.q.shape[2], self.exact
         while length < end:
             for stretch in range(first // length, -(-end // length)):
                 if stretch % 2:
                     rows = slice(max(first, stretch * length) - first, min(end, (stretch + 1) * length) - first)
-                    yield from self._stretch(far, rows, (stretch - 1) * length, length)
+                    yield from self._stretch(run, rows, (stretch - 1) * length, length)
             length *= 2
 
-    def _stretch(self, far: FarQueries, rows: slice, begin: int, length: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    def _stretch(self, run: QueryRun, rows: slice, begin: int, length: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """What these queries see of the `length` keys from `begin` on."""
-        q, (keys, values) = far.q[:, :, rows], (x[:, :, begin : begin + length] for x in (far.keys, far.values))
-        order, hashes = self._sorted(far, keys, begin, length)
+        q, (keys, values) = run.q[:, :, rows], (x[:, :, begin : begin + length] for x in (run.keys, run.values))
+        order, hashes = self._sorted(run, keys, begin, length)
         mine = self._hash(q).unflatten(1, (keys.shape[1], -1))  # [B, K, H / K, n]
         blocks = self._blocks(hashes, mine, length).flatten(1, 2)
         sorted_keys, sorted_values = (
             x.gather(2, order[..., None].expand(*order.shape, x.shape[3])).unflatten(2, (-1, self.block_size)) for x in (keys, values)
         )
-        yield (rows, *far.attend_chunks(q, sorted_keys, sorted_values, blocks[..., None]))
+        yield (rows, *run.attend_chunks(q, sorted_keys, sorted_values, blocks[..., None]))
         if not self.num_samples or length == self.block_size:
             return
         places = self._samples(begin, length, keys.shape[1]).to(keys.device)  # in the sorted order
@@ -87,16 +88,16 @@ class Hyper(Places):
         for row in range(0, q.shape[2], _ROWS):
             part = slice(row, min(row + _ROWS, q.shape[2]))
             mask = theirs != blocks[:, :, part, None]
-            out, lse = far.attend(q[:, :, part], some_keys, some_values, mask)
+            out, lse = run.attend(q[:, :, part], some_keys, some_values, mask)
             yield slice(rows.start + part.start, rows.start + part.stop), out, lse + math.log(length / self.num_samples)
 
-    def _sorted(self, far: FarQueries, keys: Tensor, begin: int, length: int) -> tuple[Tensor, Tensor]:
+    def _sorted(self, run: QueryRun, keys: Tensor, begin: int, length: int) -> tuple[Tensor, Tensor]:
         """Places of the keys in the order of their hashes, and these, [B, K, length] each; kept for the last stretch of each length."""
-        at = far.memo.get(("begin", length))
+        at = run.memo.get(("begin", length))
         if at is None or int(at) != begin:
             hashes, order = self._hash(keys).sort(dim=-1, stable=True)
-            far.memo.update({("begin", length): torch.tensor(begin), ("order", length): order, ("hashes", length): hashes})
-        return far.memo["order", length], far.memo["hashes", length]
+            run.memo.update({("begin", length): torch.tensor(begin), ("order", length): order, ("hashes", length): hashes})
+        return run.memo["order", length], run.memo["hashes", length]
 
     def _hash(self, x: Tensor) -> Tensor:
         """The place [...] of vectors [..., D] in an order of all hashes in which neighbours differ by one bit."""

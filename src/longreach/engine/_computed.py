@@ -1,10 +1,10 @@
-"""What is far away, seen as a method itself computes it."""
+"""What a method computes itself."""
 
 from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
-from longreach.core.bands import TRUE, FarQueries, PositionMap, SparseReader
+from longreach.core.bands import TRUE, AttentionReader, PositionMap, QueryRun
 from longreach.core.errors import LongreachError
 from longreach.engine._attend import Options
 from longreach.engine._choice import attend_chosen
@@ -13,10 +13,10 @@ from longreach.engine._store import BandLayer
 from longreach.engine._stream import Step
 
 
-def sparse_pieces(
+def computed_pieces(
     layer: BandLayer,
     step: Step,
-    reader: SparseReader,
+    reader: AttentionReader,
     q: Tensor,
     turn: Callable[[Tensor, PositionMap, int, Step], Tensor],
     slot: int,
@@ -27,7 +27,9 @@ def sparse_pieces(
     Raises: LongreachError where padding stands inside a row.
     """
     if step.valid is not None:
-        raise LongreachError("padding inside a text cannot go with sparse attention; pad on the left, or pass texts one by one")
+        raise LongreachError(
+            "padding inside a text cannot go with a method that computes attention itself; pad on the left, or pass texts one by one"
+        )
     start, end = step.start_min, slot + q.shape[2]
     padding = max(0, start - slot)
     if padding >= q.shape[2]:
@@ -38,7 +40,7 @@ def sparse_pieces(
         late = layer.tokens - len(layer.queries) - start
         return turn(layer.queries.view("q")[:, :, first - late : last - late], TRUE, first, step)
 
-    far = FarQueries(
+    run = QueryRun(
         q=q[:, :, padding:],
         first=max(slot - start, 0),
         prompt=step.prompt - start,
@@ -49,5 +51,5 @@ def sparse_pieces(
         attend_chunks=lambda q, k, v, chosen: attend_chosen(q, k, v, chosen, options.scale, options.softcap),
         memo=layer.memos.setdefault(layer.index, {}),
     )
-    for rows, out, lse in reader.pieces(far):
+    for rows, out, lse in reader.pieces(run):
         yield slice(rows.start + padding, rows.stop + padding), out, lse
