@@ -19,6 +19,8 @@ LESS = (
     SINKS,
     Contender("sirllm 1024", "sirllm:budget=1024"),
     Contender("infllm 8 x 128 + 1024", "infllm:block_size=128,num_blocks=8,local_window=1024"),
+    Contender("hip 512", "hip:dense_layers=0"),
+    Contender("hyper 1024", "hyper:exact=1024"),
     Contender("quest 1024", "quest:budget=1024"),
     Contender("squeezed 0.3", "squeezed:keep=0.3,iterations=5"),
 )

@@ -1,5 +1,8 @@
 """What queries find in caches that keep everything, and what layers give then."""
 
+from types import SimpleNamespace
+
+import numpy as np
 import torch
 from transformers import DynamicCache
 from transformers.models.llama.modeling_llama import repeat_kv, rotate_half
@@ -8,6 +11,7 @@ import longreach
 from _agreement.base import Pair, compares
 from _agreement.layers import INPUTS, Layer
 from _agreement.theirs import Source
+from longreach.attention.sparse.hip import Hip
 from longreach.cache.retrieval.squeezed import Squeezed
 from longreach.engine.cache_argument import cache_argument
 
@@ -76,3 +80,27 @@ def squeezed(source: Source) -> Pair:
     count = centroids.shape[2]
     found = code.run_global_threshold({0: keys}, {0: queries}, {0: centroids}, {0: group}, count, observation_window=10, device="cpu")
     return torch.tensor([found[part] for part in (0.5, 0.7, 0.8, 0.9)]), torch.cat(ours)
+
+
+@compares(
+    "hip:budget=32,key_block=4,observe=8",
+    "DeepAuto-AI/hip-attention", "fea42c779263a87b0a669d8ad330e219f18e5d53", "src/hip_attn/v1_1/attention2_draft.py",
+    compared="the blocks of keys that 64 runs of queries find", rounding=0,
+    inputs="random keys, 40 to 2000 of them, and queries of 16 numbers; the same queries for both, every second one of theirs",
+    differs="scores count to ten binary digits here, and of blocks that are then equal the later is read; to 22 digits all are the same",
+)  # fmt: skip
+def hip(source: Source) -> Pair:
+    method = Hip(budget=32, key_block=4, observe=8, query_block=16)
+    code = source.load("masking_iteration_draft_numba_kernel", numba=SimpleNamespace(njit=lambda function: function))
+    theirs, ours = [], []
+    for run in range(64):
+        blocks = 10 + 31 * run // 4
+        keys, queries = torch.randn(blocks * 4, 16), torch.randn(16, 16)
+        found = np.zeros(8, dtype=np.int32)
+        code.masking_iteration_draft_numba_kernel(
+            queries.numpy(), keys.numpy(), found, 32, 16, 16, 4, 1, False, 0, False, False, None, 0, False, None, None, 0, 0, 0, 0, 1
+        )  # fmt: skip
+        theirs.append(torch.from_numpy(found // 4))
+        index, _ = method._search(queries[1::2].mT[None, None, None], keys.view(1, 1, blocks, 4, 16), torch.tensor([blocks]))
+        ours.append(index.flatten().sort().values)
+    return torch.stack(theirs), torch.stack(ours)

@@ -8,7 +8,7 @@ Two coordinates are kept apart. The *slot* is the true index of a token in the s
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -220,7 +220,7 @@ class QueryRun:
     queries: "Callable[[int, int], Tensor]"
     attend: "Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]"
     attend_chunks: "Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]"
-    memo: dict[object, "Tensor"]
+    memo: dict[object, Any]
 
 
 class AttentionReader(Protocol):

@@ -112,7 +112,7 @@ class BandLayer(CacheLayerMixin):
         self.summaries: Tensor | None = None
         # Copies of the keys made when they are needed: of a row (-1: of all rows), under which map, how many tokens, [B, K, n, D].
         self.placed: dict[int, tuple[PositionMap, int, Tensor]] = {}
-        self.memos: dict[int, dict[object, Tensor]] = {}  # of a method that sees what is far away as it computes it: of a row, or all
+        self.memos: dict[int, dict[object, Any]] = {}  # of a method that sees what is far away as it computes it: of a row, or all
         self.index = -1
 
     def row(self, index: int) -> "BandLayer":

@@ -29,9 +29,9 @@ from longreach.core.ranking import coarse, ranking
 @dataclass(frozen=True, kw_only=True)
 class Hip(Places):
     """Args: budget: keys that a query reads besides its window (paper: 512). query_block: queries that share a choice (paper: 32).
-    key_block: keys that are chosen together (paper: 2); divides budget and query_block. samples: first keys of a block that it is judged by
-    (paper: all). observe: queries that a block of them chooses by. near: blocks of queries before its own that a query sees whole.
-    dense_layers: first layers that see everything (paper: 3); the last layer never does.
+    key_block: keys that are chosen together (paper: 2); divides budget and query_block. observe: queries that a block of them chooses by.
+    near: blocks of queries before its own that a query sees whole. dense_layers: first layers that see everything (paper: 3); the last
+    layer never does.
     """
 
     info: ClassVar = MethodInfo(
@@ -40,8 +40,7 @@ class Hip(Places):
     )
     budget: int = 512
     query_block: int = 32
-    key_block: int = 8
-    samples: int = 2
+    key_block: int = 2
     observe: int = 4
     near: int = 4
     dense_layers: int = 3
@@ -87,7 +86,7 @@ class Hip(Places):
         with torch.no_grad():
             observe = 1 if size == 1 else self.observe
             seen = run.queries(first - observe + 1, int(starts[-1]) + 1).unfold(2, observe, size)  # [B, H, n, D, observe]
-            chosen, there = self._search(seen, keys[:, :, :, : self.samples], limits.to(keys.device))
+            chosen, there = self._search(seen, keys, limits.to(keys.device))
         taken, given = (chosen_rows(x, chosen).view(b * h * n, 1, -1, x.shape[-1]) for x in (keys, values))
         # The first block may begin before the run, and the last may end after it: empty seats.
         rows = slice(max(first, run.first) - run.first, min(first + n * size, end) - run.first)
@@ -103,7 +102,7 @@ class Hip(Places):
     def _search(self, q: Tensor, keys: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
         """Blocks of keys [B, H, n, P] that queries q [B, H, n, D, w] look at most, and which of them are there.
 
-        keys: [B, K, m, c, D] that each block is judged by. limits: [n] a run of queries may choose from the first so many blocks.
+        keys: [B, K, m, C, D]. limits: [n] a run of queries may choose from the first so many blocks.
         """
         shape = (*q.shape[:3], self.budget // self.key_block)
         limits, nodes = limits[:, None], torch.arange(shape[3], device=q.device)
@@ -154,7 +153,7 @@ class Hip(Places):
         """The blocks that the queries of these logits [w, T] find among the first `blocks`."""
 
         def score(block: int) -> float:
-            return float(coarse(logits[:, block * self.key_block :][:, : self.samples].max()))
+            return float(coarse(logits[:, block * self.key_block : (block + 1) * self.key_block].max()))
 
         most = min(self.budget // self.key_block, blocks)
         nodes = [(blocks * x // most, blocks * (x + 1) // most) for x in range(most)]
@@ -167,15 +166,15 @@ class Hip(Places):
 
 METHOD = Hip
 EXAMPLES = (
-    Hip(budget=8, query_block=4, key_block=2, samples=2, observe=2, near=1, dense_layers=0),
-    Hip(budget=6, query_block=6, key_block=1, samples=1, observe=6, near=0, dense_layers=1),
-    Hip(budget=4, query_block=1, key_block=1, samples=1, observe=1, near=0, dense_layers=0),
+    Hip(budget=8, query_block=4, key_block=2, observe=2, near=1, dense_layers=0),
+    Hip(budget=6, query_block=6, key_block=1, observe=6, near=0, dense_layers=1),
+    Hip(budget=4, query_block=1, key_block=1, observe=1, near=0, dense_layers=0),
 )
 NEUTRAL = (Hip(budget=64, query_block=8, key_block=4), Hip(near=2, query_block=32, key_block=8))
 BAD = (
     {"budget": 0},
-    {"budget": 12, "key_block": 8},
-    {"query_block": 12},
+    {"budget": 13},
+    {"query_block": 31},
     {"observe": 0},
     {"near": -1},
     {"dense_layers": -1},

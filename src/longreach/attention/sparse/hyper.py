@@ -72,32 +72,40 @@ class Hyper(Places):
     def _stretch(self, run: QueryRun, rows: slice, begin: int, length: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """What these queries see of the `length` keys from `begin` on."""
         q, (keys, values) = run.q[:, :, rows], (x[:, :, begin : begin + length] for x in (run.keys, run.values))
-        order, hashes = self._sorted(run, keys, begin, length)
-        mine = self._hash(q).unflatten(1, (keys.shape[1], -1))  # [B, K, H / K, n]
-        blocks = self._blocks(hashes, mine, length).flatten(1, 2)
-        sorted_keys, sorted_values = (
-            x.gather(2, order[..., None].expand(*order.shape, x.shape[3])).unflatten(2, (-1, self.block_size)) for x in (keys, values)
-        )
-        yield (rows, *run.attend_chunks(q, sorted_keys, sorted_values, blocks[..., None]))
+        groups = q.shape[1] // keys.shape[1]
+        hashes, order, samples = self._sorted(run, keys, begin, length)
+        blocks = self._blocks(hashes, self._hash(q).unflatten(1, (-1, groups)), length).flatten(1, 2)
+        if q.shape[2] * self.block_size < length:  # a few queries: their blocks alone are copied
+            places = blocks[..., None] * self.block_size + torch.arange(self.block_size, device=q.device)
+            chosen = order.repeat_interleave(groups, 1).gather(2, places.flatten(2)).view_as(places)
+            near, given = (chosen_rows(x, chosen).flatten(0, 2)[:, None] for x in (keys, values))
+            out, lse = run.attend(q.reshape(-1, 1, 1, q.shape[3]), near, given, None)
+            yield rows, out.view(*q.shape[:3], -1), lse.view(q.shape[:3])
+        else:
+            near, given = (
+                x.gather(2, order[..., None].expand(*order.shape, x.shape[3])).unflatten(2, (-1, self.block_size)) for x in (keys, values)
+            )
+            yield (rows, *run.attend_chunks(q, near, given, blocks[..., None]))
         if not self.num_samples or length == self.block_size:
             return
-        places = self._samples(begin, length, keys.shape[1]).to(keys.device)  # in the sorted order
-        taken = order.gather(2, places.expand(len(order), -1, -1))[:, :, None]
-        some_keys, some_values = (chosen_rows(x, taken)[:, :, 0] for x in (keys, values))
-        theirs = (places // self.block_size).repeat_interleave(q.shape[1] // keys.shape[1], 0)[None, :, None]  # [1, H, 1, m]
+        near, given = (chosen_rows(x, order.gather(2, samples)[:, :, None])[:, :, 0] for x in (keys, values))
+        theirs = (samples // self.block_size).repeat_interleave(groups, 1)[:, :, None]
         for row in range(0, q.shape[2], _ROWS):
             part = slice(row, min(row + _ROWS, q.shape[2]))
-            mask = theirs != blocks[:, :, part, None]
-            out, lse = run.attend(q[:, :, part], some_keys, some_values, mask)
+            out, lse = run.attend(q[:, :, part], near, given, theirs != blocks[:, :, part, None])
             yield slice(rows.start + part.start, rows.start + part.stop), out, lse + math.log(length / self.num_samples)
 
-    def _sorted(self, run: QueryRun, keys: Tensor, begin: int, length: int) -> tuple[Tensor, Tensor]:
-        """Places of the keys in the order of their hashes, and these, [B, K, length] each; kept for the last stretch of each length."""
-        at = run.memo.get(("begin", length))
-        if at is None or int(at) != begin:
+    def _sorted(self, run: QueryRun, keys: Tensor, begin: int, length: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Hashes of keys in their order, the places of these keys [B, K, length] each, and which of that order are samples [B, K, m].
+
+        Kept for the last stretch of each length.
+        """
+        kept = run.memo.get(length)
+        if kept is None or kept[0] != begin:
             hashes, order = self._hash(keys).sort(dim=-1, stable=True)
-            run.memo.update({("begin", length): torch.tensor(begin), ("order", length): order, ("hashes", length): hashes})
-        return run.memo["order", length], run.memo["hashes", length]
+            samples = self._samples(begin, length, keys.shape[1]).to(keys.device).expand(len(keys), -1, -1)
+            run.memo[length] = begin, (hashes, order, samples)
+        return run.memo[length][1]
 
     def _hash(self, x: Tensor) -> Tensor:
         """The place [...] of vectors [..., D] in an order of all hashes in which neighbours differ by one bit."""
