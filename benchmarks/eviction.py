@@ -1,6 +1,6 @@
 """What is lost when a prompt's cache is made smaller, or less of it is read; draws docs/eviction.md from what was measured so far.
 
-    python benchmarks/eviction.py [MODEL] [--name NAME] [--length 8192] [--shares 0.5,0.25,0.125] [--only METHOD]... [--texts 4]
+    python benchmarks/eviction.py [MODEL] [--name NAME] [--length 8192] [--shares 0.5,0.25,0.125] [--only METHOD]... [--texts 4] [--heads FILE]
 
 A text with five facts is read once under each method and budget, and the cache is kept. From it, each fact is asked for twice: by the
 question that ends the prompt, before the cut, and by a second question after it, when the cache was cut for another one. An answer counts
@@ -39,7 +39,8 @@ AFTER = 256  # tokens of the text whose loss is taken after the cut
 HEAD = """# What smaller caches cost
 
 A text with five facts is read as a prompt, and its cache is cut to a share of its tokens (*budget*). `quest` and `squeezed` keep all of
-it, and read that share; `think`, `quantised` and `staircase` keep every token, in fewer bytes.
+it, and read that share; `think`, `quantised` and `staircase` keep every token, in fewer bytes. Under `duo` that share of the heads keeps
+all of it.
 
 - *First question*: the prompt ends with the question, so that a method may see it before it cuts. *Second question*: of another fact, after
   the cut and the first answer; it shows whether a cache serves more than the question that it was cut for. An answer counts where greedy
@@ -57,12 +58,13 @@ TABLE = """
 """
 
 
-def specs(share: float, length: int) -> dict[str, str]:
-    """Name -> spec of every method at a share of the prompt's tokens: that are kept, or read."""
+def specs(share: float, length: int, heads: Path | None) -> dict[str, str]:
+    """Name -> spec of every method at a share of the prompt's tokens: that are kept, or read; of `duo`, of the heads in its file."""
     budget = round(share * length)
     found = {name: f"{name}:budget={budget}" for name in ("snapkv", "h2o", "tova", "expected_attention", "keydiff", "knorm")}
     cut = {"sinks": f"sinks:num_sinks=4,window_size={budget - 4}", **found, "lagkv": f"lagkv:ratio={share:g}"}
-    return cut | {"quest": f"quest:budget={budget}", "squeezed": f"squeezed:keep={share:g}"}
+    found = cut | {"quest": f"quest:budget={budget}", "squeezed": f"squeezed:keep={share:g}"}
+    return found if heads is None else found | {"duo": f"duo:file={heads},retrieval={share:g},num_sinks=4,window_size={length // 16}"}
 
 
 FORMS = {name: name for name in ("think", "quantised", "staircase")}  # keep every token, in fewer bytes
@@ -168,7 +170,7 @@ def compare(args: argparse.Namespace) -> Iterator[dict[str, object]]:
     """One row for each method and share, the whole cache first."""
     model, tokenizer = longreach.load(args.model)
     given = list(texts(Encoder(tokenizer), args.length, args.texts))
-    by_share = {(name, share): spec for share in args.shares for name, spec in specs(share, args.length).items()}
+    by_share = {(name, share): spec for share in args.shares for name, spec in specs(share, args.length, args.heads).items()}
     runs = {(name, None): spec for name, spec in FORMS.items()} | by_share
     wanted = {key: spec for key, spec in runs.items() if not args.only or key[0] in args.only}
     whole: list[Measured] = []
@@ -213,6 +215,7 @@ def main() -> None:
     options.add_argument("--shares", default="0.5,0.25,0.125", help="budgets, as shares of the text [default: 0.5,0.25,0.125]")
     options.add_argument("--only", action="append", default=[], metavar="METHOD", help="may be repeated [default: all]")
     options.add_argument("--texts", type=int, default=4, help="[default: 4]")
+    options.add_argument("--heads", type=Path, metavar="FILE", help="of `longreach heads MODEL --save FILE`, for duo")
     args = options.parse_args()
     ROWS.mkdir(parents=True, exist_ok=True)
     try:

@@ -61,9 +61,23 @@ def test_tables_for_people(capsys):
     assert out.rstrip().endswith("Rows: longreach-results/rows/tiny-heads.jsonl")
 
 
+def test_heads_that_retrieve_are_written_for_duo(folder, capsys):
+    assert run(["heads", "tiny", "--text", "book.txt", "--samples", "2", "--save", "heads.json"]) == 0
+    out = capsys.readouterr().out
+    assert "The first 6 of 6 key-value heads, by 2 facts in texts of 128 tokens." in out
+    assert out.endswith("Use it: --method duo:file=heads.json\n")
+    scores = json.loads((folder / "heads.json").read_text())["fitted"]["scores"]
+    assert [len(row) for row in scores] == [2, 2, 2]
+    assert run(["generate", "tiny", "--prompt", "Once", "--max-new-tokens", "2", "--method", "duo:file=heads.json"]) == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["tiny", "--save", "heads.json", "--top", "2"], "--top has no effect with --save"),
+        (["tiny", "--save", "heads.json", "--json"], "--json has no effect with --save"),
+        (["tiny", "--save", "book.txt"], "book.txt exists and is not a file that `longreach fit` wrote"),
+        (["tiny", "--save", "heads.json", "--text", "short.txt"], r"the text is too short: it has \d+ tokens"),
         (["none"], "none is not a folder here"),
         (["bert"], "bert is not a causal language model"),
         (["gpt2"], "it has no rotary embedding"),

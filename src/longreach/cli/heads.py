@@ -29,6 +29,7 @@ from longreach.cli._options import (
 from longreach.cli._places import check_texts
 from longreach.cli._tables import new_table, show
 from longreach.core.errors import InputError
+from longreach.core.fitting import FORMAT, check_place, write_fitted
 from longreach.core.lengths import parse_length
 from longreach.core.method import MethodInfo
 from longreach.core.spec import check_names, check_spec
@@ -45,13 +46,15 @@ INFO = MethodInfo(title="On the token distance modeling ability of higher RoPE a
 _SHARE = 10  # one head in so many is ablated
 _LISTED = 10
 _LONGEST = 2048  # tokens that heads are found on, read at once
+_SAMPLES = 10  # facts
+_DRAWS, _WINDOWS, _TASKS = 5, 8, "loss+needle"
 
 
 @loads_model
 def heads(
     model: Annotated[str, typer.Argument(help="A folder, a GGUF file, a hub id, or nano.")],
     top: Annotated[int | None, typer.Option(min=1, help="Positional heads to ablate. [default: a tenth of all]")] = None,
-    draws: Annotated[int, typer.Option(min=2, help="Draws of as many random heads.")] = 5,
+    draws: Annotated[int, typer.Option(min=2, help="Draws of as many random heads.")] = _DRAWS,
     same_layers: Annotated[bool, typer.Option("--same-layers", help="Draw random heads from the positional heads' layers only.")] = False,
     to: Annotated[str | None, typer.Option(metavar="LENGTH", help="Length to measure at: 4096, 32k. [default: the trained window]")] = None,
     text: Annotated[
@@ -59,14 +62,18 @@ def heads(
         typer.Option(metavar="FILE", help="Real text, UTF-8; may be repeated. [default: this Python's documentation and held-out source]"),
     ] = None,
     method: Annotated[str, typer.Option(metavar="SPEC", help="Under a positions method, as yarn:factor=8; factor=auto reaches --to.")] = "",
-    tasks: Annotated[str, typer.Option(metavar="SPEC", help="What the ablated model is measured by, joined by +.")] = "loss+needle",
-    windows: Annotated[int, typer.Option(min=1, help="Windows of text.")] = 8,
+    tasks: Annotated[str, typer.Option(metavar="SPEC", help="What the ablated model is measured by, joined by +.")] = _TASKS,
+    windows: Annotated[int, typer.Option(min=1, help="Windows of text.")] = _WINDOWS,
     samples: Annotated[int | None, typer.Option(min=1, help="Prompts of each depth. [default: 10]")] = None,
     depths: Depths = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the first draw, and of the prompts.")] = 0,
     rows: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="JSON Lines with the results so far. [default: longreach-results/rows/MODEL-heads.jsonl]"),
+    ] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Find the heads that retrieve instead, and write what they score: duo:file=FILE."),
     ] = None,
     trained_window: TrainedWindow = None,
     chunk_size: ChunkSize = None,
@@ -75,7 +82,8 @@ def heads(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
     """Find the positional heads, whose slow rotary dimensions look into the distance, and measure what the model loses without them
-    against as many random heads. A stopped run goes on when run again.
+    against as many random heads. A stopped run goes on when run again. With --save, find the heads that retrieve: those that look at a
+    fact while it is written down.
     """
     length, trained = (None if given is None else parse_length(given) for given in (to, trained_window))
     if method:
@@ -83,6 +91,15 @@ def heads(
     check_names([tasks], acts_on="measurement")
     check_texts(text)
     given = parse_depths(depths)
+    if save is not None:
+        of_ablation = {
+            "--top": top is not None, "--draws": draws != _DRAWS, "--same-layers": same_layers, "--tasks": tasks != _TASKS,
+            "--windows": windows != _WINDOWS, "--depths": depths is not None, "--rows": rows is not None,
+            "--chunk-size": chunk_size is not None, "--batch-size": batch_size is not None, "--json": as_json,
+        }  # fmt: skip
+        if useless := [option for option, given in of_ablation.items() if given]:
+            raise InputError(f"{useless[0]} has no effect with --save, which only finds the heads that retrieve; leave it out")
+        check_place(save)
 
     from longreach.analysis.ablation import ablate
     from longreach.cli._progress import BarProgress
@@ -102,6 +119,9 @@ def heads(
     length = length or trained
     if length < trained:
         raise InputError(f"--to {length} is below the trained window of {trained} tokens; heads are compared there and beyond")
+    if save is not None:
+        _save_retrieving(loaded, name, words, trained, min((to and length) or trained, _LONGEST), method, samples or _SAMPLES, seed, save)
+        return
     with BarProgress() as progress:
         scores = _scores(loaded, words, windows, trained, length, method, progress)
         best, others = _divided(scores, top, same_layers)
@@ -130,6 +150,31 @@ def _scores(loaded: "Checkpoint", text: str, windows: int, trained: int, to: int
     with longreach.apply(loaded.model, method, target=to):
         progress.start("finding heads", length * len(texts))
         return head_scores(loaded.model, texts, trained, progress=progress)
+
+
+def _save_retrieving(
+    loaded: "Checkpoint", name: str, text: str, trained: int, length: int, method: str, samples: int, seed: int, path: Path
+) -> None:
+    """Find the heads that retrieve, write their scores, and say which are the first."""
+    from rich.console import Console
+
+    from longreach.analysis.retrieval_heads import retrieval_scores
+    from longreach.cli._progress import BarProgress
+
+    with BarProgress() as progress, longreach.apply(loaded.model, method, target=length):
+        progress.start("finding heads that retrieve", length * samples)
+        found = retrieval_scores(*loaded, text, trained, length=length, samples=samples, seed=seed, progress=progress)
+    told = {"longreach": longreach.__version__, "model": name, "length": length, "samples": samples, "seed": seed, "under": method}
+    write_fitted(path, {"format": FORMAT, "method": "duo", "fitted": {"scores": found}, **told})
+    ranked = sorted(((score, layer, head) for layer, row in enumerate(found) for head, score in enumerate(row)), reverse=True)
+    console, table = Console(highlight=False), new_table("layer", "kv head", "attention to the fact", title=f"{name}: heads that retrieve")
+    for score, layer, head in ranked[:_LISTED]:
+        table.add_row(str(layer), str(head), f"{score:.3f}")
+    show(console, table)
+    console.print(
+        f"The first {min(_LISTED, len(ranked))} of {len(ranked)} key-value heads, by {samples} facts in texts of {length} tokens."
+    )
+    console.print(f"Written: {path}\nUse it: --method duo:file={path}", soft_wrap=True)
 
 
 def _divided(scores: "Sequence[HeadScore]", top: int | None, same_layers: bool) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:

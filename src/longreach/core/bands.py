@@ -253,7 +253,7 @@ class LayerContext:
 
     Args: trained_window: tokens the checkpoint was trained on. full_layers: those with full attention, which methods act in. first: the
     first of them. weights: those that methods have in this layer, as `t5_bias.table` (engine/weights.py); what only the first has, all
-    share.
+    share. probe: no layer of a model, but one to ask a policy what it is like.
     """
 
     layer_idx: int
@@ -266,9 +266,8 @@ class LayerContext:
     full_layers: tuple[int, ...] = (0,)
     first: bool = False
     weights: "Mapping[str, Tensor]" = field(default_factory=dict, compare=False, repr=False)
+    probe: bool = False
 
 
 FULL = (Band(),)
-PROBE = LayerContext(
-    layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=2, hidden_size=2, trained_window=2
-)  # to ask a policy what it is like
+PROBE = LayerContext(layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=2, hidden_size=2, trained_window=2, probe=True)

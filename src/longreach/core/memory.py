@@ -341,4 +341,17 @@ class Clustered:
 
 
 Store = Kept | Coded | Blocks | Clustered
-View = Band | Selection | Computed | Store
+
+
+@dataclass(frozen=True, slots=True)
+class HeadGroup:
+    """Some key-value heads of a layer, whose queries see something else than those of the others, and of which no more is kept than that.
+
+    Where a layer has groups, each of its key-value heads is in one, and nothing else is seen.
+    """
+
+    heads: tuple[int, ...]
+    bands: tuple[Band, ...]
+
+
+View = Band | Selection | Computed | Store | HeadGroup

@@ -87,6 +87,7 @@ class Held:
     rows: dict[int, StoreRow[Any]]
     scale: float
     softcap: float | None
+    parts: tuple["Held", ...] = ()  # of groups of heads
 
 
 class BandLayer(CacheLayerMixin):
@@ -251,19 +252,8 @@ class BandLayer(CacheLayerMixin):
         rows = list(zip(self.stream.start, self.stream.started, strict=True))
         if any(begin > self.tokens - count for begin, started in rows if started):
             raise LongreachError(f"cannot take back {count} tokens, for a row of the batch begins among them; start with a new cache")
-        needed = self.tokens - count if self.plan.window is None else min(self.tokens - count, max(0, self.plan.window - 1))
-        if self.store is not None:
-            self.store.crop(self, self.tokens - count)
-        elif len(self.recent) - count < needed:
-            raise LongreachError(f"a cache that forgets cannot take back {count} tokens, only those of the last forward pass")
-        if self.plan.chunk is not None:
-            if len(self.queries) - count < min(self.tokens - count, self.plan.chunk - 1):
-                raise LongreachError(f"a cache of chosen chunks cannot take back {count} tokens, only those of the last forward pass")
-            self.queries.end -= count
-        self.tokens -= count
-        self.recent.end -= count
-        self.placed, self.memos = {}, {}
-        self.first_filled = self.first_filled and max(self.stream.start or [0]) + self.plan.num_sinks <= self.tokens
+        self.check_crop(count)
+        self.take_back(count)
         if self.leads:
             self.stream.step = None
             self.stream.prompt = self.stream.prompt if self.tokens else None
@@ -273,6 +263,25 @@ class BandLayer(CacheLayerMixin):
             for name in ("valid", "indices", "read"):
                 if (tensor := getattr(self.stream, name)) is not None:
                     setattr(self.stream, name, tensor[:, : self.tokens])
+
+    def check_crop(self, count: int) -> None:
+        """Raise LongreachError where the last `count` tokens cannot be taken back."""
+        needed = self.tokens - count if self.plan.window is None else min(self.tokens - count, max(0, self.plan.window - 1))
+        if self.store is not None:
+            self.store.crop(self, self.tokens - count)
+        elif len(self.recent) - count < needed:
+            raise LongreachError(f"a cache that forgets cannot take back {count} tokens, only those of the last forward pass")
+        if self.plan.chunk is not None and len(self.queries) - count < min(self.tokens - count, self.plan.chunk - 1):
+            raise LongreachError(f"a cache of chosen chunks cannot take back {count} tokens, only those of the last forward pass")
+
+    def take_back(self, count: int) -> None:
+        """Take back the last tokens of what the layer holds itself."""
+        if self.plan.chunk is not None:
+            self.queries.end -= count
+        self.tokens -= count
+        self.recent.end -= count
+        self.placed, self.memos = {}, {}
+        self.first_filled = self.first_filled and max(self.stream.start or [0]) + self.plan.num_sinks <= self.tokens
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Rows of the batch follow their beams."""

@@ -1,5 +1,6 @@
 """Attention of one layer under the engine: writes the new tokens, and computes what they see, one run of queries after the other."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -9,7 +10,7 @@ from transformers import Cache
 
 from longreach.core.bands import TRUE, Band, Computed, LayerContext, PositionMap, Selection
 from longreach.core.errors import LongreachError, UnsupportedError
-from longreach.core.memory import Blocks, Clustered, Coded, Kept, Store, View
+from longreach.core.memory import Blocks, Clustered, Coded, HeadGroup, Kept, Store, View
 from longreach.engine._added import Added
 from longreach.engine._angles import Angles, Epoch
 from longreach.engine._attend import Options, recent_pieces, sink_pieces
@@ -21,6 +22,7 @@ from longreach.engine._coded import CodedStore
 from longreach.engine._computed import computed_pieces
 from longreach.engine._cuts import ENTROPY, RECEIVED, CutStore
 from longreach.engine._fused import Merge
+from longreach.engine._groups import GroupedLayer
 from longreach.engine._kept import KeptStore
 from longreach.engine._own import OwnAttention, own_mask, rows_inside
 from longreach.engine._states import StateAndBandLayer, has_state
@@ -48,14 +50,22 @@ class Host(Protocol):
         """The forward pass under way."""
 
 
+def _of_all_heads(views: tuple[View, ...]) -> tuple[Band | Selection | Computed | Store, ...]:
+    return tuple(view for view in views if not isinstance(view, HeadGroup))
+
+
 class LayerEngine:
     """Attention of one layer. Args: cache_index: of its layer in the cache."""
 
-    def __init__(self, engine: Host, attention: Attention, context: LayerContext, cache_index: int) -> None:
+    def __init__(
+        self, engine: Host, attention: Attention, context: LayerContext, cache_index: int, views: tuple[View, ...] | None = None
+    ) -> None:
         self.engine, self.context, self.cache_index = engine, context, cache_index
         self.native_window, setup = attention.window, engine.setup
-        # A layer with a sliding window of its own never sees beyond it: there is nothing to extend.
-        self.views: tuple[View, ...] = setup.views(context) if self.native_window is None else (Band(hi=self.native_window - 1),)
+        if views is None:  # a layer with a sliding window of its own never sees beyond it: there is nothing to extend
+            views = setup.views(context) if self.native_window is None else (Band(hi=self.native_window - 1),)
+        self.parts = {view.heads: self._of_heads(view, attention) for view in views if isinstance(view, HeadGroup)}
+        self.views = _of_all_heads(views)
         self.chooser = next((view for view in self.views if isinstance(view, Selection)), None)
         self.stored = next((view for view in self.views if isinstance(view, Store)), None)
         frequencies = setup.frequencies
@@ -82,6 +92,16 @@ class LayerEngine:
             raise UnsupportedError(
                 "a bias of logits", "a method that computes attention itself", "it knows of none", "leave one of them out"
             )
+
+    def _of_heads(self, group: HeadGroup, attention: Attention) -> "LayerEngine":
+        """The engine of a group of heads."""
+        setup = self.engine.setup
+        if setup.attention or setup.frequencies is not None:
+            other = setup.attention[0].spec if setup.attention else "positions that depend on the length or the head"
+            raise UnsupportedError(other, "a cache that differs by head", "it would have to be divided, too", "leave one of them out")
+        count, each = len(group.heads), self.context.num_heads // self.context.num_kv_heads
+        context = replace(self.context, num_heads=count * each, num_kv_heads=count)
+        return LayerEngine(self.engine, attention, context, self.cache_index, group.bands)
 
     def _turning(self, attention: Attention) -> Turning:
         setup, rotation = self.engine.setup, attention.rotation
@@ -118,6 +138,12 @@ class LayerEngine:
 
     def new_cache_layer(self, stream: Stream, leads: bool, given: Any = None) -> BandLayer:
         """An empty layer of a cache. Args: given: the layer in whose place it comes."""
+        if self.parts:
+            if has_state(given):
+                raise UnsupportedError(
+                    "a cache that differs by head", "a layer with a state", "both divide it", "choose another cache method"
+                )
+            return GroupedLayer(stream, leads, {heads: part.new_cache_layer(stream, leads=False) for heads, part in self.parts.items()})
         if has_state(given):
             return StateAndBandLayer(given, self.plan, stream, leads, self.new_store())
         return BandLayer(self.plan, stream, leads, self.new_store())
@@ -143,6 +169,33 @@ class LayerEngine:
         own: the model's attention function, of rotated queries and keys, values and its mask.
         """
         layer, cached = self._layer(q, k, spec)
+        return self._attend(layer, cached, q, k, v, spec, position_ids, scale, softcap, sinks, own)
+
+    def _attend(
+        self,
+        layer: BandLayer,
+        cached: bool,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        spec: Any,
+        position_ids: Tensor | None,
+        scale: float,
+        softcap: float | None,
+        sinks: Tensor | None,
+        own: OwnAttention,
+    ) -> Tensor:
+        if isinstance(layer, GroupedLayer):
+            layer.pending = None
+            each, outs, order = self.context.num_heads // self.context.num_kv_heads, [], []
+            for heads, part, mine in zip(layer.heads, self.parts.values(), layer.parts.values(), strict=True):
+                rows = [head * each + query for head in heads for query in range(each)]
+                given = None if sinks is None else sinks[rows]
+                outs.append(
+                    part._attend(mine, cached, q[:, rows], k[:, heads], v[:, heads], spec, position_ids, scale, softcap, given, own)
+                )
+                order += rows
+            return torch.cat(outs, 2)[:, :, torch.tensor(order, device=q.device).argsort()]
         step = self.engine.step(layer.stream, layer.tokens - q.shape[2], q, spec, position_ids, cached=cached)
         if layer.store is not None:
             layer.store.scale, layer.store.softcap = scale, softcap
@@ -181,8 +234,9 @@ class LayerEngine:
             name = next(iter(cache_argument(self.engine.base, None)))
             raise LongreachError(f"the cache of this forward pass did not reach the engine; pass it to the model by name ({name}=)")
         # What the layers of a pass share hangs on its mask: a layer that is computed again for its gradients finds its own there.
-        layer = BandLayer(self.plan, spec.stream if isinstance(spec, MaskSpec) else Stream(), leads=False, store=self.new_store())
-        layer.tokens, layer.batch = q.shape[2], q.shape[0]
+        layer = self.new_cache_layer(spec.stream if isinstance(spec, MaskSpec) else Stream(), leads=False)
+        for each in (layer, *(layer.parts.values() if isinstance(layer, GroupedLayer) else ())):
+            each.tokens, each.batch = q.shape[2], q.shape[0]
         return layer, False
 
     def _write(self, layer: BandLayer, step: Step, q: Tensor, k: Tensor, v: Tensor, cached: bool) -> None:
@@ -275,7 +329,7 @@ class LayerEngine:
             for out, lse in self.added.prefix(self.turning.rotate(q, step, TRUE, epoch, "queries", begin)):
                 merge.add(out, lse, slice(0, end - begin), end - begin)
         if epoch is not None and self.engine.setup.following is not None:
-            views = self.engine.setup.following.bands_at(self.context, epoch[0])
+            views = _of_all_heads(self.engine.setup.following.bands_at(self.context, epoch[0]))
         state = None if layer.store is None else layer.store.row(layer, step).state
         for view in views:
             if isinstance(view, Selection):

@@ -14,6 +14,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from longreach.core.errors import LongreachError
+from longreach.engine._groups import GroupedLayer
 from longreach.engine._store import AGES, BandLayer
 from longreach.engine.snapshots import restore, snapshot
 
@@ -88,7 +89,13 @@ def patched(cache: Cache, patch: Patch) -> Iterator[None]:
 def _patchable(layer: Any) -> bool:
     if isinstance(layer, BandLayer):
         aged = AGES in layer.recent.data  # every later token counts on from a token's age
-        return layer.store is None and layer.plan.chunk is None and layer.stream.read is None and not aged
+        return (
+            not isinstance(layer, GroupedLayer)
+            and layer.store is None
+            and layer.plan.chunk is None
+            and layer.stream.read is None
+            and not aged
+        )
     return layer is None or type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) or type(layer).__name__ == "DummyLayer"
 
 

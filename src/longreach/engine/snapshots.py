@@ -13,6 +13,7 @@ from transformers import Cache, DynamicCache, EncoderDecoderCache, StaticCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from longreach.core.errors import InputError, LongreachError
+from longreach.engine._groups import GroupedLayer, maps_of
 from longreach.engine._pages import Pages
 from longreach.engine._store import CLOSED, HALF_WRITTEN, OUTSIDE, BandLayer, Held
 from longreach.engine._stream import Stream
@@ -165,7 +166,7 @@ def _check(layers: Sequence[Any], watch: Watch | None) -> None:
 
 
 def _check_kind(layer: Any) -> None:
-    if not _holds_nothing(layer) and type(layer) not in (BandLayer, DynamicLayer, DynamicSlidingWindowLayer):
+    if not _holds_nothing(layer) and type(layer) not in (BandLayer, GroupedLayer, DynamicLayer, DynamicSlidingWindowLayer):
         raise LongreachError(f"a cache with a {type(layer).__name__} has no snapshots; use a DynamicCache of attention layers")
 
 
@@ -184,7 +185,7 @@ def _part(layer: Any) -> Part:
     if _holds_nothing(layer):
         return Part(kind="none")
     if isinstance(layer, BandLayer):
-        return _written("bands", layer.held(), _maps(layer))
+        return _written("bands", layer.held(), maps_of(layer))
     held = Plain(keys=layer.keys, values=layer.values)
     if isinstance(layer, DynamicSlidingWindowLayer):
         held = replace(held, window=layer.sliding_window, seen=layer.cumulative_length, records=layer.record_past)
@@ -195,11 +196,6 @@ def _written(kind: str, value: Any, maps: Sequence[object] = ()) -> Part:
     writer = Writer(maps)
     node = writer.write(value)
     return Part(kind=kind, node=node, frozen=writer.frozen, tensors=writer.tensors, pages=writer.pages)
-
-
-def _maps(layer: BandLayer) -> tuple[object, ...]:
-    """What channels of the layer may be called by, beside names."""
-    return (*layer.plan.maps, *layer.plan.sink_maps)
 
 
 def _claim(cache: Cache, taken: Snapshot) -> None:
@@ -242,7 +238,7 @@ def _made(part: Part, layer: Any) -> Any:
         return Reader(part.frozen, part.tensors, place, host=Stream.host_fields).read(Stream, part.node)
     store = layer.store
     state = None if store is None else store.state_class
-    return Reader(part.frozen, part.tensors, place, _maps(layer), state, pages=part.pages).read(Held, part.node)
+    return Reader(part.frozen, part.tensors, place, maps_of(layer), state, pages=part.pages).read(Held, part.node)
 
 
 def _plain_layer(held: Plain) -> DynamicLayer:

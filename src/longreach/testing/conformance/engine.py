@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from transformers import DynamicCache, PreTrainedModel
 
 from longreach.attention.base import AttentionPolicy
 from longreach.cache.base import BudgetWrapper, CachePolicy
-from longreach.core.bands import Band, LayerContext
+from longreach.core.bands import PROBE, Band
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.core.memory import View
 from longreach.core.method import Method
@@ -186,7 +186,7 @@ def check_lengths(method: Method) -> int:
 
 def _edges(method: Method) -> set[int]:
     """Distances and indices at which the method changes its behaviour: of its bands, and its whole-number settings."""
-    layer = LayerContext(layer_idx=0, num_layers=1, num_heads=1, num_kv_heads=1, head_dim=2, hidden_size=2, trained_window=WINDOW)
+    layer = replace(PROBE, trained_window=WINDOW)
     views: tuple[View, ...] = getattr(method, "views", lambda _: None)(layer) or ()
     found = [
         edge
