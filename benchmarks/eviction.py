@@ -1,6 +1,7 @@
 """What is lost when a prompt's cache is made smaller, or less of it is read; draws docs/eviction.md from what was measured so far.
 
-    python benchmarks/eviction.py [MODEL] [--name NAME] [--length 8192] [--shares 0.5,0.25,0.125] [--only METHOD]... [--texts 4] [--heads FILE]
+    python benchmarks/eviction.py [MODEL] [--name NAME] [--length 8192] [--shares 0.5,0.25,0.125] [--only METHOD]... [--texts 4]
+        [--heads FILE]
 
 A text with five facts is read once under each method and budget, and the cache is kept. From it, each fact is asked for twice: by the
 question that ends the prompt, before the cut, and by a second question after it, when the cache was cut for another one. An answer counts
