@@ -24,7 +24,8 @@ def take_cache(kwargs: dict[str, Any]) -> Cache | None:
 
 def cache_of(output: Any) -> Cache | None:
     """The cache that a forward pass returned."""
-    return next((output[name] for name in _NAMES if name in output), None)
+    held = [*output.keys()] if hasattr(output, "keys") else ()  # asked for a name by itself, an output without a cache warns
+    return next((output[name] for name in _NAMES if name in held), None)
 
 
 def without_cache(output: Any) -> Any:
