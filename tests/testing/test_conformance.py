@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from longreach.attention.base import AttentionPolicy, Scales
+from longreach.attention.batching.padding_free import PaddingFree
 from longreach.attention.encoder.attention_alignment import AttentionAlignment
 from longreach.attention.placement.self_extend import SelfExtend
 from longreach.cache.base import BudgetWrapper
@@ -26,7 +27,7 @@ from longreach.engine.apply import apply
 from longreach.positions.scaling.linear import Linear
 from longreach.positions.tables.interpolated_positions import InterpolatedPositions
 from longreach.testing import conformance
-from longreach.testing.conformance import biased, caches, engine, positions, samplers, skipping, tables
+from longreach.testing.conformance import biased, caches, engine, packed, positions, samplers, skipping, tables
 from longreach.testing.conformance.base import Check, cached_logits, close, same
 from longreach.testing.models import tiny_biased, tiny_learned
 from longreach.training.samplers.randomized import Randomized
@@ -64,7 +65,7 @@ def test_every_bad_setting_is_tried(name):
 
 
 def test_every_check_is_used():
-    suites = (biased, caches, engine, positions, samplers, skipping, tables)
+    suites = (biased, caches, engine, packed, positions, samplers, skipping, tables)
     written = {name.removeprefix("check_") for suite in suites for name in vars(suite) if name.startswith("check_")}
     assert written == set(CHECKS) == {case.check.name for case in CASES}
     assert len(CHECKS) == len(conformance.checks()), "two checks of one name"
@@ -224,7 +225,7 @@ def by_row(model, ids, **inputs):
     return torch.arange(len(ids)).float()[:, None, None] + ids[..., None] + len(ids)
 
 
-def by_call(model, ids, **inputs):
+def by_call(model, ids, mask=None, **inputs):
     return ids[..., None] + float(next(ByMood.calls))
 
 
@@ -259,6 +260,21 @@ def by_cache(model, ids, mask=None, use_cache=True, **options):
 
 def by_padding(model, ids, mask=None):
     return ids[..., None] + float(mask is not None)
+
+
+class Loses(PaddingFree):
+    """It loses a text."""
+
+    def rows(self, lengths):
+        return (tuple(range(len(lengths) - 1)),)
+
+
+def by_turn(model, ids, mask, labels=None):
+    return {"weight": torch.tensor([float(next(ByMood.calls))])}
+
+
+def of_the_turn(model, ids, mask, **options):
+    return ids + next(ByMood.calls)
 
 
 LONGER = InterpolatedPositions(factor=2)
@@ -319,6 +335,15 @@ BROKEN = {
     "temperature_and_gradients": (SHARPER, APPLIES_NOTHING),
     "copies_have_the_temperature": (SHARPER, {"copy": type("Loaded", (), {"deepcopy": staticmethod(lambda model: tiny_biased())})}),
     "decoders_are_refused": (SHARPER, {"tiny_model": tiny_biased}),
+    "rows": (Loses(), {}),
+    "packed_batches": (PaddingFree(), {"_outputs": by_call}),
+    "batches_without_padding": (PaddingFree(), {"_outputs": by_call}),
+    "padding_is_not_read": (PaddingFree(), APPLIES_NOTHING),
+    "packed_prompts": (PaddingFree(), {"written": of_the_turn}),
+    "packed_gradients": (PaddingFree(), {"_gradients": by_turn}),
+    "packing_and_frequencies": (PaddingFree(), {"_outputs": by_call}),
+    "packing_is_undone": (PaddingFree(), {"apply": leaking}),
+    "what_cannot_be_packed_is_refused": (PaddingFree(), APPLIES_NOTHING),
     "lengths_are_kept": (Stuck(), {}),
     "positions_ascend": (Stuck(), {}),
     "text_is_read_forwards": (Stuck(), {}),

@@ -1,4 +1,6 @@
-"""The contracts of attention methods: what a query sees (bands, chosen chunks), what becomes of logits, and an encoder's temperature."""
+"""The contracts of attention methods: what a query sees (bands, chosen chunks), what becomes of logits, an encoder's temperature, and how
+a padded batch is laid out.
+"""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -189,3 +191,14 @@ class EncoderTemperature(Method):
     def stated_window(self) -> int | None:
         """The trained window, where the settings state one; None leaves it to the model's config."""
         return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packs(Method):
+    """Lays out the real tokens of a padded batch in rows of its own, behind one another. Each text still sees itself alone."""
+
+    kind: ClassVar[str] = "attention"
+
+    @abstractmethod
+    def rows(self, lengths: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+        """The numbers of the texts in each row, every text in one of them, by their `lengths` in tokens (>= 1)."""

@@ -12,5 +12,6 @@ KIND = Kind(
         "longreach.testing.conformance.biased",
         "longreach.testing.conformance.skipping",
         "longreach.testing.conformance.caches",
+        "longreach.testing.conformance.packed",
     ),
 )

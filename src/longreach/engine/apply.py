@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from longreach.attention.base import AttentionPolicy, EncoderTemperature, FollowsLength, ReadsText
+from longreach.attention.base import AttentionPolicy, EncoderTemperature, FollowsLength, Packs, ReadsText
 from longreach.cache.base import CachePolicy, with_wrappers
 from longreach.core.errors import InputError, UnsupportedError
 from longreach.core.method import Method
@@ -18,6 +18,7 @@ from longreach.engine import _text, engine
 from longreach.engine.biased import tempered
 from longreach.engine.contexts import contexts
 from longreach.engine.examine import examine
+from longreach.engine.packed import packed
 from longreach.engine.reach import reach_of
 from longreach.engine.rope_config import rope_of, with_rope
 from longreach.engine.rotation import Attention, UnscaledEmbedding, length_kept, rotary_modules, turns_by, unscaled_tokens
@@ -76,7 +77,7 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
     name = unparse(stack)
     check_unapplied(model, stack)
     for method in stack:
-        if not isinstance(method, PositionsMethod | TableMethod | AttentionPolicy | CachePolicy | EncoderTemperature):
+        if not isinstance(method, PositionsMethod | TableMethod | AttentionPolicy | CachePolicy | EncoderTemperature | Packs):
             why = f"it is a method of the kind {method.kind!r}, which changes no model"
             raise UnsupportedError(method.spec, type(model).__name__, why, "see longreach methods --kind positions for one that does")
     stack = with_wrappers(stack)
@@ -110,6 +111,9 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
             setup = replace(_setup(name, model, policies, positions, attentions), text=_reader(model, policies, trained, tokenizer))
             _check_effect(name, model, stack, attentions)
             adopt = undo.enter_context(engine.installed(model, attentions, setup, trained)).adopt
+        if (packs := _only(name, [method for method in stack if isinstance(method, Packs)], "layouts of a batch")) is not None:
+            _check_packs(packs, model, stack, by_engine)
+            undo.enter_context(packed(model, packs))
         undo.enter_context(watched(model, name, reach, warn=warn, adopt=adopt))
         yield
 
@@ -118,6 +122,16 @@ def _alone(method: EncoderTemperature, stack: Sequence[Method]) -> None:
     for other in stack:
         if other is not method:
             raise UnsupportedError(method.spec, other.spec, "a temperature for an encoder stands alone", "keep one of them")
+
+
+def _check_packs(method: Packs, model: PreTrainedModel, stack: Sequence[Method], by_engine: bool) -> None:
+    if by_engine:
+        other = next(each for each in stack if each is not method)
+        why = "it lays out a batch for the model's own attention, and longreach computes attention here"
+        raise UnsupportedError(method.spec, other.spec, why, "keep one of them; methods that only change frequencies can stand beside it")
+    if model.config.is_encoder_decoder:
+        why = "it is an encoder-decoder, whose texts meet in more than one attention"
+        raise UnsupportedError(method.spec, type(model).__name__, why, "choose an encoder or a causal language model")
 
 
 def _check_full_layers(name: str, model: PreTrainedModel, positions: PositionsMethod) -> None:

@@ -1,0 +1,1 @@
+"""Attention methods that lay out the tokens of a batch."""
