@@ -38,7 +38,7 @@ def prefill(model: PreTrainedModel, ids: Tensor, mask: Tensor | None, spec: str)
     given: dict[str, Any] = {} if mask is None else {"attention_mask": mask, "position_ids": (mask.cumsum(1) - 1).clamp(min=0)}
     with ExitStack() as stack:
         if spec:
-            stack.enter_context(apply(model, spec))
+            stack.enter_context(apply(model, spec, warn=False))
         model(ids, **given, **cache_argument(model, new_cache(model)), use_cache=True, logits_to_keep=1)
 
 

@@ -174,3 +174,12 @@ def test_a_cache_that_nobody_gave_is_made():
     assert out.past_key_values.get_seq_length() == 40
     assert none.past_key_values is None
     assert given.past_key_values is cache
+
+
+@pytest.mark.parametrize("method", [*METHODS, "set_based"])
+def test_a_model_in_bfloat16_passes_for_what_it_is(method):
+    model = tiny_model(hidden_size=256, num_hidden_layers=8).bfloat16()
+    with apply(model, method):
+        assert run(model).logits.isfinite().all()
+    with pytest.raises(UnsupportedError, match="of themselves|unsupported operand"), apply(tiny_learned("gpt_neo").bfloat16(), method):
+        pass

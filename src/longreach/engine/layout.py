@@ -69,8 +69,8 @@ class Layout:
     def spread(self, x: Tensor) -> Tensor:
         """The real tokens [N, ...] -> [B, T, ...], zeros at padding."""
         batch, width = self.shape
-        empty = x.new_zeros(batch * width, *x.shape[1:])
-        return empty.index_copy(0, self.tokens.to(x.device), x).unflatten(0, self.shape)
+        found = x.new_zeros(batch * width, *x.shape[1:])
+        return found.index_copy_(0, self.tokens.to(x.device), x).unflatten(0, self.shape)
 
     def by_length(self) -> dict[int, list[Segment]]:
         """The segments of each length."""
