@@ -16,6 +16,7 @@ from longreach.attention.base import AttentionPolicy, Scales
 from longreach.attention.batching.padding_free import PaddingFree
 from longreach.attention.encoder.attention_alignment import AttentionAlignment
 from longreach.attention.placement.self_extend import SelfExtend
+from longreach.attention.placement.set_based import SetBased
 from longreach.cache.base import BudgetWrapper
 from longreach.cache.eviction.ada import Ada
 from longreach.cache.streaming.sinks import Sinks
@@ -27,7 +28,7 @@ from longreach.engine.apply import apply
 from longreach.positions.scaling.linear import Linear
 from longreach.positions.tables.interpolated_positions import InterpolatedPositions
 from longreach.testing import conformance
-from longreach.testing.conformance import biased, caches, engine, packed, positions, samplers, skipping, tables
+from longreach.testing.conformance import biased, caches, engine, packed, positions, samplers, sets, skipping, tables
 from longreach.testing.conformance.base import Check, cached_logits, close, same
 from longreach.testing.models import tiny_biased, tiny_learned
 from longreach.training.samplers.randomized import Randomized
@@ -65,7 +66,7 @@ def test_every_bad_setting_is_tried(name):
 
 
 def test_every_check_is_used():
-    suites = (biased, caches, engine, packed, positions, samplers, skipping, tables)
+    suites = (biased, caches, engine, packed, positions, samplers, sets, skipping, tables)
     written = {name.removeprefix("check_") for suite in suites for name in vars(suite) if name.startswith("check_")}
     assert written == set(CHECKS) == {case.check.name for case in CASES}
     assert len(CHECKS) == len(conformance.checks()), "two checks of one name"
@@ -277,6 +278,17 @@ def of_the_turn(model, ids, mask, **options):
     return ids + next(ByMood.calls)
 
 
+class Swallows(SetBased):
+    """It loses what stands behind the last set."""
+
+    def parts(self, text):
+        return super().parts(text)[:-1]
+
+
+def by_order(model, prompt):
+    return prompt[0][0, 11:16, None].double()
+
+
 LONGER = InterpolatedPositions(factor=2)
 SHARPER = AttentionAlignment(temperature=0.7)
 SETTING = SelfExtend(neighbours=16, group=4)
@@ -344,6 +356,13 @@ BROKEN = {
     "packing_and_frequencies": (PaddingFree(), {"_outputs": by_call}),
     "packing_is_undone": (PaddingFree(), {"apply": leaking}),
     "what_cannot_be_packed_is_refused": (PaddingFree(), APPLIES_NOTHING),
+    "marks": (Swallows(), {}),
+    "order_is_not_seen": (SetBased(), {"_continued": by_order}),
+    "definition_of_sets": (SetBased(), APPLIES_NOTHING),
+    "one_part_is_a_text": (SetBased(), {"read_sets": lambda ids, sets, cache, read: read(ids)[:, :3]}),
+    "texts_without_sets": (SetBased(), {"logits": by_call}),
+    "sets_are_undone": (SetBased(), {"apply": leaking}),
+    "what_knows_the_order_is_refused": (SetBased(), APPLIES_NOTHING),
     "lengths_are_kept": (Stuck(), {}),
     "positions_ascend": (Stuck(), {}),
     "text_is_read_forwards": (Stuck(), {}),

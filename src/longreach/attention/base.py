@@ -1,5 +1,5 @@
-"""The contracts of attention methods: what a query sees (bands, chosen chunks), what becomes of logits, an encoder's temperature, and how
-a padded batch is laid out.
+"""The contracts of attention methods: what a query sees (bands, chosen chunks), what becomes of logits, an encoder's temperature, how a
+padded batch is laid out, and which parts of a text are read side by side.
 """
 
 from abc import abstractmethod
@@ -202,3 +202,17 @@ class Packs(Method):
     @abstractmethod
     def rows(self, lengths: Sequence[int]) -> tuple[tuple[int, ...], ...]:
         """The numbers of the texts in each row, every text in one of them, by their `lengths` in tokens (>= 1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadsSets(Method):
+    """Has parts of a text read side by side: none sees another, all begin at one position, and the text goes on after the longest."""
+
+    kind: ClassVar[str] = "attention"
+
+    @abstractmethod
+    def parts(self, text: str) -> tuple[str | tuple[str, ...], ...]:
+        """A text in its order: what is read as it stands, and sets of what is read side by side.
+
+        Raises: InputError for a text that is marked wrongly.
+        """

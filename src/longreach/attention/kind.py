@@ -13,5 +13,6 @@ KIND = Kind(
         "longreach.testing.conformance.skipping",
         "longreach.testing.conformance.caches",
         "longreach.testing.conformance.packed",
+        "longreach.testing.conformance.sets",
     ),
 )

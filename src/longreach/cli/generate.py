@@ -49,15 +49,14 @@ def generate(
         check_spec(method)
 
     from longreach.cli._progress import BarProgress
-    from longreach.decoding.generation import prompt_ids
     from longreach.decoding.reading import CHUNK
-    from longreach.decoding.writing import plan, write
+    from longreach.decoding.writing import plan, read_prompt, write
 
     loaded = loading.load(model, apply_method=method is None)
     if chunk_size is not None and loaded.model.config.is_encoder_decoder:
         raise InputError(f"--chunk-size has no effect on {model}: an encoder reads its text whole")
-    ids = prompt_ids(loaded.tokenizer, words, chat=chat)
-    task = plan(loaded.model, model, ids, method=method, max_new_tokens=most)
+    ids, sets = read_prompt(*loaded, words, chat=chat, method=method)
+    task = plan(loaded.model, model, ids, method=method, max_new_tokens=most, sets=sets)
     for concern in task.concerns:
         typer.echo(f"warning: {concern}", err=True)
     warnings.filterwarnings("ignore", message=".* tokens are read under")  # said above, of the whole text, and once

@@ -13,16 +13,17 @@ _MARGIN = 16  # tokens near a cut in the text may differ from those of the whole
 class Encoder:
     """Text to ids and back, as prompts need it.
 
-    Args: tokenizer: of the model. `prefix`: the special tokens that it puts before a text (BOS), to stand before every input.
+    Args: tokenizer: of the model. special: text that spells a special token is that token, as in a chat template. `prefix`: the special
+    tokens that it puts before a text (BOS), to stand before every input.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        self.tokenizer = tokenizer
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, special: bool = False) -> None:
+        self.tokenizer, self.special = tokenizer, special
         self.prefix = self._prefix()
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text, without special tokens; text that spells a special token is text."""
-        return self._call(text, add_special_tokens=False, split_special_tokens=True)
+        """Ids of a text, without special tokens around it; text that spells one is text, unless `special` is set."""
+        return self._call(text, add_special_tokens=False, split_special_tokens=not self.special)
 
     def encode_inside(self, text: str) -> list[int]:
         """Ids of a text that stands inside another: without the space that some tokenizers put before the first word."""

@@ -1,7 +1,7 @@
 """Writes ids one at a time, and decodes them as they come; nothing here grows with what was written."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,8 +13,10 @@ from longreach.core.errors import InputError
 from longreach.core.progress import SILENT, Progress
 from longreach.decoding.reading import CHUNK, new_cache, prefill
 from longreach.decoding.sampling import GREEDY, Sampling
+from longreach.decoding.sets import PartSet, read_sets
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.finite import check_finite
+from longreach.engine.sets import cache_for_sets
 from longreach.engine.whole_length import whole_length
 
 _CONTEXT = 8  # tokens kept for decoding the next: a character takes 4 at most, and some tokenizers look at the token before
@@ -33,6 +35,7 @@ def tokens(
     cache: Cache | None = None,
     before: Tensor | None = None,
     whole: float | None = None,
+    sets: Sequence[PartSet] = (),
 ) -> Iterator[int]:
     """The ids that follow `ids` [1, T], read in chunks of `chunk_size` tokens (by an encoder: whole); the end token is not among them.
 
@@ -41,15 +44,15 @@ def tokens(
 
     Args: cache: of a decoder; what it holds stands before `ids`. before: its ids [1, S], where they are known: by them it is found out
     where logits stop being finite. whole: tokens that the text may have in the end, for frequencies that hang on that; default: what is
-    held, `ids`, and what is written at most.
+    held, `ids`, and what is written at most. sets: parts of `ids` that are read side by side, into a new cache.
     Raises: LongreachError for logits that are not finite.
     """
     held = 0 if cache is None else int(cache.get_seq_length())
     if whole is None:
-        whole = math.inf if max_new_tokens is None else held + ids.shape[1] + max_new_tokens
+        whole = math.inf if max_new_tokens is None else held + ids.shape[1] - sum(each.saved for each in sets) + max_new_tokens
     ends, produced = end_tokens(model), 0
     choose = _chooser(sampling, model.device)
-    logits, step = _begin(model, ids.to(model.device), cache, before, chunk_size, whole, progress)
+    logits, step = _begin(model, ids.to(model.device), cache, before, chunk_size, whole, progress, sets)
     read = 1 if model.config.is_encoder_decoder else held + ids.shape[1]  # a decoder of its own begins with a token of its own
     while max_new_tokens is None or produced < max_new_tokens:
         token = choose(logits)
@@ -64,7 +67,14 @@ def tokens(
 
 
 def _begin(
-    model: PreTrainedModel, ids: Tensor, cache: Cache | None, before: Tensor | None, chunk_size: int, whole: float, progress: Progress
+    model: PreTrainedModel,
+    ids: Tensor,
+    cache: Cache | None,
+    before: Tensor | None,
+    chunk_size: int,
+    whole: float,
+    progress: Progress,
+    sets: Sequence[PartSet],
 ) -> tuple[Tensor, Callable[[Tensor], Any]]:
     """Read `ids` [1, T]: the logits [1, V] of the first token to write, and what reads one token more."""
     progress.start("reading", ids.shape[1])
@@ -73,14 +83,20 @@ def _begin(
         return check_finite(logits, model, lambda: _encode(model, ids, SILENT)), step
 
     def read_into(into: Cache, ids: Tensor, progress: Progress) -> Tensor:
+        def read(part: Tensor) -> Tensor:
+            return prefill(model, part, cache=into, chunk_size=chunk_size, progress=progress)
+
         with whole_length(model, whole):
-            return prefill(model, ids, cache=into, chunk_size=chunk_size, progress=progress)
+            return read_sets(ids, sets, into, read) if sets else read(ids)
+
+    def empty() -> Cache:
+        return cache_for_sets() if sets else new_cache(model)
 
     def again() -> None:
-        read_into(new_cache(model), ids if before is None else torch.cat([before.to(ids), ids], 1), SILENT)
+        read_into(empty(), ids if before is None else torch.cat([before.to(ids), ids], 1), SILENT)
 
     known = cache is None or before is not None
-    cache = new_cache(model) if cache is None else cache
+    cache = empty() if cache is None else cache
     logits = check_finite(read_into(cache, ids, progress), model, again, whole=known)
     return logits, partial(model, **cache_argument(model, cache), use_cache=True, logits_to_keep=1)
 
@@ -132,18 +148,23 @@ def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat: bool = 
 
     Raises: InputError for a prompt without tokens, and for `chat` where the tokenizer has no template.
     """
+    # A template writes the special tokens itself.
+    ids = tokenizer(prompt_text(tokenizer, prompt, chat=chat), add_special_tokens=not chat, truncation=False, verbose=False)["input_ids"]
+    if not ids:
+        raise InputError("the prompt is empty")
+    return torch.tensor([ids])
+
+
+def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat: bool) -> str:
+    """A prompt as it is read: as it is, or in the chat template. Raises: InputError."""
     if not prompt.strip():
         raise InputError("the prompt is empty")
     if chat and not tokenizer.chat_template:
         raise InputError("the tokenizer has no chat template; leave chat (--chat) away, or choose a chat model")
     if chat:
         messages = [{"role": "user", "content": prompt}]
-        prompt = str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
-    # A template writes the special tokens itself.
-    ids = tokenizer(prompt, add_special_tokens=not chat, truncation=False, verbose=False)["input_ids"]
-    if not ids:
-        raise InputError("the prompt is empty")
-    return torch.tensor([ids])
+        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+    return prompt
 
 
 def end_tokens(model: PreTrainedModel) -> set[int]:

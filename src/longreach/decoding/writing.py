@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from torch import Tensor
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
+from longreach.attention.base import ReadsSets
 from longreach.core.errors import InputError, LongreachError, SpecError
 from longreach.core.method import Method
 from longreach.core.progress import SILENT, Progress
 from longreach.core.spec import stack_of, unparse
-from longreach.decoding.generation import prompt_ids, text, tokens
+from longreach.decoding.generation import prompt_ids, prompt_text, text, tokens
 from longreach.decoding.reading import CHUNK, check_eval
 from longreach.decoding.sampling import Sampling
+from longreach.decoding.sets import PartSet, set_ids
 from longreach.engine.apply import applied, apply, check_unapplied, given_model
 from longreach.engine.intended import intended_window
 from longreach.engine.reach import reach_of
@@ -64,7 +66,8 @@ def generate(
             raise InputError(f"{option}={number} must be a whole number, at least 1")
     sampling = Sampling(temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     name = model.name_or_path or type(model).__name__
-    task = plan(model, name, prompt_ids(tokenizer, prompt, chat=chat), method=method, max_new_tokens=max_new_tokens)
+    ids, sets = read_prompt(model, tokenizer, prompt, chat=chat, method=method)
+    task = plan(model, name, ids, method=method, max_new_tokens=max_new_tokens, sets=sets)
     for concern in task.concerns:
         warnings.warn(concern, stacklevel=2)
     return write(model, tokenizer, task, sampling=sampling, chunk_size=chunk_size, progress=progress)
@@ -75,7 +78,7 @@ class Writing:
     """What is to be written.
 
     Args: ids: the prompt's, [1, T]. under: the spec of what is applied to the model. stack: what is yet to be. most: tokens; None: without
-    end. concerns: to be told.
+    end. concerns: to be told. sets: parts of the prompt that are read side by side.
     """
 
     ids: Tensor
@@ -83,6 +86,28 @@ class Writing:
     stack: tuple[Method, ...]
     most: int | None
     concerns: tuple[str, ...]
+    sets: tuple[PartSet, ...] = ()
+
+
+def read_prompt(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: str,
+    *,
+    chat: bool,
+    method: str | Method | Iterable[str | Method] | None,
+) -> tuple[Tensor, tuple[PartSet, ...]]:
+    """The ids [1, T] of a prompt, and its sets, where a method that is applied, or is to be, reads marks in it.
+
+    Raises: InputError for a prompt without tokens, or one that is marked wrongly.
+    """
+    stack = stack_of(method, trained_window=1, target=2) or stack_of(applied(model))  # any lengths do
+    marked = next((each for each in stack if isinstance(each, ReadsSets)), None)
+    if marked is not None:
+        parts = marked.parts(prompt_text(tokenizer, prompt, chat=chat))
+        if any(isinstance(part, tuple) for part in parts):
+            return set_ids(tokenizer, marked.name(), parts, begins=not chat)
+    return prompt_ids(tokenizer, prompt, chat=chat), ()
 
 
 def plan(
@@ -93,14 +118,17 @@ def plan(
     method: str | Method | Iterable[str | Method] | None = None,
     max_new_tokens: int | None = None,
     held: int = 0,
+    sets: tuple[PartSet, ...] = (),
 ) -> Writing:
     """Settle how much is written and under what, before anything is read.
 
-    Args: name: of the model, for words. held: tokens that a cache holds before `ids`. The others: as `generate`.
+    Args: name: of the model, for words. held: tokens that a cache holds before `ids`. sets: parts of `ids` that are read side by side. The
+    others: as `generate`.
 
     Raises: InputError for a text longer than a table of positions, and for `factor=auto` where the text has no end.
     """
-    read, most, window, under = held + ids.shape[1], max_new_tokens, stated_window(model.config), applied(model)
+    read, most = held + ids.shape[1] - sum(each.saved for each in sets), max_new_tokens
+    window, under = stated_window(model.config), applied(model)
     target = None if window is None else read + (NEW_TOKENS if most is None else most)
     stack = stack_of(method, trained_window=window, target=target)
     if stack:
@@ -120,7 +148,7 @@ def plan(
         _check_room(model, name, limit, read, most)
     made_for, reach = _limits(model, stack)
     concerns = [*_beyond_the_checkpoint(model, name, made_for, read, most), *_beyond_the_reach(active, reach, read, most)]
-    return Writing(ids=ids, under=under, stack=stack, most=most, concerns=tuple(concerns))
+    return Writing(ids=ids, under=under, stack=stack, most=most, concerns=tuple(concerns), sets=sets)
 
 
 def write(
@@ -143,7 +171,10 @@ def write(
         then, now = (spec or "no method" for spec in (task.under, now))
         raise LongreachError(f"this text was to be written under {then}, and the model is under {now} by now; ask for it again")
     with apply(model, task.stack, warn=False):  # it was said already
-        ids = tokens(model, task.ids, max_new_tokens=task.most, sampling=sampling, chunk_size=chunk_size, progress=progress, cache=cache)
+        ids = tokens(
+            model, task.ids, max_new_tokens=task.most, sampling=sampling, chunk_size=chunk_size, progress=progress, cache=cache,
+            sets=task.sets,
+        )  # fmt: skip
         yield from text(ids, tokenizer)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from longreach.attention.base import AttentionPolicy, EncoderTemperature, FollowsLength, Packs, ReadsText
+from longreach.attention.base import AttentionPolicy, EncoderTemperature, FollowsLength, Packs, ReadsSets, ReadsText
 from longreach.cache.base import CachePolicy, with_wrappers
 from longreach.core.errors import InputError, UnsupportedError
 from longreach.core.method import Method
@@ -22,6 +22,7 @@ from longreach.engine.packed import packed
 from longreach.engine.reach import reach_of
 from longreach.engine.rope_config import rope_of, with_rope
 from longreach.engine.rotation import Attention, UnscaledEmbedding, length_kept, rotary_modules, turns_by, unscaled_tokens
+from longreach.engine.sets import reads_sets
 from longreach.engine.setup import Frequencies, Setup
 from longreach.engine.tables import lengthened
 from longreach.engine.version import check_version
@@ -77,7 +78,7 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
     name = unparse(stack)
     check_unapplied(model, stack)
     for method in stack:
-        if not isinstance(method, PositionsMethod | TableMethod | AttentionPolicy | CachePolicy | EncoderTemperature | Packs):
+        if not isinstance(method, PositionsMethod | TableMethod | AttentionPolicy | CachePolicy | EncoderTemperature | Packs | ReadsSets):
             why = f"it is a method of the kind {method.kind!r}, which changes no model"
             raise UnsupportedError(method.spec, type(model).__name__, why, "see longreach methods --kind positions for one that does")
     stack = with_wrappers(stack)
@@ -111,9 +112,10 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
             setup = replace(_setup(name, model, policies, positions, attentions), text=_reader(model, policies, trained, tokenizer))
             _check_effect(name, model, stack, attentions)
             adopt = undo.enter_context(engine.installed(model, attentions, setup, trained)).adopt
-        if (packs := _only(name, [method for method in stack if isinstance(method, Packs)], "layouts of a batch")) is not None:
-            _check_packs(packs, model, stack, by_engine)
-            undo.enter_context(packed(model, packs))
+        reading = [method for method in stack if isinstance(method, Packs | ReadsSets)]
+        if (by_own := _only(name, reading, "methods that have the model's own attention read tokens in places of theirs")) is not None:
+            _check_own_attention(by_own, model, policies or ([positions] if by_engine else []))
+            undo.enter_context(packed(model, by_own) if isinstance(by_own, Packs) else reads_sets(model, by_own))
         undo.enter_context(watched(model, name, reach, warn=warn, adopt=adopt))
         yield
 
@@ -124,10 +126,10 @@ def _alone(method: EncoderTemperature, stack: Sequence[Method]) -> None:
             raise UnsupportedError(method.spec, other.spec, "a temperature for an encoder stands alone", "keep one of them")
 
 
-def _check_packs(method: Packs, model: PreTrainedModel, stack: Sequence[Method], by_engine: bool) -> None:
-    if by_engine:
-        other = next(each for each in stack if each is not method)
-        why = "it lays out a batch for the model's own attention, and longreach computes attention here"
+def _check_own_attention(method: Method, model: PreTrainedModel, computed: Sequence[Any]) -> None:
+    """Refuse what the model's own attention does not run for. Args: computed: methods that have longreach compute attention."""
+    for other in computed:
+        why = "it goes by the model's own attention, and the other method has longreach compute attention"
         raise UnsupportedError(method.spec, other.spec, why, "keep one of them; methods that only change frequencies can stand beside it")
     if model.config.is_encoder_decoder:
         why = "it is an encoder-decoder, whose texts meet in more than one attention"
