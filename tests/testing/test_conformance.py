@@ -15,6 +15,7 @@ import torch
 from longreach.attention.base import AttentionPolicy, Scales
 from longreach.attention.batching.padding_free import PaddingFree
 from longreach.attention.encoder.attention_alignment import AttentionAlignment
+from longreach.attention.exact.chunked import Chunked
 from longreach.attention.placement.self_extend import SelfExtend
 from longreach.attention.placement.set_based import SetBased
 from longreach.cache.base import BudgetWrapper
@@ -28,7 +29,7 @@ from longreach.engine.apply import apply
 from longreach.positions.scaling.linear import Linear
 from longreach.positions.tables.interpolated_positions import InterpolatedPositions
 from longreach.testing import conformance
-from longreach.testing.conformance import biased, caches, engine, packed, positions, samplers, sets, skipping, tables
+from longreach.testing.conformance import biased, caches, chunks, engine, packed, positions, samplers, sets, skipping, tables
 from longreach.testing.conformance.base import Check, cached_logits, close, same
 from longreach.testing.models import tiny_biased, tiny_learned
 from longreach.training.samplers.randomized import Randomized
@@ -66,7 +67,7 @@ def test_every_bad_setting_is_tried(name):
 
 
 def test_every_check_is_used():
-    suites = (biased, caches, engine, packed, positions, samplers, sets, skipping, tables)
+    suites = (biased, caches, chunks, engine, packed, positions, samplers, sets, skipping, tables)
     written = {name.removeprefix("check_") for suite in suites for name in vars(suite) if name.startswith("check_")}
     assert written == set(CHECKS) == {case.check.name for case in CASES}
     assert len(CHECKS) == len(conformance.checks()), "two checks of one name"
@@ -270,7 +271,7 @@ class Loses(PaddingFree):
         return (tuple(range(len(lengths) - 1)),)
 
 
-def by_turn(model, ids, mask, labels=None):
+def by_turn(model, ids, mask=None, labels=None):
     return {"weight": torch.tensor([float(next(ByMood.calls))])}
 
 
@@ -363,6 +364,14 @@ BROKEN = {
     "texts_without_sets": (SetBased(), {"logits": by_call}),
     "sets_are_undone": (SetBased(), {"apply": leaking}),
     "what_knows_the_order_is_refused": (SetBased(), APPLIES_NOTHING),
+    "tiles": (Chunked(), {"tiled_attention": lambda q, k, v, *rest: q * k.sum() * v.sum()}),
+    "chunked_models": (Chunked(), {"_outputs": by_call}),
+    "chunked_gradients": (Chunked(), {"_gradients": by_turn}),
+    "chunked_decoding": (Chunked(), {"cached_logits": lambda model, ids, sizes: ids[..., None] + float(len(list(sizes)))}),
+    "memory_of_chunks": (Chunked(query_chunk=7, key_chunk=5), APPLIES_NOTHING),
+    "default_chunks": (Chunked(), {"_outputs": by_call}),
+    "chunks_are_undone": (Chunked(), {"apply": leaking}),
+    "what_has_no_chunks_is_refused": (Chunked(), APPLIES_NOTHING),
     "lengths_are_kept": (Stuck(), {}),
     "positions_ascend": (Stuck(), {}),
     "text_is_read_forwards": (Stuck(), {}),

@@ -216,3 +216,14 @@ class ReadsSets(Method):
 
         Raises: InputError for a text that is marked wrongly.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunks(Method):
+    """Has exact attention computed a few queries and keys at a time."""
+
+    kind: ClassVar[str] = "attention"
+
+    @abstractmethod
+    def sizes(self) -> tuple[int, int]:
+        """How many queries, and how many keys, meet at a time (>= 1)."""

@@ -14,5 +14,6 @@ KIND = Kind(
         "longreach.testing.conformance.caches",
         "longreach.testing.conformance.packed",
         "longreach.testing.conformance.sets",
+        "longreach.testing.conformance.chunks",
     ),
 )

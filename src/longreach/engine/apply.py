@@ -1,7 +1,7 @@
 """Applies methods to a loaded model, and undoes it completely."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from longreach.attention.base import AttentionPolicy, EncoderTemperature, FollowsLength, Packs, ReadsSets, ReadsText
+from longreach.attention.base import AttentionPolicy, Chunks, EncoderTemperature, FollowsLength, Packs, ReadsSets, ReadsText
 from longreach.cache.base import CachePolicy, with_wrappers
 from longreach.core.errors import InputError, UnsupportedError
 from longreach.core.method import Method
 from longreach.core.spec import stack_of, unparse
 from longreach.engine import _text, engine
 from longreach.engine.biased import tempered
+from longreach.engine.chunked import in_chunks
 from longreach.engine.contexts import contexts
 from longreach.engine.examine import examine
 from longreach.engine.packed import packed
@@ -78,7 +79,9 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
     name = unparse(stack)
     check_unapplied(model, stack)
     for method in stack:
-        if not isinstance(method, PositionsMethod | TableMethod | AttentionPolicy | CachePolicy | EncoderTemperature | Packs | ReadsSets):
+        if not isinstance(
+            method, PositionsMethod | TableMethod | AttentionPolicy | CachePolicy | EncoderTemperature | Packs | ReadsSets | Chunks
+        ):
             why = f"it is a method of the kind {method.kind!r}, which changes no model"
             raise UnsupportedError(method.spec, type(model).__name__, why, "see longreach methods --kind positions for one that does")
     stack = with_wrappers(stack)
@@ -112,10 +115,11 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
             setup = replace(_setup(name, model, policies, positions, attentions), text=_reader(model, policies, trained, tokenizer))
             _check_effect(name, model, stack, attentions)
             adopt = undo.enter_context(engine.installed(model, attentions, setup, trained)).adopt
-        reading = [method for method in stack if isinstance(method, Packs | ReadsSets)]
-        if (by_own := _only(name, reading, "methods that have the model's own attention read tokens in places of theirs")) is not None:
-            _check_own_attention(by_own, model, policies or ([positions] if by_engine else []))
-            undo.enter_context(packed(model, by_own) if isinstance(by_own, Packs) else reads_sets(model, by_own))
+        running = [(method, run) for method in stack for contract, run in _RUN.items() if isinstance(method, contract)]
+        if _only(name, [method for method, _ in running], "methods that say how attention is run"):
+            method, run = running[0]
+            _check_running(method, model, policies or ([positions] if by_engine else []))
+            undo.enter_context(run(model, method))
         undo.enter_context(watched(model, name, reach, warn=warn, adopt=adopt))
         yield
 
@@ -126,10 +130,18 @@ def _alone(method: EncoderTemperature, stack: Sequence[Method]) -> None:
             raise UnsupportedError(method.spec, other.spec, "a temperature for an encoder stands alone", "keep one of them")
 
 
-def _check_own_attention(method: Method, model: PreTrainedModel, computed: Sequence[Any]) -> None:
-    """Refuse what the model's own attention does not run for. Args: computed: methods that have longreach compute attention."""
+# Contracts of methods that say how attention is run, over which tokens or in which pieces, and not what it is.
+_RUN: dict[type[Method], Callable[[PreTrainedModel, Any], AbstractContextManager[None]]] = {
+    Packs: packed,
+    ReadsSets: reads_sets,
+    Chunks: in_chunks,
+}
+
+
+def _check_running(method: Method, model: PreTrainedModel, computed: Sequence[Any]) -> None:
+    """Refuse what cannot stand beside a method that says how attention is run. Args: computed: methods that the engine has to compute."""
     for other in computed:
-        why = "it goes by the model's own attention, and the other method has longreach compute attention"
+        why = "it says how the model's own attention is run, and the other method has longreach compute attention"
         raise UnsupportedError(method.spec, other.spec, why, "keep one of them; methods that only change frequencies can stand beside it")
     if model.config.is_encoder_decoder:
         why = "it is an encoder-decoder, whose texts meet in more than one attention"

@@ -5,7 +5,7 @@ from functools import cache
 
 import torch
 
-from longreach.attention.base import AttentionPolicy, FollowsLength, Packs, ReadsSets, ReadsText
+from longreach.attention.base import AttentionPolicy, Chunks, FollowsLength, Packs, ReadsSets, ReadsText
 from longreach.cache.base import CachePolicy
 from longreach.core.bands import PROBE
 from longreach.core.method import Method
@@ -20,7 +20,7 @@ def reach_of(stack: Iterable[Method], trained_window: int) -> int | None:
 
     Attention and cache policies are asked by their definition, positions methods by how far they stretch the window.
     """
-    return _reach(tuple(method for method in stack if not isinstance(method, Packs | ReadsSets)), trained_window)
+    return _reach(tuple(method for method in stack if not isinstance(method, Packs | ReadsSets | Chunks)), trained_window)
 
 
 @cache

@@ -1,0 +1,1 @@
+"""Exact attention, computed in other ways."""
