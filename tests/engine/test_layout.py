@@ -20,7 +20,7 @@ IDS = torch.arange(25).view(5, 5)
 def test_texts_stand_behind_one_another_the_shortest_first():
     layout = Layout.of(MASK, ONE_ROW)
     assert layout.pack(IDS).tolist() == [[19, 1, 2, 20, 21, 5, 6, 7, 8, 9]]
-    assert layout.segments == (Segment(0, 0, 1), Segment(0, 1, 2), Segment(0, 3, 2), Segment(0, 5, 5))
+    assert layout.segments == (Segment(0, 0, 1, 3, 4), Segment(0, 1, 2, 0, 1), Segment(0, 3, 2, 4, 0), Segment(0, 5, 5, 1, 0))
 
 
 def test_texts_share_the_rows_that_a_method_says():
@@ -37,6 +37,8 @@ def test_what_comes_back_stands_where_it_stood_with_zeros_at_padding(rows):
     for x in (IDS, torch.randn(5, 5, 3, 2)):
         assert torch.equal(layout.unpack(layout.pack(x)), x * MASK.view(5, 5, *[1] * (x.ndim - 2)))
         assert torch.equal(layout.spread(layout.real(x)), layout.unpack(layout.pack(x)))
+    heads = layout.pack(x).transpose(1, 2)
+    assert torch.equal(layout.unpack_heads(heads), layout.unpack(layout.pack(x)).transpose(1, 2))
 
 
 @pytest.mark.parametrize("rows", [ONE_ROW, BINS, lambda lengths: ((1, 0), (2,), (3,))])

@@ -11,11 +11,13 @@ Rows = Callable[[Sequence[int]], Sequence[Sequence[int]]]  # lengths of texts ->
 
 
 class Segment(NamedTuple):
-    """Where a text stands. Args: row, start: of its first token. length: in tokens."""
+    """Where a text stands. Args: row, start: of its first token. length: in tokens. text, first: its row in the batch, and place there."""
 
     row: int
     start: int
     length: int
+    text: int
+    first: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +45,12 @@ class Layout:
         for number, row in enumerate(packed):
             start = 0
             for text in sorted(row, key=lambda text: lengths[text]):
-                segments.append(Segment(number, start, lengths[text]))
+                segments.append(Segment(number, start, lengths[text], text, firsts[text]))
                 tokens.append(torch.arange(lengths[text]) + text * width + firsts[text])
                 start += lengths[text]
         longest = max((each.start + each.length for each in segments), default=0)
         found = torch.cat([torch.empty(0, dtype=torch.long), *tokens])
-        slots = torch.cat([torch.empty(0, dtype=torch.long), *(torch.arange(n) + row * longest + start for row, start, n in segments)])
+        slots = torch.cat([torch.empty(0, dtype=torch.long), *(torch.arange(n) + row * longest + start for row, start, n, *_ in segments)])
         source = torch.zeros(len(packed) * longest, dtype=torch.long)
         source[slots] = found
         placed = [each.to(mask.device) for each in (found, slots, source.view(len(packed), longest))]
@@ -71,6 +73,13 @@ class Layout:
         batch, width = self.shape
         found = x.new_zeros(batch * width, *x.shape[1:])
         return found.index_copy_(0, self.tokens.to(x.device), x).unflatten(0, self.shape)
+
+    def unpack_heads(self, x: Tensor) -> Tensor:
+        """[R, K, L, D] -> [B, K, T, D], zeros at padding."""
+        found = x.new_zeros(self.shape[0], x.shape[1], self.shape[1], x.shape[3])
+        for row, start, length, text, first in self.segments:
+            found[text, :, first : first + length] = x[row, :, start : start + length]
+        return found
 
     def by_length(self) -> dict[int, list[Segment]]:
         """The segments of each length."""
@@ -98,8 +107,8 @@ class Layout:
 
 def _taken(x: Tensor, segments: Sequence[Segment]) -> Tensor:
     """Segments of one length of x [R, H, L, D], as [n, H, length, D]; a view where they are neighbours."""
-    row, start, length = segments[0]
-    if all(each == (row, start + place * length, length) for place, each in enumerate(segments)):
+    row, start, length, *_ = segments[0]
+    if all((each.row, each.start) == (row, start + place * length) for place, each in enumerate(segments)):
         part = x[row, :, start : start + len(segments) * length]
         return part.unflatten(1, (len(segments), length)).transpose(0, 1)
-    return torch.stack([x[row, :, start : start + length] for row, start, length in segments])
+    return torch.stack([x[row, :, start : start + length] for row, start, length, *_ in segments])

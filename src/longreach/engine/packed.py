@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from longreach.attention.base import Packs
@@ -224,8 +225,13 @@ class PackedCache(DynamicCache):
 
     def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Keys and values [R, K, L, D] as they are."""
-        batch = [self.layout.unpack(x.transpose(1, 2)).transpose(1, 2) for x in (key_states, value_states)]
-        self.real.update(batch[0], batch[1], layer_idx, *args, **kwargs)
+        keys, values = self.layout.unpack_heads(key_states), self.layout.unpack_heads(value_states)
+        layer = self.real.layers[layer_idx] if layer_idx < len(self.real.layers) else None
+        if type(layer) is DynamicLayer and not self.real.offloading:  # which would copy them behind the nothing that it holds
+            layer.update(keys[:, :, :0], values[:, :, :0])
+            layer.keys, layer.values = keys, values
+        else:
+            self.real.update(keys, values, layer_idx, *args, **kwargs)
         return key_states, value_states
 
 
