@@ -2,7 +2,8 @@
 
 Paper: ByteTransformer: A High-Performance Transformer Boosted for Variable-Length Inputs, 2022, arXiv:2210.03052
 Cost: that of the real tokens; attention runs once for each length in the batch.   Limits: masks of four dimensions, padding inside a text
-and attention weights as output are refused; what goes on after a filled cache is read with its padding, as the model does it by itself.
+and attention weights as output are refused, and so are models whose tokens meet elsewhere than in attention, or in a pooled state that no
+module of its own makes (ALBERT's). What goes on after a filled cache is read with its padding, as the model does it by itself.
 Differs from the paper: the padding is out before the first layer and back behind the last, attention included, for encoders and decoders,
 in training, too. The fused kernels are the model's own attention function, which is given texts of one length together.
 """

@@ -1,4 +1,4 @@
-"""Prepacking: prompts of different lengths are packed into few rows before they are read, and each gets its own cache.
+"""Prepacking: prompts of different lengths are packed into few rows to be read, and each has its cache as a row of the batch's.
 
 Paper: Prepacking: A Simple Method for Fast Prefilling and Increased Throughput in Large Language Models, 2024, arXiv:2404.09529
 Cost: that of the rows, which are some percent longer than the prompts in them; attention within prompts alone.   Limits: those of
