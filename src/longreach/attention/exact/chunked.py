@@ -2,9 +2,8 @@
 
 Paper: Self-attention Does Not Need O(n^2) Memory, 2021, arXiv:2112.05682
 Cost: less time than plain attention takes without a fused kernel (benchmarks/chunked.py); backwards, logits are computed again.
-Limits: it makes room, not speed: where
-transformers has a fused kernel for a model (sdpa), that is as small and faster. It is for models that run `eager` attention, as those
-with soft caps or sinks do on a CPU. Dropout of attention and attention weights as output are refused.
+Limits: it makes room, not speed: where transformers has a fused kernel for a model (sdpa), that is as small and faster. It is for models
+that run `eager` attention, as those with soft caps or sinks do on a CPU. Dropout of attention and attention weights as output are refused.
 Differs from the paper: keys are cut into chunks of a fixed size, not of the square root of their number; gradients are computed by a rule
 of their own from saved sums, not by checkpoints; pairs of chunks in which nobody sees anybody are left out.
 """
