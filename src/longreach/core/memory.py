@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Storage = Literal["device", "host", "disk"]  # where blocks lie: disk: a temporary file, mapped into memory
-Signal = Literal["keys", "turned", "values", "received", "observed", "entropy", "queries"]
+Signal = Literal["keys", "turned", "values", "received", "observed", "attended", "entropy", "queries"]
 
 
 class Cut(Protocol):
@@ -127,9 +127,11 @@ class Signals:
     Args: seen: tokens of a row so far. index: of each token in its row, [B, K, n]; -1 where a head holds fewer than others. keys, turned,
     values: [B, K, n, D]; keys unrotated, and turned to where they stand, as the cache has them. received: [B, K, n] float32, the attention
     that each token got from all queries since it came, itself included, summed over the query heads that share its key-value head; exact,
-    by the log-sum-exp of the whole softmax. observed: the same from the last queries only. entropy: [B, K, n] float32, -log p of each token
-    under the model, in nats; 0 of the first. queries: all of a row so far, but for its first `Kept.skip`. scale: of the softmax. turn:
-    (x [B, K, n, D], positions [B, K, n]) -> x at these positions.
+    by the log-sum-exp of the whole softmax. observed: the same from the last queries only. last, times (asked for as
+    `attended`): [B, K, n], the index of the last query that had the token among the `Kept.top` keys to which it paid the most attention, -1
+    where none had, and how many had, over all query heads that share its key-value head; weights count to 10 binary digits, and of equal
+    ones all do. entropy: [B, K, n] float32, -log p of each token under the model, in nats; 0 of the first. queries: all of a row so far,
+    but for its first `Kept.skip`. scale: of the softmax. turn: (x [B, K, n, D], positions [B, K, n]) -> x at these positions.
     """
 
     seen: int
@@ -139,6 +141,8 @@ class Signals:
     values: "Tensor | None" = None
     received: "Tensor | None" = None
     observed: "Tensor | None" = None
+    last: "Tensor | None" = None
+    times: "Tensor | None" = None
     entropy: "Tensor | None" = None
     queries: Moments | None = None
     scale: float = 1.0
@@ -180,7 +184,7 @@ class Kept:
     """Tokens that a policy keeps, of each key-value head its own; what it does not keep is gone.
 
     keeper: decides, at every cut, about all tokens held. signals: what it looks at. observe: queries whose attention `observed` adds up.
-    skip: first queries of a row that are left out of `queries`.
+    top: keys of a query that count as attended to. skip: first queries of a row that are left out of `queries`.
     packed: keys stand at places inside the cache, the last one right before the cut, instead of at their own positions.
     thinner: keys are kept with some of their channels only; for one cut, and keys that are not packed.
     """
@@ -189,6 +193,7 @@ class Kept:
     cut: Cut
     signals: tuple[Signal, ...] = ()
     observe: int = 0
+    top: int = 0
     skip: int = 0
     packed: bool = False
     thinner: Thinner | None = None

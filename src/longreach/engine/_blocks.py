@@ -9,6 +9,7 @@ from torch import Tensor
 
 from longreach.core.bands import PositionMap
 from longreach.core.memory import Blocks
+from longreach.engine._accounts import RECEIVED
 from longreach.engine._channels import Change, Channels
 from longreach.engine._choice import attend_chosen
 from longreach.engine._cuts import CutStore, Part, State, StoreRow
@@ -68,7 +69,7 @@ class BlocksStore(CutStore[Blocks, BlocksState]):
         due = (slot - state.upto) // size - self.view.near
         if due <= 0:
             return state
-        received = self.received(row, window, oldest, slot)[1] if "received" in self.view.signals else None
+        received = self.totals(row, window, oldest, slot)[1][RECEIVED][..., 0] if "received" in self.view.signals else None
         part = slice(state.upto - oldest, state.upto - oldest + due * size)
         new = {
             name: window.view(channel)[:, :, part].unflatten(2, (due, size)).permute(2, 0, 1, 3, 4)

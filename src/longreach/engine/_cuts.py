@@ -15,6 +15,7 @@ from torch import Tensor
 from longreach.core.bands import TRUE, LayerContext
 from longreach.core.errors import LongreachError
 from longreach.core.memory import Clustered, Kept, Store
+from longreach.engine._accounts import ACCOUNTS, Softmax
 from longreach.engine._channels import Change, Channels
 from longreach.engine._moments import QueryMoments
 from longreach.engine._stream import Step
@@ -22,10 +23,8 @@ from longreach.engine._stream import Step
 if TYPE_CHECKING:
     from longreach.engine._store import BandLayer
 
-RECEIVED = "received"  # the channel of the attention that tokens in the window got so far, [B, K, n, 1] float32
 ENTROPY = "entropy"  # the channel of how surprising tokens were, [B, K, n, 1] float32
 ROLLBACK = 32  # tokens of the last forward pass that can be taken back
-_ROWS = 256  # queries whose weights are computed again at once
 ALL = -1  # the key of the one state that all rows share
 
 Part = tuple[slice, Tensor, Tensor]  # rows of the queries, their output [B, H, n, D] and log-sum-exp [B, H, n]
@@ -48,7 +47,8 @@ class Run(Generic[S]):
 
     state: that they saw; None once it may no longer come back. begin: slot of the first. q: rotated [B, H, n, D]; raw: unrotated, where
     that is asked for (else D is 0). counted: slot of the first that its row's moments are of. lse: of their softmax, [B, H, n]. settled:
-    what they gave is in the accounts.
+    what they gave is in the accounts. bar: the weight from which on a key is among the first of a query, [B, H, n], where that is asked
+    for.
     """
 
     state: S | None
@@ -58,6 +58,7 @@ class Run(Generic[S]):
     counted: int
     lse: Tensor
     settled: bool = False
+    bar: Tensor | None = None
 
     @property
     def end(self) -> int:
@@ -72,11 +73,15 @@ class Run(Generic[S]):
     def between(self, begin: int, end: int) -> "Run[S]":
         """Those with slots from `begin` up to and without `end`."""
         part = slice(max(0, begin - self.begin), end - self.begin)
-        return replace(self, begin=max(begin, self.begin), q=self.q[:, :, part], raw=self.raw[:, :, part], lse=self.lse[:, :, part])
+        bar = None if self.bar is None else self.bar[:, :, part]
+        return replace(
+            self, begin=max(begin, self.begin), q=self.q[:, :, part], raw=self.raw[:, :, part], lse=self.lse[:, :, part], bar=bar
+        )  # fmt: skip
 
     def apart(self) -> "Run[S]":
         """The same in memory of its own, so that the longer run that it was a part of can go."""
-        return replace(self, q=self.q.clone(), raw=self.raw.clone(), lse=self.lse.clone())
+        bar = None if self.bar is None else self.bar.clone()
+        return replace(self, q=self.q.clone(), raw=self.raw.clone(), lse=self.lse.clone(), bar=bar)
 
 
 @dataclass(kw_only=True)
@@ -118,8 +123,12 @@ class CutStore(ABC, Generic[V, S]):
         """The state for other rows of the batch."""
 
     def credited(self, state: S, run: Run[S]) -> S:
-        """The state with the attention that its tokens got from a run."""
+        """The state with what its tokens got from a run."""
         return state
+
+    def bar(self, state: S, run: Run[S], window: Channels, oldest: int) -> Tensor | None:
+        """`Run.bar`, where that is asked for."""
+        return None
 
     @property
     def state_class(self) -> type[State]:
@@ -175,6 +184,7 @@ class CutStore(ABC, Generic[V, S]):
         )  # fmt: skip
         if slot < step.start_min:  # padding
             run = run.between(step.start_min, run.end)
+        run.bar = self.bar(row.state, run, layer.recent, layer.oldest) if asked else None
         if run.begin < early:  # these cannot be taken back: what they gave is settled at once
             first = run.between(run.begin, early)
             if asked:
@@ -253,40 +263,34 @@ class CutStore(ABC, Generic[V, S]):
         if self.of_queries:
             row.moments = with_run(row.moments, run)
         part = slice(row.state.upto - oldest, run.end - oldest)
-        if RECEIVED in window.data and part.stop > part.start:
-            window.view(RECEIVED)[:, :, part, 0] += self.given(run, window.view(TRUE)[:, :, part], row.state.upto)
+        if part.stop > part.start:
+            keys = window.view(TRUE)[:, :, part]
+            for name in self.accounts(window):
+                account = window.view(name)[:, :, part]
+                account.copy_(self.softmax.credited(name, account, run, keys, row.state.upto))
         run.settled = True
 
-    def received(self, row: StoreRow[S], window: Channels, oldest: int, slot: int) -> tuple[S, Tensor]:
-        """The state and [B, K, n] of the window's tokens up to `slot`, with all that was given so far, settled or not."""
+    def totals(self, row: StoreRow[S], window: Channels, oldest: int, slot: int) -> tuple[S, dict[object, Tensor]]:
+        """The state, and the accounts of the window's tokens up to `slot`, with all that was given so far, settled or not."""
         part = slice(row.state.upto - oldest, slot - oldest)
-        state, total = row.state, window.view(RECEIVED)[:, :, part, 0].clone()
+        state, totals = row.state, {name: window.view(name)[:, :, part].clone() for name in self.accounts(window)}
         keys = window.view(TRUE)[:, :, part]
-        for run in row.runs:
+        for run in row.runs if totals else ():
             if not run.settled:
                 state = self.credited(state, run) if run.state is row.state else state
-                total += self.given(run, keys, row.state.upto)
-        return state, total
+                for name, total in totals.items():
+                    totals[name] = self.softmax.credited(name, total, run, keys, row.state.upto)
+        return state, totals
 
-    def given(self, run: Run[S], keys: Tensor, first: int | None) -> Tensor:
-        """The attention [B, K, n] float32 that a run gave to keys [B, K, n, D], summed over the query heads of each key-value head.
+    @staticmethod
+    def accounts(channels: Channels) -> list[object]:
+        """The accounts that are kept."""
+        return [name for name in ACCOUNTS if name in channels.data]
 
-        first: slot of the first key, of consecutive ones that come no earlier than they are seen; None: all queries see all of them.
-        """
-        groups, total = keys.shape[1], keys.new_zeros(keys.shape[:3], dtype=torch.float32)
-        keys = keys.detach()
-        for a in range(0, run.q.shape[2], _ROWS):
-            q, lse = run.q[:, :, a : a + _ROWS], run.lse[:, :, a : a + _ROWS]
-            b, h, n, d = q.shape
-            logits = (q.reshape(b, groups, h // groups * n, d) @ keys.mT).float() * self.scale
-            if self.softcap is not None:
-                logits = self.softcap * torch.tanh(logits / self.softcap)
-            weights = torch.exp(logits - lse.reshape(b, groups, -1, 1)).view(b, groups, -1, n, keys.shape[2])
-            if first is not None:
-                slots = torch.arange(run.begin + a, run.begin + a + n, device=q.device)[:, None]
-                weights = weights * (torch.arange(first, first + keys.shape[2], device=q.device) <= slots)
-            total += weights.sum((2, 3))
-        return total
+    @property
+    def softmax(self) -> Softmax:
+        """That of the layer."""
+        return Softmax(self.scale, self.softcap)
 
     def _split(self, batch: int) -> None:
         shared = self.rows.pop(ALL)
@@ -304,4 +308,4 @@ def with_run(moments: QueryMoments | None, run: Run[S]) -> QueryMoments:
 
 
 def _changed(run: Run[S], change: Change) -> Run[S]:
-    return replace(run, q=change(run.q), raw=change(run.raw), lse=change(run.lse))
+    return replace(run, q=change(run.q), raw=change(run.raw), lse=change(run.lse), bar=None if run.bar is None else change(run.bar))

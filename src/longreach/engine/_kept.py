@@ -9,8 +9,9 @@ from torch import Tensor
 
 from longreach.core.bands import TRUE
 from longreach.core.memory import Kept, Signals, Thinner
+from longreach.engine._accounts import ACCOUNTS, ATTENDED, RECEIVED
 from longreach.engine._channels import Change, Channels
-from longreach.engine._cuts import ENTROPY, RECEIVED, CutStore, Part, Run, State, StoreRow, with_run
+from longreach.engine._cuts import ENTROPY, CutStore, Part, Run, State, StoreRow, with_run
 from longreach.engine._fused import attend
 
 RAW = "raw"
@@ -50,9 +51,8 @@ class KeptStore(CutStore[Kept, KeptState]):
             return row.state
         state, part = row.state, slice(row.state.upto - oldest, slot - oldest)
         fresh = {name: window.view(name)[:, :, part] for name in state.channels}
-        if RECEIVED in fresh:
-            state, total = self.received(row, window, oldest, slot)
-            fresh[RECEIVED] = total[..., None]
+        state, totals = self.totals(row, window, oldest, slot)
+        fresh |= totals
         both = {name: torch.cat([state.channels[name], new], 2) for name, new in fresh.items()}
         new = torch.arange(state.upto - start, slot - start, device=state.index.device)
         index = torch.cat([state.index, new.expand(*state.index.shape[:2], -1)], 2)
@@ -90,12 +90,16 @@ class KeptStore(CutStore[Kept, KeptState]):
             observed = channels["v"].new_zeros(index.shape, dtype=torch.float32)
             for run in row.runs:
                 if run.end > slot - self.view.observe:
-                    last = run.between(slot - self.view.observe, slot)
+                    late = run.between(slot - self.view.observe, slot)
                     # A query sees no key that comes after it; those that are gone by now got what they got.
                     first = index + (slot - seen)
-                    for at in range(last.q.shape[2]):
-                        one = last.between(last.begin + at, last.begin + at + 1)
-                        observed += self.given(one, channels[TRUE], None) * (first <= one.begin)
+                    for at in range(late.q.shape[2]):
+                        one = late.between(late.begin + at, late.begin + at + 1)
+                        observed += self.softmax.received(one, channels[TRUE], None)[..., 0] * (first <= one.begin)
+        last = times = None
+        if ATTENDED in asked:
+            last, times = channels[ATTENDED].long().unbind(-1)
+            last = (last - 1 - (slot - seen)).masked_fill(last == 0, -1)
         moments = row.moments if self.of_queries else None
         for run in row.runs if self.of_queries else ():
             if not run.settled:
@@ -108,6 +112,8 @@ class KeptStore(CutStore[Kept, KeptState]):
             values=channels["v"] if "values" in asked else None,
             received=channels[RECEIVED][..., 0] if RECEIVED in asked else None,
             observed=observed,
+            last=last,
+            times=times,
             entropy=channels[ENTROPY][..., 0] if ENTROPY in asked else None,
             queries=moments,
             scale=self.scale,
@@ -136,11 +142,20 @@ class KeptStore(CutStore[Kept, KeptState]):
         yield (slice(0, q.shape[2]), *attend(q, keys, values, scale=self.scale, mask=mask, softcap=self.softcap))
 
     def credited(self, state: KeptState, run: Run[KeptState]) -> KeptState:
-        """With the attention that a run gave what is kept."""
-        if RECEIVED not in state.channels or not state.index.shape[2]:
-            return state
-        given = self.given(run, state.channels[TRUE], None)
-        return replace(state, channels={**state.channels, RECEIVED: state.channels[RECEIVED] + given[..., None]})
+        """With what a run gave what is kept."""
+        names = [name for name in ACCOUNTS if name in state.channels] if state.index.shape[2] else []
+        keys = state.channels[TRUE]
+        new: dict[object, Tensor] = {name: self.softmax.credited(name, state.channels[name], run, keys, None) for name in names}
+        return replace(state, channels=state.channels | new)
+
+    def bar(self, state: KeptState, run: Run[KeptState], window: Channels, oldest: int) -> Tensor | None:
+        """The weight of the key that is the `Kept.top`-th of each query."""
+        if ATTENDED not in self.view.signals:
+            return None
+        part = slice(state.upto - oldest, run.end - oldest)
+        there = None if state.full else state.index >= 0
+        parts = [(state.channels[TRUE], None, there), (window.view(TRUE)[:, :, part], state.upto, None)]
+        return self.softmax.bar(run, parts, self.view.top)
 
     def changed(self, state: KeptState, change: Change) -> KeptState:
         """Every tensor changed."""

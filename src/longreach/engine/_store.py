@@ -12,6 +12,7 @@ from transformers.cache_utils import CacheLayerMixin
 from longreach.core.bands import TRUE, Band, Computed, PositionMap, Selection
 from longreach.core.errors import LongreachError
 from longreach.core.memory import Store, View
+from longreach.engine._accounts import ACCOUNTS
 from longreach.engine._channels import Change, Channels
 from longreach.engine._cuts import ROLLBACK, CutStore, StoreRow
 from longreach.engine._stream import Stream
@@ -28,8 +29,8 @@ class LayerPlan:
     """What a layer keeps, derived from its bands.
 
     num_sinks: first tokens of every row. window: last tokens (None: all). maps, sink_maps: position maps with a rotated copy each.
-    raw: also the unrotated keys (the frequencies, or where keys are placed, will change, or a policy looks at them). received: also the
-    attention that each token got. entropy: also how surprising each was. chunk: tokens of the chunks that queries choose from, whose
+    raw: also the unrotated keys (the frequencies, or where keys are placed, will change, or a policy looks at them). accounts: also what
+    queries left with each token. entropy: also how surprising each was. chunk: tokens of the chunks that queries choose from, whose
     queries are kept until the chunk is full; or last queries that a method looks at again.
     """
 
@@ -38,7 +39,7 @@ class LayerPlan:
     maps: tuple[PositionMap, ...]
     sink_maps: tuple[PositionMap, ...]
     raw: bool = False
-    received: bool = False
+    accounts: tuple[str, ...] = ()
     entropy: bool = False
     chunk: int | None = None
 
@@ -63,7 +64,7 @@ class LayerPlan:
             ),
             sink_maps=tuple(dict.fromkeys(band.keys for band in first)),
             raw=raw or any("keys" in store.signals or getattr(store, "packed", False) for store in stores),
-            received=any("received" in store.signals for store in stores),
+            accounts=tuple(name for name in ACCOUNTS if any(name in store.signals for store in stores)),
             entropy=any("entropy" in store.signals for store in stores),
             chunk=next(iter([*(view.chunk for view in chosen), *(view.queries for view in computed if view.queries)]), None),
         )

@@ -11,6 +11,7 @@ from transformers import Cache
 from longreach.core.bands import TRUE, Band, Computed, LayerContext, PositionMap, Selection
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.core.memory import Blocks, Clustered, Coded, HeadGroup, Kept, Store, View
+from longreach.engine._accounts import ACCOUNTS
 from longreach.engine._added import Added
 from longreach.engine._angles import Angles, Epoch
 from longreach.engine._attend import Options, recent_pieces, sink_pieces
@@ -20,7 +21,7 @@ from longreach.engine._choice import chosen_pieces, extend_summaries
 from longreach.engine._clusters import ClusteredStore
 from longreach.engine._coded import CodedStore
 from longreach.engine._computed import computed_pieces
-from longreach.engine._cuts import ENTROPY, RECEIVED, CutStore
+from longreach.engine._cuts import ENTROPY, CutStore
 from longreach.engine._fused import Merge
 from longreach.engine._groups import GroupedLayer
 from longreach.engine._kept import KeptStore
@@ -248,8 +249,8 @@ class LayerEngine:
             channels["raw"] = k
         if self.plan.entropy:  # written when it is known
             channels[ENTROPY] = k.new_zeros(*k.shape[:3], 1, dtype=torch.float32)
-        if self.plan.received:
-            channels[RECEIVED] = k.new_zeros(*k.shape[:3], 1, dtype=torch.float32)
+        for name in self.plan.accounts:
+            channels[name] = k.new_zeros(*k.shape[:3], ACCOUNTS[name], dtype=torch.float32)
         if self.dynamic:
             epoch = layer.epoch = self._segments(step)[0][2] if layer.epoch is None else layer.epoch
         sinks: dict[object, Tensor] = {name: channels[name] for name in ("v", AGES) if name in channels}

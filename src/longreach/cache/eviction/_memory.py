@@ -1,11 +1,15 @@
 """What the memories of Attendre share: so many tokens stay, and as many as a chunk has may come on top before some have to go."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
-from longreach.cache.base import Eviction
+import torch
+from torch import Tensor
+
+from longreach.cache._ranking import coarse
+from longreach.cache.base import Eviction, History
 from longreach.core.bands import LayerContext
-from longreach.core.memory import Over
+from longreach.core.memory import Kept, Over, Signal
 from longreach.core.method import MethodInfo, at_least
 
 INFO = MethodInfo(
@@ -36,3 +40,30 @@ class Memory(Eviction):
     def cut(self, layer: LayerContext) -> Over:
         """Whenever the slack is used up."""
         return Over(self.budget, self.slack)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttendedMemory(Memory):
+    """top_k: keys of a query that count as attended to (>= 1)."""
+
+    signals: ClassVar[tuple[Signal, ...]] = ("attended",)
+    top_k: int = 2
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, 1, "top_k")
+
+    def kept(self, layer: LayerContext) -> Kept:
+        """The store of what is kept, which notes who attends to it."""
+        return replace(super().kept(layer), top=self.top_k)
+
+    def attended(self, seen: int, history: History) -> Tensor:
+        """The definition: which of the queries before `seen` attended to which tokens, [K, G, seen, T] bool, head by head."""
+        weights = coarse(history.attention[:, :seen])
+        heads, queries, tokens = weights.shape
+        found = torch.zeros_like(weights, dtype=torch.bool)
+        for query in range(queries):
+            mine = weights[:, query, : query + 1]
+            ranked = mine.sort(dim=-1, descending=True).values
+            found[:, query, : query + 1] = mine >= ranked[:, min(self.top_k, query + 1) - 1, None]
+        return found.view(len(history.k), heads // len(history.k), queries, tokens)
