@@ -1,5 +1,6 @@
 """What queries find in caches that keep everything, and what layers give then."""
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,7 @@ from _agreement.base import Pair, compares
 from _agreement.layers import INPUTS, Layer
 from _agreement.theirs import Source
 from longreach.attention.sparse.hip import Hip
+from longreach.cache.retrieval.longcache import LongCache
 from longreach.cache.retrieval.squeezed import Squeezed
 from longreach.engine.cache_argument import cache_argument
 
@@ -104,3 +106,29 @@ def hip(source: Source) -> Pair:
         index, _ = method._search(queries[1::2].mT[None, None, None], keys.view(1, 1, blocks, 4, 16), torch.tensor([blocks]))
         ours.append(index.flatten().sort().values)
     return torch.stack(theirs), torch.stack(ours)
+
+
+@compares(
+    "longcache:span_size=4,num_spans=8,local_window=36,top_k=2",
+    "OpenMOSS/ReAttention", "126f9e21a76914ff4a8fda80f838d8df3934ea77",
+    "opencompass/opencompass/models/xrliu/re_attention/cache_utils_v0921.py",
+    compared="the pieces of four tokens of which a new token sees any", rounding=0.0,
+    inputs="random keys and queries of 4 heads of 16, with keys of their own; ten texts of 300 tokens, the last of which looks; float32",
+)  # fmt: skip
+def longcache(source: Source) -> Pair:
+    code = source.load("DynamicCache", "LightCacheConfig", dataclass=dataclass, logger=None)
+    # Their local window is rounded so that 128 tokens are a part of what lies before it: here it has 40, as ours for this token.
+    settings = code.LightCacheConfig(
+        4, 4, global_size=4, mid_size=2, span_size=4, local_size=168, recall_clip=-1, pe_original=False, recall_option="default"
+    )  # fmt: skip
+    ours, theirs = torch.zeros(2, 10, 75)
+    for text in range(10):
+        q, k = torch.randn(2, 1, 4, 300, 16)
+        cache = code.DynamicCache(settings)
+        cache.update(q[:, :, :299], k[:, :, :299], k[:, :, :299], 0)
+        *_, seen, _ = cache.update(q[:, :, 299:], k[:, :, 299:], k[:, :, 299:], 0)
+        theirs[text, seen[0] // 4] = 1
+        policy = LongCache(span_size=4, num_spans=8, local_window=36, top_k=2)
+        found = policy.select(q[:, :, 299:], k.unflatten(2, (75, 4)), torch.tensor([74 - 9]))[0, 0, 0]
+        ours[text, [*found[found >= 0].tolist(), *range(65, 75)]] = 1
+    return theirs, ours

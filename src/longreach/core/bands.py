@@ -171,16 +171,17 @@ class Band:
 
 
 class Chooser(Protocol):
-    """Chooses chunks for every query and head; implementations are hashable."""
+    """Chooses chunks for every query and head, by summaries or by keys; implementations are hashable."""
 
     def summarize(self, q: "Tensor", k: "Tensor", v: "Tensor", scale: float) -> "Tensor":
         """What is kept of full chunks to choose by, [B, H, n, E]; q [B, H, n, C, D], k and v [B, K, n, C, D], turned by `keys`."""
         ...
 
     def select(self, q: "Tensor", summaries: "Tensor", count: "Tensor") -> "Tensor":
-        """Chunks [B, H, T, P] in the order of their places, -1 for none; q [B, H, T, D] unrotated, summaries [B, H, n, E].
+        """Chunks [B, H | 1, T, P] in the order of their places, -1 for none; q [B, H, T, D] unrotated, summaries [B, H, n, E].
 
-        count [T]: each query may choose from the first so many chunks only.
+        With `Selection.finders` the keys of all chunks come instead of summaries, [B, K, n, C, D]. count [T]: each query may choose from
+        the first so many chunks only.
         """
         ...
 
@@ -190,7 +191,8 @@ class Selection:
     """Chunks of `chunk` keys that each query of each head chooses for itself, all tokens of them seen.
 
     lo: chunks between a query's own and the nearest it may choose (>= 1). queries: how it is rotated for the chunk at each place of its
-    choice; the last map stands for all further places. Shares one softmax with the bands, which must not hold the same pairs.
+    choice; the last map stands for all further places. finders: chunks are chosen by all their keys, turned so, instead of by summaries.
+    Shares one softmax with the bands, which must not hold the same pairs.
     """
 
     chooser: Chooser
@@ -198,6 +200,12 @@ class Selection:
     queries: tuple[PositionMap, ...] = (TRUE,)
     keys: PositionMap = TRUE
     lo: int = 1
+    finders: PositionMap | None = None
+
+    @property
+    def maps(self) -> tuple[PositionMap, ...]:
+        """The position maps that it needs keys under."""
+        return (self.keys,) if self.finders is None else (self.keys, self.finders)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

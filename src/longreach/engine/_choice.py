@@ -26,6 +26,8 @@ def extend_summaries(layer: BandLayer, step: Step, selection: Selection, turn: T
     """
     if step.valid is not None:
         raise LongreachError("padding inside a text cannot go with a method that chooses chunks; pad on the left, or pass texts one by one")
+    if selection.finders is not None:
+        return
     full = [max(0, step.end - start) // selection.chunk for start in step.start.tolist()]
     before = [max(0, step.first - start) // selection.chunk for start in step.start.tolist()]
     if step.start_min == step.start_max:
@@ -80,11 +82,15 @@ def chosen_pieces(
     own = (torch.arange(slot, slot + q.shape[2], device=q.device) - start).clamp(min=0) // size
     count = (own - selection.lo + 1).clamp(min=0)
     total = int(count[-1])
-    if total == 0 or layer.summaries is None:
+    if total == 0 or (layer.summaries is None and selection.finders is None):
         return
     begin, end = start - layer.oldest, start - layer.oldest + total * size
     keys, values = (layer.recent.view(name)[:, :, begin:end].unflatten(2, (total, size)) for name in (selection.keys, "v"))
-    summaries = layer.summaries[:, :, :total]
+    if selection.finders is not None:
+        summaries = layer.recent.view(selection.finders)[:, :, begin:end].unflatten(2, (total, size))
+    else:
+        assert layer.summaries is not None  # noqa: S101 - made before
+        summaries = layer.summaries[:, :, :total]
     for row in range(int((count == 0).sum()), q.shape[2], _ROWS):
         rows = slice(row, min(row + _ROWS, q.shape[2]))
         with torch.no_grad():

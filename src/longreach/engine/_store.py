@@ -58,15 +58,15 @@ class LayerPlan:
             num_sinks=max((band.sinks or 0 for band in first), default=0),
             window=max((hi + 1 for hi in reach if hi is not None), default=0) if bounded else None,
             maps=tuple(
-                dict.fromkeys(
-                    [*(b.keys for b in recent), *(s.keys for s in chosen), *(TRUE for _ in computed), *(m for s in stores for m in s.maps)]
-                )
+                dict.fromkeys([*(b.keys for b in recent), *(TRUE for _ in computed), *(m for s in (*chosen, *stores) for m in s.maps)])
             ),
             sink_maps=tuple(dict.fromkeys(band.keys for band in first)),
             raw=raw or any("keys" in store.signals or getattr(store, "packed", False) for store in stores),
             accounts=tuple(name for name in ACCOUNTS if any(name in store.signals for store in stores)),
             entropy=any("entropy" in store.signals for store in stores),
-            chunk=next(iter([*(view.chunk for view in chosen), *(view.queries for view in computed if view.queries)]), None),
+            chunk=next(
+                iter([*(view.chunk for view in chosen if view.finders is None), *(view.queries for view in computed if view.queries)]), None
+            ),
         )
 
 

@@ -74,7 +74,7 @@ class LayerEngine:
         self.grows = self.dynamic and frequencies is not None and not frequencies.fixed  # its frequencies change with the length
         following = setup.following is not None and self.native_window is None
         # What is counted from the beginning of the text is not the same for rows that begin elsewhere.
-        chunked = any(view.chunk > 1 for view in self.views if isinstance(view, Band | Selection))
+        chunked = any(isinstance(view, Selection) or (isinstance(view, Band) and view.chunk > 1) for view in self.views)
         computed = any(isinstance(view, Computed) for view in self.views)
         self.by_row = following or self.stored is not None or chunked or computed
         if self.dynamic and (following or chunked or computed or setup.text is not None):
