@@ -194,6 +194,21 @@ class EncoderTemperature(Method):
 
 
 @dataclass(frozen=True, kw_only=True)
+class EncoderMemory(Method):
+    """Lets an encoder read its text bit by bit: each query sees what a memory of keys holds at the time when it attends."""
+
+    kind: ClassVar[str] = "attention"
+
+    @abstractmethod
+    def steps(self, length: int) -> list[tuple[range, range]]:
+        """Of a text of `length` tokens, padding not counted: queries that attend together, and the keys that they see; each query once."""
+
+    @abstractmethod
+    def sees(self, i: Tensor, j: Tensor, length: int) -> Tensor:
+        """The definition: whether queries `i` see keys `j` (indices, broadcast) in a text of `length` tokens."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Packs(Method):
     """Lays out the real tokens of a padded batch in rows of its own, behind one another. Each text still sees itself alone."""
 

@@ -10,6 +10,7 @@ KIND = Kind(
     suites=(
         "longreach.testing.conformance.engine",
         "longreach.testing.conformance.biased",
+        "longreach.testing.conformance.waiting",
         "longreach.testing.conformance.skipping",
         "longreach.testing.conformance.caches",
         "longreach.testing.conformance.packed",

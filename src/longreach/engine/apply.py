@@ -9,7 +9,16 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from longreach.attention.base import AttentionPolicy, Chunks, EncoderTemperature, FollowsLength, Packs, ReadsSets, ReadsText
+from longreach.attention.base import (
+    AttentionPolicy,
+    Chunks,
+    EncoderMemory,
+    EncoderTemperature,
+    FollowsLength,
+    Packs,
+    ReadsSets,
+    ReadsText,
+)
 from longreach.cache.base import CachePolicy, with_wrappers
 from longreach.core.errors import InputError, UnsupportedError
 from longreach.core.method import Method
@@ -27,12 +36,14 @@ from longreach.engine.sets import reads_sets
 from longreach.engine.setup import Frequencies, Setup
 from longreach.engine.tables import lengthened
 from longreach.engine.version import check_version
+from longreach.engine.waiting import waiting
 from longreach.engine.watch import watched
 from longreach.engine.weights import check_weights
 from longreach.engine.window import stated_window, trained_window
 from longreach.positions.base import PositionsMethod, Rope, TableMethod, positions_of
 
 _APPLIED = "_longreach_applied"
+_TAKEN = (PositionsMethod, TableMethod, AttentionPolicy, CachePolicy, EncoderTemperature, EncoderMemory, Packs, ReadsSets, Chunks)
 M = TypeVar("M")
 
 
@@ -58,7 +69,8 @@ def apply(
     """Inside the context, `model` works under `methods`: a spec (`self_extend:neighbours=128,group=8+log_n`), or methods.
 
     An empty spec or None changes nothing. One positions method and one cache policy, with any wrappers behind them, and one attention
-    policy can stand together, with any number of policies that only scale or bias logits. A temperature for an encoder stands alone.
+    policy can stand together, with any number of policies that only scale or bias logits. A temperature for an encoder stands alone,
+    and a memory for one beside learned positions.
     Args: model: of transformers, also inside a PEFT wrapper, a SentenceTransformer or a pipeline. methods: several may also be a list.
     target: tokens to reach, for `factor=auto` in a spec and for methods without settings. tokenizer: of the model, for
     methods that read the text, where the model was not loaded with `longreach.load`. warn: where a text is longer than the methods reach.
@@ -79,9 +91,7 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
     name = unparse(stack)
     check_unapplied(model, stack)
     for method in stack:
-        if not isinstance(
-            method, PositionsMethod | TableMethod | AttentionPolicy | CachePolicy | EncoderTemperature | Packs | ReadsSets | Chunks
-        ):
+        if not isinstance(method, _TAKEN):
             why = f"it is a method of the kind {method.kind!r}, which changes no model"
             raise UnsupportedError(method.spec, type(model).__name__, why, "see longreach methods --kind positions for one that does")
     stack = with_wrappers(stack)
@@ -95,6 +105,9 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
             if isinstance(method, EncoderTemperature):
                 _alone(method, stack)
                 undo.enter_context(tempered(model, method))
+            if isinstance(method, EncoderMemory):
+                _with_tables(method, stack)
+                undo.enter_context(waiting(model, method))
         policies = [method for method in stack if isinstance(method, AttentionPolicy | CachePolicy)]
         if policies:  # before frequencies change: without any (nope), what the model does with them could not be seen
             _examined(name, model, trained_window(model.config.get_text_config()))
@@ -146,6 +159,13 @@ def _check_running(method: Method, model: PreTrainedModel, computed: Sequence[An
     if model.config.is_encoder_decoder:
         why = "it is an encoder-decoder, whose texts meet in more than one attention"
         raise UnsupportedError(method.spec, type(model).__name__, why, "choose an encoder or a causal language model")
+
+
+def _with_tables(method: EncoderMemory, stack: Sequence[Method]) -> None:
+    for other in stack:
+        if other is not method and not isinstance(other, TableMethod):
+            why = "beside a memory for an encoder only learned positions may change"
+            raise UnsupportedError(method.spec, other.spec, why, "leave one of them out")
 
 
 def _check_full_layers(name: str, model: PreTrainedModel, positions: PositionsMethod) -> None:

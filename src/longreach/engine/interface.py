@@ -15,13 +15,13 @@ _users: Counter[str] = Counter()  # models that attend through a registered name
 
 
 @contextmanager
-def interface(model: PreTrainedModel, name: str, function: Callable[..., Any], mask: Callable[..., Any] = mask_spec) -> Iterator[None]:
-    """The model's decoder attends with `function`, given what `mask` makes; on leaving, model and transformers are as they were."""
+def interface(model: PreTrainedModel, name: str, function: Callable[..., Any], masks: Callable[..., Any] = mask_spec) -> Iterator[None]:
+    """The model's decoder attends with `function`, given what `masks` makes; on leaving, model and transformers are as they were."""
     config = model.config.get_text_config()
     before = config._attn_implementation
     _users[name] += 1
     AttentionInterface.register(name, function)
-    AttentionMaskInterface.register(name, mask)
+    AttentionMaskInterface.register(name, masks)
     config._attn_implementation = name
     try:
         with routed(model):
