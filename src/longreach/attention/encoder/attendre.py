@@ -2,7 +2,8 @@
 
 Paper: Attendre: Wait To Attend By Retrieval With Evicted Queries in Memory-Based Transformers for Long Context Processing, 2024,
 arXiv:2401.04881
-Cost: `budget` keys a query, however long the text, and no training.
+Cost: `budget` keys a query, however long the text, and no training; a layer reads the whole text before the next one does, so memory still
+grows with it.
 Limits: for encoders whose attention is a plain softmax of products (BERT and its kin); a causal model cannot wait. What stands more than
 `delay` + `chunk` tokens ahead, or has left the memory, is seen only through what other tokens know of it; so is all of a long text by a
 first token that stands for the whole. Learned positions end where they do: `grouped_positions:factor=8+attendre:...` reads on.
@@ -30,7 +31,6 @@ class Attendre(EncoderMemory):
     info: ClassVar = MethodInfo(
         title="Attendre: Wait To Attend By Retrieval With Evicted Queries in Memory-Based Transformers for Long Context Processing",
         paper="arXiv:2401.04881",
-        bounded_memory=True,
         forgets=True,
     )
     budget: int
