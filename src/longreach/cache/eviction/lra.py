@@ -1,4 +1,4 @@
-"""LRA: the least recently attended tokens go, which no query had among the `top_k` keys that it weighted most.
+"""LRA: the least recently attended tokens go, which for longest no query had among the `top_k` keys that it weighted most.
 
 Paper: Attendre: Wait To Attend By Retrieval With Evicted Queries in Memory-Based Transformers for Long Context Processing, 2024,
 arXiv:2401.04881

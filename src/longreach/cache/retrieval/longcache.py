@@ -4,12 +4,11 @@ Paper: Farewell to Length Extrapolation, a Training-Free Infinite Context with F
 versions: ReAttention: Training-Free Infinite Context with Finite Attention Scope)
 Cost: every query is compared with every key, without positions; two more copies of the keys, unrotated and rotated to places in a span.
 Limits: any length, within local_window + (2 * num_spans + 2) * span_size trained positions; what no head finds is not seen.
-Differs from the paper: every query finds its spans by itself, also in prefill, where the official code lets 512 share what they find: so
-reading in chunks, at once and token by token agree. A span ends where the text's pieces of `span_size` tokens do, and so has up to twice as
-many; so does the local window, which is up to a piece longer, and the first piece stands for the initial tokens. The text is read under it
-from the beginning; the official code reads the first 8,192 tokens as the model does. Where heads share keys, the official code compares a
-new token's queries with the keys of other heads; here it is with their own. Products count to ten binary digits, and of what is then equal,
-or was found as often, the later is seen.
+Differs from the paper: it follows the authors' code; of the paper only the abstract could be had. Every query finds its spans by itself,
+also in prefill, where the code lets 512 share what they find: so reading in chunks, at once and token by token agree. A span ends where the
+text's pieces of `span_size` tokens do, and so has up to twice as many; so does the local window, which is up to a piece longer, and the
+first piece stands for the initial tokens. Where heads share keys, the code compares a new token's queries with the keys of other heads;
+here it is with their own. Products count to ten binary digits, and of what is then equal, or was found as often, the later is seen.
 """
 
 from collections import Counter
@@ -28,9 +27,9 @@ from longreach.core.method import Claim, MethodInfo, at_least
 
 @dataclass(frozen=True, kw_only=True)
 class LongCache(CachePolicy):
-    """Args: span_size: tokens around a key that was found, and first tokens of the text (paper: 32). num_spans: keys that a query finds, in
-    all heads together, those that most heads found (official code: 64 to 96). local_window: nearest tokens, seen whole at true distances
-    (paper: 4096 of a window of 8192). top_k: keys that each head proposes (official code: 1 to 4).
+    """Args: span_size: tokens around a key that was found, and first tokens of the text (authors: 32). num_spans: keys that a query finds,
+    in all heads together, those that most heads found (authors: 64 to 96). local_window: nearest tokens, seen whole at true distances
+    (authors: 4096 of a window of 8192). top_k: keys that each head proposes (authors: 1 to 4).
     """
 
     info: ClassVar = MethodInfo(
@@ -49,7 +48,7 @@ class LongCache(CachePolicy):
 
     @classmethod
     def suggest(cls, trained_window: int, target: int) -> tuple["LongCache", ...]:
-        """Half of the window for local tokens, as in the paper, and the rest for spans of at most the paper's 32 tokens."""
+        """Half of the window for local tokens, and the rest for spans of at most 32 of them, as the authors have it."""
         size = min(32, max(1, trained_window // 32))
         near = -(-max(1, trained_window // 2) // size)
         return (cls(span_size=size, num_spans=max(1, (trained_window // size - near - 2) // 2), local_window=near * size),)
@@ -89,7 +88,8 @@ class LongCache(CachePolicy):
         last = count[:, None] - 1
         ends = [(token + shift).clamp(min=size).floor_divide(size).minimum(last) for shift in (-(size // 2), size - 1 - size // 2)]
         pieces = torch.cat([end.masked_fill(token < 0, -1) for end in ends], -1)
-        pieces = torch.cat([pieces, (last - last).where(last >= 0, -1).expand(len(q), -1, -1)], -1).sort(-1, descending=True).values
+        first = torch.zeros_like(last).masked_fill(last < 0, -1).expand(len(q), -1, -1)
+        pieces = torch.cat([pieces, first], -1).sort(-1, descending=True).values
         again = torch.zeros_like(pieces, dtype=torch.bool)
         again[..., 1:] = pieces[..., 1:] == pieces[..., :-1]
         return pieces.masked_fill(again, -1).sort(-1, descending=True).values[:, None]
