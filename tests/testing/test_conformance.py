@@ -14,6 +14,7 @@ import torch
 
 from longreach.attention.base import AttentionPolicy, Scales
 from longreach.attention.batching.padding_free import PaddingFree
+from longreach.attention.encoder.attendre import Attendre
 from longreach.attention.encoder.attention_alignment import AttentionAlignment
 from longreach.attention.exact.chunked import Chunked
 from longreach.attention.placement.self_extend import SelfExtend
@@ -29,7 +30,7 @@ from longreach.engine.apply import apply
 from longreach.positions.scaling.linear import Linear
 from longreach.positions.tables.interpolated_positions import InterpolatedPositions
 from longreach.testing import conformance
-from longreach.testing.conformance import biased, caches, chunks, engine, packed, positions, samplers, sets, skipping, tables
+from longreach.testing.conformance import biased, caches, chunks, engine, packed, positions, samplers, sets, skipping, tables, waiting
 from longreach.testing.conformance.base import Check, cached_logits, close, same
 from longreach.testing.models import tiny_biased, tiny_learned
 from longreach.training.samplers.randomized import Randomized
@@ -67,7 +68,7 @@ def test_every_bad_setting_is_tried(name):
 
 
 def test_every_check_is_used():
-    suites = (biased, caches, chunks, engine, packed, positions, samplers, sets, skipping, tables)
+    suites = (biased, caches, chunks, engine, packed, positions, samplers, sets, skipping, tables, waiting)
     written = {name.removeprefix("check_") for suite in suites for name in vars(suite) if name.startswith("check_")}
     assert written == set(CHECKS) == {case.check.name for case in CASES}
     assert len(CHECKS) == len(conformance.checks()), "two checks of one name"
@@ -290,8 +291,16 @@ def by_order(model, prompt):
     return prompt[0][0, 11:16, None].double()
 
 
+class Forgetful(Attendre):
+    """Its last queries never attend."""
+
+    def steps(self, length):
+        return super().steps(length)[:-1]
+
+
 LONGER = InterpolatedPositions(factor=2)
 SHARPER = AttentionAlignment(temperature=0.7)
+WAITING = Attendre(budget=20, delay=8, chunk=4)
 SETTING = SelfExtend(neighbours=16, group=4)
 APPLIES_NOTHING = {"apply": lambda model, method: nullcontext(model)}
 RESTORES_NOTHING = {"restore": lambda cache, taken: None}
@@ -372,6 +381,13 @@ BROKEN = {
     "default_chunks": (Chunked(), {"_outputs": by_call}),
     "chunks_are_undone": (Chunked(), {"apply": leaking}),
     "what_has_no_chunks_is_refused": (Chunked(), APPLIES_NOTHING),
+    "neutral_memory": (WAITING, {}),
+    "memory_is_read": (WAITING, APPLIES_NOTHING),
+    "each_query_attends_once": (Forgetful(budget=20, delay=8, chunk=4), {}),
+    "memory_and_gradients": (WAITING, APPLIES_NOTHING),
+    "memory_is_undone": (WAITING, {"apply": leaking_from_an_encoder}),
+    "copies_have_the_memory": (WAITING, {"copy": type("Loaded", (), {"deepcopy": staticmethod(lambda model: tiny_learned("bert"))})}),
+    "causal_models_are_refused": (WAITING, {"tiny_model": lambda: tiny_learned("bert")}),
     "lengths_are_kept": (Stuck(), {}),
     "positions_ascend": (Stuck(), {}),
     "text_is_read_forwards": (Stuck(), {}),

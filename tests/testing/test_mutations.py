@@ -14,13 +14,16 @@ from longreach.cache.compact.think import Think
 from longreach.cache.eviction import snapkv
 from longreach.cache.eviction.ada import Ada
 from longreach.cache.eviction.h2o import H2O
+from longreach.cache.eviction.lfa import LFA
+from longreach.cache.eviction.lra import LRA
 from longreach.cache.eviction.sirllm import SirLLM
 from longreach.cache.eviction.snapkv import SnapKV
 from longreach.cache.retrieval.infllm import InfLLM
+from longreach.cache.retrieval.longcache import LongCache
 from longreach.cache.streaming.sinks import Sinks
 from longreach.core.bands import Grouped
 from longreach.core.spec import parse
-from longreach.engine import _cuts, _entropy, _fused, _stream, _tree
+from longreach.engine import _accounts, _cuts, _entropy, _fused, _stream, _tree
 from longreach.engine._store import BandLayer
 from longreach.engine.prompt import prompt_end
 from longreach.positions.scaling.dynamic_ntk import DynamicNtk
@@ -84,12 +87,36 @@ def cut_one_short(patch):
 
 def half_of_the_queries(patch):
     """Accounts forget the second half of every run of queries."""
-    given = _cuts.CutStore.given
+    received = _accounts.Softmax.received
 
     def half(self, run, keys, first):
-        return given(self, run.between(run.begin, (run.begin + run.end + 1) // 2), keys, first)
+        return received(self, run.between(run.begin, (run.begin + run.end + 1) // 2), keys, first)
 
-    patch.setattr(_cuts.CutStore, "given", half)
+    patch.setattr(_accounts.Softmax, "received", half)
+
+
+def one_key_more_of_a_query(patch):
+    """A query attends to one key more than it should."""
+    bar = _accounts.Softmax.bar
+    patch.setattr(_accounts.Softmax, "bar", lambda self, run, parts, top: bar(self, run, parts, top + 1))
+
+
+def queries_that_count_from_the_first_of_their_run(patch):
+    """All queries of a run attend when its first one does."""
+    attended = _accounts.Softmax.attended
+
+    def early(self, run, keys, first):
+        found = attended(self, run, keys, first)
+        found[..., 0].clamp_(max=run.begin + 1)
+        return found
+
+    patch.setattr(_accounts.Softmax, "attended", early)
+
+
+def spans_that_one_head_finds(patch):
+    """Only the first head looks for keys."""
+    select = LongCache.select
+    patch.setattr(LongCache, "select", lambda self, q, keys, count: select(self, q[:, :1], keys[:, :1], count))
 
 
 def nothing_is_settled_between_passes(patch):
@@ -176,6 +203,9 @@ MUTATIONS = [
     (cut_one_short, H2O(budget=16, slack=4), "reference"),
     (half_of_the_queries, H2O(budget=16, slack=4), "reference"),
     (nothing_is_settled_between_passes, H2O(budget=16, slack=4), "decoding"),
+    (one_key_more_of_a_query, LFA(budget=12, slack=4), "reference"),
+    (queries_that_count_from_the_first_of_their_run, LRA(budget=12, slack=4), "reference"),
+    (spans_that_one_head_finds, LongCache(span_size=4, num_spans=2, local_window=8, top_k=2), "reference"),
     (one_exempt_token_less, Think(keep=0.5, observe=6, exempt=5), "reference"),
     (channels_by_all_but_the_last_query, Think(keep=0.5, observe=6, exempt=5), "reference"),
     (blocks_one_nearer, InfLLM(block_size=4, num_blocks=2, local_window=8, num_representatives=2), "reference"),
