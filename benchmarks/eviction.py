@@ -59,10 +59,13 @@ TABLE = """
 """
 
 
+MEMORIES = ("fifo", "lra", "lfa")
+
+
 def specs(share: float, length: int, heads: Path | None) -> dict[str, str]:
     """Name -> spec of every method at a share of the prompt's tokens: that are kept, or read; of `duo`, of the heads in its file."""
     budget = round(share * length)
-    found = {name: f"{name}:budget={budget}" for name in ("snapkv", "h2o", "tova", "expected_attention", "keydiff", "knorm")}
+    found = {name: f"{name}:budget={budget}" for name in ("snapkv", "h2o", "tova", "expected_attention", "keydiff", "knorm", *MEMORIES)}
     cut = {"sinks": f"sinks:num_sinks=4,window_size={budget - 4}", **found, "lagkv": f"lagkv:ratio={share:g}"}
     found = cut | {"quest": f"quest:budget={budget}", "squeezed": f"squeezed:keep={share:g}"}
     return found if heads is None else found | {"duo": f"duo:file={heads},retrieval={share:g},num_sinks=4,window_size={length // 16}"}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from longreach.cache._ranking import coarse
+from longreach.core.ranking import coarse
 
 if TYPE_CHECKING:
     from longreach.engine._cuts import Run

@@ -6,11 +6,11 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from longreach.cache._ranking import coarse
 from longreach.cache.base import Eviction, History
 from longreach.core.bands import LayerContext
 from longreach.core.memory import Kept, Over, Signal
 from longreach.core.method import MethodInfo, at_least
+from longreach.core.ranking import coarse
 
 INFO = MethodInfo(
     title="Attendre: Wait To Attend By Retrieval With Evicted Queries in Memory-Based Transformers for Long Context Processing",

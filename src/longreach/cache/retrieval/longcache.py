@@ -18,11 +18,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.cache._ranking import coarse, ranking
 from longreach.cache.base import CachePolicy, History, Sight
 from longreach.core.bands import Band, Constant, LayerContext, Selection, Within
 from longreach.core.memory import View
 from longreach.core.method import Claim, MethodInfo, at_least
+from longreach.core.ranking import coarse, ranking
 
 
 @dataclass(frozen=True, kw_only=True)
