@@ -8,15 +8,17 @@ import time
 from functools import partial
 
 import torch
-from _setup import Contender, Run, interleaved
+from _setup import KV_HEADS, LAYERS, Contender, Run, interleaved
 
 from longreach.engine.prompt import prompt_end
 
 STOCK, STATIC = Contender("stock DynamicCache"), Contender("stock StaticCache", static=True)
 FULL, EXTEND = Contender("full", "full"), Contender("self_extend", "self_extend:neighbours=1024,group=8")
 SINKS = Contender("sinks 4 + 1020", "sinks:num_sinks=4,window_size=1020")
+HALF = "/".join(f"{layer}.{head}" for layer in range(LAYERS) for head in range(KV_HEADS // 2))
 LESS = (
     SINKS,
+    Contender("duo, half of the heads", f"duo:heads={HALF}"),
     Contender("sirllm 1024", "sirllm:budget=1024"),
     Contender("infllm 8 x 128 + 1024", "infllm:block_size=128,num_blocks=8,local_window=1024"),
     Contender("hip 512", "hip:dense_layers=0"),

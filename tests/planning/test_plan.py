@@ -56,6 +56,20 @@ def test_a_model_of_70b_without_weights(large):
     assert found.methods[0].spec == "sinks:window_size=8188"  # the only one that reads it all
 
 
+@pytest.mark.parametrize(
+    ("spec", "lost"),
+    [
+        ("hip", ("attention",)),
+        ("duo:heads=0.0/0.1", ("attention",)),
+        ("longheads:chunk_size=512,num_chunks=16", ("positions", "attention")),
+        ("longgen:window_size=512", ("attention", "needs training")),
+    ],
+)
+def test_what_sees_less_of_a_text_says_so(large, spec, lost):
+    (row,) = longreach.plan_memory(large, context=16384, memory=200 * GIB, methods=[spec]).methods
+    assert row.lost == lost
+
+
 def test_the_longest_text_and_the_largest_batch_are_those_that_fit(large):
     found = longreach.plan_memory(large, context=16384, memory=200 * GIB, methods=[""])
     (stock,) = found.methods

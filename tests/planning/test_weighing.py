@@ -57,7 +57,7 @@ def test_the_plan_is_what_a_cache_holds(models, name, spec):
     assert sum(weight.kept(tokens, NEW).values()) == pytest.approx(after, rel=0.02)
 
 
-@pytest.mark.parametrize("spec", ["", "quantised", "quest:budget=128"])
+@pytest.mark.parametrize("spec", ["", "quantised", "quest:budget=128", "duo:heads=0.1/2.0,window_size=100"])
 def test_it_holds_for_longer_texts_too(models, spec):
     weight = CacheScale(models["llama"].config, torch.float32, 3172).weigh(parse(spec) if spec else ())
     ends, after = held(models["llama"], spec, 4196)

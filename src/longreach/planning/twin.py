@@ -61,12 +61,13 @@ def twin(
     chosen: Sequence[int],
     *,
     group: int,
+    kv_heads: int,
     head_dim: int,
     sliding: int | None,
     window: int | None,
     dtype: torch.dtype,
 ) -> PreTrainedModel:
-    """A random model with these layers of the config and one key-value head; `group` query heads, windows of so many tokens."""
+    """A random model with these layers of the config, and so many key-value heads with `group` query heads each; windows in tokens."""
     text: Any = copy.deepcopy(config.get_text_config())
     total = text.num_hidden_layers
     own = text.to_dict().get("head_dim") is not None
@@ -76,8 +77,9 @@ def twin(
         elif name in _SMALL and isinstance(value, int):
             setattr(text, name, min(value, _SMALL[name]))
     changes = {
-        "num_hidden_layers": len(chosen), "num_attention_heads": group, "num_key_value_heads": 1, "num_kv_heads": 1, "head_dim": head_dim,
-        "hidden_size": 2 * head_dim if own else group * head_dim, "sliding_window": sliding, "max_position_embeddings": window,
+        "num_hidden_layers": len(chosen), "num_attention_heads": group * kv_heads, "num_key_value_heads": kv_heads,
+        "num_kv_heads": kv_heads, "head_dim": head_dim, "hidden_size": 2 * head_dim if own else group * kv_heads * head_dim,
+        "sliding_window": sliding, "max_position_embeddings": window,
     }  # fmt: skip
     for name, value in changes.items():
         if getattr(text, name, None) is not None and value is not None:

@@ -17,12 +17,13 @@ from transformers import Cache, PreTrainedConfig, PreTrainedModel
 
 from longreach.attention.base import AttentionPolicy
 from longreach.cache.base import CachePolicy, with_wrappers
-from longreach.core.bands import LayerContext
+from longreach.core.bands import PROBE, LayerContext
 from longreach.core.errors import UnsupportedError
-from longreach.core.memory import Blocks, Storage
+from longreach.core.memory import Blocks, HeadGroup, Storage
 from longreach.core.method import Method
 from longreach.core.spec import unparse
 from longreach.decoding.reading import CHUNK, new_cache, prefill
+from longreach.engine._groups import GroupedLayer
 from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.window import cannot_read, position_limit
@@ -138,6 +139,8 @@ class CacheScale:
         lengths = lengths_for(stack, self.context, self.measures.sliding, short=self.short)
         short, long = lengths.short, lengths.long
 
+        heads = self._heads(stack)
+
         def sample(length: int, like: int | None = None, *, wider: bool = False) -> Sample:
             return self._sample(stack, layers, lengths, length, like or length, wider=wider)
 
@@ -148,7 +151,7 @@ class CacheScale:
         parts = []
         for index in range(len(first.ends.parts)):
             names = dict.fromkeys(chain(first.ends.parts[index], first.later.parts[index], last.ends.parts[index]))
-            factors = {name: self._factor(name, index, index == len(layers), first, wider) for name in names}
+            factors = {name: self._factor(name, index, index == len(layers), first, wider, heads) for name in names}
             parts.append({name: _line(name, index, factors[name], first, last, farther, drawn) for name in names})
         error = None
         if long > short:
@@ -160,18 +163,24 @@ class CacheScale:
     def _leading(self, stack: Sequence[Method]) -> int:
         """How many first layers a twin needs because methods do something else there; all, where that goes by how many layers there are."""
         policies = [method for method in with_wrappers(stack) if isinstance(method, AttentionPolicy | CachePolicy)]
-        kinds, count = self.measures.layers, len(self.measures.layers)
-        seen = self._views(policies, count)
+        kinds, count, heads = self.measures.layers, len(self.measures.layers), self._heads(stack)
+        seen = self._views(policies, count, heads)
         leading = next((index for index in range(count) if all(each == seen[-1] for each in seen[index:])), 0)
         chosen = list(chosen_layers(kinds, leading))
-        return leading if self._views(policies, len(chosen)) == [seen[index] for index in chosen] else count
+        return leading if self._views(policies, len(chosen), heads) == [seen[index] for index in chosen] else count
 
-    def _views(self, policies: Sequence[AttentionPolicy | CachePolicy], count: int) -> list[tuple[object, ...]]:
+    def _heads(self, stack: Sequence[Method]) -> int:
+        """How many key-value heads a twin needs: all where they differ in what they keep, else one."""
+        policies = [method for method in with_wrappers(stack) if isinstance(method, AttentionPolicy | CachePolicy)]
+        by_head = any(isinstance(view, HeadGroup) for method in policies for view in method.views(PROBE) or ())
+        return self.measures.kv_heads if by_head else 1
+
+    def _views(self, policies: Sequence[AttentionPolicy | CachePolicy], count: int, heads: int) -> list[tuple[object, ...]]:
         """What queries of each of `count` layers see."""
         m = self.measures
         layers = [
             LayerContext(
-                layer_idx=index, num_layers=count, num_heads=m.group, num_kv_heads=1, head_dim=_DIM, hidden_size=2 * _DIM,
+                layer_idx=index, num_layers=count, num_heads=m.group * heads, num_kv_heads=heads, head_dim=_DIM, hidden_size=2 * _DIM,
                 trained_window=m.window or self.context, full_layers=tuple(range(count)), first=index == 0,
             )
             for index in range(count)
@@ -181,16 +190,18 @@ class CacheScale:
     @torch.no_grad()
     def _kind(self, stack: Sequence[Method], layers: dict[int, int]) -> tuple[object, ...]:
         """What the cache is like: those of many methods are alike to the byte."""
-        model = self._twin(layers, False, self.measures.window, self.measures.sliding)
+        model = self._twin(layers, self._heads(stack), False, self.measures.window, self.measures.sliding)
         with apply(model, stack, warn=False):
             cache = new_cache(model)
             model(torch.zeros(1, 1, dtype=torch.long), **cache_argument(model, cache), use_cache=True)
-        found = [(type(each), getattr(each, "plan", None), getattr(getattr(each, "store", None), "view", None)) for each in cache.layers]
+        found = [_form(each) for each in cache.layers]
         following = any(getattr(getattr(each, "stream", None), "indices", None) is not None for each in cache.layers)
         return (*layers.items(), *found, following)
 
-    def _factor(self, name: str, index: int, shared: bool, first: Sample, wider: Sample) -> float:
-        """By how much a part is larger in the model: for each key-value head, with its query heads or not, by a power of their width."""
+    def _factor(self, name: str, index: int, shared: bool, first: Sample, wider: Sample, kv_heads: int) -> float:
+        """By how much a part is larger in the model than in a twin of so many key-value heads: for each of those, with its query heads or
+        not, by a power of their width.
+        """
         one, more = _live(first, index, name), _live(wider, index, name)
         if not one or not more:
             return 1.0
@@ -198,7 +209,7 @@ class CacheScale:
         if shared:  # states of the decoder, as wide as the model
             return m.hidden / (2 * _DIM) if more > one else 1.0
         heads, power = min(((h, p) for h in (1, 2) for p in (0, 1, 2)), key=lambda each: abs(log(more / one / each[0] / _WIDER ** each[1])))
-        return more / one / heads * (m.group if heads == 2 else 1) * (m.head_dim / _DIM / _WIDER) ** power * m.kv_heads
+        return more / one / heads * (m.group if heads == 2 else 1) * (m.head_dim / _DIM / _WIDER) ** power * m.kv_heads / kv_heads
 
     @torch.no_grad()
     def _sample(
@@ -206,7 +217,7 @@ class CacheScale:
     ) -> Sample:  # fmt: skip
         """Read `length` tokens with settings, and windows of the model, that are to `like` tokens what they are to the context."""
         m = self.measures
-        model = self._twin(layers, wider, lengths.window(m.window, like), lengths.window(m.sliding, like))
+        model = self._twin(layers, self._heads(stack), wider, lengths.window(m.window, like), lengths.window(m.sliding, like))
         with apply(model, lengths.settings(stack, like), warn=False):
             limit = position_limit(model)
             if limit is not None and limit < length + 2 * _NEW:
@@ -223,14 +234,21 @@ class CacheScale:
                 held.append(holdings(cache))
             return Sample(ends=held[0], after=held[1], later=held[2], found=_found(cache))
 
-    def _twin(self, layers: dict[int, int], wider: bool, window: int | None, sliding: int | None) -> PreTrainedModel:
-        key = (*layers, wider, window, sliding)
+    def _twin(self, layers: dict[int, int], heads: int, wider: bool, window: int | None, sliding: int | None) -> PreTrainedModel:
+        key = (*layers, heads, wider, window, sliding)
         if key not in self._twins:
             dim = _WIDER * _DIM if wider else _DIM
             self._twins[key] = twin(
-                self.config, list(layers), group=1 + wider, head_dim=dim, sliding=sliding, window=window, dtype=self.dtype
+                self.config, list(layers), group=1 + wider, kv_heads=heads, head_dim=dim, sliding=sliding, window=window, dtype=self.dtype
             )  # fmt: skip
         return self._twins[key]
+
+
+def _form(layer: Any) -> tuple[object, ...]:
+    """What a layer of a cache is like."""
+    parts = zip(layer.heads, map(_form, layer.parts.values()), strict=True) if isinstance(layer, GroupedLayer) else ()
+    found = type(layer), getattr(layer, "plan", None), getattr(getattr(layer, "store", None), "view", None)
+    return (*found, *((tuple(heads), form) for heads, form in parts))
 
 
 def _line(name: str, index: int, factor: float, first: Sample, last: Sample, farther: Sample, drawn: float) -> Line:

@@ -1,7 +1,7 @@
 """What the memories of Attendre share: so many tokens stay, and as many as a chunk has may come on top before some have to go."""
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -31,12 +31,6 @@ class Memory(Eviction):
     def __post_init__(self) -> None:
         at_least(self, 1, "budget", "slack")
 
-    @classmethod
-    def suggest(cls, trained_window: int, target: int) -> tuple[Self, ...]:
-        """A window that is never left: the budget and its slack fill it."""
-        slack = max(1, trained_window // 8)
-        return (cls(budget=max(1, trained_window - slack), slack=slack, packed=True),)
-
     def cut(self, layer: LayerContext) -> Over:
         """Whenever the slack is used up."""
         return Over(self.budget, self.slack)
@@ -44,7 +38,7 @@ class Memory(Eviction):
 
 @dataclass(frozen=True, kw_only=True)
 class AttendedMemory(Memory):
-    """top_k: keys of a query that count as attended to (>= 1)."""
+    """top_k: keys of a query that count as attended to (>= 1; default: what did best on `nano`)."""
 
     signals: ClassVar[tuple[Signal, ...]] = ("attended",)
     top_k: int = 2
