@@ -1,8 +1,8 @@
 """MASFormer, mixed attention spans: a few layers see everything, all others the query's block and the one before.
 
 Paper: Efficient Long-Range Transformers: You Need to Attend More, but Not Necessarily at Every Layer, 2023, arXiv:2310.12442
-Cost: `full_layers` of the layers have a cache that grows with the text; the others keep two blocks.   Limits: the model is to be tuned under
-it, at the length at which it reads; keys stand where they are, so that it reaches no further than the model.
+Cost: `full_layers` of the layers have a cache that grows with the text; the others keep two blocks.   Limits: the model is to be tuned
+under it, at the length at which it reads; keys stand where they are, so that it reaches no further than the model.
 Differs from the paper: only its abstract could be had, and no code: at which end of the model the full layers stand is a setting.
 """
 
