@@ -41,7 +41,7 @@ HEAD = """# What smaller caches cost
 
 A text with five facts is read as a prompt, and its cache is cut to a share of its tokens (*budget*). `quest` and `squeezed` keep all of
 it, and read that share; `think`, `quantised` and `staircase` keep every token, in fewer bytes. Under `duo` that share of the heads keeps
-all of it.
+all of it; which, questions of the same kind have told.
 
 - *First question*: the prompt ends with the question, so that a method may see it before it cuts. *Second question*: of another fact, after
   the cut and the first answer; it shows whether a cache serves more than the question that it was cut for. An answer counts where greedy
