@@ -419,3 +419,20 @@ def sirllm(source: Source) -> Pair:
     signals = Signals(seen=60, index=torch.arange(60)[None, None], entropy=entropy[None, None])
     ours = method.keep(signals, PROBE)[0, 0]
     return (theirs[0, 0] == torch.arange(60)).any(0), ours
+
+
+@compares(
+    "duo:heads=0.1,num_sinks=4,window_size=17",
+    "mit-han-lab/duo-attention", "fe93c314ae87306ef6629dc16713250b4718ffe7", "duo_attn/patch/streaming_attn.py",
+    compared="output of the attention layer", rounding=ROUNDING,
+    inputs=INPUTS.format("104 tokens") + "; theirs for the head that streams, with its queries, and plain attention for the other",
+)  # fmt: skip
+def duo(source: Source) -> Pair:
+    layer = Layer("duo:heads=0.1,num_sinks=4,window_size=17", 104)
+    code = source.load("generate_streaming_mask", "streaming_attn_sdpa")
+    (q, k), v = rotated(layer), layer.v
+    streamed = code.streaming_attn_sdpa(
+        *(x.transpose(1, 2) for x in (q[:, :2], k[:, :1], v[:, :1])), code.generate_streaming_mask(104, 4, 17, "cpu")
+    )
+    whole = functional.scaled_dot_product_attention(q[:, 2:], k[:, 1:], v[:, 1:], is_causal=True, enable_gqa=True)
+    return layer.out(torch.cat([streamed.transpose(1, 2), whole], 1)), layer.ours
