@@ -14,18 +14,18 @@ SCORES = [0.0, 9.0, 1.0, 8.0, 5.0, 2.0, 3.0, 7.0]
 
 
 def test_branches_are_judged_by_their_first_block():
-    method = Hip(budget=2, query_block=1, key_block=1, observe=1)
-    assert sorted(method._searched(torch.tensor([SCORES]), 8)) == [4, 7]
-    q, keys = torch.ones(1, 1, 1, 1, 1), torch.tensor(SCORES).view(1, 1, 8, 1, 1)
+    method = Hip(budget=2, query_block=1, key_block=1)
+    assert sorted(method._searched(torch.tensor(SCORES), 8)) == [4, 7]
+    q, keys = torch.ones(1, 1, 1, 1), torch.tensor(SCORES).view(1, 1, 8, 1, 1)
     found, there = method._search(q, keys, torch.tensor([8]))
     assert sorted(found.flatten().tolist()) == [4, 7]
     assert bool(there.all())
 
 
-def test_a_block_is_judged_by_its_best_key_and_query():
-    keys = torch.tensor([[0.0, 1.0], [0.0, 9.0], [-3.0, 0.0], [0.0, 0.0]])
-    q = torch.tensor([1.0, -1.0]).view(1, 1, 1, 1, 2)
-    method = Hip(budget=2, query_block=2, key_block=2, observe=2)
+def test_a_block_is_judged_by_its_best_key():
+    keys = torch.tensor([[0.0, 1.0], [0.0, 9.0], [-3.0, 3.0], [0.0, 0.0]])
+    q = torch.ones(1, 1, 1, 1)
+    method = Hip(budget=2, query_block=2, key_block=2)
     found, _ = method._search(q, keys.view(1, 1, 4, 2, 1), torch.tensor([4]))
     assert found.flatten().tolist() == [2], "of blocks 0 and 2, with 1 and 3, the second branch is the better, and of 2 and 3 the former"
 
@@ -34,7 +34,7 @@ def test_a_block_is_judged_by_its_best_key_and_query():
 def test_queries_read_a_budget_and_their_neighbours(prompt, query, alone):
     """Queries of one block of the prompt see the same, from its end on each has a choice of its own."""
     q, k, v = random_head(80)
-    method = Hip(budget=12, query_block=4, key_block=2, observe=2, near=1, dense_layers=0)
+    method = Hip(budget=12, query_block=4, key_block=2, near=1, dense_layers=0)
     i, j = torch.arange(80)[:, None], torch.arange(80)[None]
     vectors = Vectors(layer=PROBE, q=q[None], k=k[None], v=v[None], scale=DIM**-0.5, prompt=prompt, rotated=rotated)
     visible = method.reference_of(i, j, vectors)[1][0]

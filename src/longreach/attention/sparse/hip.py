@@ -5,9 +5,9 @@ Cost: the cache of the whole text; a query reads `budget` keys and its window, a
 log2(text / budget) times as many; no training.
 Limits: the window of the model is unchanged; it saves time, not memory. What the tree's few samples of a stretch of text do not show is not
 found.
-Differs from the paper: no query looks ahead: a block chooses by its first query and the `observe` - 1 before it, where the official code
-takes every second query of the block itself, the later ones, too. The last block or two of a prompt and all that follows choose query by
-query. Scores count to ten binary digits, and of equal ones the later keys are read.
+Differs from the paper: no query looks ahead: a block chooses by its first query, where the official code takes every second one of the
+block, the later ones, too. The last block or two of a prompt and all that follows choose query by query. Scores count to ten binary digits,
+and of equal ones the later keys are read.
 """
 
 from collections.abc import Iterator
@@ -29,9 +29,8 @@ from longreach.core.ranking import coarse, ranking
 @dataclass(frozen=True, kw_only=True)
 class Hip(Places):
     """Args: budget: keys that a query reads besides its window (paper: 512). query_block: queries that share a choice (paper: 32).
-    key_block: keys that are chosen together (paper: 2); divides budget and query_block. observe: queries that a block of them chooses by.
-    near: blocks of queries before its own that a query sees whole. dense_layers: first layers that see everything (paper: 3); the last
-    layer never does.
+    key_block: keys that are chosen together (paper: 2); divides budget and query_block. near: blocks of queries before its own that a query
+    sees whole. dense_layers: first layers that see everything (paper: 3); the last layer never does.
     """
 
     info: ClassVar = MethodInfo(
@@ -41,12 +40,11 @@ class Hip(Places):
     budget: int = 512
     query_block: int = 32
     key_block: int = 2
-    observe: int = 4
     near: int = 4
     dense_layers: int = 3
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "budget", "query_block", "key_block", "observe")
+        at_least(self, 1, "budget", "query_block", "key_block")
         at_least(self, 0, "near", "dense_layers")
         for name in ("budget", "query_block"):
             if getattr(self, name) % self.key_block:
@@ -59,7 +57,7 @@ class Hip(Places):
         """The query's block and those right before it, and what is found before them."""
         if self._dense(layer):
             return (Band(),)
-        return (Band(chunk=self.query_block, hi=self.near), Computed(self, queries=self.query_block + self.observe, waits=True))
+        return (Band(chunk=self.query_block, hi=self.near), Computed(self, queries=self.query_block, waits=True))
 
     def _tail(self, prompt: int) -> int:
         """Index of the first query that chooses for itself alone."""
@@ -84,8 +82,7 @@ class Hip(Places):
         limits = (starts // self.query_block - self.near) * (self.query_block // self.key_block)
         keys, values = (x[:, :, : int(limits[-1]) * self.key_block].unflatten(2, (-1, self.key_block)) for x in (run.keys, run.values))
         with torch.no_grad():
-            observe = 1 if size == 1 else self.observe
-            seen = run.queries(first - observe + 1, int(starts[-1]) + 1).unfold(2, observe, size)  # [B, H, n, D, observe]
+            seen = run.queries(first, int(starts[-1]) + 1)[:, :, ::size]  # the first of each block
             chosen, there = self._search(seen, keys, limits.to(keys.device))
         taken, given = (chosen_rows(x, chosen).view(b * h * n, 1, -1, x.shape[-1]) for x in (keys, values))
         # The first block may begin before the run, and the last may end after it: empty seats.
@@ -100,7 +97,7 @@ class Hip(Places):
         return rows, out[:, :, before : n * size - behind], lse[:, :, before : n * size - behind]
 
     def _search(self, q: Tensor, keys: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
-        """Blocks of keys [B, H, n, P] that queries q [B, H, n, D, w] look at most, and which of them are there.
+        """Blocks of keys [B, H, n, P] that queries q [B, H, n, D] look at most, and which of them are there.
 
         keys: [B, K, m, C, D]. limits: [n] a run of queries may choose from the first so many blocks.
         """
@@ -112,7 +109,7 @@ class Hip(Places):
         begin = begin.masked_fill(nodes >= count, 0).expand(shape)
 
         def score(index: Tensor) -> Tensor:
-            return (chosen_rows(keys, index).flatten(3, 4) @ q).unflatten(3, (-1, keys.shape[3])).amax((-1, -2))
+            return (chosen_rows(keys, index).flatten(3, 4) @ q[..., None]).view(*index.shape, -1).amax(-1)
 
         known = score(begin) if int(size.max()) > 1 else None
         while known is not None and int(size.max()) > 1:
@@ -142,18 +139,16 @@ class Hip(Places):
                 far = start - self.near * self.query_block
                 if far <= 0:
                     continue
-                alone = query >= self._tail(vectors.prompt)
-                seen = q[query : query + 1] if alone else q[start - self.observe + 1 : start + 1]
-                blocks = self._searched(seen @ k.T, far // self.key_block)
+                blocks = self._searched(k @ q[query if query >= self._tail(vectors.prompt) else start], far // self.key_block)
                 gone = [x for x in range(far) if x // self.key_block not in blocks]
                 visible[head, padding + query, [padding + x for x in gone]] = False
         return i - j, visible
 
     def _searched(self, logits: Tensor, blocks: int) -> list[int]:
-        """The blocks that the queries of these logits [w, T] find among the first `blocks`."""
+        """The blocks that a query with these logits [T] finds among the first `blocks`."""
 
         def score(block: int) -> float:
-            return float(coarse(logits[:, block * self.key_block : (block + 1) * self.key_block].max()))
+            return float(coarse(logits[block * self.key_block : (block + 1) * self.key_block].max()))
 
         most = min(self.budget // self.key_block, blocks)
         nodes = [(blocks * x // most, blocks * (x + 1) // most) for x in range(most)]
@@ -166,16 +161,15 @@ class Hip(Places):
 
 METHOD = Hip
 EXAMPLES = (
-    Hip(budget=8, query_block=4, key_block=2, observe=2, near=1, dense_layers=0),
-    Hip(budget=6, query_block=6, key_block=1, observe=6, near=0, dense_layers=1),
-    Hip(budget=4, query_block=1, key_block=1, observe=1, near=0, dense_layers=0),
+    Hip(budget=8, query_block=4, key_block=2, near=1, dense_layers=0),
+    Hip(budget=6, query_block=6, key_block=1, near=0, dense_layers=1),
+    Hip(budget=4, query_block=1, key_block=1, near=0, dense_layers=0),
 )
 NEUTRAL = (Hip(budget=64, query_block=8, key_block=4), Hip(near=2, query_block=32, key_block=8))
 BAD = (
     {"budget": 0},
     {"budget": 13},
     {"query_block": 31},
-    {"observe": 0},
     {"near": -1},
     {"dense_layers": -1},
 )
