@@ -35,7 +35,18 @@ exclude_patterns = ["evidence"]  # rows
 
 PROJECT_FILES = {"project/contributing.md": "CONTRIBUTING.md", "project/changelog.md": "CHANGELOG.md"}  # page -> what it shows
 TREES = {  # what stands below a page in the navigation, which GitHub would show as code
-    "index": ("guide-*", "methods", "api", "evidence", "agreement", "eviction", "shared", "project/contributing", "project/changelog"),
+    "index": (
+        "guide-*",
+        "methods",
+        "api",
+        "evidence",
+        "agreement",
+        "eviction",
+        "peers",
+        "shared",
+        "project/contributing",
+        "project/changelog",
+    ),
     "methods": tuple(f"methods/{kind}/index" for kind in kinds()),
 }
 entries = catalogue()

@@ -183,3 +183,11 @@ def test_a_bias_of_another_width_than_the_queries_is_taken_for_what_it_is():
 def test_nothing_at_all_is_zero():
     q = torch.ones(1, 2, 3, 4)
     assert torch.equal(Merge().result(None, q), torch.zeros_like(q))
+
+
+@pytest.mark.parametrize("mask", [None, torch.ones(2, 1, 7, 0, dtype=torch.bool)])
+def test_no_keys_give_nothing(mask):
+    q, k, v = random_qkv(keys=0, value_dim=6)
+    out, lse = attend(q, k, v, scale=SCALE, mask=mask)
+    assert torch.equal(out, torch.zeros(2, 4, 7, 6, dtype=torch.float64))
+    assert bool((lse == float("-inf")).all())

@@ -20,6 +20,8 @@ def attend(
     causal: square, query x sees keys y <= x. mask: bool [B, 1, T, S], True = sees. bias: [B | 1, H | 1, T, S] float32, added to the
     logits. Returns (out [B, H, T, D], lse [B, H, T] float32); a query that sees nothing has out 0 and lse -inf.
     """
+    if not k.shape[2]:  # which kernels do not survive
+        return q.new_zeros(*q.shape[:3], v.shape[3], dtype=v.dtype), q.new_full(q.shape[:3], float("-inf"), dtype=torch.float32)
     q = q.to(v.dtype)  # under autocast it was rotated in float32
     # The kernels read a vector as one piece, and do not say so where it is none.
     q, k, v = (x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous() for x in (q, k, v))
