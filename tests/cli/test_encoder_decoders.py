@@ -87,6 +87,17 @@ def test_beyond_the_length_it_was_saved_for_there_is_a_warning(folder, capsys):
     assert "`longreach fit far attention_alignment --to " in err
 
 
+@pytest.mark.usefixtures("folder")
+def test_a_long_prompt_is_written_from_in_pieces(capsys):
+    assert run(["generate", "t5", *LONG]) == 0
+    plain, err = capsys.readouterr()
+    assert "and --method unlimiformer reads on as it is" in err
+    assert run(["generate", "t5", *LONG, "--method", "unlimiformer"]) == 0
+    retrieved, err = capsys.readouterr()
+    assert err == ""
+    assert retrieved != plain
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -107,7 +107,7 @@ def test_a_model_that_states_no_window():
 
 @pytest.mark.parametrize("stack", ["attention_alignment:temperature=0.7+log_n", "yarn:factor=2+attention_alignment:temperature=0.7"])
 def test_it_stands_alone(stack):
-    with pytest.raises(UnsupportedError, match="a temperature for an encoder stands alone"), apply(tiny(), stack):
+    with pytest.raises(UnsupportedError, match="a method for models with an encoder stands alone"), apply(tiny(), stack):
         pass
 
 

@@ -14,6 +14,7 @@ import torch
 
 from longreach.attention.base import AttentionPolicy, Scales
 from longreach.attention.batching.padding_free import PaddingFree
+from longreach.attention.cross.unlimiformer import Unlimiformer
 from longreach.attention.encoder.attendre import Attendre
 from longreach.attention.encoder.attention_alignment import AttentionAlignment
 from longreach.attention.exact.chunked import Chunked
@@ -30,9 +31,9 @@ from longreach.engine.apply import apply
 from longreach.positions.scaling.linear import Linear
 from longreach.positions.tables.interpolated_positions import InterpolatedPositions
 from longreach.testing import conformance
-from longreach.testing.conformance import biased, caches, chunks, engine, packed, positions, samplers, sets, skipping, tables, waiting
+from longreach.testing.conformance import biased, caches, chunks, cross, engine, packed, positions, samplers, sets, skipping, tables, waiting
 from longreach.testing.conformance.base import Check, cached_logits, close, same
-from longreach.testing.models import tiny_biased, tiny_learned
+from longreach.testing.models import tiny_biased, tiny_encoder_decoder, tiny_learned
 from longreach.training.samplers.randomized import Randomized
 from tests.core.test_method import test_a_bad_setting_is_refused_by_name_and_value as bad_settings
 
@@ -68,7 +69,7 @@ def test_every_bad_setting_is_tried(name):
 
 
 def test_every_check_is_used():
-    suites = (biased, caches, chunks, engine, packed, positions, samplers, sets, skipping, tables, waiting)
+    suites = (biased, caches, chunks, cross, engine, packed, positions, samplers, sets, skipping, tables, waiting)
     written = {name.removeprefix("check_") for suite in suites for name in vars(suite) if name.startswith("check_")}
     assert written == set(CHECKS) == {case.check.name for case in CASES}
     assert len(CHECKS) == len(conformance.checks()), "two checks of one name"
@@ -298,6 +299,33 @@ class Forgetful(Attendre):
         return super().steps(length)[:-1]
 
 
+class Gaps(Unlimiformer):
+    """It loses the end of a text."""
+
+    def pieces(self, length, window):
+        return super().pieces(length, window)[:-1]
+
+
+class ByLot(Unlimiformer):
+    """How many keys are seen is another number every time."""
+
+    def keys_seen(self, window):
+        return 3 + next(ByMood.calls) % 11
+
+
+@contextmanager
+def of_the_begin(model, method):
+    """Shows the decoder the first states alone."""
+
+    def cut(module, args, kwargs):
+        return args, {**kwargs, "encoder_hidden_states": kwargs["encoder_hidden_states"][:, :40]}
+
+    with apply(model, method):
+        hook = model.get_decoder().register_forward_pre_hook(cut, with_kwargs=True)
+        yield model
+        hook.remove()
+
+
 LONGER = InterpolatedPositions(factor=2)
 SHARPER = AttentionAlignment(temperature=0.7)
 WAITING = Attendre(budget=20, delay=8, chunk=4)
@@ -388,6 +416,19 @@ BROKEN = {
     "memory_is_undone": (WAITING, {"apply": leaking_from_an_encoder}),
     "copies_have_the_memory": (WAITING, {"copy": type("Loaded", (), {"deepcopy": staticmethod(lambda model: tiny_learned("bert"))})}),
     "causal_models_are_refused": (WAITING, {"tiny_model": lambda: tiny_learned("bert")}),
+    "pieces": (Gaps(), {}),
+    "texts_inside_the_window": (Unlimiformer(), {"decoded": by_call}),
+    "neutral_retrieval": (Unlimiformer(window_size=16), {}),
+    "retrieval": (ByLot(), {}),
+    "padded_long_texts": (Unlimiformer(), {"decoded": by_padding}),
+    "padding_is_not_retrieved": (Unlimiformer(), {"decoded": lambda model, ids, mask: ids[..., None].float()}),
+    "order_of_states": (Unlimiformer(), {"apply": of_the_begin}),
+    "retrieval_and_caches": (Unlimiformer(), {"written_from": by_cache}),
+    "retrieval_gradients": (Unlimiformer(), {"_gradients": by_turn}),
+    "retrieval_is_undone": (Unlimiformer(), {"apply": leaking_from_an_encoder}),
+    "copies_retrieve": (Unlimiformer(), {"copy": type("New", (), {"deepcopy": staticmethod(lambda model: tiny_encoder_decoder())})}),
+    "models_without_an_encoder_are_refused": (Unlimiformer(), {"tiny_model": tiny_encoder_decoder}),
+    "what_cannot_retrieve_is_refused": (Unlimiformer(), {"tiny_encoder_decoder": lambda window: tiny_encoder_decoder(window=2 * window)}),
     "lengths_are_kept": (Stuck(), {}),
     "positions_ascend": (Stuck(), {}),
     "text_is_read_forwards": (Stuck(), {}),

@@ -1,5 +1,5 @@
 """The contracts of attention methods: what a query sees (bands, chosen chunks), what becomes of logits, an encoder's temperature, how a
-padded batch is laid out, and which parts of a text are read side by side.
+padded batch is laid out, which parts of a text are read side by side, and how an encoder-decoder reads beyond its encoder's window.
 """
 
 from abc import abstractmethod
@@ -242,3 +242,27 @@ class Chunks(Method):
     @abstractmethod
     def sizes(self) -> tuple[int, int]:
         """How many queries, and how many keys, meet at a time (>= 1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossRetrieval(Method):
+    """Has an encoder read a long text in pieces, and each head of the decoder's cross-attention see the keys of all of them that are
+    nearest to its query.
+    """
+
+    kind: ClassVar[str] = "attention"
+
+    @abstractmethod
+    def pieces(self, length: int, window: int) -> tuple[tuple[int, int, int, int], ...]:
+        """How a text of `length` > `window` tokens is read: (begin, end, begin of what is kept, end of what is kept) of each piece.
+
+        A piece has `window` tokens at most. What is kept of one begins where what is kept of the piece before it ends.
+        """
+
+    @abstractmethod
+    def keys_seen(self, window: int) -> int:
+        """How many keys a query of a head sees of a text that is longer than the window (>= 1)."""
+
+    def stated_window(self) -> int | None:
+        """The encoder's window in tokens, where the settings state one; None leaves it to the model."""
+        return None

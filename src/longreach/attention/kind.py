@@ -16,5 +16,6 @@ KIND = Kind(
         "longreach.testing.conformance.packed",
         "longreach.testing.conformance.sets",
         "longreach.testing.conformance.chunks",
+        "longreach.testing.conformance.cross",
     ),
 )

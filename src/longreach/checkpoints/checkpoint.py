@@ -25,7 +25,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from longreach.attention.base import EncoderTemperature
+from longreach.attention.base import CrossRetrieval, EncoderTemperature
 from longreach.checkpoints import _safety
 from longreach.checkpoints._errors import disk_full, first_line, one_line
 from longreach.checkpoints._folder import replacing
@@ -288,7 +288,8 @@ def _plan(
         return table_record(model, stack[0], target), None
     if target is None:
         raise InputError(f"{spec} is to be saved without a target; give the tokens that the checkpoint is meant for")
-    stated = next((window for each in stack if isinstance(each, EncoderTemperature) and (window := each.stated_window())), None)
+    reading = (each for each in stack if isinstance(each, EncoderTemperature | CrossRetrieval))
+    stated = next((window for each in reading if (window := each.stated_window())), None)
     window = stated or window_of(model)
     if target < window:
         raise InputError(f"target={target} is below the {window} tokens that the model was trained on")

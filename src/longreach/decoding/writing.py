@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 
-from longreach.attention.base import ReadsSets
+from longreach.attention.base import CrossRetrieval, ReadsSets
 from longreach.core.errors import InputError, LongreachError, SpecError
 from longreach.core.method import Method
 from longreach.core.progress import SILENT, Progress
@@ -145,7 +145,8 @@ def plan(
     if most is None and not bounded:
         most = NEW_TOKENS
     if limit is not None:
-        _check_room(model, name, limit, read, most)
+        endless = any(isinstance(each, CrossRetrieval) for each in active)
+        _check_room(model, name, limit, 0 if endless else read, most)
     made_for, reach = _limits(model, stack)
     concerns = [*_beyond_the_checkpoint(model, name, made_for, read, most), *_beyond_the_reach(active, reach, read, most)]
     return Writing(ids=ids, under=under, stack=stack, most=most, concerns=tuple(concerns), sets=sets)
@@ -191,7 +192,8 @@ def _check_room(model: PreTrainedModel, name: str, limit: int, read: int, most: 
     """Refuse a text that is longer than a table of `limit` positions."""
     if model.config.is_encoder_decoder:
         if max(read, most or 0) > limit:
-            raise InputError(f"{name} has positions for {limit} tokens to read and {limit} to write; this is {read} and up to {most}")
+            way = "; --method unlimiformer reads on" if read > limit else ""
+            raise InputError(f"{name} has positions for {limit} tokens to read and {limit} to write; this is {read} and up to {most}{way}")
     elif most is None or read + most > limit:
         way = "--method stretch_positions lengthens that"
         room = f"{limit - read} can be written" if limit > read else "nothing can be written"
@@ -223,7 +225,9 @@ def _beyond_the_checkpoint(model: PreTrainedModel, name: str, window: int | None
     if window is None or total <= window:
         return []
     way = f"fit {name} attention_alignment --to {total}" if two_sided else f"stretch {name} --to {total} --out DIR"
-    now = "" if two_sided else f", and --method infllm or --method sinks:window_size={max(1, window - _SINKS)} reads on as it is"
+    now = f", and --method infllm or --method sinks:window_size={max(1, window - _SINKS)} reads on as it is"
+    if two_sided:
+        now = ", and --method unlimiformer reads on as it is" if read > window else ""
     return [
         f"{read} tokens read and up to {most} written go beyond the {window} that {name} is made for, where its text falls apart; "
         f"`longreach {way}` extends it{now}"

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from longreach.attention.base import (
     AttentionPolicy,
     Chunks,
+    CrossRetrieval,
     EncoderMemory,
     EncoderTemperature,
     FollowsLength,
@@ -27,6 +28,7 @@ from longreach.engine import _text, engine
 from longreach.engine.biased import tempered
 from longreach.engine.chunked import in_chunks
 from longreach.engine.contexts import contexts
+from longreach.engine.cross import retrieved
 from longreach.engine.examine import examine
 from longreach.engine.packed import packed
 from longreach.engine.reach import reach_of
@@ -43,7 +45,6 @@ from longreach.engine.window import stated_window, trained_window
 from longreach.positions.base import PositionsMethod, Rope, TableMethod, positions_of
 
 _APPLIED = "_longreach_applied"
-_TAKEN = (PositionsMethod, TableMethod, AttentionPolicy, CachePolicy, EncoderTemperature, EncoderMemory, Packs, ReadsSets, Chunks)
 M = TypeVar("M")
 
 
@@ -69,8 +70,8 @@ def apply(
     """Inside the context, `model` works under `methods`: a spec (`self_extend:neighbours=128,group=8+log_n`), or methods.
 
     An empty spec or None changes nothing. One positions method and one cache policy, with any wrappers behind them, and one attention
-    policy can stand together, with any number of policies that only scale or bias logits. A temperature for an encoder stands alone,
-    and a memory for one beside learned positions.
+    policy can stand together, with any number of policies that only scale or bias logits. Methods for encoder-decoders stand alone, and a
+    memory for an encoder beside learned positions.
     Args: model: of transformers, also inside a PEFT wrapper, a SentenceTransformer or a pipeline. methods: several may also be a list.
     target: tokens to reach, for `factor=auto` in a spec and for methods without settings. tokenizer: of the model, for
     methods that read the text, where the model was not loaded with `longreach.load`. warn: where a text is longer than the methods reach.
@@ -91,7 +92,7 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
     name = unparse(stack)
     check_unapplied(model, stack)
     for method in stack:
-        if not isinstance(method, _TAKEN):
+        if not isinstance(method, (PositionsMethod, TableMethod, AttentionPolicy, CachePolicy, EncoderMemory, *_TWO_SIDED, *_RUN)):
             why = f"it is a method of the kind {method.kind!r}, which changes no model"
             raise UnsupportedError(method.spec, type(model).__name__, why, "see longreach methods --kind positions for one that does")
     stack = with_wrappers(stack)
@@ -102,9 +103,9 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
         window, adopt = stated_window(model.config), None
         reach = None if window is None else reach_of(stack, window)
         for method in stack:
-            if isinstance(method, EncoderTemperature):
+            for run in (run for contract, run in _TWO_SIDED.items() if isinstance(method, contract)):
                 _alone(method, stack)
-                undo.enter_context(tempered(model, method))
+                undo.enter_context(run(model, method))
             if isinstance(method, EncoderMemory):
                 _with_tables(method, stack)
                 undo.enter_context(waiting(model, method))
@@ -137,12 +138,17 @@ def _applied(model: PreTrainedModel, stack: Sequence[Method], tokenizer: PreTrai
         yield
 
 
-def _alone(method: EncoderTemperature, stack: Sequence[Method]) -> None:
+def _alone(method: Method, stack: Sequence[Method]) -> None:
     for other in stack:
         if other is not method:
-            raise UnsupportedError(method.spec, other.spec, "a temperature for an encoder stands alone", "keep one of them")
+            raise UnsupportedError(method.spec, other.spec, "a method for models with an encoder stands alone", "keep one of them")
 
 
+# Contracts of methods for models with an encoder of their own.
+_TWO_SIDED: dict[type[Method], Callable[[PreTrainedModel, Any], AbstractContextManager[None]]] = {
+    EncoderTemperature: tempered,
+    CrossRetrieval: retrieved,
+}
 # Contracts of methods that say how attention is run, over which tokens or in which pieces, and not what it is.
 _RUN: dict[type[Method], Callable[[PreTrainedModel, Any], AbstractContextManager[None]]] = {
     Packs: packed,

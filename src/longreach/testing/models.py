@@ -130,6 +130,31 @@ def tiny_biased(family: str = "t5", *, seed: int = 0, window: int | None = 128, 
     return randomize(make(config).eval(), seed=seed)
 
 
+# name -> (transformers' prefix of the classes, settings): encoder-decoders with tables of positions, learned, or computed (Pegasus).
+PLACED: dict[str, tuple[str, dict[str, Any]]] = {
+    "bart": ("Bart", {}),
+    "mbart": ("MBart", {}),
+    "pegasus": ("Pegasus", {}),
+    "led": ("LED", {"attention_window": 8}),
+}
+
+
+def tiny_encoder_decoder(family: str = "bart", *, seed: int = 0, window: int = 128, **changes: Any) -> PreTrainedModel:
+    """A random encoder-decoder (see PLACED and BIASED), float32, in eval mode. window: tokens that each side has positions for."""
+    if family in BIASED:
+        return tiny_biased(family, seed=seed, window=window, **changes)
+    prefix, settings = PLACED[family]
+    common = {
+        "vocab_size": VOCABULARY, "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+        "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "max_position_embeddings": window,
+        "max_encoder_position_embeddings": window, "max_decoder_position_embeddings": window,  # as LED calls them
+        "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "decoder_start_token_id": 2, "forced_eos_token_id": None,
+    }  # fmt: skip
+    config = getattr(transformers, f"{prefix}Config")(**{**common, **settings, **changes})
+    make: Callable[..., PreTrainedModel] = getattr(transformers, f"{prefix}ForConditionalGeneration")
+    return randomize(make(config).eval(), seed=seed)
+
+
 class TinyTokenizer:
     """Of the tiny models, as far as methods that read the text need one: ids stand for PIECES, over and over, the special ones for ""."""
 

@@ -1,0 +1,1 @@
+"""Encoder-decoders that read beyond the window of their encoder."""
