@@ -31,7 +31,20 @@ from longreach.engine.apply import apply
 from longreach.positions.scaling.linear import Linear
 from longreach.positions.tables.interpolated_positions import InterpolatedPositions
 from longreach.testing import conformance
-from longreach.testing.conformance import biased, caches, chunks, cross, engine, packed, positions, samplers, sets, skipping, tables, waiting
+from longreach.testing.conformance import (
+    biased,
+    caches,
+    chunks,
+    cross,
+    engine,
+    packed,
+    positions,
+    samplers,
+    sets,
+    skipping,
+    tables,
+    waiting,
+)
 from longreach.testing.conformance.base import Check, cached_logits, close, same
 from longreach.testing.models import tiny_biased, tiny_encoder_decoder, tiny_learned
 from longreach.training.samplers.randomized import Randomized
