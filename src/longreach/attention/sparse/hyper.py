@@ -4,7 +4,7 @@ Paper: HyperAttention: Long-context Attention in Near-Linear Time, 2023, arXiv:2
 Cost: the cache of the whole text; a query reads its stretch of `exact` tokens and, for each doubling of the text behind it, block_size +
 num_samples keys; no training.
 Limits: the window of the model is unchanged; it saves time, not memory. What is far away is estimated, so that every token changes a
-little.
+little; where a few keys draw most of the attention, as the first of a text do in many models, a sample misses them, and all changes much.
 Differs from the paper: no query looks ahead: stretches lie on a grid, and a query finds its place among the sorted keys by its own hash,
 where the official code sorts queries, too, and gives the n-th block of them the n-th of keys. Hashes are ordered so that neighbours differ
 by one bit, as the paper says; the official code takes the Gray code of a hash for its place, where they may differ by more. Samples are the
