@@ -70,6 +70,15 @@ def test_gaps_leave_a_window_and_can_be_filled(monkeypatch):
     assert marks[-1] < 2.5 * encoder.WINDOW
 
 
+def test_facts_are_found_beyond_the_window(tmp_path, monkeypatch, capsys):
+    run("facts", monkeypatch, "--steps", 350, "--evidence", tmp_path, TEXTS=16, TIMES=(1, 8), _STAGES=((0.0, 16),), WINDOW=16)
+    (row,) = rows(tmp_path / "bart-facts.jsonl")
+    assert (row["method"], row["verdict"]) == ("unlimiformer", "holds")
+    found = {line.split()[0]: float(line.split()[-1]) for line in capsys.readouterr().out.splitlines() if "8x" in line and "1x" in line}
+    assert found["unlimiformer"] > 0.9
+    assert found["cut"] < 0.6
+
+
 def test_models_from_scratch_are_compared_and_then_tuned_by_samplers(tmp_path, data, monkeypatch, capsys):
     out, smaller = tmp_path / "evidence", {"TEXTS": 2, "TUNE_STEPS": 1, "SOURCE": 2000}
     monkeypatch.setattr("longreach.training.gate._COUNTS", (4,))  # windows: ten models pass the gate here, for form's sake
