@@ -6,7 +6,6 @@ import pytest
 
 from longreach.attention.sparse.mixed_span import MixedSpan
 from longreach.core.bands import PROBE, Band
-from longreach.core.errors import SpecError
 
 
 def contexts(layers):
@@ -21,13 +20,10 @@ def contexts(layers):
         ({"full_layers": 2, "place": "spread"}, tuple(range(8)), [3, 7]),
         ({"full_layers": 3, "place": "spread"}, (0, 2, 4), [0, 2, 4]),
         ({"full_layers": 0}, (0, 1), []),
+        ({"full_layers": 3}, (0, 1), [0, 1]),
+        ({"full_layers": 3, "place": "spread"}, (0, 1), [0, 1]),
     ],
 )
 def test_so_many_layers_see_everything(setting, layers, whole):
     method = MixedSpan(**setting, block_size=4)
     assert [each.layer_idx for each in contexts(layers) if method.bands(each) == (Band(),)] == whole
-
-
-def test_more_layers_than_there_are_are_refused():
-    with pytest.raises(SpecError, match="full_layers=3 must be at most 2, the layers with full attention"):
-        MixedSpan(full_layers=3).bands(contexts((0, 1))[0])

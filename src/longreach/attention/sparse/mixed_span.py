@@ -13,14 +13,13 @@ from torch import Tensor
 
 from longreach.attention.base import Places, Vectors
 from longreach.core.bands import Band, LayerContext
-from longreach.core.errors import SpecError
 from longreach.core.method import MethodInfo, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
 class MixedSpan(Places):
-    """Args: full_layers: layers that see everything (>= 0; of those with full attention in the model). place: whether these are the last
-    ones, the first ones, or spread evenly with the last among them. block_size: tokens of a block.
+    """Args: full_layers: layers that see everything (>= 0; of those with full attention in the model; all, where there are fewer). place:
+    whether these are the last ones, the first ones, or spread evenly with the last among them. block_size: tokens of a block.
     """
 
     info: ClassVar = MethodInfo(
@@ -38,8 +37,6 @@ class MixedSpan(Places):
 
     def _whole(self, layer: LayerContext) -> bool:
         layers, index = len(layer.full_layers), layer.full_layers.index(layer.layer_idx)
-        if self.full_layers > layers and not layer.probe:
-            raise SpecError(f"mixed_span: full_layers={self.full_layers} must be at most {layers}, the layers with full attention")
         if self.place == "spread":  # where the count of full layers so far goes up
             return (index + 1) * self.full_layers // layers > index * self.full_layers // layers
         return index < self.full_layers if self.place == "first" else index >= layers - self.full_layers
