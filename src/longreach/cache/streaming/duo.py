@@ -100,7 +100,6 @@ EXAMPLES = (
 )
 NEUTRAL = (Duo(heads="0.0", num_sinks=4, window_size=64), Duo(heads="0.0", num_sinks=64, window_size=1))
 BAD: tuple[dict[str, object], ...] = (
-    {},
     {"heads": "0"},
     {"heads": "0.0", "window_size": 0},
     {"heads": "0.0", "num_sinks": -1},
