@@ -6,8 +6,8 @@ log2(text / budget) times as many; no training.
 Limits: the window of the model is unchanged; it saves time, not memory. What the tree's few samples of a stretch of text do not show is not
 found.
 Differs from the paper: no query looks ahead: a block chooses by its first query, where the official code takes every second one of the
-block, the later ones, too. The last block or two of a prompt and all that follows choose query by query. Scores count to ten binary digits,
-and of equal ones the later keys are read.
+block, the later ones, too. The last block or two of a prompt choose query by query, and what follows `refresh` queries at a time. Scores
+count to ten binary digits, and of equal ones the later keys are read.
 """
 
 from collections.abc import Iterator
@@ -29,8 +29,9 @@ from longreach.core.ranking import coarse, ranking
 @dataclass(frozen=True, kw_only=True)
 class Hip(Places):
     """Args: budget: keys that a query reads besides its window (paper: 512). query_block: queries that share a choice (paper: 32).
-    key_block: keys that are chosen together (paper: 2); divides budget and query_block. near: blocks of queries before its own that a query
-    sees whole. dense_layers: first layers that see everything (paper: 3); the last layer never does.
+    key_block: keys that are chosen together (paper: 2); divides budget and query_block. refresh: queries that share a choice after the
+    prompt (paper: 8); divides query_block. near: blocks of queries before its own that a query sees whole. dense_layers: first layers that
+    see everything (paper: 3); the last layer never does.
     """
 
     info: ClassVar = MethodInfo(
@@ -40,15 +41,18 @@ class Hip(Places):
     budget: int = 512
     query_block: int = 32
     key_block: int = 2
+    refresh: int = 8
     near: int = 4
     dense_layers: int = 3
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "budget", "query_block", "key_block")
+        at_least(self, 1, "budget", "query_block", "key_block", "refresh")
         at_least(self, 0, "near", "dense_layers")
         for name in ("budget", "query_block"):
             if getattr(self, name) % self.key_block:
                 raise SpecError(f"hip: {name}={getattr(self, name)} must be a multiple of key_block={self.key_block}")
+        if self.query_block % self.refresh:
+            raise SpecError(f"hip: refresh={self.refresh} must divide query_block={self.query_block}")
 
     def _dense(self, layer: LayerContext) -> bool:
         return layer.full_layers.index(layer.layer_idx) < min(self.dense_layers, len(layer.full_layers) - 1)
@@ -63,6 +67,12 @@ class Hip(Places):
         """Index of the first query that chooses for itself alone."""
         return max(0, (prompt - self.query_block) // self.query_block * self.query_block)
 
+    def _chooser(self, query: int, prompt: int) -> int:
+        """The query that chooses for this one."""
+        if query < self._tail(prompt):
+            return query // self.query_block * self.query_block
+        return query if query < prompt else max(prompt, query // self.refresh * self.refresh)
+
     def pieces(self, run: QueryRun) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Blocks of the prompt, then query by query."""
         begin, end, size = run.first, run.first + run.q.shape[2], self.query_block
@@ -72,8 +82,15 @@ class Hip(Places):
         for block in range(first, -(-tail // size), together):
             starts = torch.arange(block, min(block + together, -(-tail // size))) * size
             yield self._blocks(run, starts, size, tail)
-        for query in range(max(tail, (self.near + 1) * size), end, together):
-            yield self._blocks(run, torch.arange(query, min(query + together, end)), 1, end)
+        alone, least = min(max(tail, run.prompt), end), (self.near + 1) * size
+        for query in range(max(tail, least), alone, together):
+            yield self._blocks(run, torch.arange(query, min(query + together, alone)), 1, alone)
+        query = max(alone, least)
+        while query < end:
+            first = self._chooser(query, run.prompt)
+            behind = min(end, (query // self.refresh + 1) * self.refresh)
+            yield self._blocks(run, torch.tensor([first]), self.refresh, behind)
+            query = behind
 
     def _blocks(self, run: QueryRun, starts: Tensor, size: int, end: int) -> tuple[slice, Tensor, Tensor]:
         """What the blocks of `size` queries from `starts` [n] on see, of those from the run's first one up to, exclusive, `end`."""
@@ -81,9 +98,10 @@ class Hip(Places):
         n, first = len(starts), int(starts[0])
         limits = (starts // self.query_block - self.near) * (self.query_block // self.key_block)
         keys, values = (x[:, :, : int(limits[-1]) * self.key_block].unflatten(2, (-1, self.key_block)) for x in (run.keys, run.values))
-        with torch.no_grad():
+        if run.memo.get("first") != first or n > 1:  # token by token, a choice holds for some
             seen = run.queries(first, int(starts[-1]) + 1)[:, :, ::size]  # the first of each block
-            chosen, there = self._search(seen, keys, limits.to(keys.device))
+            run.memo.update(first=first if n == 1 else None, chosen=self._search(seen, keys, limits.to(keys.device)))
+        chosen, there = run.memo["chosen"]
         taken, given = (chosen_rows(x, chosen).view(b * h * n, 1, -1, x.shape[-1]) for x in (keys, values))
         # The first block may begin before the run, and the last may end after it: empty seats.
         rows = slice(max(first, run.first) - run.first, min(first + n * size, end) - run.first)
@@ -96,6 +114,7 @@ class Hip(Places):
         out, lse = out.reshape(b, h, n * size, -1), lse.reshape(b, h, n * size)
         return rows, out[:, :, before : n * size - behind], lse[:, :, before : n * size - behind]
 
+    @torch.no_grad()
     def _search(self, q: Tensor, keys: Tensor, limits: Tensor) -> tuple[Tensor, Tensor]:
         """Blocks of keys [B, H, n, P] that queries q [B, H, n, D] look at most, and which of them are there.
 
@@ -135,11 +154,10 @@ class Hip(Places):
         for head, (q, k) in enumerate(zip(vectors.q.detach()[:, padding:], vectors.k.detach()[:, padding:], strict=True)):
             q, k = vectors.rotated(q, places), vectors.rotated(k, places)
             for query in places.tolist():
-                start = query // self.query_block * self.query_block
-                far = start - self.near * self.query_block
+                far = (query // self.query_block - self.near) * self.query_block
                 if far <= 0:
                     continue
-                blocks = self._searched(k @ q[query if query >= self._tail(vectors.prompt) else start], far // self.key_block)
+                blocks = self._searched(k @ q[self._chooser(query, vectors.prompt)], far // self.key_block)
                 gone = [x for x in range(far) if x // self.key_block not in blocks]
                 visible[head, padding + query, [padding + x for x in gone]] = False
         return i - j, visible
@@ -161,15 +179,16 @@ class Hip(Places):
 
 METHOD = Hip
 EXAMPLES = (
-    Hip(budget=8, query_block=4, key_block=2, near=1, dense_layers=0),
-    Hip(budget=6, query_block=6, key_block=1, near=0, dense_layers=1),
-    Hip(budget=4, query_block=1, key_block=1, near=0, dense_layers=0),
+    Hip(budget=8, query_block=4, key_block=2, refresh=2, near=1, dense_layers=0),
+    Hip(budget=6, query_block=6, key_block=1, refresh=6, near=0, dense_layers=1),
+    Hip(budget=4, query_block=1, key_block=1, refresh=1, near=0, dense_layers=0),
 )
 NEUTRAL = (Hip(budget=64, query_block=8, key_block=4), Hip(near=2, query_block=32, key_block=8))
 BAD = (
     {"budget": 0},
     {"budget": 13},
     {"query_block": 31},
+    {"refresh": 3},
     {"near": -1},
     {"dense_layers": -1},
 )
