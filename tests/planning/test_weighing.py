@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from longreach.cache.streaming.duo import Duo
 from longreach.checkpoints.checkpoint import load
 from longreach.core.errors import UnsupportedError
+from longreach.core.fitting import FittedFile
 from longreach.core.spec import parse
 from longreach.decoding.reading import new_cache, prefill
 from longreach.engine.apply import apply
@@ -63,6 +65,12 @@ def test_it_holds_for_longer_texts_too(models, spec):
     ends, after = held(models["llama"], spec, 4196)
     assert sum(weight.kept(4196).values()) == pytest.approx(ends, rel=0.02)
     assert sum(weight.kept(4196, NEW).values()) == pytest.approx(after, rel=0.02)
+
+
+def test_a_file_that_names_every_layer_is_weighed_with_all_of_them(models):
+    method = Duo(file=FittedFile.of("heads", {"format": 1, "method": "duo", "fitted": {"scores": [[1, 0], [0, 0], [0, 1], [0, 0]]}}))
+    weight = CacheScale(models["llama"].config, torch.float32, 3172).weigh((method,))
+    assert sum(weight.kept(3172).values()) == pytest.approx(held(models["llama"], method, 3172)[0], rel=0.02)
 
 
 def test_a_short_text_is_measured_itself(models):

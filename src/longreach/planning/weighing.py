@@ -163,24 +163,29 @@ class CacheScale:
     def _leading(self, stack: Sequence[Method]) -> int:
         """How many first layers a twin needs because methods do something else there; all, where that goes by how many layers there are."""
         policies = [method for method in with_wrappers(stack) if isinstance(method, AttentionPolicy | CachePolicy)]
-        kinds, count, heads = self.measures.layers, len(self.measures.layers), self._heads(stack)
-        seen = self._views(policies, count, heads)
+        kinds, count = self.measures.layers, len(self.measures.layers)
+        if self._by_head(stack):
+            return count
+        seen = self._views(policies, count)
         leading = next((index for index in range(count) if all(each == seen[-1] for each in seen[index:])), 0)
         chosen = list(chosen_layers(kinds, leading))
-        return leading if self._views(policies, len(chosen), heads) == [seen[index] for index in chosen] else count
+        return leading if self._views(policies, len(chosen)) == [seen[index] for index in chosen] else count
+
+    def _by_head(self, stack: Sequence[Method]) -> bool:
+        """Whether heads differ in what they keep, each layer's in ways of its own."""
+        policies = [method for method in with_wrappers(stack) if isinstance(method, AttentionPolicy | CachePolicy)]
+        return any(isinstance(view, HeadGroup) for method in policies for view in method.views(PROBE) or ())
 
     def _heads(self, stack: Sequence[Method]) -> int:
-        """How many key-value heads a twin needs: all where they differ in what they keep, else one."""
-        policies = [method for method in with_wrappers(stack) if isinstance(method, AttentionPolicy | CachePolicy)]
-        by_head = any(isinstance(view, HeadGroup) for method in policies for view in method.views(PROBE) or ())
-        return self.measures.kv_heads if by_head else 1
+        """How many key-value heads a twin needs."""
+        return self.measures.kv_heads if self._by_head(stack) else 1
 
-    def _views(self, policies: Sequence[AttentionPolicy | CachePolicy], count: int, heads: int) -> list[tuple[object, ...]]:
+    def _views(self, policies: Sequence[AttentionPolicy | CachePolicy], count: int) -> list[tuple[object, ...]]:
         """What queries of each of `count` layers see."""
         m = self.measures
         layers = [
             LayerContext(
-                layer_idx=index, num_layers=count, num_heads=m.group * heads, num_kv_heads=heads, head_dim=_DIM, hidden_size=2 * _DIM,
+                layer_idx=index, num_layers=count, num_heads=m.group, num_kv_heads=1, head_dim=_DIM, hidden_size=2 * _DIM,
                 trained_window=m.window or self.context, full_layers=tuple(range(count)), first=index == 0,
             )
             for index in range(count)
