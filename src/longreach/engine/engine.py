@@ -25,7 +25,7 @@ from longreach.engine._text import given_ids
 from longreach.engine.cache_argument import cache_argument, take_cache
 from longreach.engine.contexts import contexts
 from longreach.engine.interface import interface
-from longreach.engine.layer import LayerEngine
+from longreach.engine.layer import AttentionCall, LayerEngine
 from longreach.engine.prompt import prompts_end_where_generation_begins
 from longreach.engine.rotation import Attention
 from longreach.engine.setup import Setup
@@ -123,9 +123,17 @@ def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, att
     scale = options.get("scaling")
     return (
         layer.attend(
-            query, key, value, attention_mask, options.get("position_ids"),
-            query.shape[-1] ** -0.5 if scale is None else scale, options.get("softcap"), options.get("s_aux"),
-            own_attention(module, layer.engine.implementation, options),
+            query,
+            key,
+            value,
+            AttentionCall(
+                spec=attention_mask,
+                position_ids=options.get("position_ids"),
+                scale=query.shape[-1] ** -0.5 if scale is None else scale,
+                softcap=options.get("softcap"),
+                sinks=options.get("s_aux"),
+                own=own_attention(module, layer.engine.implementation, options),
+            ),
         ),
         None,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """Attention of one layer under the engine: writes the new tokens, and computes what they see, one run of queries after the other."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Protocol
 
@@ -36,6 +36,20 @@ from longreach.engine.setup import Setup
 from longreach.engine.whole_length import read_as_long
 
 Segment = tuple[int, int, Epoch, bool]  # queries [begin, end) of the step, their epoch, and whether the text is cut before them
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionCall:
+    """What a model asks of an attention layer. Args: spec: its mask. scale, softcap: of logits. sinks: learned logits [H] that take weight
+    and give nothing. own: the model's attention function, of rotated queries and keys, values and its mask.
+    """
+
+    spec: Any
+    position_ids: Tensor | None
+    scale: float
+    softcap: float | None
+    sinks: Tensor | None
+    own: OwnAttention
 
 
 class Host(Protocol):
@@ -153,71 +167,42 @@ class LayerEngine:
         """Note the layer's input, [B, T, hidden_size] (a hook before its forward pass)."""
         self.hidden = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
 
-    def attend(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        spec: Any,
-        position_ids: Tensor | None,
-        scale: float,
-        softcap: float | None,
-        sinks: Tensor | None,
-        own: OwnAttention,
-    ) -> Tensor:
-        """Attention output [B, T, H, D] of unrotated q [B, H, T, D] and k, v [B, K, T, D]; what came before is in the cache.
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, call: AttentionCall) -> Tensor:
+        """Attention output [B, T, H, D] of unrotated q [B, H, T, D] and k, v [B, K, T, D]; what came before is in the cache."""
+        layer, cached = self._layer(q, k, call.spec)
+        return self._attend(layer, cached, q, k, v, call)
 
-        own: the model's attention function, of rotated queries and keys, values and its mask.
-        """
-        layer, cached = self._layer(q, k, spec)
-        return self._attend(layer, cached, q, k, v, spec, position_ids, scale, softcap, sinks, own)
-
-    def _attend(
-        self,
-        layer: BandLayer,
-        cached: bool,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        spec: Any,
-        position_ids: Tensor | None,
-        scale: float,
-        softcap: float | None,
-        sinks: Tensor | None,
-        own: OwnAttention,
-    ) -> Tensor:
+    def _attend(self, layer: BandLayer, cached: bool, q: Tensor, k: Tensor, v: Tensor, call: AttentionCall) -> Tensor:
         if isinstance(layer, GroupedLayer):
             layer.pending = None
             each, outs, order = self.context.num_heads // self.context.num_kv_heads, [], []
             for heads, part, mine in zip(layer.heads, self.parts.values(), layer.parts.values(), strict=True):
                 rows = [head * each + query for head in heads for query in range(each)]
-                given = None if sinks is None else sinks[rows]
-                outs.append(
-                    part._attend(mine, cached, q[:, rows], k[:, heads], v[:, heads], spec, position_ids, scale, softcap, given, own)
-                )
+                given = replace(call, sinks=None if call.sinks is None else call.sinks[rows])
+                outs.append(part._attend(mine, cached, q[:, rows], k[:, heads], v[:, heads], given))
                 order += rows
             return torch.cat(outs, 2)[:, :, torch.tensor(order, device=q.device).argsort()]
-        step = self.engine.step(layer.stream, layer.tokens - q.shape[2], q, spec, position_ids, cached=cached)
+        step = self.engine.step(layer.stream, layer.tokens - q.shape[2], q, call.spec, call.position_ids, cached=cached)
         if layer.store is not None:
-            layer.store.scale, layer.store.softcap = scale, softcap
+            layer.store.scale, layer.store.softcap = call.scale, call.softcap
             if isinstance(self.stored, Coded) and torch.is_grad_enabled() and q.requires_grad:
                 raise LongreachError("nothing can be trained under a cache that rounds, for rounding has no gradient; choose another")
             if step.valid is not None:
                 raise LongreachError("padding inside a text cannot go with this cache; pad on the left, or pass texts one by one")
         self._write(layer, step, q, k, v, cached)
-        inside, plain = rows_inside(step, spec, self.engine.setup.plain_inside), None
+        inside, plain = rows_inside(step, call.spec, self.engine.setup.plain_inside), None
         if inside is not False:  # rows inside the window stay under the frequencies of the first segment
             epoch = self._segments(step)[0][2]
             if self.grows and (layer.mixed or layer.epoch != epoch):
                 self.turning.rerotate(layer, step, epoch, like=q)
-            mask = own_mask(spec, self.engine.implementation, layer)
+            mask = own_mask(call.spec, self.engine.implementation, layer)
             turned = self.turning.rotate(q, step, TRUE, epoch, "queries")
-            plain = own(turned, layer.recent.view(TRUE), layer.recent.view("v"), mask)
+            plain = call.own(turned, layer.recent.view(TRUE), layer.recent.view("v"), mask)
             if inside is True:
                 return plain
-        options = Options(scale, softcap, sinks, self.added if self.added.biased else None)
+        options = Options(call.scale, call.softcap, call.sinks, self.added if self.added.biased else None)
         if self.chooser is not None:
-            extend_summaries(layer, step, self.chooser, self.turning.turn, scale)
+            extend_summaries(layer, step, self.chooser, self.turning.turn, call.scale)
         apart = layer.store is not None and layer.store.apart
         if not self.by_row or (step.start_min == step.start_max and not apart):
             out = self._run(layer, step, q, options)
