@@ -74,7 +74,7 @@ class Hip(Places):
         return query if query < prompt else max(prompt, query // self.refresh * self.refresh)
 
     def pieces(self, run: QueryRun) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Blocks of the prompt, then query by query."""
+        """Blocks of the prompt, its last queries one by one, and then `refresh` queries at a time."""
         begin, end, size = run.first, run.first + run.q.shape[2], self.query_block
         tail = min(max(begin, self._tail(run.prompt)), end)
         first = max(begin // size, self.near + 1)  # the first block that has something far away
