@@ -6,6 +6,7 @@ import torch
 import longreach
 from longreach.core.errors import InputError, SpecError, UnsupportedError
 from longreach.core.progress import Progress
+from longreach.engine.among import set_texts
 from longreach.engine.apply import applied, apply
 from longreach.engine.weights import own_weights
 from longreach.testing.models import random_ids
@@ -252,3 +253,45 @@ def test_the_first_method_that_can_be_trained_under_is_taken(specs, sampler, met
 def test_positions_may_be_trained_beyond_the_target():
     assert plan(model(), config(train_to=512)).geometry.target == 512
     assert plan(model(), config()).geometry.target == TARGET
+
+
+def test_a_cache_that_shares_keys_is_trained_among_texts(tmp_path, monkeypatch):
+    counts = []
+
+    def note(model, texts):
+        counts.append(texts)
+        set_texts(model, texts)
+
+    monkeypatch.setattr("longreach.training.among.set_texts", note)
+    spec = "focused:window_size=64,layers=1"
+    settings = {"sampler": "full_length", "mixture": {"long": 1.0}, "target": 128, "lr": 1e-2, "full": True, "batch_size": 8}
+    alone = run(tmp_path / "alone", method=f"{spec},texts=1", **settings)
+    among = run(tmp_path / "among", method=f"{spec},texts=16", steps=20, **{**settings, "batch_size": 16})
+    assert counts == [1] * 4 + [2] * 18 + [16] * 2
+    several = run(tmp_path / "several", method=f"{spec},texts=8", **settings)
+    assert alone.plan.spec == f"{spec},texts=1"
+    assert among.plan.spec == f"{spec},texts=16"
+    ours, theirs = weights(several.model), weights(alone.model)
+    assert any(not torch.equal(value, theirs[name]) for name, value in ours.items()), "other texts change what is learned"
+    folder = longreach.save(several.model, tokenizer(), tmp_path / "saved", method=several.plan.methods, target=128)
+    loaded, ids = longreach.load(folder).model, random_ids(2, 200)
+    assert applied(loaded) == f"{spec},texts=8"
+    with longreach.apply(several.model, f"{spec},texts=8"), torch.no_grad():
+        assert torch.equal(loaded(ids).logits, several.model(ids).logits)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"method": "focused:window_size=64"}, "keeps a text as it goes on, and pose leaves parts of it out; choose full_length"),
+        (
+            {"method": "focused:window_size=64,texts=4", "sampler": "full_length", "batch_size": 8, "accumulate": 4},
+            "trains 4 texts among each other, and a forward pass has 2; give a batch_size of at least 16, or fewer texts",
+        ),
+        ({"method": "focused:window_size=64", "sampler": "full_length"}, "cannot tell texts of 64 tokens in sequences of 256 apart"),
+        ({"method": "sinks:window_size=64"}, "sinks:window_size=64 is a method of the kind 'cache'"),
+    ],
+)
+def test_caches_that_cannot_be_trained_under_are_refused(changes, why):
+    with pytest.raises(InputError, match=why):
+        plan(model(), config(**changes))

@@ -38,8 +38,8 @@ def tune(
         str | None,
         typer.Option(
             metavar="SPEC",
-            help="Positions method, attention methods, or both, to train under; for learned positions a method that lengthens their table. "
-            "[default: yarn with the factor that it takes]",
+            help="What to train under: a positions method, attention methods, or a cache that needs training, also stacked; for learned "
+            "positions a method that lengthens their table. [default: yarn with the factor that it takes]",
         ),
     ] = None,
     sampler: Annotated[

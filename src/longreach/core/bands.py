@@ -148,6 +148,10 @@ class Band:
 
     With `chunk`, lo and hi count chunks: lo <= i // chunk - j // chunk <= hi (indices). The bands of a method are disjoint: every pair
     is in one band at most, and all bands share one softmax.
+
+    top: of the keys that a query meets, each of its heads sees only the `top` with the largest inner products; they count to 10 binary
+    digits, and of equal ones the later are seen. shared: while texts are trained among each other (engine/among.py), queries meet such keys
+    of other rows of the batch, too, as if these were of their own row.
     """
 
     queries: PositionMap = TRUE
@@ -158,6 +162,8 @@ class Band:
     after: int = 0
     before: int | None = None
     chunk: int = 1
+    top: int | None = None
+    shared: bool = False
 
     @property
     def reach(self) -> int | None:

@@ -48,7 +48,8 @@ def recent_pieces(layer: BandLayer, step: Step, band: Band, q: Tensor, keys: Ten
         if options.added is not None:
             queries, indices = (_indices(step, *ends) for ends in ((piece.q0, piece.q1), (piece.k0, piece.k1)))
             bias = options.added.bias(band, queries, indices, _ages(layer, slice(piece.q0 - oldest, piece.q1 - oldest), part))
-        out, lse = _piece(piece, q[:, :, rows], keys[:, :, part], values[:, :, part], _mask(piece, band, step), bias, options)
+        mask = pair_mask(piece, band, step) if piece.shape == "masked" else None
+        out, lse = _piece(piece, q[:, :, rows], keys[:, :, part], values[:, :, part], mask, bias, options)
         yield rows, out, lse
 
 
@@ -86,9 +87,8 @@ def _cut(band: Band, q0: int, q1: int, first: int, ragged: int, step: Step) -> I
     return cut(q0, q1, band.lo, band.hi, first, ragged)
 
 
-def _mask(piece: Piece, band: Band, step: Step) -> Tensor | None:
-    if piece.shape != "masked":
-        return None
+def pair_mask(piece: Piece, band: Band, step: Step) -> Tensor:
+    """Which queries and keys of a piece meet, [B | 1, 1, q1 - q0, k1 - k0] bool."""
     i = torch.arange(piece.q0, piece.q1, device=step.t.device)[:, None]
     j = torch.arange(piece.k0, piece.k1, device=step.t.device)
     start = step.start[:, None, None]

@@ -34,7 +34,10 @@ NAME = "longreach"
 
 
 class Engine:
-    """The state of one applied setup: what it learned of the model, and the cache of the forward pass under way."""
+    """The state of one applied setup: what it learned of the model, and the cache of the forward pass under way.
+
+    texts: of a batch, whose keys a query meets in bands that are shared; 1 but in training (engine/among.py).
+    """
 
     def __init__(self, model: PreTrainedModel, attentions: list[Attention], setup: Setup, trained_window: int) -> None:
         self.setup = setup
@@ -44,6 +47,7 @@ class Engine:
         self.streams: weakref.WeakSet[Stream] = weakref.WeakSet()
         self._cache: Callable[[], Cache | None] = lambda: None
         self.ids: Tensor | None = None
+        self.texts = 1
         self.layers: dict[int, LayerEngine] = {}
         for index, (attention, context) in enumerate(zip(attentions, contexts(model, attentions, trained_window), strict=True)):
             slot = getattr(attention.module, "layer_idx", index)

@@ -13,8 +13,9 @@ from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.core.memory import Blocks, Clustered, Coded, HeadGroup, Kept, Store, View
 from longreach.engine._accounts import ACCOUNTS
 from longreach.engine._added import Added
+from longreach.engine._among import band_pieces
 from longreach.engine._angles import Angles, Epoch
-from longreach.engine._attend import Options, recent_pieces, sink_pieces
+from longreach.engine._attend import Options, sink_pieces
 from longreach.engine._blocks import BlocksStore
 from longreach.engine._channels import Channels
 from longreach.engine._choice import chosen_pieces, extend_summaries
@@ -60,6 +61,7 @@ class Host(Protocol):
     implementation: str
     cache: Cache | None
     base: nn.Module
+    texts: int
 
     def step(self, stream: Stream, first: int, x: Tensor, spec: Any, position_ids: Tensor | None, *, cached: bool) -> Step:
         """The forward pass under way."""
@@ -103,6 +105,8 @@ class LayerEngine:
         if self.stored is not None and (self.added.biased or self.added.decays):
             why = "what it keeps is no longer told by distance"
             raise UnsupportedError("a bias of logits", "a cache that is cut", why, "leave one of them out")
+        if any(isinstance(view, Band) and view.top is not None for view in self.views) and (self.added.biased or self.added.decays):
+            raise UnsupportedError("a bias of logits", "a method that chooses keys", "it knows of none", "leave one of them out")
         if computed and (self.added.biased or self.added.decays):
             raise UnsupportedError(
                 "a bias of logits", "a method that computes attention itself", "it knows of none", "leave one of them out"
@@ -328,8 +332,8 @@ class LayerEngine:
             elif view.sinks is not None:
                 pieces = sink_pieces(layer, step, view, whole(view.queries), slot, options)
             else:
-                keys = self.turning.keys(layer, step, view.keys, view.before)
-                pieces = recent_pieces(layer, step, view, whole(view.queries), keys, slot, options, 0 if state is None else state.upto)
+                keys, upto = self.turning.keys(layer, step, view.keys, view.before), 0 if state is None else state.upto
+                pieces = band_pieces(self.engine.texts, layer, step, view, whole(view.queries), keys, slot, options, upto)
             for rows, out, lse in pieces:
                 merge.add(out, lse, rows, end - begin)
         if layer.store is not None and step.start_min < step.first + end:  # not where there is nothing but padding

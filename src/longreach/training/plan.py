@@ -7,6 +7,8 @@ from typing import Literal
 from transformers import PreTrainedModel
 
 from longreach.attention.base import AttentionPolicy, goes_by_text
+from longreach.cache.base import CachePolicy
+from longreach.cache.trained.base import AmongTexts
 from longreach.checkpoints.record import Record
 from longreach.core import registry
 from longreach.core.bands import PROBE
@@ -30,7 +32,8 @@ class TuneConfig:
     """A tuning run. Recipes return one.
 
     Args: target: tokens to reach. method: positions method (default: yarn, or linear where the sampler needs it, with target / window),
-    and attention policies, or these alone; where policies have weights of their own, these are trained, and nothing else unless `full`.
+    attention policies and caches that need training, or these alone; where policies have weights of their own, these are trained, and
+    nothing else unless `full`.
     sampler: spec. seq_len: tokens of a training sequence (default: the sampler's). train_to: positions to train at (default: target).
     mixture: source -> share, see training.examples. steps, batch_size: sequences a step, accumulate: forward passes that a step is made
     of. lr: peak rate (default: 2e-4 for adapters, 2e-5 in full). warmup: share of the steps. schedule: how the rate falls. full: train
@@ -129,10 +132,11 @@ def plan(model: PreTrainedModel, config: TuneConfig) -> TuningPlan:
     elif sampler.uniform_scaling:
         raise InputError(f"{sampler} needs a method that divides all positions alike; put linear before {config.method}")
     _check_policies([policy for policy in stack if isinstance(policy, AttentionPolicy)], sampler)
+    _check_caches([policy for policy in stack if isinstance(policy, CachePolicy)], sampler, config)
     check_targets(model, config.targets)
     reach = config.train_to or config.target
     seq_len = sampler.seq_len(config.seq_len, window, reach)
-    ours = any(isinstance(each, AttentionPolicy) for each in stack) or (method is not None and method.needs_engine)
+    ours = any(isinstance(each, AttentionPolicy | CachePolicy) for each in stack) or (method is not None and method.needs_engine)
     if ours and seq_len > window and config.mixture.get("short"):  # documents are masked only by attention that is not ours
         raise InputError(
             f"{unparse(stack)} cannot tell texts of {window} tokens in sequences of {seq_len} apart; leave short out of the mixture"
@@ -174,6 +178,18 @@ def _check_policies(policies: Sequence[AttentionPolicy], sampler: PositionSample
             raise InputError(f"{policy} counts whole tokens, and {sampler} puts tokens at broken positions; choose pose")
 
 
+def _check_caches(policies: Sequence[CachePolicy], sampler: PositionSampler, config: TuneConfig) -> None:
+    """Raise InputError for a cache policy whose text or batch is not whole."""
+    for policy in policies:
+        if sampler.skips:
+            raise InputError(f"{policy} keeps a text as it goes on, and {sampler} leaves parts of it out; choose full_length")
+        if isinstance(policy, AmongTexts):
+            most = max(policy.texts_at(step / config.steps) for step in range(config.steps))
+            if (rows := config.batch_size // config.accumulate) < most:
+                why = f"{policy} trains {most} texts among each other, and a forward pass has {rows}"
+                raise InputError(f"{why}; give a batch_size of at least {most * config.accumulate}, or fewer texts")
+
+
 def under_the_first(model: PreTrainedModel, config: TuneConfig, specs: Iterable[str]) -> TuneConfig:
     """The config with the first positions method among these that the model can be tuned under; as it is where there is none."""
     for spec in specs:
@@ -200,13 +216,16 @@ def position_sampler(spec: str) -> PositionSampler:
 
 
 def trainable(spec: str) -> tuple[Method, ...]:
-    """The methods that a spec names, which a model can be trained under: for positions, attention policies that place tokens, or both.
+    """The methods that a spec names, which a model can be trained under: for positions, attention policies that place tokens, or both, and
+    cache policies that need training.
 
     Raises: SpecError; UnsupportedError for two positions methods; InputError for other kinds, and for what changes with the tokens seen.
     """
     stack = parse(spec)
     for method in stack:
-        if not isinstance(method, PositionsMethod | AttentionPolicy):
+        if not isinstance(method, PositionsMethod | AttentionPolicy) and not (
+            isinstance(method, CachePolicy) and not method.info.training_free
+        ):
             raise InputError(f"{spec} is a method of the kind {method.kind!r}; a model is tuned under a positions method, as yarn:factor=8")
     found = positions_of(stack)
     if found is None and not needs_weights(stack) and not any(method.info.changes_positions for method in stack):

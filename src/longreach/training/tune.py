@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -27,6 +27,7 @@ from transformers import (
     set_seed,
 )
 
+from longreach.cache.trained.base import AmongTexts
 from longreach.core.errors import InputError, LongreachError
 from longreach.core.files import write_text
 from longreach.core.progress import SILENT, Progress
@@ -38,6 +39,7 @@ from longreach.engine.head import LOGITS
 from longreach.engine.tables import position_tables
 from longreach.engine.weights import equip, needs_weights, own_weights
 from longreach.training.adapters import add_adapters, merged
+from longreach.training.among import Among
 from longreach.training.chunked_loss import ChunkedLoss, chunked_loss
 from longreach.training.examples import Examples, collate
 from longreach.training.gate import Gate, held_out_windows, short_loss
@@ -103,7 +105,10 @@ def tune(
         for table in position_tables(model):  # adapters leave it out, and most of its rows are new
             table.module.weight.requires_grad_(True)
     with apply(model, chosen.methods, warn=False), _restored(model):
-        resumed = _train(trained, examples, config, folder, bf16=run["bf16"], save_every=save_every, progress=progress)
+        callbacks = [Among(method) for method in chosen.methods if isinstance(method, AmongTexts)]
+        resumed = _train(
+            trained, examples, config, folder, bf16=run["bf16"], save_every=save_every, progress=progress, callbacks=callbacks
+        )  # fmt: skip
     count = sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
     whole = (merged(trained) if adapted else trained.requires_grad_(True)).eval()
     with apply(whole, chosen.methods, warn=False):
@@ -183,7 +188,10 @@ def _prepared(
     return chosen, windows, examples, json.loads(json.dumps(facts))
 
 
-def _train(model: Any, examples: Examples, config: TuneConfig, folder: Path, *, bf16: bool, save_every: float, progress: Progress) -> int:
+def _train(
+    model: Any, examples: Examples, config: TuneConfig, folder: Path, *, bf16: bool, save_every: float, progress: Progress,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> int:  # fmt: skip
     """Train to the last step, and return the step that this began at."""
     last = _last_checkpoint(folder)
     done = _step(last) if last is not None else 0
@@ -217,7 +225,7 @@ def _train(model: Any, examples: Examples, config: TuneConfig, folder: Path, *, 
         args=arguments,
         train_dataset=examples,
         data_collator=partial(collate, model=model, apart=not runs_attention(model)),
-        callbacks=[watch],
+        callbacks=[watch, *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
     if done < config.steps:

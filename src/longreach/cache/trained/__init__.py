@@ -1,0 +1,1 @@
+"""Caches that a model is trained to use."""
