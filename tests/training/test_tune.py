@@ -295,3 +295,15 @@ def test_a_cache_that_shares_keys_is_trained_among_texts(tmp_path, monkeypatch):
 def test_caches_that_cannot_be_trained_under_are_refused(changes, why):
     with pytest.raises(InputError, match=why):
         plan(model(), config(**changes))
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_recurrence_is_trained_alone_or_with_the_model(tmp_path, full):
+    plain = model()
+    before = weights(plain)
+    settings = {"sampler": "full_length", "mixture": {"long": 1.0}, "method": "recurrent_window:window_size=64", "full": full}
+    tuned = run(tmp_path / "run", of=plain, **settings)
+    fresh, own = own_weights(longreach.equip(model(), "recurrent_window:window_size=64")), own_weights(tuned.model)
+    assert not torch.equal(own[name := next(name for name in own if name.endswith("third"))], fresh[name])
+    after = weights(tuned.model)
+    assert all(torch.equal(value, after[name]) for name, value in before.items()) != full

@@ -17,16 +17,17 @@ from longreach.core.ranking import coarse, highest
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sight:
-    """What one query sees, by the definition of a policy: for tests.
+    """What one query sees, by a policy's definition. For tests.
 
-    Args: tokens: indices that each key-value head sees, or each head. relative: [K, T] how far away each token stands; None: where it is.
-    keys, values: [K, T, D] what the query sees in place of them, keys rotated; None: themselves.
+    Args: tokens: indices that each key-value head sees, or each head. relative: [K, T] how far away each stands; None: where it is. keys,
+    values: [K, T, D] in place of theirs, keys rotated. beside: keys, values [K, n, D] seen besides, and where the query stands then.
     """
 
     tokens: Sequence[Sequence[int]]
     relative: Tensor | None = None
     keys: Tensor | None = None
     values: Tensor | None = None
+    beside: tuple[Tensor, Tensor, int] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,7 +37,7 @@ class History:
     Args: layer: that it is of. prompt: tokens of the row's prompt. entropy: [T] -log p of each token, 0 of the first; of the later ones it
     is what it is only where those before them are. attention: [H, i, T] weights of all earlier queries. q: [H, T, D], k, v: [K, T, D],
     unrotated. scale: of the softmax. rotated: (x [..., T, D], positions [T]) -> x at these positions. held: tokens that each key-value head
-    holds at a cut. worths: scores at cuts, remembered from query to query: nothing that comes later changes them.
+    holds at a cut. worths: scores at cuts, remembered: nothing later changes them. hidden: what each full layer got, [T, hidden size].
     """
 
     layer: LayerContext
@@ -50,6 +51,7 @@ class History:
     rotated: Callable[[Tensor, Tensor], Tensor]
     held: Sequence[Sequence[int]] = ()
     worths: dict[int, list[list[float]]] = field(default_factory=dict)
+    hidden: Sequence[Tensor] = ()
 
     def by_kv_head(self) -> Tensor:
         """The attention summed over the query heads of each key-value head, [K, i, T]."""
@@ -149,9 +151,7 @@ class Eviction(CachePolicy):
 
     def kept(self, layer: LayerContext) -> Kept:
         """The store of what is kept."""
-        return Kept(
-            keeper=self, cut=self.cut(layer), signals=self.signals, observe=self.observe, skip=self.skip, packed=self.packed
-        )  # fmt: skip
+        return Kept(keeper=self, cut=self.cut(layer), signals=self.signals, observe=self.observe, skip=self.skip, packed=self.packed)
 
     def stores(self, layer: LayerContext) -> tuple[View, ...]:
         """What is kept, and all that came since."""

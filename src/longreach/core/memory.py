@@ -345,7 +345,44 @@ class Clustered:
         return (TRUE,)
 
 
-Store = Kept | Coded | Blocks | Clustered
+class Carrier(Protocol):
+    """Makes what a window leaves to the next one. Implementations are hashable."""
+
+    def carry(self, hidden: "Tensor", layer: LayerContext) -> "tuple[Tensor, Tensor]":
+        """A key and a value, [B, K, 1, D] each, of the hidden states [B, n, hidden size] of a window; the key is not turned any more."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Carried:
+    """One key and value made of the hidden states that another layer's attention got of the window before the query's own.
+
+    That may be a later layer: the text is read window by window. window: tokens. source: that layer, from 0 among those with full
+    attention. queries: how a query is turned where it meets the key.
+    """
+
+    maker: Carrier
+    window: int
+    source: int
+    queries: PositionMap = TRUE
+
+    @property
+    def cut(self) -> Every:
+        """At every window."""
+        return Every(self.window)
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """None."""
+        return ()
+
+    @property
+    def maps(self) -> tuple[PositionMap, ...]:
+        """None: the window's keys are those of its band."""
+        return ()
+
+
+Store = Kept | Coded | Blocks | Clustered | Carried
 
 
 @dataclass(frozen=True, slots=True)

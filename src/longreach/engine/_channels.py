@@ -80,6 +80,11 @@ class Channels:
         else:
             old[:, :, self.begin : self.end] = tensor
 
+    def rewrite_last(self, name: object, tensor: Tensor) -> None:
+        """Put `tensor` [B, K, n, D] in place of the last tokens of a channel."""
+        live = self.view(name)
+        self.replace(name, torch.cat([live[:, :, : live.shape[2] - tensor.shape[2]], tensor.to(live.dtype)], 2))
+
     def view(self, name: object) -> Tensor:
         """The live part of a channel."""
         return self.data[name][:, :, self.begin : self.end]

@@ -11,7 +11,7 @@ from transformers.cache_utils import CacheLayerMixin
 
 from longreach.core.bands import TRUE, Band, Computed, PositionMap, Selection
 from longreach.core.errors import LongreachError
-from longreach.core.memory import Store, View
+from longreach.core.memory import Carried, Store, View
 from longreach.engine._accounts import ACCOUNTS
 from longreach.engine._channels import Change, Channels
 from longreach.engine._cuts import ROLLBACK, CutStore, StoreRow
@@ -21,6 +21,7 @@ AnyStore = CutStore[Any, Any]
 CLOSED = "this cache was filled under a longreach method that is no longer applied; start with a new cache"
 OUTSIDE = "this cache was filled outside the applied longreach method; start with a new cache"
 HALF_WRITTEN = "this cache was left half written by an interrupted forward pass; start with a new cache"
+HIDDEN = "hidden"  # the channel of hidden states that another layer got, [B, 1, n, hidden size]
 AGES = "ages"  # the channel of what tokens age each other by, [B, H, n, 1]
 
 
@@ -30,8 +31,8 @@ class LayerPlan:
 
     num_sinks: first tokens of every row. window: last tokens (None: all). maps, sink_maps: position maps with a rotated copy each.
     raw: also the unrotated keys (the frequencies, or where keys are placed, will change, or a policy looks at them). accounts: also what
-    queries left with each token. entropy: also how surprising each was. chunk: tokens of the chunks that queries choose from, whose
-    queries are kept until the chunk is full; or last queries that a method looks at again.
+    queries left with each token. entropy: also how surprising each was. hidden: also the hidden states of another layer. chunk: tokens of
+    the chunks that queries choose from, whose queries are kept until the chunk is full; or last queries that a method looks at again.
     """
 
     num_sinks: int
@@ -41,6 +42,7 @@ class LayerPlan:
     raw: bool = False
     accounts: tuple[str, ...] = ()
     entropy: bool = False
+    hidden: bool = False
     chunk: int | None = None
 
     @classmethod
@@ -64,6 +66,7 @@ class LayerPlan:
             raw=raw or any("keys" in store.signals or getattr(store, "packed", False) for store in stores),
             accounts=tuple(name for name in ACCOUNTS if any(name in store.signals for store in stores)),
             entropy=any("entropy" in store.signals for store in stores),
+            hidden=any(isinstance(store, Carried) for store in stores),
             chunk=next(
                 iter([*(view.chunk for view in chosen if view.finders is None), *(view.queries for view in computed if view.queries)]), None
             ),

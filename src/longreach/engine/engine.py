@@ -16,9 +16,12 @@ from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
 from longreach.attention.base import goes_by_text
 from longreach.core.bands import Computed
 from longreach.core.errors import LongreachError
+from longreach.core.memory import Carried
 from longreach.engine import rotation
-from longreach.engine._entropy import EntropyReader, install
+from longreach.engine._entropy import EntropyReader
+from longreach.engine._hidden import HiddenReader
 from longreach.engine._own import own_attention
+from longreach.engine._runs import install
 from longreach.engine._store import HALF_WRITTEN, OUTSIDE, BandLayer
 from longreach.engine._stream import Step, Stream, make_step
 from longreach.engine._text import given_ids
@@ -152,11 +155,16 @@ def installed(model: PreTrainedModel, attentions: list[Attention], setup: Setup,
         for attention, layer in zip(attentions, engine.layers.values(), strict=True):
             attention.module.__dict__[NAME] = layer
             undo.callback(attention.module.__dict__.pop, NAME, None)
-            if layer.added.agings:
-                undo.callback(attention.module.register_forward_pre_hook(layer.see, with_kwargs=True).remove)
         stores = [layer.stored for layer in engine.layers.values() if layer.stored is not None]
         if cuts := frozenset(store.cut for store in stores if "entropy" in store.signals):
             undo.callback(install(model.base_model, EntropyReader(engine, model, cuts)))
+        seeing = [layer for layer in engine.layers.values() if layer.added.agings]
+        if cuts := frozenset(store.cut for store in stores if isinstance(store, Carried)):
+            reader = HiddenReader(engine, model, cuts, engine.layers)
+            seeing += reader.sources
+            undo.callback(install(model.base_model, reader))
+        for layer in dict.fromkeys(seeing):
+            undo.callback(layer.module.register_forward_pre_hook(layer.see, with_kwargs=True).remove)
         computed = [view for layer in engine.layers.values() for view in layer.views if isinstance(view, Computed)]
         if any(store.cut.waits for store in stores) or any(view.waits for view in computed):
             undo.enter_context(prompts_end_where_generation_begins(model))

@@ -10,13 +10,14 @@ from transformers import Cache
 
 from longreach.core.bands import TRUE, Band, Computed, LayerContext, PositionMap, Selection
 from longreach.core.errors import LongreachError, UnsupportedError
-from longreach.core.memory import Blocks, Clustered, Coded, HeadGroup, Kept, Store, View
+from longreach.core.memory import Blocks, Carried, Clustered, Coded, HeadGroup, Kept, Store, View
 from longreach.engine._accounts import ACCOUNTS
 from longreach.engine._added import Added
 from longreach.engine._among import band_pieces
 from longreach.engine._angles import Angles, Epoch
 from longreach.engine._attend import Options, sink_pieces
 from longreach.engine._blocks import BlocksStore
+from longreach.engine._carried import CarriedStore
 from longreach.engine._channels import Channels
 from longreach.engine._choice import chosen_pieces, extend_summaries
 from longreach.engine._clusters import ClusteredStore
@@ -28,7 +29,7 @@ from longreach.engine._groups import GroupedLayer
 from longreach.engine._kept import KeptStore
 from longreach.engine._own import OwnAttention, own_mask, rows_inside
 from longreach.engine._states import StateAndBandLayer, has_state
-from longreach.engine._store import AGES, BandLayer, LayerPlan
+from longreach.engine._store import AGES, HIDDEN, BandLayer, LayerPlan
 from longreach.engine._stream import MaskSpec, Step, Stream
 from longreach.engine._turn import Turning
 from longreach.engine.cache_argument import cache_argument
@@ -78,7 +79,7 @@ class LayerEngine:
         self, engine: Host, attention: Attention, context: LayerContext, cache_index: int, views: tuple[View, ...] | None = None
     ) -> None:
         self.engine, self.context, self.cache_index = engine, context, cache_index
-        self.native_window, setup = attention.window, engine.setup
+        self.native_window, self.module, setup = attention.window, attention.module, engine.setup
         if views is None:  # a layer with a sliding window of its own never sees beyond it: there is nothing to extend
             views = setup.views(context) if self.native_window is None else (Band(hi=self.native_window - 1),)
         self.parts = {view.heads: self._of_heads(view, attention) for view in views if isinstance(view, HeadGroup)}
@@ -153,6 +154,8 @@ class LayerEngine:
                 return BlocksStore(self.stored, self.context)
             case Clustered():
                 return ClusteredStore(self.stored, self.context)
+            case Carried():
+                return CarriedStore(self.stored, self.context)
         return None
 
     def new_cache_layer(self, stream: Stream, leads: bool, given: Any = None) -> BandLayer:
@@ -238,6 +241,8 @@ class LayerEngine:
             channels["raw"] = k
         if self.plan.entropy:  # written when it is known
             channels[ENTROPY] = k.new_zeros(*k.shape[:3], 1, dtype=torch.float32)
+        if self.plan.hidden:  # written when they are known
+            channels[HIDDEN] = k.new_zeros(k.shape[0], 1, k.shape[2], self.context.hidden_size)
         for name in self.plan.accounts:
             channels[name] = k.new_zeros(*k.shape[:3], ACCOUNTS[name], dtype=torch.float32)
         if self.dynamic:

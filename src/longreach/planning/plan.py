@@ -20,7 +20,7 @@ from longreach.checkpoints.placement import find_device, find_dtype
 from longreach.checkpoints.places import checkpoint_name
 from longreach.core.bands import PROBE, TRUE, Band, Selection
 from longreach.core.errors import CheckpointError, InputError, LongreachError, UnsupportedError
-from longreach.core.memory import Blocks, Clustered, HeadGroup, Kept
+from longreach.core.memory import Blocks, Carried, Clustered, HeadGroup, Kept
 from longreach.core.method import Method
 from longreach.core.spec import check_spec, parse, unparse
 from longreach.decoding.reading import CHUNK
@@ -310,7 +310,7 @@ def _lost(stack: Iterable[Method]) -> tuple[str, ...]:
         sees_less = method.kind == "attention" and bool(views) and not moved
         if method.info.changes_positions or method.kind == "positions" or (method.kind == "attention" and not sees_less):
             words.append("positions")
-        if sees_less or any(isinstance(view, Blocks | Clustered | HeadGroup | Selection) for view in views):
+        if sees_less or any(isinstance(view, Blocks | Carried | Clustered | HeadGroup | Selection) for view in views):
             words.append("attention")
         if (isinstance(method, CachePolicy) and method.rounds) or any(isinstance(view, Kept) and view.thinner for view in views):
             words.append("precision")

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 
 from longreach.attention.base import Ages, AttentionPolicy, Biases, Fades, Places, Prefixes, ReadsText, Scales, Vectors
 from longreach.cache.base import CachePolicy, History
-from longreach.core.bands import LayerContext
+from longreach.core.bands import PROBE, LayerContext
+from longreach.core.memory import Carried
 from longreach.core.method import Method
 from longreach.engine import rotation
 from longreach.engine._text import Pieces, tokenizer_of
@@ -53,8 +54,16 @@ def naive_logits(
     """
     starts = torch.zeros(ids.shape[0], dtype=torch.long) if padding is None else padding.int().argmax(1)
     entropy = torch.zeros(ids.shape, dtype=torch.float64)
+    carried = [
+        view for method in methods if isinstance(method, CachePolicy) for view in method.views(PROBE) or () if isinstance(view, Carried)
+    ]
+    if carried:  # with every round, the hidden states of one window more are right
+        hidden: list[Tensor] = []
+        for _ in range(-(-ids.shape[1] // carried[0].window)):
+            logits, hidden = _naive_pass(model, methods, ids, padding, indices, entropy, hidden)
+        return logits
     while True:
-        logits = _naive_pass(model, methods, ids, padding, indices, entropy)
+        logits, _ = _naive_pass(model, methods, ids, padding, indices, entropy, [])
         if not any("entropy" in getattr(method, "signals", ()) for method in methods):
             return logits
         # What a token sees hangs on the entropies of those before it: with every round, those up to one cut more are right.
@@ -66,9 +75,13 @@ def naive_logits(
 
 
 def _naive_pass(
-    model: PreTrainedModel, methods: Sequence[Method], ids: Tensor, padding: Tensor | None, indices: Tensor | None, entropy: Tensor
-) -> Tensor:
-    """`naive_logits`, where the entropy of every token [B, T] is known."""
+    model: PreTrainedModel, methods: Sequence[Method], ids: Tensor, padding: Tensor | None, indices: Tensor | None, entropy: Tensor,
+    hidden: Sequence[Tensor],
+) -> tuple[Tensor, list[Tensor]]:  # fmt: skip
+    """`naive_logits`, and what each layer with full attention got, [B, T, hidden size].
+
+    entropy: of every token [B, T]. hidden: what these layers got in the round before; empty in the first.
+    """
     trained = trained_window(model.config.get_text_config())
     attentions = examine(model, trained)
     starts = torch.zeros(ids.shape[0], dtype=torch.long) if padding is None else padding.int().argmax(1)
@@ -92,8 +105,11 @@ def _naive_pass(
         inputs[id(module)] = kwargs["hidden_states"] if "hidden_states" in kwargs else args[0]
 
     def attention(module: nn.Module, q: Tensor, k: Tensor, v: Tensor, mask: Any, **options: Any) -> tuple[Tensor, None]:
-        layer, hidden = layers[id(module)], inputs[id(module)]
-        outs = [_row(layer, texts[b], entropy[b], q[b], k[b], v[b], hidden[b : b + 1], options, indices) for b in range(len(ids))]
+        layer = layers[id(module)]
+        outs = []
+        for b in range(len(ids)):
+            got, known = inputs[id(module)][b : b + 1], [each[b] for each in hidden]
+            outs.append(_row(layer, texts[b], entropy[b], q[b], k[b], v[b], got, options, indices, known))
         return torch.stack(outs).transpose(1, 2), None
 
     with ExitStack() as undo:
@@ -101,16 +117,18 @@ def _naive_pass(
             undo.callback(each.module.register_forward_pre_hook(see, with_kwargs=True).remove)
         undo.enter_context(rotation.identity_rotary(model))
         undo.enter_context(interface(model, "longreach_naive", attention))
-        return model(ids, attention_mask=None if padding is None else padding.long(), use_cache=False).logits
+        logits = model(ids, attention_mask=None if padding is None else padding.long(), use_cache=False).logits
+    return logits, [inputs[id(each.module)] for each in attentions if each.window is None]
 
 
 def _row(
     layer: _Layer, texts: Sequence[str], entropy: Tensor, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor, options: dict[str, Any],
-    indices: Tensor | None,
+    indices: Tensor | None, known: Sequence[Tensor],
 ) -> Tensor:  # fmt: skip
     """Attention output [H, T, D] of one row; q [H, T, D], k and v [K, T, D], all unrotated; hidden [1, T, hidden_size].
 
-    texts: of its tokens that are no padding. entropy: [T]. indices: [T] where they do not follow on one another.
+    texts: of its tokens that are no padding. entropy: [T]. indices: [T] where they do not follow on one another. known: what layers with
+    full attention got in the round before, [T, hidden_size] each.
     """
     learned, context, methods = layer.learned, layer.context, layer.methods
     dtype, start = q.dtype, q.shape[1] - len(texts)
@@ -118,7 +136,8 @@ def _row(
     q, k, v = q.double(), k.double(), v.double()
     for policy in methods if learned.window is None else ():
         if isinstance(policy, CachePolicy) and type(policy).sight is not CachePolicy.sight:
-            out = _by_sight(layer, policy, prompt, entropy[start:], q[:, start:], k[:, start:], v[:, start:], options)
+            behind = [each[start:].double() for each in known]
+            out = _by_sight(layer, policy, prompt, entropy[start:], q[:, start:], k[:, start:], v[:, start:], options, behind)
             return torch.cat([out.new_zeros(len(q), start, v.shape[-1]), out], 1).to(dtype)
     k, v = k.repeat_interleave(q.shape[0] // k.shape[0], 0), v.repeat_interleave(q.shape[0] // v.shape[0], 0)
     before = torch.arange(q.shape[1])[None] - start
@@ -178,11 +197,12 @@ def _row(
 
 
 def _by_sight(
-    layer: _Layer, policy: CachePolicy, prompt: int, entropy: Tensor, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]
-) -> Tensor:
+    layer: _Layer, policy: CachePolicy, prompt: int, entropy: Tensor, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any],
+    hidden: Sequence[Tensor],
+) -> Tensor:  # fmt: skip
     """Attention output [H, T, D] of a policy that decides by content, query by query; q [H, T, D], k and v [K, T, D] without padding.
 
-    prompt: its tokens. entropy: [T].
+    prompt: its tokens. entropy: [T]. hidden: `History.hidden`.
     """
     scale, tokens, repeats = options.get("scaling", q.shape[-1] ** -0.5), torch.arange(q.shape[1]), len(q) // len(k)
     vectors = _vectors(layer, q, k, v, scale, prompt)
@@ -197,7 +217,7 @@ def _by_sight(
         attention = torch.stack(rows, 1).detach() if rows else q.new_zeros(len(q), 0, len(tokens))
         so_far = History(
             layer=layer.context, prompt=prompt, entropy=entropy, attention=attention, q=q, k=k, v=v, scale=scale, rotated=rotated,
-            worths=worths,
+            worths=worths, hidden=hidden,
         )  # fmt: skip
         sight = policy.sight(i, so_far)
         assert sight is not None  # noqa: S101 - the caller chose a policy that states it
@@ -207,20 +227,27 @@ def _by_sight(
             relative = (i - tokens).repeat(len(q), 1) if sight.relative is None else sight.relative.repeat_interleave(repeats, 0)
             turned = rotated(q[:, i : i + 1].expand(-1, len(tokens), -1), relative)
             logits = (turned * still.repeat_interleave(repeats, 0)).sum(-1)
+        values = v if sight.values is None else sight.values
+        visible = torch.zeros(len(sight.tokens), len(tokens), dtype=torch.bool)
+        for head, seen in enumerate(sight.tokens):
+            visible[head, list(seen)] = True
+        visible = visible.repeat_interleave(len(q) // len(visible), 0)
+        if sight.beside is not None:
+            more, given, place = sight.beside
+            turned = rotated(q[:, i : i + 1], torch.tensor([place]))
+            logits = torch.cat([logits, (turned * more.repeat_interleave(repeats, 0)).sum(-1)], 1)
+            values = torch.cat([values, given], 1)
+            visible = torch.cat([visible, torch.ones(len(q), more.shape[1], dtype=torch.bool)], 1)
         logits = logits * scale
         for factor in factors:
             logits = logits * factor[:, i, None]
         if (cap := options.get("softcap")) is not None:
             logits = cap * torch.tanh(logits / cap)
-        visible = torch.zeros(len(sight.tokens), len(tokens), dtype=torch.bool)
-        for head, seen in enumerate(sight.tokens):
-            visible[head, list(seen)] = True
-        logits = logits.masked_fill(~visible.repeat_interleave(len(q) // len(visible), 0), float("-inf"))
+        logits = logits.masked_fill(~visible, float("-inf"))
         if (sinks := options.get("s_aux")) is not None:
             logits = torch.cat([logits, sinks.double()[:, None]], -1)
-        weights = logits.softmax(-1)[:, : len(tokens)]
-        rows.append(weights)
-        values = v if sight.values is None else sight.values
+        weights = logits.softmax(-1)[:, : values.shape[1]]
+        rows.append(weights[:, : len(tokens)])
         outs.append((weights[..., None] * values.repeat_interleave(repeats, 0)).sum(1))
     return torch.stack(outs, 1)
 

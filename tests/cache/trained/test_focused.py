@@ -19,11 +19,11 @@ WINDOW = 8
 
 
 def turned(x, places, theta=10000.0):
-    """x [n, D] rotated to the places [n], by the formula of rotary positions."""
+    """x [n, D] rotated to the places [n], by the formula of rotary positions; angles in float32, as models have them."""
     half = x.shape[-1] // 2
-    angles = places[:, None].double() * theta ** -(torch.arange(half).double() / half)
-    first, second = x[:, :half], x[:, half:]
-    return torch.cat([first * angles.cos() - second * angles.sin(), second * angles.cos() + first * angles.sin()], 1)
+    angles = places[:, None].float() * (1.0 / theta ** (torch.arange(0, 2 * half, 2).float() / (2 * half)))
+    first, second, cos, sin = x[:, :half], x[:, half:], angles.cos().double(), angles.sin().double()
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], 1)
 
 
 def concatenated(q, k, v, row, texts, remembers, scale):
@@ -34,12 +34,12 @@ def concatenated(q, k, v, row, texts, remembers, scale):
         for begin in range(0, q.shape[2], WINDOW):
             part = slice(begin, min(begin + WINDOW, q.shape[2]))
             places = torch.arange(part.stop - part.start)
-            queries = turned(q[row, head, part], places)
-            keys, values = [turned(k[row, group, part], places)], [v[row, group, part]]
+            products = [turned(q[row, head, part], begin + places) @ turned(k[row, group, part], begin + places).T]
+            values = [v[row, group, part]]
             for other in range(row, row + texts) if remembers else ():
-                keys.append(turned(k[other % len(k), group, :begin], torch.zeros(begin)))
+                products.append(turned(q[row, head, part], places) @ turned(k[other % len(k), group, :begin], torch.zeros(begin)).T)
                 values.append(v[other % len(k), group, :begin])
-            logits = queries @ torch.cat(keys).T * scale
+            logits = torch.cat(products, 1) * scale
             unseen = torch.ones(len(places), len(places), dtype=torch.bool).triu(1)
             unseen = torch.cat([unseen, torch.zeros(len(places), logits.shape[1] - len(places), dtype=torch.bool)], 1)
             parts.append(logits.masked_fill(unseen, -torch.inf).softmax(-1) @ torch.cat(values))
@@ -76,11 +76,11 @@ def test_loss_and_gradients_among_texts_are_those_of_concatenated_keys(texts, la
     wanted = naive_loss(model, ids, texts, [int(layer) for layer in layers.split("/")])
     with apply(model, Focused(window_size=WINDOW, layers=layers, top_k=top_k if texts > 1 else None)), among_texts(model, texts):
         found = loss(model, ids)
-    assert torch.allclose(found, wanted, rtol=0, atol=1e-7)  # tables of rotary positions are in float32
+    assert torch.allclose(found, wanted, rtol=0, atol=1e-12)
     for ours, theirs in zip(gradients(found, model), gradients(wanted, model), strict=True):
         assert (ours is None) == (theirs is None)
         if theirs is not None:
-            assert torch.allclose(ours, theirs, atol=1e-8 + 1e-5 * float(theirs.abs().max()))
+            assert torch.allclose(ours, theirs, rtol=0, atol=1e-12 + 1e-9 * float(theirs.abs().max()))
 
 
 def influence(texts):

@@ -16,3 +16,13 @@ class AmongTexts(CachePolicy):
     @abstractmethod
     def texts_at(self, progress: float) -> int:
         """Texts whose keys a query meets in training, its own included. Args: progress: the share of the steps that are done, [0, 1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recurrent(CachePolicy):
+    """A policy that carries something on from window to window."""
+
+    @property
+    @abstractmethod
+    def feeds_back(self) -> bool:
+        """Whether what is carried hangs on what was carried before: then rounding may grow with the text, as in any recurrence."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
+from longreach.cache.trained.base import Recurrent
 from longreach.core.method import Method
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.prompt import prompt_end
@@ -85,10 +86,8 @@ def shared_model(family: str = "llama", window: int = WINDOW) -> PreTrainedModel
 
 def model_for(method: Method, family: str = "llama", window: int = WINDOW) -> PreTrainedModel:
     """The shared model for a method: with random weights for those that it has of its own."""
-    if rounds(method):
-        return _double(family, window)
     if not needs_weights((method,)):
-        return shared_model(family, window)
+        return _double(family, window) if rounds(method) else shared_model(family, window)
     return _equipped(method, family, window)
 
 
@@ -105,8 +104,10 @@ def first(method: Method) -> bool:
 
 
 def rounds(method: Method) -> bool:
-    """Whether two ways to compute the same may round to different numbers: only float64 makes that rare enough."""
-    return bool(getattr(method, "rounds", False))
+    """Whether two ways to compute the same may round to different numbers, or rounding grow from window to window: only float64 makes
+    the one rare and the other small enough.
+    """
+    return bool(getattr(method, "rounds", False)) or (isinstance(method, Recurrent) and method.feeds_back)
 
 
 @cache
@@ -116,7 +117,8 @@ def _double(family: str, window: int) -> PreTrainedModel:
 
 @cache
 def _equipped(method: Method, family: str, window: int) -> PreTrainedModel:
-    return with_weights(tiny_model(family, max_position_embeddings=window), method)
+    model = with_weights(tiny_model(family, max_position_embeddings=window), method)
+    return model.double() if rounds(method) else model
 
 
 def with_weights(model: PreTrainedModel, method: Method) -> PreTrainedModel:
