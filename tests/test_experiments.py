@@ -135,6 +135,45 @@ def test_methods_are_held_to_claims_about_tuned_models(tmp_path, data, monkeypat
     assert not applied(model)
 
 
+def test_models_are_trained_to_read_by_windows(tmp_path, data, monkeypatch, capsys):
+    folder, out, books = tmp_path / "small", tmp_path / "evidence", tmp_path / "books"
+    tiny_model(vocab_size=VOCABULARY).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    for split, begins in (("train", (0,)), ("valid", (150_000, 300_000))):
+        (books / split).mkdir(parents=True)
+        for begin in begins:
+            (books / split / f"{begin}.txt").write_text(stdlib_text("held-out")[begin : begin + 100_000], encoding="utf-8")
+    monkeypatch.setattr("longreach.training.gate._COUNTS", (2,))
+    given = ("--data", books, "--model", folder, "--steps", 1, "--work", tmp_path / "work", "--evidence", out)
+    smaller = {"TIMES": 2, "TEXTS": 2, "SAMPLES": 2, "BATCH": 2, "PLACES": 1}
+    run("trained_windows", monkeypatch, *given, "--only", "recurrent_window", **smaller)
+    run("trained_windows", monkeypatch, *given, "--only", "focused", **smaller)
+    printed = capsys.readouterr().out
+    assert "focused, untrained: 0." in printed
+    claims, lengths = rows(out / "nano-windows.jsonl"), rows(out / "lengths" / "nano-windows.jsonl")
+    assert [row["method"] for row in claims] == ["recurrent_window"] + ["focused"] * 3
+    assert all(row["low"] <= row["number"] <= row["high"] for row in claims)
+    names = {"stock model", "sinks", "focused", "focused, untrained", "focused, without negatives", "recurrent_window"}
+    assert {row["method"] for row in lengths} == names | {"recurrent_window, untrained"}
+    by = {(row["method"], row["length"]): row["loss"] for row in lengths}
+    assert by["stock model", 128] == by["focused, untrained", 128] != by["focused", 128]
+    gain = by["focused, without negatives", 256] - by["focused", 256]
+    assert claims[2]["number"] == pytest.approx(gain, abs=1e-6)
+
+
+def test_of_texts_that_are_alike_each_gets_its_share(monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    windows = __import__("trained_windows")
+    model, ids = tiny_model(), torch.randint(3, 97, (1, 16), generator=torch.Generator().manual_seed(0))
+    spec = "focused:window_size=8,layers=0/2"
+    assert windows.own_share(model, spec, ids.expand(3, -1), 3) == pytest.approx([1 / 3] * 3)
+    others = torch.cat([ids, ids.flip(1)])
+    first, second = windows.own_share(model, spec, others, 2)
+    assert 0 < first < 1
+    assert windows.own_share(model, spec, others.flip(0), 2) == pytest.approx([second, first])
+    assert windows.own_share(model, spec, others, 1) == [1, 1]
+
+
 # minilm
 
 

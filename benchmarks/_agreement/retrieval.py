@@ -131,3 +131,29 @@ def longcache(source: Source) -> Pair:
         found = policy.select(q[:, :, 299:], k.unflatten(2, (75, 4)), torch.tensor([74 - 9]))[0, 0, 0]
         ours[text, [*found[found >= 0].tolist(), *range(65, 75)]] = 1
     return theirs, ours
+
+
+@compares(
+    "focused:window_size=32,layers=0",
+    "CStanKonrad/long_llama", "bfcb8d1dc6e2c0b744c3f8d42b9194cca99c4b55", "src/modeling_longllama.py",
+    compared="output of the attention layer", rounding=ROUNDING,
+    inputs=INPUTS.format("100 tokens, read in windows of 32, each of which goes into the memory of what follows"),
+)  # fmt: skip
+def focused(source: Source) -> Pair:
+    layer = Layer("focused:window_size=32,layers=0", 100, kv_heads=4)
+    memory = SimpleNamespace  # of keys, values and masks
+
+    def joined(prev_mem_cache: SimpleNamespace, new_mem_content: SimpleNamespace, mem_config: object) -> SimpleNamespace:
+        names = ("keys", "values", "masks")
+        return memory(**{name: torch.cat([getattr(prev_mem_cache, name), getattr(new_mem_content, name)], -2) for name in names})
+
+    code = source.load("LongLlamaAttention.forward", mem_apply_update=joined, LongLlamaMemCache=memory)
+    settings = SimpleNamespace(positionals=True, cache_dtype=torch.float32, attention_grouping=None)
+    owner = layer.like_theirs(layer.old_rotary(), mem_config=settings, max_cache=32)
+    owner.config.torch_attention = False
+    outs, kept = [], None
+    for hidden in layer.hidden.split(32, 1):
+        count = hidden.shape[1]
+        out, *_, kept = code.forward(owner, hidden, layer.mask[..., :count, :count], torch.arange(count)[None], mem_cache=kept)
+        outs.append(out)
+    return torch.cat(outs, 1), layer.ours
