@@ -145,7 +145,7 @@ def test_models_are_trained_to_read_by_windows(tmp_path, data, monkeypatch, caps
             (books / split / f"{begin}.txt").write_text(stdlib_text("held-out")[begin : begin + 100_000], encoding="utf-8")
     monkeypatch.setattr("longreach.training.gate._COUNTS", (2,))
     given = ("--data", books, "--model", folder, "--steps", 1, "--work", tmp_path / "work", "--evidence", out)
-    smaller = {"TIMES": 2, "TEXTS": 2, "SAMPLES": 2, "BATCH": 2, "PLACES": 1}
+    smaller = {"TIMES": 2, "TEXTS": 2, "SAMPLES": 1, "BATCH": 2, "PLACES": 1}
     run("trained_windows", monkeypatch, *given, "--only", "recurrent_window", **smaller)
     run("trained_windows", monkeypatch, *given, "--only", "focused", **smaller)
     printed = capsys.readouterr().out
@@ -156,7 +156,8 @@ def test_models_are_trained_to_read_by_windows(tmp_path, data, monkeypatch, caps
     names = {"stock model", "sinks", "focused", "focused, untrained", "focused, without negatives", "recurrent_window"}
     assert {row["method"] for row in lengths} == names | {"recurrent_window, untrained"}
     by = {(row["method"], row["length"]): row["loss"] for row in lengths}
-    assert by["stock model", 128] == by["focused, untrained", 128] != by["focused", 128]
+    assert by["stock model", 128] == pytest.approx(by["focused, untrained", 128], abs=1e-5)
+    assert abs(by["focused", 128] - by["focused, untrained", 128]) > 1e-4
     gain = by["focused, without negatives", 256] - by["focused", 256]
     assert claims[2]["number"] == pytest.approx(gain, abs=1e-6)
 
