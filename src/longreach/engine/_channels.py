@@ -82,8 +82,11 @@ class Channels:
 
     def rewrite_last(self, name: object, tensor: Tensor) -> None:
         """Put `tensor` [B, K, n, D] in place of the last tokens of a channel."""
-        live = self.view(name)
-        self.replace(name, torch.cat([live[:, :, : live.shape[2] - tensor.shape[2]], tensor.to(live.dtype)], 2))
+        old, first = self.data[name], self.end - tensor.shape[2]
+        if torch.is_grad_enabled() and (tensor.requires_grad or old.requires_grad):  # writing in place would break gradients
+            self.data[name] = torch.cat([old[:, :, :first], tensor.to(old.dtype), old[:, :, self.end :]], 2)
+        else:
+            old[:, :, first : self.end] = tensor
 
     def view(self, name: object) -> Tensor:
         """The live part of a channel."""

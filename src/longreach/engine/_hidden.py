@@ -34,3 +34,5 @@ class HiddenReader(RunReader):
                 seen = self.full[layer.stored.source].hidden
                 assert seen is not None  # noqa: S101 - its hook has seen the run
                 held.recent.rewrite_last(HIDDEN, seen[:, None])
+        for layer in self.sources:
+            layer.hidden = None  # with what it was computed from

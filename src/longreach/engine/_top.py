@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from longreach.core.bands import Band
-from longreach.core.errors import LongreachError
 from longreach.core.ranking import ranking
 from longreach.engine._attend import Options, Pieces, pair_mask
 from longreach.engine._pieces import Piece
@@ -16,12 +15,7 @@ _ROWS = 256  # queries at once
 
 
 def top_pieces(layer: BandLayer, step: Step, band: Band, q: Tensor, keys: Tensor, slot: int, options: Options, upto: int = 0) -> Pieces:
-    """`recent_pieces` of a band with a `top`.
-
-    Raises: LongreachError where padding stands inside a row.
-    """
-    if step.valid is not None:
-        raise LongreachError("padding inside a text cannot go with a method that chooses keys; pad on the left, or pass texts one by one")
+    """`recent_pieces` of a band with a `top`."""
     values, oldest = layer.recent.view("v"), layer.oldest
     first = max(oldest, step.start_min + band.after, upto)
     for begin, end in _runs(slot, slot + q.shape[2], band, step, q.shape[0] * q.shape[1]):

@@ -156,3 +156,13 @@ def test_what_cannot_be_trained_among_texts_is_refused():
             model(ids, attention_mask=mask)
     with pytest.raises(SpecError, match="layers=3: the model has 3 layers"), apply(model, Focused(window_size=WINDOW, layers="3")):
         pass
+
+
+@pytest.mark.parametrize("top_k", [None, 3])
+def test_padding_behind_a_text_changes_nothing(top_k):
+    model, ids = tiny_model(), random_ids(2, 30)
+    mask = torch.ones_like(ids)
+    mask[0, 21:] = 0
+    with apply(model, Focused(window_size=WINDOW, layers="0/1", top_k=top_k)), torch.no_grad():
+        padded, alone = model(ids, attention_mask=mask).logits, model(ids[:1, :21]).logits
+    assert torch.allclose(padded[:1, :21], alone, atol=1e-5)
