@@ -25,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 import longreach
+from longreach.cache.base import CachePolicy
 from longreach.cache.trained.base import AmongTexts, Recurrent
 from longreach.core import registry
 from longreach.core.spec import parse
@@ -32,6 +33,7 @@ from longreach.data.sources import Texts
 from longreach.engine.among import among_texts
 from longreach.engine.contexts import contexts
 from longreach.engine.examine import examine
+from longreach.engine.setup import Setup
 from longreach.engine.weights import own_weights
 from longreach.engine.window import window_of
 from longreach.evaluation.by_length import entries
@@ -116,9 +118,10 @@ def own_share(model: PreTrainedModel, spec: str, ids: Tensor, texts: int) -> lis
         model(ids, use_cache=False)
         for hook in hooks:
             hook.remove()
-    window, (method,), rotary, shares = ids.shape[1] // 2, parse(spec), model.model.rotary_emb, []
+    policies = [method for method in parse(spec) if isinstance(method, CachePolicy)]
+    window, views, rotary, shares = ids.shape[1] // 2, Setup(policies=policies).views, model.model.rotary_emb, []
     places, layers = torch.arange(window)[None], contexts(model, examine(model, window), window)
-    for index in (layer.layer_idx for layer in layers if any(band.shared for band in method.views(layer))):
+    for index in (layer.layer_idx for layer in layers if any(getattr(view, "shared", False) for view in views(layer))):
         attention, hidden = model.model.layers[index].self_attn, inputs[index]
         q, k = (
             projection(part).unflatten(-1, (-1, attention.head_dim)).transpose(1, 2)
@@ -159,7 +162,7 @@ def claims(method: str, found: Mapping[str, Subject], masses: Mapping[str, list[
     return rows
 
 
-def by_length(found: Mapping[str, Subject], methods: list[str]) -> list[dict[str, Any]]:
+def by_length(found: Mapping[str, Subject], methods: Sequence[str]) -> list[dict[str, Any]]:
     """Loss and questions at each length: of the stock model, as it is and under sinks, and of each method untrained and trained."""
     plain = found[STOCK]
     window = plain.window
@@ -187,7 +190,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("trained-windows-run"), help="folder for the runs and results")
     parser.add_argument("--evidence", type=Path, help="folder for the rows of the docs (docs/evidence)")
     args = parser.parse_args()
-    methods = args.only or METHODS
+    methods: Sequence[str] = args.only or METHODS
     texts = Texts(names=("books",), contents=("\n\n".join(read_books(args.data / "train"))[:BOOKS],), skipped=())
     books = read_books(args.data / "valid")
     held_out = "\n\n".join(books)
