@@ -41,7 +41,7 @@ class RecurrentWindow(Recurrent):
                 metric="recurrent_gain_8x",
                 condition="trained",
                 times=8,
-                at_least=0.0,
+                at_least=0.01,
             ),
         ),
     )
