@@ -196,6 +196,10 @@ def main() -> None:
     held_out = "\n\n".join(books)
     model, tokenizer = longreach.load(args.model, dtype="float32")
     window = window_of(model)
+    words = f"{Path(args.model).name}, then {args.steps * BATCH * TRAINED * window / 1e6:.2f}M tokens of books and recall under each method"
+    about = describe(
+        model, name=MODEL, trained_on=f"{words}, in texts of {TRAINED * window} tokens"
+    )  # as it is, without weights of methods
     rows = Rows(args.work / "rows.jsonl")
     common: dict[str, Any] = {"to": TIMES * window, "text": held_out, "windows": TEXTS, "rows": rows}
     found = {STOCK: Subject(model, tokenizer, name=f"stock, {MODEL}", **common)}
@@ -217,10 +221,6 @@ def main() -> None:
     for row in told:
         print(f"{row['method']}: {row['metric']}: {row['number']:.3g} ({row['low']:.3g} to {row['high']:.3g}): {row['verdict']}")
     if args.evidence:
-        words = (
-            f"{Path(args.model).name}, then {args.steps * BATCH * TRAINED * window / 1e6:.2f}M tokens of books and recall under each method"
-        )
-        about = describe(model, name=MODEL, trained_on=f"{words}, in texts of {TRAINED * window} tokens")
         for kind, new in (("", told), ("lengths", by)):
             write(args.evidence, about, [*of_others(args.evidence / kind / f"{MODEL}.jsonl", new), *new], kind)
 
