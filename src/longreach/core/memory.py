@@ -274,7 +274,10 @@ class Blocks:
 
     chunk: tokens a block. near: blocks before the query's own that it sees whole, at true distances. queries, keys: how both are turned
     where a query sees a block. storage: where blocks lie. loaded: blocks of a layer that stay on the device where they lie elsewhere,
-    those used last. after_prompt: up to the end of the prompt all is seen. signals: what representatives are made of, beside keys.
+    those used last. shared: queries of the prompt that see the same blocks, chosen where the first of them stands by as many queries before
+    it; a multiple of `chunk`, or 1, where each chooses for itself. The last ones of a prompt, from `shared` to twice as many, and what
+    follows choose for themselves in any case. after_prompt: up to the end of the prompt all is seen. signals: what representatives are
+    made of, beside keys.
     """
 
     chooser: BlockChooser
@@ -284,6 +287,7 @@ class Blocks:
     keys: PositionMap = TRUE
     storage: Storage = "host"
     loaded: int = 32
+    shared: int = 1
     after_prompt: bool = False
     signals: tuple[Signal, ...] = ()
 
@@ -291,6 +295,15 @@ class Blocks:
     def cut(self) -> Every | FromPromptEnd:
         """At every block."""
         return FromPromptEnd(self.chunk) if self.after_prompt else Every(self.chunk)
+
+    @property
+    def last_queries(self) -> int:
+        """Queries right before a cut that are looked at again there."""
+        return self.shared if self.shared > 1 else 0
+
+    def share(self, index: int, prompt: int) -> bool:
+        """Whether the `shared` queries from this index on, a multiple of it, see the same blocks; prompt: tokens of the row's prompt."""
+        return self.shared > 1 and 0 < index <= prompt - 2 * self.shared
 
     @property
     def maps(self) -> tuple[PositionMap, ...]:

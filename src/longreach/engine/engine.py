@@ -16,6 +16,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
 from longreach.attention.base import goes_by_text
 from longreach.core.bands import Computed
 from longreach.core.errors import LongreachError
+from longreach.core.memory import Blocks, Store, View
 from longreach.engine import rotation
 from longreach.engine._entropy import EntropyReader, install
 from longreach.engine._own import own_attention
@@ -153,11 +154,17 @@ def installed(model: PreTrainedModel, attentions: list[Attention], setup: Setup,
         stores = [layer.stored for layer in engine.layers.values() if layer.stored is not None]
         if cuts := frozenset(store.cut for store in stores if "entropy" in store.signals):
             undo.callback(install(model.base_model, EntropyReader(engine, model, cuts)))
-        computed = [view for layer in engine.layers.values() for view in layer.views if isinstance(view, Computed)]
-        if any(store.cut.waits for store in stores) or any(view.waits for view in computed):
+        if any(_hangs_on_prompt(view) for layer in engine.layers.values() for view in layer.views):
             undo.enter_context(prompts_end_where_generation_begins(model))
         undo.enter_context(rotation.identity_rotary(model))
         undo.enter_context(interface(model, NAME, _attention))
         hook = model.base_model.register_forward_pre_hook(engine.before_forward, with_kwargs=True)
         undo.callback(hook.remove)
         yield engine
+
+
+def _hangs_on_prompt(view: View) -> bool:
+    """Whether what is seen hangs on where the prompt ends."""
+    if isinstance(view, Computed):
+        return view.waits
+    return isinstance(view, Store) and (view.cut.waits or (isinstance(view, Blocks) and view.shared > 1))

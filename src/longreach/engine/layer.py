@@ -146,7 +146,7 @@ class LayerEngine:
             case Coded():
                 return CodedStore(self.stored, self.context)
             case Blocks():
-                return BlocksStore(self.stored, self.context)
+                return BlocksStore(self.stored, self.context, place=self.turning.place)
             case Clustered():
                 return ClusteredStore(self.stored, self.context)
         return None
