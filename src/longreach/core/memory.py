@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from longreach.core.bands import TRUE, Band, Computed, LayerContext, PositionMap, Selection
+from longreach.core.inserted import Inserted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -372,4 +373,4 @@ class HeadGroup:
     bands: tuple[Band, ...]
 
 
-View = Band | Selection | Computed | Store | HeadGroup
+View = Band | Selection | Computed | Inserted | Store | HeadGroup

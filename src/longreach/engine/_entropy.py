@@ -16,7 +16,7 @@ from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.core.memory import Cut
 from longreach.engine._cuts import ENTROPY, ROLLBACK
 from longreach.engine._store import BandLayer
-from longreach.engine._stream import Stream
+from longreach.engine._stream import Stream, begins_of
 from longreach.engine.cache_argument import cache_argument, take_cache, without_cache
 from longreach.engine.head import decoder_of, entropies, hidden_of, with_hidden
 from longreach.engine.prompt import end_of_prompt
@@ -93,13 +93,7 @@ class EntropyReader:
         """The slots where runs of the new tokens end: before the cuts of all rows, and after the last token."""
         rows, count = ids.shape
         prompt = end_of_prompt(first + count) if stream is None or stream.prompt is None else stream.prompt
-        begins: set[int] = set()
-        for row in range(rows):
-            if stream is not None and stream.started and stream.started[row]:
-                begins.add(stream.start[row])
-            else:
-                new = None if mask is None else mask[row, first : first + count].bool()
-                begins.add(first + (0 if new is None else int(new.int().argmax()) if bool(new.any()) else count))
+        begins = set(begins_of(stream or Stream(), first, count, rows, None if mask is None else mask.bool()))
         cuts = {
             begin + index
             for begin in begins

@@ -25,6 +25,8 @@ from longreach.engine._stream import Step, Stream, make_step
 from longreach.engine._text import given_ids
 from longreach.engine.cache_argument import cache_argument, take_cache
 from longreach.engine.contexts import contexts
+from longreach.engine.inserting import Inserting, check_inserting
+from longreach.engine.inserting import install as install_inserting
 from longreach.engine.interface import interface
 from longreach.engine.layer import AttentionCall, LayerEngine
 from longreach.engine.prompt import prompts_end_where_generation_begins
@@ -143,14 +145,19 @@ def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, att
 @contextmanager
 def installed(model: PreTrainedModel, attentions: list[Attention], setup: Setup, trained_window: int) -> Iterator[Engine]:
     """The engine in place on the model; on leaving, everything is as it was."""
+    if setup.inserting is not None:
+        check_inserting(model, setup.inserting, setup)
     engine = Engine(model, attentions, setup, trained_window)
     with ExitStack() as undo:
         undo.callback(engine.close)
         for attention, layer in zip(attentions, engine.layers.values(), strict=True):
             attention.module.__dict__[NAME] = layer
             undo.callback(attention.module.__dict__.pop, NAME, None)
-            if layer.added.agings:
+            if layer.added.agings or setup.inserting is not None:
                 undo.callback(attention.module.register_forward_pre_hook(layer.see, with_kwargs=True).remove)
+        if setup.inserting is not None:
+            context = next(layer.context for layer in engine.layers.values() if layer.context.first)
+            undo.callback(install_inserting(model.base_model, Inserting(engine, model, setup.inserting, context)))
         stores = [layer.stored for layer in engine.layers.values() if layer.stored is not None]
         if cuts := frozenset(store.cut for store in stores if "entropy" in store.signals):
             undo.callback(install(model.base_model, EntropyReader(engine, model, cuts)))
