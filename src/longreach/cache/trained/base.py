@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
@@ -11,6 +11,9 @@ from longreach.cache.base import CachePolicy
 from longreach.core.bands import LayerContext
 from longreach.core.inserted import Inserted
 from longreach.core.memory import View
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Projections = tuple[Tensor, Tensor, Tensor]
 
@@ -55,6 +58,14 @@ class Inserts(CachePolicy):
         spots: all tokens up to the query, itself included, in the order in which they are read. logit: how far before the query each of
         them stands, N numbers or, by head, [H, N] -> logits [H, N].
         """
+
+    def drawn(self, rng: "np.random.Generator", length: int, trained_window: int) -> Self:
+        """The settings that a step of training on texts of so many tokens is done under: these."""
+        return self
+
+    def training_length(self, trained_window: int) -> int:
+        """Tokens of a text in training, where nothing else is asked for."""
+        return trained_window
 
     def inserted(self, layer: LayerContext) -> Inserted:
         """Where they stand."""
