@@ -7,6 +7,7 @@ from typing import Literal
 from transformers import PreTrainedModel
 
 from longreach.attention.base import AttentionPolicy, goes_by_text
+from longreach.cache.base import CachePolicy
 from longreach.checkpoints.record import Record
 from longreach.core import registry
 from longreach.core.bands import PROBE
@@ -81,7 +82,7 @@ class TuneConfig:
         if self.full and (self.targets or self.parts):
             raise InputError("adapters' targets and parts have no effect in full training, which trains every weight")
         position_sampler(self.sampler)
-        if self.method and needs_weights(stack := trainable(self.method)) and (self.targets or self.parts):
+        if self.method and trains_alone(stack := trainable(self.method)) and (self.targets or self.parts):
             raise InputError(f"{unparse(stack)} has weights of its own, and these are trained; adapters' targets and parts have no effect")
 
     @property
@@ -128,11 +129,12 @@ def plan(model: PreTrainedModel, config: TuneConfig) -> TuningPlan:
             raise InputError(f"{sampler} needs a method that divides all positions alike, and {method} does not; choose linear")
     elif sampler.uniform_scaling:
         raise InputError(f"{sampler} needs a method that divides all positions alike; put linear before {config.method}")
-    _check_policies([policy for policy in stack if isinstance(policy, AttentionPolicy)], sampler)
+    policies = [policy for policy in stack if isinstance(policy, AttentionPolicy | CachePolicy)]
+    _check_policies(policies, sampler)
     check_targets(model, config.targets)
     reach = config.train_to or config.target
     seq_len = sampler.seq_len(config.seq_len, window, reach)
-    ours = any(isinstance(each, AttentionPolicy) for each in stack) or (method is not None and method.needs_engine)
+    ours = bool(policies) or (method is not None and method.needs_engine)
     if ours and seq_len > window and config.mixture.get("short"):  # documents are masked only by attention that is not ours
         raise InputError(
             f"{unparse(stack)} cannot tell texts of {window} tokens in sequences of {seq_len} apart; leave short out of the mixture"
@@ -165,7 +167,7 @@ def _plan_for_table(model: PreTrainedModel, config: TuneConfig, sampler: Positio
     )
 
 
-def _check_policies(policies: Sequence[AttentionPolicy], sampler: PositionSampler) -> None:
+def _check_policies(policies: Sequence[AttentionPolicy | CachePolicy], sampler: PositionSampler) -> None:
     """Raise InputError for policies that cannot tell where a sampler's tokens stand."""
     for policy in policies:
         if sampler.skips and goes_by_text(policy):
@@ -200,13 +202,14 @@ def position_sampler(spec: str) -> PositionSampler:
 
 
 def trainable(spec: str) -> tuple[Method, ...]:
-    """The methods that a spec names, which a model can be trained under: for positions, attention policies that place tokens, or both.
+    """The methods that a spec names, which a model can be trained under: for positions, attention policies that place tokens, memories with
+    weights of their own.
 
     Raises: SpecError; UnsupportedError for two positions methods; InputError for other kinds, and for what changes with the tokens seen.
     """
     stack = parse(spec)
     for method in stack:
-        if not isinstance(method, PositionsMethod | AttentionPolicy):
+        if not isinstance(method, PositionsMethod | AttentionPolicy) and not needs_weights((method,)):
             raise InputError(f"{spec} is a method of the kind {method.kind!r}; a model is tuned under a positions method, as yarn:factor=8")
     found = positions_of(stack)
     if found is None and not needs_weights(stack) and not any(method.info.changes_positions for method in stack):
@@ -214,6 +217,12 @@ def trainable(spec: str) -> tuple[Method, ...]:
     if found is not None and found.info.length_dependent:
         raise InputError(f"{found.spec} changes with the tokens seen, and a model is tuned at one setting; choose ntk, yarn or linear")
     return stack
+
+
+def trains_alone(stack: Iterable[Method]) -> bool:
+    """Whether methods have weights of their own, and these are all that has to be trained."""
+    own = needs_weights(stack)
+    return bool(own) and all(method.weights_alone for method in own)
 
 
 def _only(spec: str) -> Method:
