@@ -164,7 +164,7 @@ def _compare(args: argparse.Namespace) -> None:
     learned = trained(longreach.load(args.model, dtype="float32").model, tokenizer, args, window)
     subject = Trained(learned, tokenizer, name=f"{name}, {args.method}, {args.steps} steps of {args.length}", **common)
     subject.stock = stock
-    ids = torch.tensor([tokenizer(held_out[: 16 * TIMES * window])["input_ids"][: TIMES * window]])
+    ids = torch.tensor([tokenizer(held_out[: 16 * TIMES * window], verbose=False)["input_ids"][: TIMES * window]])
     forgetting = f"sinks:num_sinks=4,window_size={window - 4}"
     sizes = {spec: cache_bytes(model if spec != args.method else learned, ids, spec) for spec in ("full", forgetting, args.method)}
     lengths = [length for length in stock.edges if length >= window]
@@ -187,10 +187,9 @@ def _compare(args: argparse.Namespace) -> None:
     for row in told:
         print(f"{row['metric']}: {row['number']:.3g} ({row['low']:.3g} to {row['high']:.3g}): {row['verdict']}", flush=True)
     if args.evidence:
-        words = f"{Path(args.model).name}, then {args.steps * args.batch * args.length / 1e6:.1f}M tokens for each method"
+        words = f"{Path(args.model).name}, then a few minutes of books, Python source and recall for each method"
         about = describe(model, name=name, trained_on=words)
-        facts |= {"window": window, "condition": "trained"}
-        for kind, new in (("", told), ("lengths", [{**facts, **entry} for entry in by])):
+        for kind, new in (("", told), ("lengths", [{**facts, "window": window, "condition": "trained", **entry} for entry in by])):
             write(args.evidence, about, [*_of_others(args.evidence / kind / f"{name}.jsonl", new), *new], kind)
 
 

@@ -64,7 +64,8 @@ class LayerPlan:
             maps=tuple(
                 dict.fromkeys(
                     [
-                        *(view.keys for view in (*recent, *inserted)),
+                        *(band.keys for band in recent),
+                        *(view.keys for view in inserted),
                         *(TRUE for _ in computed),
                         *(m for s in (*chosen, *stores) for m in s.maps),
                     ]

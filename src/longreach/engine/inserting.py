@@ -50,7 +50,8 @@ class Inserting:
     """Reads in the place of a model's decoder. Args: context: of the first layer with full attention, which has the embeddings."""
 
     def __init__(self, engine: Caching, model: PreTrainedModel, policy: Inserts, context: LayerContext) -> None:
-        self.engine, self.decoder, self.policy, self.context = engine, model.base_model, policy, context
+        self.engine, self.policy, self.context = engine, policy, context
+        self.decoder: Any = model.base_model
         self.view = policy.inserted(context)
         self.inner = vars(self.decoder).get("forward")  # of what has put its own in the place of the module's, as offloading does
 

@@ -189,7 +189,7 @@ class LayerEngine:
         if self.plan.inserts:
             write_inserted(layer, new, *own[1:])
         given = call if call.position_ids is None else replace(call, position_ids=call.position_ids[..., :count])
-        out = self._attend(layer, cached, *(x[:, :, :count] for x in (q, k, v)), given)
+        out = self._attend(layer, cached, q[:, :, :count], k[:, :, :count], v[:, :, :count], given)
         step, options = layer.stream.step, Options(call.scale, call.softcap, call.sinks, None)
         assert isinstance(step, Step)  # noqa: S101 - made for the text
         return torch.cat([out, self.beside.output(layer, step, own[0], new, options)], 1)

@@ -164,8 +164,8 @@ class Landmark(Inserts):
         gate = {b: number for number, (b, p) in enumerate(homes) if p == self.block_size}
         given, totals = [], []
         for head in range(len(scores)):
-            ranked = sorted(range(block), key=lambda b, head=head: (float(scores[head, gate[b]]), b), reverse=True)
-            chosen = sorted(ranked[:most])
+            ranked = sorted(((float(scores[head, gate[b]]), b) for b in range(block)), reverse=True)
+            chosen = sorted(b for _, b in ranked[:most])
             away = {b: most + 1 - (number + (b >= block - most)) for number, b in enumerate(chosen)} | {block: 0}
             logits = logit([away.get(b, 0) * self.stride + place - p for b, p in homes])[head]
             own = [number for number, (b, p) in enumerate(homes) if b == block and p < self.block_size]
