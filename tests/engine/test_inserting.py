@@ -50,6 +50,15 @@ def test_rows_that_begin_elsewhere_have_their_own():
     assert torch.allclose(again, alone, atol=1e-4)
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen2_mixed"])
+def test_rows_that_begin_elsewhere_and_have_as_many(family):
+    one, ids, mask = model(family), random_ids(2, 40), torch.ones(2, 40, dtype=torch.long)
+    mask[0, :2] = 0
+    with apply(one, POLICY, warn=False), torch.no_grad():
+        both, alone = one(ids, attention_mask=mask, use_cache=False).logits, one(ids[:1, 2:], use_cache=False).logits
+    assert torch.allclose(both[:1, 2:], alone, atol=1e-4)
+
+
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable`")  # its new name is not in all versions that are supported
 def test_gradients_come_through_layers_that_are_computed_again():
     one, ids = model(), random_ids(1, 40)

@@ -51,7 +51,7 @@ class InsertedAttention:
 
     def output(self, layer: BandLayer, step: Step, q: Tensor, new: NewInserted, options: Options) -> Tensor:
         """Attention output [B, M, H, D] of inserted tokens, 0 on empty seats; q [B, H, M, D], unrotated."""
-        if new.alike:
+        if new.alike and step.start_min == step.start_max:
             return self._alike(layer, step, q, new, options)
         rows = []
         for row, count in enumerate(new.counts):
