@@ -21,7 +21,7 @@ Rotated = Callable[[Tensor, Tensor], Tensor]  # x [..., T, D], positions [T] -> 
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Layer:
+class _InsertedLayer:
     policy: Inserts
     context: LayerContext
     window: int | None
@@ -39,7 +39,7 @@ def naive_inserted_logits(
     attentions = examine(model, trained)
     around = contexts(model, attentions, trained)
     layers = {
-        id(each.module): _Layer(policy=policy, context=context, window=each.window, rotated=rotated(each))
+        id(each.module): _InsertedLayer(policy=policy, context=context, window=each.window, rotated=rotated(each))
         for each, context in zip(attentions, around, strict=True)
     }
     first = next(context for context in around if context.first)
@@ -80,7 +80,9 @@ def _spots(policy: Inserts, layer: LayerContext, count: int) -> list[Spot]:
     return found
 
 
-def _attention(layer: _Layer, spots: Sequence[Spot], hidden: Tensor, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
+def _attention(
+    layer: _InsertedLayer, spots: Sequence[Spot], hidden: Tensor, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]
+) -> Tensor:
     """Attention output [H, N, D]; q [H, N, D], k and v [K, N, D], unrotated; hidden [1, N, hidden_size]."""
     if layer.window is None:
         q, k, v = _projected(layer, spots, hidden, q, k, v)
@@ -107,7 +109,7 @@ def _attention(layer: _Layer, spots: Sequence[Spot], hidden: Tensor, q: Tensor, 
     return torch.stack(outs, 1)
 
 
-def _projected(layer: _Layer, spots: Sequence[Spot], hidden: Tensor, *vectors: Tensor) -> list[Tensor]:
+def _projected(layer: _InsertedLayer, spots: Sequence[Spot], hidden: Tensor, *vectors: Tensor) -> list[Tensor]:
     own = torch.tensor([number for number, spot in enumerate(spots) if spot.inserted], dtype=torch.long)
     added = layer.policy.projected(hidden[:, own], layer.context)
     if added is None:
@@ -115,7 +117,9 @@ def _projected(layer: _Layer, spots: Sequence[Spot], hidden: Tensor, *vectors: T
     return [x.index_add(1, own, more[0].unflatten(-1, (len(x), -1)).transpose(0, 1)) for x, more in zip(vectors, added, strict=True)]
 
 
-def _beside_window(layer: _Layer, query: Spot, spots: Sequence[Spot], logit: Callable[[Sequence[Any]], Tensor]) -> tuple[Tensor, Tensor]:
+def _beside_window(
+    layer: _InsertedLayer, query: Spot, spots: Sequence[Spot], logit: Callable[[Sequence[Any]], Tensor]
+) -> tuple[Tensor, Tensor]:
     """In a layer with a sliding window an inserted token sees what the text's token before it sees, and nobody sees it."""
     assert layer.window is not None  # noqa: S101 - the caller checked
     place = max(spot.index for spot in spots if not spot.inserted) if query.inserted else query.index
