@@ -1,7 +1,6 @@
 """What methods may know of a layer, with the weights of their own that they have in it."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -16,14 +15,12 @@ def contexts(model: PreTrainedModel, attentions: Sequence[Attention], trained_wi
     """What methods may know of each layer. Args: trained_window: of the model without methods."""
     config = model.config.get_text_config()
     full = tuple(index for index, attention in enumerate(attentions) if attention.window is None)
-    table: Any = model.get_input_embeddings()
-    embeddings = None if table is None else table.weight
     first = attentions[full[0] if full else 0].module
     return [
         LayerContext(
             layer_idx=index, num_layers=len(attentions), num_heads=attention.num_heads, num_kv_heads=attention.num_kv_heads,
             head_dim=attention.head_dim, hidden_size=config.hidden_size, trained_window=trained_window,
-            full_layers=full, first=attention.module is first, embeddings=embeddings, weights=weights_of(attention.module, first),
+            full_layers=full, first=attention.module is first, weights=weights_of(attention.module, first),
         )
         for index, attention in enumerate(attentions)
     ]  # fmt: skip
