@@ -59,6 +59,10 @@ class Trained(Subject):
         """By text: of the stock model."""
         return self.stock.standard(start=start, end=end)
 
+    def answers(self, spec: str, length: int, samples: int) -> dict[str, bool]:
+        """At the longest length as many as the claim is judged by: a few questions tell more of their answers than of the model."""
+        return super().answers(spec, length, SAMPLES if length == self.to else samples)
+
 
 def trained(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, args: argparse.Namespace, window: int) -> PreTrainedModel:
     """The model, trained now; or its weights from the folder of a run that was."""
