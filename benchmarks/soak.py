@@ -78,7 +78,7 @@ def main() -> None:
         "--method", action="append", metavar="SPEC", help="may be repeated [default: sinks and infllm with blocks on disk]"
     )
     args = options.parse_args()
-    usual = ["sinks:num_sinks=4,window_size=508", "infllm:block_size=32,num_blocks=4,local_window=256,storage=disk"]
+    usual = ["sinks:num_sinks=4,window_size=508", "infllm:block_size=32,num_blocks=4,local_window=256,shared=32,storage=disk"]
     try:
         for spec in args.method or usual:
             soak(args.model, spec, parse_length(args.tokens))

@@ -268,3 +268,22 @@ def test_an_encoder_is_compared_by_length_and_found_again(tmp_path, bert_tokeniz
     assert {row["command"] for row in claims} == {"python experiments/minilm.py --model FOLDER --name tiny --text book.txt --sets 2"}
     run("minilm", monkeypatch, *given, **smaller)
     assert "set 1: " not in capsys.readouterr().out, "what was measured is measured again"
+
+
+def test_memories_are_trained_and_compared(tmp_path, data, monkeypatch, capsys):
+    method, checkpoint = "activation_beacon:window_size=16,ratio=4", tmp_path / "tiny"
+    longreach.save(tiny_model(vocab_size=VOCABULARY, max_position_embeddings=128), tokenizer(), checkpoint)
+    given = ("--data", data, "--method", method, "--model", checkpoint, "--steps", 2, "--windows", 2, "--work", tmp_path / "work")
+    text = stdlib_text("held-out")[:150_000]
+    smaller = {"TOKENS": 128, "BOOKS": 60_000, "SAMPLES": 1, "TIMES": 2, "stdlib_text": lambda split: text}
+    run("trained_memory", monkeypatch, *given, "--evidence", tmp_path / "evidence", **smaller)
+    told = rows(tmp_path / "evidence" / "tiny-memory.jsonl")
+    assert {row["method"] for row in told} == {method.partition(":")[0]}
+    assert all(row["number"] is not None for row in told if "needles" not in row["metric"])  # a random model finds none
+    by = rows(tmp_path / "evidence" / "lengths" / "tiny-memory.jsonl")
+    assert [(row["method"], row["length"]) for row in by] == [
+        (name, length) for name in ("stock model", "sinks", method.partition(":")[0]) for length in (128, 256)
+    ]
+    assert "step 2 of 2" in capsys.readouterr().out
+    run("trained_memory", monkeypatch, *given, **smaller)
+    assert "step" not in capsys.readouterr().out, "what was trained is trained again"

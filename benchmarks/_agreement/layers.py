@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import longreach
+from longreach.engine.weights import own_weights
 from longreach.testing.models import tiny_model
 
 INPUTS = "hidden states of a random Llama layer (4 heads of 16, sharp attention), {}; float32"
@@ -14,20 +15,28 @@ INPUTS = "hidden states of a random Llama layer (4 heads of 16, sharp attention)
 
 class Layer:
     """Runs `tokens` random tokens under a spec. Args: kv_heads: key-value heads, of 4 heads. window: trained, in tokens. weights: name ->
-    tensor, of the method's own weights.
+    tensor, of the method's own weights. depth: layers before it.
 
-    hidden [1, T, 64]: the layer's input. ours [1, T, 64]: its output. q, k, v [1, H, T, D]: unrotated, keys and values as they are.
+    hidden [1, T, 64]: the layer's input, with tokens that a method inserts last. ours [1, T, 64]: its output. q, k, v [1, H, T, D]:
+    unrotated, keys and values as they are.
     """
 
     def __init__(
-        self, setting: str, tokens: int, *, kv_heads: int = 2, window: int = 128, weights: dict[str, Tensor] | None = None
+        self,
+        setting: str,
+        tokens: int,
+        *,
+        kv_heads: int = 2,
+        window: int = 128,
+        depth: int = 0,
+        weights: dict[str, Tensor] | None = None,
     ) -> None:
-        self.model = tiny_model(num_hidden_layers=1, num_key_value_heads=kv_heads, max_position_embeddings=window)
-        self.attention = self.model.model.layers[0].self_attn
+        self.model = tiny_model(num_hidden_layers=depth + 1, num_key_value_heads=kv_heads, max_position_embeddings=window)
+        self.attention = self.model.model.layers[depth].self_attn
         self.rotary, self.tokens, self.kv_heads = self.model.model.rotary_emb, tokens, kv_heads
         if weights:
             longreach.equip(self.model, setting)
-            own = dict(self.attention.named_parameters())
+            own = own_weights(self.model)
             for name, value in weights.items():
                 next(parameter for full, parameter in own.items() if full.endswith(name)).data.copy_(value)
         seen: dict[str, Tensor] = {}
@@ -44,7 +53,7 @@ class Layer:
         self.positions = torch.arange(tokens)[None]
         self.mask = torch.full((tokens, tokens), torch.finfo(torch.float32).min).triu(1)[None, None]
         self.q, self.k, self.v = (
-            getattr(self.attention, f"{name}_proj")(self.hidden).view(1, tokens, -1, 16).transpose(1, 2) for name in "qkv"
+            getattr(self.attention, f"{name}_proj")(self.hidden).unflatten(2, (-1, 16)).transpose(1, 2) for name in "qkv"
         )
 
     def angles(self, positions: Tensor) -> tuple[Tensor, Tensor]:

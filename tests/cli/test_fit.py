@@ -76,7 +76,7 @@ def test_a_stopped_fit_says_where_its_rows_are(folder, monkeypatch, capsys):
         (["longrope", "--to", "32"], "nothing to fit: 32 tokens are within the trained window of 32"),
         (["longrope", "--to", "1M", "--text", "book.txt"], "the text is too short: it has"),
         (["longrope", "--to", "64", "--text", "missing.txt"], "cannot read missing.txt"),
-        (["longrope", "--to", "64", "--out", "book.txt"], "book.txt exists and is not a file that `longreach fit` wrote"),
+        (["longrope", "--to", "64", "--out", "book.txt"], "book.txt exists and is not a file of `longreach fit` or `longreach heads`"),
         (["longrope", "--to", "64", "--out", "none/a.json"], "none/a.json cannot be written: none is not a folder"),
         (["longrope", "--to", "64", "--out", "a,b.json"], "a,b.json cannot be named in a spec, where , has a meaning"),
         (["longrope", "--to", "64", "--budget", "soon"], "--budget soon: write evaluations as 200, or time as 90s, 20m or 2h"),

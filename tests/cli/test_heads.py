@@ -76,7 +76,7 @@ def test_heads_that_retrieve_are_written_for_duo(folder, capsys):
     [
         (["tiny", "--save", "heads.json", "--top", "2"], "--top has no effect with --save"),
         (["tiny", "--save", "heads.json", "--json"], "--json has no effect with --save"),
-        (["tiny", "--save", "book.txt"], "book.txt exists and is not a file that `longreach fit` wrote"),
+        (["tiny", "--save", "book.txt"], "book.txt exists and is not a file of `longreach fit` or `longreach heads`"),
         (["tiny", "--save", "heads.json", "--text", "short.txt"], r"the text is too short: it has \d+ tokens"),
         (["none"], "none is not a folder here"),
         (["bert"], "bert is not a causal language model"),

@@ -66,7 +66,7 @@ def test_places_are_checked(tmp_path):
     check_place(write(tmp_path / "old.json"))
     (tmp_path / "notes.txt").write_text("mine")
     for place, says in (
-        (tmp_path / "notes.txt", "exists and is not a file that `longreach fit` wrote; choose another name"),
+        (tmp_path / "notes.txt", "exists and is not a file of `longreach fit` or `longreach heads`; choose another name"),
         (tmp_path / "a+b.json", r"cannot be named in a spec, where \+ has a meaning"),
         (tmp_path / "none" / "a.json", "none is not a folder that can be written to"),
         (tmp_path, "exists and is not a file"),

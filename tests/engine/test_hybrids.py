@@ -5,11 +5,12 @@ import torch
 import transformers
 from transformers import DynamicCache
 
-from longreach.core.errors import LongreachError
+from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.core.spec import parse
 from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.snapshots import snapshot as snapshot_of
+from longreach.engine.weights import equip
 from longreach.testing.conformance._snapshot import snapshot, unchanged
 from longreach.testing.conformance.base import left_padding, logits, written
 from longreach.testing.models import VOCABULARY, random_ids, randomize
@@ -120,3 +121,11 @@ def test_images_are_refused_where_positions_have_three_dimensions():
         places[1] += 1
         with pytest.raises(LongreachError, match="this model reads text alone; leave out images"):
             model(ids, position_ids=places, use_cache=False)
+
+
+def test_inserted_tokens_are_refused(model):
+    with (
+        pytest.raises(UnsupportedError, match="states of its layers, which inserted tokens would change"),
+        apply(equip(model, "landmark"), "landmark"),
+    ):
+        pass

@@ -190,7 +190,7 @@ def test_what_was_found_is_a_method_and_a_file(model, undisturbed, tmp_path, mon
     monkeypatch.setattr(fitting, "stdlib_text", lambda split: real_text()[:20_000])
     assert fit(model, tokenizer(), SEARCH, to=128, windows=2, evaluations=1)["model"] == "LlamaForCausalLM"
     (tmp_path / "mine.json").write_text("{}")
-    with pytest.raises(InputError, match=r"exists and is not a file that `longreach fit` wrote"):
+    with pytest.raises(InputError, match=r"exists and is not a file of `longreach fit` or `longreach heads`"):
         found.write(tmp_path / "mine.json")
 
 

@@ -128,6 +128,29 @@ def test_weights_of_methods_are_trained_alone(tmp_path, spec):
         assert torch.equal(loaded(ids).logits, wanted)
 
 
+@pytest.mark.parametrize(
+    ("spec", "alone"), [("landmark:block_size=16,num_blocks=3", False), ("activation_beacon:window_size=32,ratio=8", True)]
+)
+def test_memories_of_inserted_tokens_are_trained_under_and_saved(tmp_path, spec, alone):
+    plain = model()
+    before = weights(plain)
+    tuned = run(tmp_path / "run", of=plain, method=spec, sampler="full_length", mixture={"long": 1.0}, steps=2)
+    own, fresh = own_weights(tuned.model), own_weights(longreach.equip(model(), spec))
+    still = [name for name, weight in own.items() if torch.equal(weight, fresh[name])]
+    # What beacons ask of the last layer goes into states that nobody reads.
+    assert still == [name for name in own if name.startswith("model.layers.2.") and name.endswith(".query")]
+    assert all(torch.equal(value, weights(tuned.model)[name]) for name, value in before.items()) == alone
+    assert (tuned.trained_parameters == sum(weight.numel() for weight in own.values())) == alone
+    folder = longreach.save(tuned.model, tokenizer(), tmp_path / "saved", method=tuned.plan.methods, target=TARGET)
+    loaded, ids = longreach.load(folder).model, random_ids(1, 100)
+    with longreach.apply(tuned.model, spec), torch.no_grad():
+        wanted = tuned.model(ids).logits
+    with torch.no_grad():
+        assert torch.equal(loaded(ids).logits, wanted)
+    with pytest.raises(InputError, match="goes by the whole text, and pose leaves parts of it out; choose full_length"):
+        run(tmp_path / "other", method=spec, sampler="pose", mixture={"long": 1.0})
+
+
 def test_weights_of_methods_that_are_not_applied_are_left_alone(tmp_path):
     plain = longreach.equip(model(), "cable")
     before = {name: weight.clone() for name, weight in own_weights(plain).items()}

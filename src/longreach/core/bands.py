@@ -267,7 +267,8 @@ class LayerContext:
 
     Args: trained_window: tokens the checkpoint was trained on. full_layers: those with full attention, which methods act in. first: the
     first of them. weights: those that methods have in this layer, as `t5_bias.table` (engine/weights.py); what only the first has, all
-    share. probe: no layer of a model, but one to ask a policy what it is like.
+    share. embeddings: the model's own [V, hidden_size], where weights are made, which may begin at them. probe: no layer of a model, but
+    one to ask a policy what it is like.
     """
 
     layer_idx: int
@@ -280,7 +281,14 @@ class LayerContext:
     full_layers: tuple[int, ...] = (0,)
     first: bool = False
     weights: "Mapping[str, Tensor]" = field(default_factory=dict, compare=False, repr=False)
+    embeddings: "Tensor | None" = field(default=None, compare=False, repr=False)
     probe: bool = False
+
+    def mean_embedding(self) -> "Tensor":
+        """Of all tokens, [hidden_size]; zeros where no model is known."""
+        import torch
+
+        return torch.zeros(self.hidden_size) if self.embeddings is None else self.embeddings.detach().float().mean(0)
 
 
 FULL = (Band(),)

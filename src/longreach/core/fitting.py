@@ -153,7 +153,7 @@ def remember(data: dict[str, Any]) -> str:
     Raises: SpecError for what `longreach fit` did not write.
     """
     if not (isinstance(data, dict) and isinstance(data.get("method"), str) and isinstance(data.get("fitted"), dict)):
-        raise SpecError("not a file that `longreach fit` wrote (it has no method with what was fitted)")
+        raise SpecError("not a file of `longreach fit` or `longreach heads` (it has no method with what was fitted)")
     if data.get("format") != FORMAT:
         raise SpecError(f"its format is {data.get('format')!r} and this longreach reads {FORMAT}; fit the method again")
     digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
@@ -165,9 +165,9 @@ def _read(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise SpecError(f"the file cannot be read: {error.strerror}; `longreach fit` makes one") from None
+        raise SpecError(f"the file cannot be read: {error.strerror}; `longreach fit` or `longreach heads` makes one") from None
     except ValueError:  # also of bytes that are no text
-        raise SpecError("not a file that `longreach fit` wrote (not JSON)") from None
+        raise SpecError("not a file of `longreach fit` or `longreach heads` (not JSON)") from None
 
 
 def check_place(path: Path) -> None:
@@ -181,7 +181,7 @@ def check_place(path: Path) -> None:
         try:
             remember(_read(path))
         except SpecError:
-            raise InputError(f"{path} exists and is not a file that `longreach fit` wrote; choose another name") from None
+            raise InputError(f"{path} exists and is not a file of `longreach fit` or `longreach heads`; choose another name") from None
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise InputError(f"{path} cannot be written: {path.parent} is not a folder that can be written to")
 

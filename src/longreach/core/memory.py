@@ -1,15 +1,16 @@
 """Memory beside the tokens read last: stores that take tokens over when the text is cut.
 
 A layer's memory is an ordered list of parts: bands over what is kept whole (core/bands.py), and at most one of the stores below, which
-takes tokens out of it. Between two cuts a store does not change, so every query between them sees the same of it; where the cuts lie
-depends on the row's own tokens and the end of its prompt alone, so that reading in chunks and at once cannot differ. All parts share one
-softmax.
+takes tokens out of it. Between two cuts (core/cuts.py) a store does not change, so every query between them sees the same of it. All parts
+share one softmax.
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from longreach.core.bands import TRUE, Band, Computed, LayerContext, PositionMap, Selection
+from longreach.core.cuts import Cut, Every, FromPromptEnd, PromptEnd
+from longreach.core.inserted import Inserted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,92 +19,6 @@ if TYPE_CHECKING:
 
 Storage = Literal["device", "host", "disk"]  # where blocks lie: disk: a temporary file, mapped into memory
 Signal = Literal["keys", "turned", "values", "received", "observed", "attended", "entropy", "queries"]
-
-
-class Cut(Protocol):
-    """Where a text is cut. Implementations are hashable. waits: nothing is cut before the prompt ends."""
-
-    waits: ClassVar[bool]
-
-    def before(self, begin: int, end: int, prompt: int) -> list[int]:
-        """The indices of tokens, of those from `begin` up to and without `end`, that a cut comes right before, ascending.
-
-        prompt: tokens of the row's prompt; below 1 where the row begins after it.
-        """
-        ...
-
-    def over(self, seen: int, prompt: int) -> bool:
-        """Whether no cut comes any more once `seen` tokens of a row were read."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Every:
-    """A cut whenever so many tokens more of the row have been read."""
-
-    waits: ClassVar[bool] = False
-    tokens: int
-
-    def before(self, begin: int, end: int, prompt: int) -> list[int]:
-        """Multiples of `tokens`, 0 left out."""
-        return list(range(max(1, -(-begin // self.tokens)) * self.tokens, end, self.tokens))
-
-    def over(self, seen: int, prompt: int) -> bool:
-        """Never."""
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class Over:
-    """A cut whenever `slack` tokens more than the budget are held (1: with every token, once the budget is spent)."""
-
-    waits: ClassVar[bool] = False
-    budget: int
-    slack: int = 1
-
-    def before(self, begin: int, end: int, prompt: int) -> list[int]:
-        """budget + slack, budget + 2 slack, ..."""
-        first = self.budget + self.slack
-        start = max(first, first + -(-(begin - first) // self.slack) * self.slack)
-        return list(range(start, end, self.slack))
-
-    def over(self, seen: int, prompt: int) -> bool:
-        """Never."""
-        return False
-
-
-@dataclass(frozen=True, slots=True)
-class PromptEnd:
-    """One cut, where the prompt ends (engine/prompt.py says where that is)."""
-
-    waits: ClassVar[bool] = True
-
-    def before(self, begin: int, end: int, prompt: int) -> list[int]:
-        """The token after the prompt."""
-        return [prompt] if max(begin, 1) <= prompt < end else []
-
-    def over(self, seen: int, prompt: int) -> bool:
-        """After the first token that follows the prompt."""
-        return seen > prompt
-
-
-@dataclass(frozen=True, slots=True)
-class FromPromptEnd:
-    """A cut where the prompt ends, and from then on whenever so many tokens of the row are full."""
-
-    waits: ClassVar[bool] = True
-    tokens: int
-
-    def before(self, begin: int, end: int, prompt: int) -> list[int]:
-        """The token after the prompt, and the multiples of `tokens` behind it."""
-        if prompt < 1:
-            return Every(self.tokens).before(begin, end, prompt)
-        behind = Every(self.tokens).before(max(begin, prompt + 1), end, prompt)
-        return PromptEnd().before(begin, end, prompt) + behind
-
-    def over(self, seen: int, prompt: int) -> bool:
-        """Never."""
-        return False
 
 
 class Moments(Protocol):
@@ -274,7 +189,10 @@ class Blocks:
 
     chunk: tokens a block. near: blocks before the query's own that it sees whole, at true distances. queries, keys: how both are turned
     where a query sees a block. storage: where blocks lie. loaded: blocks of a layer that stay on the device where they lie elsewhere,
-    those used last. after_prompt: up to the end of the prompt all is seen. signals: what representatives are made of, beside keys.
+    those used last. shared: queries of the prompt that see the same blocks, chosen where the first of them stands by as many queries before
+    it; a multiple of `chunk`, or 1, where each chooses for itself. The last ones of a prompt, from `shared` to twice as many, and what
+    follows choose for themselves in any case. after_prompt: up to the end of the prompt all is seen. signals: what representatives are
+    made of, beside keys.
     """
 
     chooser: BlockChooser
@@ -284,6 +202,7 @@ class Blocks:
     keys: PositionMap = TRUE
     storage: Storage = "host"
     loaded: int = 32
+    shared: int = 1
     after_prompt: bool = False
     signals: tuple[Signal, ...] = ()
 
@@ -291,6 +210,15 @@ class Blocks:
     def cut(self) -> Every | FromPromptEnd:
         """At every block."""
         return FromPromptEnd(self.chunk) if self.after_prompt else Every(self.chunk)
+
+    @property
+    def last_queries(self) -> int:
+        """Queries right before a cut that are looked at again there."""
+        return self.shared if self.shared > 1 else 0
+
+    def share(self, index: int, prompt: int) -> bool:
+        """Whether the `shared` queries from this index on, a multiple of it, see the same blocks; prompt: tokens of the row's prompt."""
+        return self.shared > 1 and 0 < index <= prompt - 2 * self.shared
 
     @property
     def maps(self) -> tuple[PositionMap, ...]:
@@ -396,4 +324,4 @@ class HeadGroup:
     bands: tuple[Band, ...]
 
 
-View = Band | Selection | Computed | Store | HeadGroup
+View = Band | Selection | Computed | Inserted | Store | HeadGroup

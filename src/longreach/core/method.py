@@ -104,11 +104,14 @@ class Settings:
 class Method(Settings):
     """Base of every method. Subclasses have `info`; kinds set `kind`.
 
+    weights_alone: of a method with weights of its own: they are all that has to be trained, and the model's stay as they are.
+
     Where what a method declares depends on its settings, an instance may have an `info` of its own (`declare`).
     """
 
     kind: ClassVar[str]
     info: ClassVar[MethodInfo]
+    weights_alone: ClassVar[bool] = True
 
     def declare(self, **changes: Any) -> None:
         """Give this very method an `info` with other flags than its class has; for `__post_init__`."""

@@ -28,7 +28,7 @@ class CarriedStore(CutStore[Carried, CarriedState]):
         """None."""
         return CarriedState(upto=start, k=None, v=None)
 
-    def taken(self, row: StoreRow[CarriedState], window: Channels, oldest: int, slot: int, start: int) -> CarriedState:
+    def taken(self, row: StoreRow[CarriedState], window: Channels, oldest: int, slot: int, start: int, prompt: int) -> CarriedState:
         """Those of the window that ends before the slot."""
         hidden = window.view(HIDDEN)[:, 0, slot - self.view.window - oldest : slot - oldest]
         k, v = self.view.maker.carry(hidden, self.context)

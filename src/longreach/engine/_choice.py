@@ -107,6 +107,14 @@ def attend_chosen(q: Tensor, k: Tensor, v: Tensor, chosen: Tensor, scale: float,
 
     k, v [B, K, n, C, D].
     """
+    outs, lses = chosen_parts(q, k, v, chosen, scale, softcap)
+    total = lses.logsumexp(-1)
+    share = torch.exp(lses - total.masked_fill(total == float("-inf"), 0.0)[..., None])
+    return (outs * share[..., None].to(outs.dtype)).sum(3), total
+
+
+def chosen_parts(q: Tensor, k: Tensor, v: Tensor, chosen: Tensor, scale: float, softcap: float | None) -> tuple[Tensor, Tensor]:
+    """The same of each chunk by itself: output [B, H, T, P, D], 0 for none, and log-sum-exp [B, H, T, P]."""
     b, h, t, d = *q.shape[:3], q.shape[-1]
     kv_heads, n, places = k.shape[1], k.shape[2], chosen.shape[3]
     chosen = chosen.expand(b, h, t, places)
@@ -126,13 +134,10 @@ def attend_chosen(q: Tensor, k: Tensor, v: Tensor, chosen: Tensor, scale: float,
     batch, head, chunk = of // (kv_heads * n), of // n % kv_heads, of % n
     keys, values = k[batch, head, chunk][:, None], v[batch, head, chunk][:, None]
     out, lse = attend(seated.view(len(of), 1, tile, d), keys, values, scale=scale, softcap=softcap)
-    # Back to the queries, and one softmax over the places of each.
+    # Back to the queries.
     outs = out.new_zeros(b * h * t * places, v.shape[-1]).index_copy(0, pairs, out.reshape(-1, v.shape[-1])[seat])
     lses = lse.new_full((b * h * t * places,), float("-inf")).index_copy(0, pairs, lse.reshape(-1)[seat])
-    lses = lses.view(b, h, t, places)
-    total = lses.logsumexp(-1)
-    share = torch.exp(lses - total.masked_fill(total == float("-inf"), 0.0)[..., None])
-    return (outs.view(b, h, t, places, -1) * share[..., None].to(outs.dtype)).sum(3), total
+    return outs.view(b, h, t, places, -1), lses.view(b, h, t, places)
 
 
 def _tile(pairs: float) -> int:

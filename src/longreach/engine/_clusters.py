@@ -42,7 +42,7 @@ class ClusteredStore(CutStore[Clustered, ClusteredState]):
         """Nothing."""
         return ClusteredState(upto=start, groups=None)
 
-    def taken(self, row: StoreRow[ClusteredState], window: Channels, oldest: int, slot: int, start: int) -> ClusteredState:
+    def taken(self, row: StoreRow[ClusteredState], window: Channels, oldest: int, slot: int, start: int, prompt: int) -> ClusteredState:
         """The prompt but for its last tokens, in groups."""
         state, chooser = row.state, self.view.chooser
         upto = slot - chooser.observe

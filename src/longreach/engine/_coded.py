@@ -40,7 +40,7 @@ class CodedStore(CutStore[Coded, CodedState]):
         """Nothing."""
         return CodedState(upto=start, steps=((),) * len(self.view.steps))
 
-    def taken(self, row: StoreRow[CodedState], window: Channels, oldest: int, slot: int, start: int) -> CodedState:
+    def taken(self, row: StoreRow[CodedState], window: Channels, oldest: int, slot: int, start: int, prompt: int) -> CodedState:
         """With the chunks that are no longer among the exact ones, and older ones a step further where a step is full."""
         state, size = row.state, self.view.chunk
         while state.upto + (self.view.exact + 1) * size <= slot:

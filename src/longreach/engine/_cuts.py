@@ -14,7 +14,7 @@ from torch import Tensor
 
 from longreach.core.bands import TRUE, LayerContext
 from longreach.core.errors import LongreachError
-from longreach.core.memory import Clustered, Kept, Store
+from longreach.core.memory import Carried, Coded, Kept, Store
 from longreach.engine._accounts import ACCOUNTS, Softmax
 from longreach.engine._channels import Change, Channels
 from longreach.engine._moments import QueryMoments
@@ -108,8 +108,12 @@ class CutStore(ABC, Generic[V, S]):
         """The state before anything was taken over; like: the channels of the window. start: slot of the first token."""
 
     @abstractmethod
-    def taken(self, row: StoreRow[S], window: Channels, oldest: int, slot: int, start: int) -> S:
-        """The state after a cut right before `slot`; window: the channels, whose first token has the slot `oldest`."""
+    def taken(self, row: StoreRow[S], window: Channels, oldest: int, slot: int, start: int, prompt: int) -> S:
+        """The state after a cut right before `slot`.
+
+        window: the channels, whose first token has the slot `oldest`. start: slot of the first token; prompt: of the first that follows the
+        prompt.
+        """
 
     @abstractmethod
     def pieces(self, state: S, q: Tensor, turned: Any) -> Iterator[Part]:
@@ -160,7 +164,7 @@ class CutStore(ABC, Generic[V, S]):
         """Take over what is due where the text is cut right before `slot`."""
         row = self.row(layer, step)
         if slot > row.state.upto:
-            row.state = self.taken(row, layer.recent, layer.oldest, slot, step.start_min)
+            row.state = self.taken(row, layer.recent, layer.oldest, slot, step.start_min, step.prompt)
 
     def cut_at_end(self, layer: "BandLayer") -> None:
         """Take over what is due right before the token that would come next."""
@@ -169,7 +173,7 @@ class CutStore(ABC, Generic[V, S]):
             part, start = (layer, min(stream.start)) if index == ALL else (layer.row(index), stream.start[index])
             seen, prompt = slot - start, slot if stream.prompt is None else stream.prompt
             if slot > row.state.upto and self.view.cut.before(seen, seen + 1, prompt - start):
-                row.state = self.taken(row, part.recent, part.oldest, slot, start)
+                row.state = self.taken(row, part.recent, part.oldest, slot, start, prompt)
 
     def observe(self, layer: "BandLayer", step: Step, q: Tensor, raw: Tensor, lse: Tensor, slot: int) -> None:
         """Note the queries of a run: q [B, H, n, D] rotated, raw not, lse [B, H, n] of the whole softmax; the first has the slot `slot`."""
@@ -179,7 +183,7 @@ class CutStore(ABC, Generic[V, S]):
         asked, nothing = bool(self.view.signals) and not over, q.new_empty(*q.shape[:3], 0)
         noted = asked or (self.observed > 0 and not over)
         run = Run(
-            state=row.state, begin=slot, q=q.detach() if noted else nothing, raw=raw.detach() if noted and self.of_queries else nothing,
+            state=row.state, begin=slot, q=q.detach() if noted else nothing, raw=raw.detach() if noted and self.needs_raw else nothing,
             counted=step.start_min + self.skipped, lse=lse.detach(), settled=not asked,
         )  # fmt: skip
         if slot < step.start_min:  # padding
@@ -216,12 +220,17 @@ class CutStore(ABC, Generic[V, S]):
     @property
     def observed(self) -> int:
         """The last queries that are asked for at a cut."""
-        return self.view.last_queries if isinstance(self.view, Kept | Clustered) else 0
+        return 0 if isinstance(self.view, Coded | Carried) else self.view.last_queries
 
     @property
     def of_queries(self) -> bool:
         """Whether moments of queries are asked for."""
         return "queries" in self.view.signals
+
+    @property
+    def needs_raw(self) -> bool:
+        """Whether queries are noted unrotated, too."""
+        return self.of_queries
 
     @property
     def skipped(self) -> int:

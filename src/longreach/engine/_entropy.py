@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
+from longreach.core.cuts import Cut
 from longreach.core.errors import UnsupportedError
-from longreach.core.memory import Cut
 from longreach.engine._cuts import ENTROPY, ROLLBACK
 from longreach.engine._runs import Adopting, RunReader
 from longreach.engine._store import BandLayer

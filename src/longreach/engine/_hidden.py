@@ -5,7 +5,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 from transformers import Cache, PreTrainedModel
 
-from longreach.core.memory import Carried, Cut
+from longreach.core.cuts import Cut
+from longreach.core.memory import Carried
 from longreach.engine._runs import Adopting, RunReader
 from longreach.engine._store import HIDDEN, BandLayer
 from longreach.engine.layer import LayerEngine

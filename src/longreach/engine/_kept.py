@@ -45,7 +45,7 @@ class KeptStore(CutStore[Kept, KeptState]):
         some = next(iter(channels.values()))
         return KeptState(upto=start, channels=channels, index=torch.zeros(some.shape[:3], dtype=torch.long, device=some.device))
 
-    def taken(self, row: StoreRow[KeptState], window: Channels, oldest: int, slot: int, start: int) -> KeptState:
+    def taken(self, row: StoreRow[KeptState], window: Channels, oldest: int, slot: int, start: int, prompt: int) -> KeptState:
         """What the policy keeps of what was kept and of the window's tokens before `slot`."""
         if row.state.thin is not None:  # tokens after the prompt were taken back
             return row.state

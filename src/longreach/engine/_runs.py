@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
 
+from longreach.core.cuts import Cut
 from longreach.core.errors import LongreachError
-from longreach.core.memory import Cut
 from longreach.engine._store import BandLayer
-from longreach.engine._stream import Stream
+from longreach.engine._stream import Stream, begins_of
 from longreach.engine.cache_argument import cache_argument, take_cache, without_cache
 from longreach.engine.head import hidden_of, with_hidden
 from longreach.engine.prompt import end_of_prompt
@@ -98,13 +98,7 @@ class RunReader(ABC):
         """The slots where runs of the new tokens end: before the cuts of all rows, and after the last token."""
         rows, count = ids.shape
         prompt = end_of_prompt(first + count) if stream is None or stream.prompt is None else stream.prompt
-        begins: set[int] = set()
-        for row in range(rows):
-            if stream is not None and stream.started and stream.started[row]:
-                begins.add(stream.start[row])
-            else:
-                new = None if mask is None else mask[row, first : first + count].bool()
-                begins.add(first + (0 if new is None else int(new.int().argmax()) if bool(new.any()) else count))
+        begins = set(begins_of(stream or Stream(), first, count, rows, None if mask is None else mask.bool()))
         cuts = {
             begin + index
             for begin in begins
@@ -121,7 +115,16 @@ def _part(kwargs: dict[str, Any], part: slice, end: int) -> dict[str, Any]:
     return {**kwargs, **cut, **({} if mask is None else {"attention_mask": mask[:, :end]})}
 
 
-def install(module: nn.Module, reader: RunReader) -> Any:
+class Instead(Protocol):
+    """Reads in the place of a module. inner: the forward of what had put its own there before."""
+
+    inner: Any
+
+    def read(self, *args: Any, **kwargs: Any) -> Any:
+        """The module's forward pass."""
+
+
+def install(module: nn.Module, reader: Instead) -> Any:
     """Let the reader read in the place of the module. Returns what undoes it."""
     vars(module)["forward"] = reader.read
 

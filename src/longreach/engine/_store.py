@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,10 +11,12 @@ from transformers.cache_utils import CacheLayerMixin
 
 from longreach.core.bands import TRUE, Band, Computed, PositionMap, Selection
 from longreach.core.errors import LongreachError
+from longreach.core.inserted import Inserted
 from longreach.core.memory import Carried, Store, View
 from longreach.engine._accounts import ACCOUNTS
 from longreach.engine._channels import Change, Channels
 from longreach.engine._cuts import ROLLBACK, CutStore, StoreRow
+from longreach.engine._seats import seats
 from longreach.engine._stream import Stream
 
 AnyStore = CutStore[Any, Any]
@@ -33,6 +35,7 @@ class LayerPlan:
     raw: also the unrotated keys (the frequencies, or where keys are placed, will change, or a policy looks at them). accounts: also what
     queries left with each token. entropy: also how surprising each was. hidden: also the hidden states of another layer. chunk: tokens of
     the chunks that queries choose from, whose queries are kept until the chunk is full; or last queries that a method looks at again.
+    inserts: it keeps inserted tokens, too.
     """
 
     num_sinks: int
@@ -44,6 +47,7 @@ class LayerPlan:
     entropy: bool = False
     hidden: bool = False
     chunk: int | None = None
+    inserts: bool = False
 
     @classmethod
     def of(cls, views: Iterable[View], *, keep_all: bool = False, raw: bool = False) -> "LayerPlan":
@@ -53,14 +57,22 @@ class LayerPlan:
         computed = [view for view in views if isinstance(view, Computed)]
         recent = [band for band in bands if band.sinks is None]
         first = [band for band in bands if band.sinks is not None]
-        reach = [band.reach for band in recent]
+        inserted = [view for view in views if isinstance(view, Inserted)]
+        reach = [*(band.reach for band in recent), *(view.reach for view in inserted)]
         stores = [view for view in views if isinstance(view, Store)]
         bounded = not keep_all and None not in reach and not chosen and not computed and not stores
         return cls(
             num_sinks=max((band.sinks or 0 for band in first), default=0),
             window=max((hi + 1 for hi in reach if hi is not None), default=0) if bounded else None,
             maps=tuple(
-                dict.fromkeys([*(b.keys for b in recent), *(TRUE for _ in computed), *(m for s in (*chosen, *stores) for m in s.maps)])
+                dict.fromkeys(
+                    [
+                        *(band.keys for band in recent),
+                        *(view.keys for view in inserted),
+                        *(TRUE for _ in computed),
+                        *(m for s in (*chosen, *stores) for m in s.maps),
+                    ]
+                )
             ),
             sink_maps=tuple(dict.fromkeys(band.keys for band in first)),
             raw=raw or any("keys" in store.signals or getattr(store, "packed", False) for store in stores),
@@ -70,6 +82,7 @@ class LayerPlan:
             chunk=next(
                 iter([*(view.chunk for view in chosen if view.finders is None), *(view.queries for view in computed if view.queries)]), None
             ),
+            inserts=bool(inserted),
         )
 
 
@@ -92,6 +105,7 @@ class Held:
     scale: float
     softcap: float | None
     parts: tuple["Held", ...] = ()  # of groups of heads
+    inserted: dict[object, Tensor] = field(default_factory=dict)
 
 
 class BandLayer(CacheLayerMixin):
@@ -118,6 +132,7 @@ class BandLayer(CacheLayerMixin):
         # Copies of the keys made when they are needed: of a row (-1: of all rows), under which map, how many tokens, [B, K, n, D].
         self.placed: dict[int, tuple[PositionMap, int, Tensor]] = {}
         self.memos: dict[int, dict[object, Any]] = {}  # of a method that sees what is far away as it computes it: of a row, or all
+        self.inserted: dict[object, Tensor] = {}  # keys, unrotated, and values of inserted tokens, [B, K, E, D]; never changed in place
         self.index = -1
 
     def row(self, index: int) -> "BandLayer":
@@ -126,6 +141,7 @@ class BandLayer(CacheLayerMixin):
         row.index, row.recent, row.queries = index, self.recent.row(index), self.queries.row(index)
         row.first = {name: tensor[index : index + 1] for name, tensor in self.first.items()}
         row.summaries = None if self.summaries is None else self.summaries[index : index + 1]
+        row.inserted = {name: tensor[index : index + 1] for name, tensor in self.inserted.items()}
         return row
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -139,8 +155,9 @@ class BandLayer(CacheLayerMixin):
         if self.pending is not None:
             raise LongreachError(HALF_WRITTEN)
         self.is_initialized = True
-        self.pending = (key_states, value_states)
-        self.tokens += key_states.shape[2]
+        count = key_states.shape[2] - seats()
+        self.pending = (key_states[:, :, :count], value_states[:, :, :count])
+        self.tokens += count
         return key_states, value_states
 
     def write(self, channels: dict[object, Tensor], sinks: dict[object, Tensor]) -> None:
@@ -210,6 +227,7 @@ class BandLayer(CacheLayerMixin):
             epoch=self.epoch, queries=self.queries, summaries=summaries, rows={} if store is None else store.rows,
             scale=1.0 if store is None else float(store.scale),
             softcap=None if store is None or store.softcap is None else float(store.softcap),
+            inserted=dict(self.inserted),
         )  # fmt: skip
 
     def hold(self, held: Held) -> None:
@@ -219,6 +237,7 @@ class BandLayer(CacheLayerMixin):
         self.recent, self.queries = held.recent, held.queries
         self.first, self.first_filled = held.first, held.first_filled
         self.summaries = None if held.summaries is None else held.summaries.clone()
+        self.inserted = dict(held.inserted)
         if self.store is not None:
             self.store.rows, self.store.scale, self.store.softcap = held.rows, held.scale, held.softcap
 
@@ -238,6 +257,7 @@ class BandLayer(CacheLayerMixin):
         """Empty the layer."""
         self.recent, self.first, self.first_filled, self.pending, self.tokens, self.epoch = Channels(), {}, False, None, 0, None
         self.queries, self.summaries, self.placed, self.memos, self.mixed = Channels(), None, {}, {}, False
+        self.inserted = {}
         if self.store is not None:
             self.store.rows.clear()
         if self.leads:
@@ -307,6 +327,6 @@ class BandLayer(CacheLayerMixin):
         self.queries.apply(change)
         self.summaries = None if self.summaries is None else change(self.summaries)
         self.placed, self.memos = {}, {}
-        self.first = {name: change(tensor) for name, tensor in self.first.items()}
+        self.first, self.inserted = ({name: change(each) for name, each in held.items()} for held in (self.first, self.inserted))
         if self.leads:
             self.stream.apply(change)

@@ -9,6 +9,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from longreach.core.errors import LongreachError
 from longreach.engine._channels import Change
+from longreach.engine._seats import NEW, NewInserted
 from longreach.engine.prompt import end_of_prompt
 
 
@@ -53,7 +54,8 @@ class Stream:
 class MaskSpec:
     """What transformers' mask code passes along in place of a mask: the padding, and whether someone asked for a mask of their own.
 
-    arguments: with which the model's own mask would be made. stream: of a forward pass without a cache.
+    arguments: with which the model's own mask would be made. stream: of a forward pass without a cache. inserted: tokens of a method's own
+    that stand behind those of the text.
     """
 
     padding: Tensor | None
@@ -61,6 +63,7 @@ class MaskSpec:
     arguments: dict[str, Any] = field(default_factory=dict)
     stream: Stream = field(default_factory=Stream)
     own: dict[str, Any] = field(default_factory=dict)
+    inserted: NewInserted | None = field(default_factory=NEW.get)
     ndim = 4  # transformers hands masks of four dimensions through unchanged
 
     def own_mask(self, implementation: str) -> Any:
@@ -136,6 +139,20 @@ class Step:
             self.memo[key] = Step(self.first, self.count, self.prompt, t, self.start[one], start, start, valid, offset, self.skips)
         row: Step = self.memo[key]
         return row
+
+
+def begins_of(stream: Stream, first: int, count: int, rows: int, padding: Tensor | None) -> list[int]:
+    """The slot of each row's first real token, before the `count` new ones from the slot `first` on are written; where there is none yet,
+    the slot behind them. Args: padding: [B, first + count], True = real.
+    """
+    found = []
+    for row in range(rows):
+        if stream.started and stream.started[row]:
+            found.append(stream.start[row])
+            continue
+        new = None if padding is None else padding[row, first : first + count]
+        found.append(first + (0 if new is None else int(new.int().argmax()) if bool(new.any()) else count))
+    return found
 
 
 def make_step(stream: Stream, first: int, x: Tensor, spec: Any, position_ids: Tensor | None, *, cached: bool, keep_indices: bool) -> Step:

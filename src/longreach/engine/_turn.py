@@ -56,6 +56,12 @@ class Turning:
         cos, sin = (table.view(*positions.shape, -1) for table in tables)
         return self.rotation(x, cos, sin)
 
+    def turn_to(self, x: Tensor, positions: Tensor, end: int) -> Tensor:
+        """x [B, H, n, D] at positions [n], or [B, H, n]. Args: end: tokens seen."""
+        if positions.ndim > 1 or self.rotation is None or self.angles is None:
+            return self.place(x, positions, end)
+        return self.rotation(x, *self.angles(TRUE, positions[None], None, x, end, None, "keys"))
+
     def rerotate(self, layer: BandLayer, step: Step, epoch: Epoch, like: Tensor) -> None:
         """Bring all kept keys under the frequencies of `epoch`."""
         assert self.rotation is not None and layer.stream.indices is not None  # noqa: S101 - dynamic layers have both

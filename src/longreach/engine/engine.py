@@ -16,7 +16,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
 from longreach.attention.base import goes_by_text
 from longreach.core.bands import Computed
 from longreach.core.errors import LongreachError
-from longreach.core.memory import Carried
+from longreach.core.memory import Blocks, Carried, Store, View
 from longreach.engine import rotation
 from longreach.engine._entropy import EntropyReader
 from longreach.engine._hidden import HiddenReader
@@ -27,6 +27,7 @@ from longreach.engine._stream import Step, Stream, make_step
 from longreach.engine._text import given_ids
 from longreach.engine.cache_argument import cache_argument, take_cache
 from longreach.engine.contexts import contexts
+from longreach.engine.inserting import Inserting, check_inserting
 from longreach.engine.interface import interface
 from longreach.engine.layer import AttentionCall, LayerEngine
 from longreach.engine.prompt import prompts_end_where_generation_begins
@@ -149,27 +150,38 @@ def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, att
 @contextmanager
 def installed(model: PreTrainedModel, attentions: list[Attention], setup: Setup, trained_window: int) -> Iterator[Engine]:
     """The engine in place on the model; on leaving, everything is as it was."""
+    if setup.inserting is not None:
+        check_inserting(model, setup.inserting, setup)
     engine = Engine(model, attentions, setup, trained_window)
     with ExitStack() as undo:
         undo.callback(engine.close)
         for attention, layer in zip(attentions, engine.layers.values(), strict=True):
             attention.module.__dict__[NAME] = layer
             undo.callback(attention.module.__dict__.pop, NAME, None)
+        if setup.inserting is not None:
+            context = next(layer.context for layer in engine.layers.values() if layer.context.first)
+            undo.callback(install(model.base_model, Inserting(engine, model, setup.inserting, context)))
         stores = [layer.stored for layer in engine.layers.values() if layer.stored is not None]
         if cuts := frozenset(store.cut for store in stores if "entropy" in store.signals):
             undo.callback(install(model.base_model, EntropyReader(engine, model, cuts)))
-        seeing = [layer for layer in engine.layers.values() if layer.added.agings]
+        seeing = [layer for layer in engine.layers.values() if layer.added.agings or setup.inserting is not None]
         if cuts := frozenset(store.cut for store in stores if isinstance(store, Carried)):
             reader = HiddenReader(engine, model, cuts, engine.layers)
             seeing += reader.sources
             undo.callback(install(model.base_model, reader))
         for layer in dict.fromkeys(seeing):
             undo.callback(layer.module.register_forward_pre_hook(layer.see, with_kwargs=True).remove)
-        computed = [view for layer in engine.layers.values() for view in layer.views if isinstance(view, Computed)]
-        if any(store.cut.waits for store in stores) or any(view.waits for view in computed):
+        if any(_hangs_on_prompt(view) for layer in engine.layers.values() for view in layer.views):
             undo.enter_context(prompts_end_where_generation_begins(model))
         undo.enter_context(rotation.identity_rotary(model))
         undo.enter_context(interface(model, NAME, _attention))
         hook = model.base_model.register_forward_pre_hook(engine.before_forward, with_kwargs=True)
         undo.callback(hook.remove)
         yield engine
+
+
+def _hangs_on_prompt(view: View) -> bool:
+    """Whether what is seen hangs on where the prompt ends."""
+    if isinstance(view, Computed):
+        return view.waits
+    return isinstance(view, Store) and (view.cut.waits or (isinstance(view, Blocks) and view.shared > 1))

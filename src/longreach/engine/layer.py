@@ -8,8 +8,10 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
+from longreach.cache.trained.base import Inserts
 from longreach.core.bands import TRUE, Band, Computed, LayerContext, PositionMap, Selection
 from longreach.core.errors import LongreachError, UnsupportedError
+from longreach.core.inserted import Inserted
 from longreach.core.memory import Blocks, Carried, Clustered, Coded, HeadGroup, Kept, Store, View
 from longreach.engine._accounts import ACCOUNTS
 from longreach.engine._added import Added
@@ -26,8 +28,10 @@ from longreach.engine._computed import computed_pieces
 from longreach.engine._cuts import ENTROPY, CutStore
 from longreach.engine._fused import Merge
 from longreach.engine._groups import GroupedLayer
+from longreach.engine._inserted import InsertedAttention, text_pieces, write_inserted
 from longreach.engine._kept import KeptStore
 from longreach.engine._own import OwnAttention, own_mask, rows_inside
+from longreach.engine._seats import of_mask
 from longreach.engine._states import StateAndBandLayer, has_state
 from longreach.engine._store import AGES, HIDDEN, BandLayer, LayerPlan
 from longreach.engine._stream import MaskSpec, Step, Stream
@@ -68,7 +72,7 @@ class Host(Protocol):
         """The forward pass under way."""
 
 
-def _of_all_heads(views: tuple[View, ...]) -> tuple[Band | Selection | Computed | Store, ...]:
+def _of_all_heads(views: tuple[View, ...]) -> tuple[Band | Selection | Computed | Inserted | Store, ...]:
     return tuple(view for view in views if not isinstance(view, HeadGroup))
 
 
@@ -92,7 +96,7 @@ class LayerEngine:
         following = setup.following is not None and self.native_window is None
         # What is counted from the beginning of the text is not the same for rows that begin elsewhere.
         chunked = any(isinstance(view, Selection) or (isinstance(view, Band) and view.chunk > 1) for view in self.views)
-        computed = any(isinstance(view, Computed) for view in self.views)
+        computed = any(isinstance(view, Computed | Inserted) for view in self.views)
         self.by_row = following or self.stored is not None or chunked or computed
         if self.dynamic and (following or chunked or computed or setup.text is not None):
             what = "positions that depend on the length or the head"
@@ -101,6 +105,7 @@ class LayerEngine:
         self.added = Added.of(setup.attention if self.native_window is None else (), context)
         self.hidden: Tensor | None = None
         self.turning = self._turning(attention)
+        self.beside = None if setup.inserting is None else self._beside(setup.inserting)
         if self.grows and (self.plan.num_sinks or self.plan.window is not None or self.stored is not None):
             raise UnsupportedError("length-dependent positions", "a method that forgets", "its window never grows", "leave one of them out")
         if self.stored is not None and (self.added.biased or self.added.decays):
@@ -133,7 +138,7 @@ class LayerEngine:
             angles = Angles(
                 rotation=rotation, rotary=rotary, frequencies=setup.frequencies if self.dynamic else None,
                 decay=torch.stack(decays).prod(0) if decays else None,
-                endless=self.plan.window is not None or self.stored is not None,
+                endless=self.plan.window is not None or self.stored is not None or self.plan.inserts,
             )  # fmt: skip
         return Turning(
             rotation=rotation,
@@ -143,6 +148,11 @@ class LayerEngine:
             from_offset=setup.plain_inside is not None,
         )
 
+    def _beside(self, policy: Inserts) -> InsertedAttention:
+        """Attention of the tokens that a policy inserts."""
+        acts = policy if self.native_window is None else None
+        return InsertedAttention(policy.inserted(self.context), acts, self.context, self.native_window, self.turning)
+
     def new_store(self) -> CutStore[Any, Any] | None:
         """An empty store of the kind that the policy declares, where it declares one."""
         match self.stored:
@@ -151,7 +161,7 @@ class LayerEngine:
             case Coded():
                 return CodedStore(self.stored, self.context)
             case Blocks():
-                return BlocksStore(self.stored, self.context)
+                return BlocksStore(self.stored, self.context, place=self.turning.place)
             case Clustered():
                 return ClusteredStore(self.stored, self.context)
             case Carried():
@@ -177,7 +187,19 @@ class LayerEngine:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, call: AttentionCall) -> Tensor:
         """Attention output [B, T, H, D] of unrotated q [B, H, T, D] and k, v [B, K, T, D]; what came before is in the cache."""
         layer, cached = self._layer(q, k, call.spec)
-        return self._attend(layer, cached, q, k, v, call)
+        new = of_mask(call.spec)
+        if new is None or self.beside is None:
+            return self._attend(layer, cached, q, k, v, call)
+        count = q.shape[2] - new.width
+        hidden, self.hidden = self.hidden, None
+        own = self.beside.projected(hidden, *(x[:, :, count:] for x in (q, k, v)))
+        if self.plan.inserts:
+            write_inserted(layer, new, *own[1:])
+        given = call if call.position_ids is None else replace(call, position_ids=call.position_ids[..., :count])
+        out = self._attend(layer, cached, q[:, :, :count], k[:, :, :count], v[:, :, :count], given)
+        step, options = layer.stream.step, Options(call.scale, call.softcap, call.sinks, None)
+        assert isinstance(step, Step)  # noqa: S101 - made for the text
+        return torch.cat([out, self.beside.output(layer, step, own[0], new, options)], 1)
 
     def _attend(self, layer: BandLayer, cached: bool, q: Tensor, k: Tensor, v: Tensor, call: AttentionCall) -> Tensor:
         if isinstance(layer, GroupedLayer):
@@ -228,8 +250,9 @@ class LayerEngine:
             raise LongreachError(f"the cache of this forward pass did not reach the engine; pass it to the model by name ({name}=)")
         # What the layers of a pass share hangs on its mask: a layer that is computed again for its gradients finds its own there.
         layer = self.new_cache_layer(spec.stream if isinstance(spec, MaskSpec) else Stream(), leads=False)
+        new = of_mask(spec)
         for each in (layer, *(layer.parts.values() if isinstance(layer, GroupedLayer) else ())):
-            each.tokens, each.batch = q.shape[2], q.shape[0]
+            each.tokens, each.batch = q.shape[2] - (0 if new is None else new.width), q.shape[0]
         return layer, False
 
     def _write(self, layer: BandLayer, step: Step, q: Tensor, k: Tensor, v: Tensor, cached: bool) -> None:
@@ -331,6 +354,8 @@ class LayerEngine:
                 pieces = chosen_pieces(layer, step, view, q, turned, slot, options.scale, options.softcap)
             elif isinstance(view, Computed):
                 pieces = computed_pieces(layer, step, view.reader, whole(TRUE), self.turning.turn, slot, options)
+            elif isinstance(view, Inserted):
+                pieces = text_pieces(layer, step, view, self.turning, q, slot, options)
             elif isinstance(view, Store):
                 assert layer.store is not None and state is not None  # noqa: S101 - it was made with the layer
                 pieces = layer.store.pieces(state, whole(TRUE), turned)

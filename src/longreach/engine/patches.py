@@ -93,6 +93,7 @@ def _patchable(layer: Any) -> bool:
             not isinstance(layer, GroupedLayer)
             and layer.store is None
             and layer.plan.chunk is None
+            and not layer.plan.inserts
             and layer.stream.read is None
             and not aged
         )

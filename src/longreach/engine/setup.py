@@ -8,6 +8,7 @@ from torch import Tensor
 
 from longreach.attention.base import AttentionPolicy, FollowsLength, Scales
 from longreach.cache.base import CachePolicy
+from longreach.cache.trained.base import Inserts
 from longreach.core.bands import FULL, PROBE, LayerContext
 from longreach.core.memory import View
 from longreach.engine._text import TextReader
@@ -55,6 +56,11 @@ class Setup:
     def keep_all(self) -> bool:
         """Whether nothing may be forgotten."""
         return any(policy.keep_all for policy in self.policies if isinstance(policy, CachePolicy))
+
+    @property
+    def inserting(self) -> Inserts | None:
+        """The policy that puts tokens of its own into the text."""
+        return next((policy for policy in self.policies if isinstance(policy, Inserts)), None)
 
     @property
     def following(self) -> FollowsLength | None:

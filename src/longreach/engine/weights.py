@@ -1,6 +1,7 @@
 """Weights of methods' own: parameters of the attention layers, so that they are trained, moved, saved and copied with the model."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ def equip(model: PreTrainedModel, methods: str | Method | Iterable[Method]) -> P
         return model
     trained = trained_window(model.config.get_text_config())
     attentions = examine(model, trained)
-    for attention, context in zip(attentions, contexts(model, attentions, trained), strict=True):
+    table: Any = model.get_input_embeddings()
+    for attention, bare in zip(attentions, contexts(model, attentions, trained), strict=True):
+        context = replace(bare, embeddings=table.weight)
         for method in own:
             if attention.window is None and (made := method.weights(context)):
                 holder = getattr(attention.module, HOLDER, None)

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from longreach.attention.base import Ages, AttentionPolicy, Biases, Fades, Places, Prefixes, ReadsText, Scales, Vectors
-from longreach.cache.base import CachePolicy, History
+from longreach.cache.base import CachePolicy
+from longreach.cache.definition import History
+from longreach.cache.trained.base import Inserts
 from longreach.core.bands import PROBE, LayerContext
 from longreach.core.memory import Carried
 from longreach.core.method import Method
@@ -26,6 +28,7 @@ from longreach.engine.prompt import end_of_prompt
 from longreach.engine.rope_config import rope_of
 from longreach.engine.window import trained_window
 from longreach.positions.base import PositionsMethod, Rope
+from longreach.testing.naive_inserted import naive_inserted_logits
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +55,9 @@ def naive_logits(
     indices: [T] where the tokens stand, ascending from 0, where they do not follow on one another; not with padding.
     Keeps what a backward pass needs, unless under `torch.no_grad()`.
     """
+    inserting = next((method for method in methods if isinstance(method, Inserts)), None)
+    if inserting is not None:
+        return naive_inserted_logits(model, inserting, ids, padding, lambda learned: _rotated(_bare_layer(model, learned)))
     starts = torch.zeros(ids.shape[0], dtype=torch.long) if padding is None else padding.int().argmax(1)
     entropy = torch.zeros(ids.shape, dtype=torch.float64)
     carried = [
@@ -330,7 +336,19 @@ def _frequencies(layer: _Layer) -> tuple[Tensor, Tensor]:
     return getattr(layer.rotary, f"{prefix}inv_freq").double(), scale
 
 
+def _bare_layer(model: PreTrainedModel, learned: rotation.Attention) -> _Layer:
+    """A layer without methods."""
+    rotaries = [rotary for _, _, rotary in rotation.rotary_modules(model)]
+    rotary = None if learned.rotation is None else rotaries[learned.rotation.rotary]
+    return _Layer(model=model, learned=learned, context=PROBE, methods=(), rotary=rotary)
+
+
 def _vectors(layer: _Layer, q: Tensor, k: Tensor, v: Tensor, scale: float, prompt: int) -> Vectors:
+    return Vectors(layer=layer.context, q=q, k=k, v=v, scale=scale, prompt=prompt, rotated=_rotated(layer))
+
+
+def _rotated(layer: _Layer) -> Callable[[Tensor, Tensor], Tensor]:
+    """Turns x [..., T, D] to positions [T], or [..., T], in float64."""
     turn = layer.learned.rotation
 
     def rotated(x: Tensor, positions: Tensor) -> Tensor:
@@ -344,7 +362,7 @@ def _vectors(layer: _Layer, q: Tensor, k: Tensor, v: Tensor, scale: float, promp
         out[..., second] = x[..., second] * cos + x[..., first] * sin
         return out
 
-    return Vectors(layer=layer.context, q=q, k=k, v=v, scale=scale, prompt=prompt, rotated=rotated)
+    return rotated
 
 
 def _angles(layer: _Layer, relative: Tensor, i: Tensor) -> tuple[Tensor, Tensor]:

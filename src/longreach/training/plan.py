@@ -84,7 +84,7 @@ class TuneConfig:
         if self.full and (self.targets or self.parts):
             raise InputError("adapters' targets and parts have no effect in full training, which trains every weight")
         position_sampler(self.sampler)
-        if self.method and needs_weights(stack := trainable(self.method)) and (self.targets or self.parts):
+        if self.method and trains_alone(stack := trainable(self.method)) and (self.targets or self.parts):
             raise InputError(f"{unparse(stack)} has weights of its own, and these are trained; adapters' targets and parts have no effect")
 
     @property
@@ -131,12 +131,13 @@ def plan(model: PreTrainedModel, config: TuneConfig) -> TuningPlan:
             raise InputError(f"{sampler} needs a method that divides all positions alike, and {method} does not; choose linear")
     elif sampler.uniform_scaling:
         raise InputError(f"{sampler} needs a method that divides all positions alike; put linear before {config.method}")
-    _check_policies([policy for policy in stack if isinstance(policy, AttentionPolicy)], sampler)
-    _check_caches([policy for policy in stack if isinstance(policy, CachePolicy)], sampler, config)
+    policies = [policy for policy in stack if isinstance(policy, AttentionPolicy | CachePolicy)]
+    _check_policies(policies, sampler)
+    _check_caches([policy for policy in policies if isinstance(policy, CachePolicy)], sampler, config)
     check_targets(model, config.targets)
     reach = config.train_to or config.target
     seq_len = sampler.seq_len(config.seq_len, window, reach)
-    ours = any(isinstance(each, AttentionPolicy | CachePolicy) for each in stack) or (method is not None and method.needs_engine)
+    ours = bool(policies) or (method is not None and method.needs_engine)
     if ours and seq_len > window and config.mixture.get("short"):  # documents are masked only by attention that is not ours
         raise InputError(
             f"{unparse(stack)} cannot tell texts of {window} tokens in sequences of {seq_len} apart; leave short out of the mixture"
@@ -169,7 +170,7 @@ def _plan_for_table(model: PreTrainedModel, config: TuneConfig, sampler: Positio
     )
 
 
-def _check_policies(policies: Sequence[AttentionPolicy], sampler: PositionSampler) -> None:
+def _check_policies(policies: Sequence[AttentionPolicy | CachePolicy], sampler: PositionSampler) -> None:
     """Raise InputError for policies that cannot tell where a sampler's tokens stand."""
     for policy in policies:
         if sampler.skips and goes_by_text(policy):
@@ -233,6 +234,12 @@ def trainable(spec: str) -> tuple[Method, ...]:
     if found is not None and found.info.length_dependent:
         raise InputError(f"{found.spec} changes with the tokens seen, and a model is tuned at one setting; choose ntk, yarn or linear")
     return stack
+
+
+def trains_alone(stack: Iterable[Method]) -> bool:
+    """Whether methods have weights of their own, and these are all that has to be trained."""
+    own = needs_weights(stack)
+    return bool(own) and all(method.weights_alone for method in own)
 
 
 def _only(spec: str) -> Method:

@@ -44,7 +44,7 @@ from longreach.training.chunked_loss import ChunkedLoss, chunked_loss
 from longreach.training.examples import Examples, collate
 from longreach.training.gate import Gate, held_out_windows, short_loss
 from longreach.training.loss_log import LossLog
-from longreach.training.plan import TuneConfig, TuningPlan, plan, window_before_table
+from longreach.training.plan import TuneConfig, TuningPlan, plan, trains_alone, window_before_table
 
 SAVE_EVERY = 120.0  # seconds
 
@@ -95,12 +95,14 @@ def tune(
     _look_before(model, chosen, windows, run, folder, probe, progress)
     set_seed(config.seed)
     trained, adapted = model, False
-    if not config.full and (learning := {method.name() for method in needs_weights(chosen.methods)}):
-        model.requires_grad_(False)
+    learning = {method.name() for method in needs_weights(chosen.methods)}
+    if not config.full:
+        if trains_alone(chosen.methods):
+            model.requires_grad_(False)
+        else:
+            trained, adapted = add_adapters(model, rank=config.rank, alpha=config.alpha, targets=config.targets, parts=config.parts), True
         for name, weight in own_weights(model).items():
             weight.requires_grad_(name.split(".")[-2] in learning)
-    elif not config.full:
-        trained, adapted = add_adapters(model, rank=config.rank, alpha=config.alpha, targets=config.targets, parts=config.parts), True
     if window_before_table(model) is not None:
         for table in position_tables(model):  # adapters leave it out, and most of its rows are new
             table.module.weight.requires_grad_(True)

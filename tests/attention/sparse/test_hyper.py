@@ -44,7 +44,7 @@ def test_a_query_sees_the_keys_that_point_where_it_does():
     x = centres[of] + 0.1 * torch.randn(256, DIM, generator=generator, dtype=torch.float64)
     still = Vectors(layer=PROBE, q=x[None], k=x[None], v=x[None], scale=1.0, prompt=256, rotated=lambda x, positions: x)
     i, j = torch.arange(256)[:, None], torch.arange(256)[None]
-    seen = Hyper(exact=128, block_size=32, num_samples=0).counted(i, j, still)[0][128:, :128]
+    seen = Hyper(exact=128, block_size=32, num_samples=0, sink_blocks=0).counted(i, j, still)[0][128:, :128]
     assert seen.sum(1).tolist() == [32] * 128
     mine = (of[128:, None] == of[None, :128]).double()
     found = (seen * mine).sum(1) / mine.sum(1).clamp(max=32)
@@ -53,8 +53,17 @@ def test_a_query_sees_the_keys_that_point_where_it_does():
 
 def test_stretches_double_with_the_distance():
     q, k, v = random_head(80)
-    seen = counted(Hyper(exact=8, block_size=4, num_samples=0, num_projections=2), q, k, v) > 0
+    seen = counted(Hyper(exact=8, block_size=4, num_samples=0, num_projections=2, sink_blocks=0), q, k, v) > 0
     # Token 77 stands in the stretch from 72 on; behind it lies one of 8 (64 to 71, of which a block is seen) and one of 64 (0 to 63).
     assert bool(seen[77, 72:78].all())
     assert int(seen[77, 64:72].sum()) == 4
     assert int(seen[77, :64].sum()) == 4
+
+
+def test_first_blocks_are_seen_by_all_and_sampled_by_none():
+    q, k, v = random_head(64)
+    seen = counted(Hyper(exact=16, block_size=4, num_samples=5, num_projections=2, sink_blocks=2), q, k, v)
+    assert bool((seen[7:, :8] == 1).all()), "once, whatever the hash"
+    assert set(seen[16:32, 8:16].unique().tolist()) <= {0.0, 1.0, *(8 / 5 * times for times in range(1, 6))}, (
+        "a sample stands for what is left"
+    )

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from longreach.cache.base import History
+from longreach.cache.definition import History
 from longreach.conversation import conversation
 from longreach.conversation.conversation import Conversation
 from longreach.conversation.messages import split

@@ -4,11 +4,13 @@ Paper: HyperAttention: Long-context Attention in Near-Linear Time, 2023, arXiv:2
 Cost: the cache of the whole text; a query reads its stretch of `exact` tokens and, for each doubling of the text behind it, block_size +
 num_samples keys; no training.
 Limits: the window of the model is unchanged; it saves time, not memory. What is far away is estimated, so that every token changes a
-little; where a few keys draw most of the attention, as the first of a text do in many models, a sample misses them, and all changes much.
-Differs from the paper: no query looks ahead: stretches lie on a grid, and a query finds its place among the sorted keys by its own hash,
-where the official code sorts queries, too, and gives the n-th block of them the n-th of keys. Hashes are ordered so that neighbours differ
-by one bit, as the paper says; the official code takes the Gray code of a hash for its place, where they may differ by more. Samples are the
-same for all heads that share keys. Tokens that are written are read the same way, where the official code reads everything for them.
+little.
+Differs from the paper: every query sees the first block of the text (sink_blocks=0: the paper): the first tokens draw most of the attention
+in many models, a sample misses them, and all changes much. No query looks ahead: stretches lie on a grid, and a query finds its place among
+the sorted keys by its own hash, where the official code sorts queries, too, and gives the n-th block of them the n-th of keys. Hashes are
+ordered so that neighbours differ by one bit, as the paper says; the official code takes the Gray code of a hash for its place, where they
+may differ by more. Samples are the same for all heads that share keys. Tokens that are written are read the same way, where the official
+code reads everything for them.
 """
 
 import math
@@ -33,7 +35,8 @@ _ROWS = 512  # queries whose masks over the samples are made at once
 class Hyper(Places):
     """Args: exact: tokens of a stretch that is seen whole (paper: 4096). block_size: sorted keys that a query sees together (paper: 256);
     divides exact. num_samples: keys that stand for the others (paper: 256). num_projections: bits of the hash (paper: 7). dense_layers:
-    first layers that see everything; the last layer never does. seed: of projections and samples.
+    first layers that see everything; the last layer never does. sink_blocks: first blocks of block_size tokens that every query sees
+    (paper: 0), exact tokens at most. seed: of projections and samples.
     """
 
     info: ClassVar = MethodInfo(title="HyperAttention: Long-context Attention in Near-Linear Time", paper="arXiv:2310.05869")
@@ -42,13 +45,22 @@ class Hyper(Places):
     num_samples: int = 256
     num_projections: int = 7
     dense_layers: int = 0
+    sink_blocks: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
         at_least(self, 1, "exact", "block_size", "num_projections")
-        at_least(self, 0, "num_samples", "dense_layers", "seed")
+        at_least(self, 0, "num_samples", "dense_layers", "sink_blocks", "seed")
         if self.exact % self.block_size:
             raise SpecError(f"hyper: exact={self.exact} must be a multiple of block_size={self.block_size}")
+        if self._sinks > self.exact:
+            most = self.exact // self.block_size
+            raise SpecError(f"hyper: sink_blocks={self.sink_blocks} must be at most {most}, exact / block_size")
+
+    @property
+    def _sinks(self) -> int:
+        """First tokens that every query sees."""
+        return self.sink_blocks * self.block_size
 
     def _dense(self, layer: LayerContext) -> bool:
         return layer.full_layers.index(layer.layer_idx) < min(self.dense_layers, len(layer.full_layers) - 1)
@@ -62,11 +74,17 @@ class Hyper(Places):
     def pieces(self, run: QueryRun) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """For each stretch of exact, 2 exact, 4 exact ... tokens: what the queries of the stretch behind it see of it."""
         first, end, length = run.first, run.first + run.q.shape[2], self.exact
+        if self._sinks and end > self.exact:
+            rows = slice(max(0, self.exact - first), end - first)
+            sinks = slice(self._sinks)
+            yield (rows, *run.attend(run.q[:, :, rows], run.keys[:, :, sinks], run.values[:, :, sinks], None))
         while length < end:
             for stretch in range(first // length, -(-end // length)):
                 if stretch % 2:
                     rows = slice(max(first, stretch * length) - first, min(end, (stretch + 1) * length) - first)
-                    yield from self._stretch(run, rows, (stretch - 1) * length, length)
+                    begin = max((stretch - 1) * length, self._sinks)
+                    if begin < stretch * length:
+                        yield from self._stretch(run, rows, begin, stretch * length - begin)
             length *= 2
 
     def _stretch(self, run: QueryRun, rows: slice, begin: int, length: int) -> Iterator[tuple[slice, Tensor, Tensor]]:
@@ -150,19 +168,20 @@ class Hyper(Places):
             hashes, mine = self._hash(k).tolist(), self._hash(q).tolist()
             length = self.exact
             while length < total:
-                for begin in range(0, total - length, 2 * length):
-                    order = sorted(range(begin, begin + length), key=lambda key: (hashes[key], key))
-                    samples = self._samples(begin, length, vectors.layer.num_kv_heads)[head // repeats].tolist()
-                    for query in range(begin + length, min(begin + 2 * length, total)):
+                for stretch in range(0, total - length, 2 * length):
+                    begin, end = max(stretch, self._sinks), stretch + length
+                    order = sorted(range(begin, end), key=lambda key: (hashes[key], key))
+                    samples = self._samples(begin, end - begin, vectors.layer.num_kv_heads)[head // repeats].tolist() if order else []
+                    for query in range(end, min(end + length, total)):
                         below = sum(hashes[key] < mine[query] for key in order)
                         same = sum(hashes[key] == mine[query] for key in order)
-                        block = min(below + same // 2, length - 1) // self.block_size
+                        block = min(below + same // 2, end - begin - 1) // self.block_size
                         counts = dict.fromkeys(order, 0.0)
                         for key in order[block * self.block_size : (block + 1) * self.block_size]:
                             counts[key] = 1.0
-                        for sample in samples if length > self.block_size else ():
+                        for sample in samples if end - begin > self.block_size else ():
                             if sample // self.block_size != block:
-                                counts[order[sample]] += length / self.num_samples
+                                counts[order[sample]] += (end - begin) / self.num_samples
                         for key, count in counts.items():
                             seen[head, padding + query, padding + key] = count
                 length *= 2
@@ -174,6 +193,8 @@ EXAMPLES = (
     Hyper(exact=8, block_size=4, num_samples=6, num_projections=3),
     Hyper(exact=12, block_size=3, num_samples=0, num_projections=4, dense_layers=1),
     Hyper(exact=4, block_size=4, num_samples=3, num_projections=2, seed=5),
+    Hyper(exact=8, block_size=4, num_samples=6, num_projections=3, sink_blocks=0),
+    Hyper(exact=4, block_size=4, num_samples=3, num_projections=2, sink_blocks=0),
 )
 NEUTRAL = (Hyper(exact=64, block_size=16, num_samples=8),)
 BAD = (
@@ -183,5 +204,7 @@ BAD = (
     {"num_samples": -1},
     {"num_projections": 0},
     {"dense_layers": -1},
+    {"sink_blocks": -1},
+    {"exact": 512, "sink_blocks": 3},
     {"seed": -1},
 )

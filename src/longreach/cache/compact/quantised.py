@@ -13,8 +13,9 @@ from typing import ClassVar
 
 import torch
 
-from longreach.cache.base import CachePolicy, History, Sight
+from longreach.cache.base import CachePolicy
 from longreach.cache.compact._bits import Bits, coarse
+from longreach.cache.definition import History, Sight
 from longreach.core.bands import Band, LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.memory import Coded, View

@@ -6,9 +6,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.cache.base import Eviction, History
+from longreach.cache.base import Eviction
+from longreach.cache.definition import History
 from longreach.core.bands import LayerContext
-from longreach.core.memory import Kept, Over, Signal
+from longreach.core.cuts import Over
+from longreach.core.memory import Kept, Signal
 from longreach.core.method import MethodInfo, at_least
 from longreach.core.ranking import coarse
 

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from longreach.cache.base import Eviction
 from longreach.core.bands import LayerContext
+from longreach.core.cuts import Cut, Over, PromptEnd
 from longreach.core.errors import SpecError
-from longreach.core.memory import Cut, Over, PromptEnd
 from longreach.core.method import at_least, format_value
 
 

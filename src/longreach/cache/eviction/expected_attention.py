@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.cache.base import History
+from longreach.cache.definition import History
 from longreach.cache.eviction._scored import Scored
 from longreach.core.bands import LayerContext
 from longreach.core.errors import SpecError

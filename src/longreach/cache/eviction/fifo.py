@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.cache.base import History
+from longreach.cache.definition import History
 from longreach.cache.eviction._memory import Memory
 from longreach.core.bands import LayerContext
 from longreach.core.memory import Signal, Signals

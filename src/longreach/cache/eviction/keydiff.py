@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from longreach.cache.base import History
+from longreach.cache.definition import History
 from longreach.cache.eviction._scored import Scored
 from longreach.core.bands import LayerContext
 from longreach.core.memory import Signal, Signals

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from longreach.cache.base import History
+from longreach.cache.definition import History
 from longreach.cache.eviction._scored import Scored
 from longreach.core.bands import LayerContext
 from longreach.core.memory import Signal, Signals

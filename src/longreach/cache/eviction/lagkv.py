@@ -16,7 +16,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.cache.base import CachePolicy, History, Sight
+from longreach.cache.base import CachePolicy
+from longreach.cache.definition import History, Sight
 from longreach.core.bands import Band, LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.memory import Kept, Signals, View

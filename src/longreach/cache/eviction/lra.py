@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from longreach.cache.base import History
+from longreach.cache.definition import History
 from longreach.cache.eviction._memory import AttendedMemory
 from longreach.core.bands import LayerContext
 from longreach.core.memory import Signals

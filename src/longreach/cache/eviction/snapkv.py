@@ -19,10 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool1d, max_pool1d
 
-from longreach.cache.base import Eviction, History
+from longreach.cache.base import Eviction
+from longreach.cache.definition import History
 from longreach.core.bands import LayerContext
+from longreach.core.cuts import PromptEnd
 from longreach.core.errors import SpecError
-from longreach.core.memory import PromptEnd, Signal, Signals
+from longreach.core.memory import Signal, Signals
 from longreach.core.method import MethodInfo, at_least
 
 

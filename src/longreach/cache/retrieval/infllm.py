@@ -5,10 +5,10 @@ arXiv:2402.04617
 Cost: attention weights are computed once more, to choose what represents a block; blocks are loaded when they are needed.
 Limits: any length, within local_window + block_size trained positions; blocks have no order among themselves, and what is found hangs on
 a few keys a block.
-Differs from the paper: every query finds its blocks by itself, also in prefill, where the paper lets 512 and more share what they find:
-so reading in chunks, at once and token by token agree. The local window ends where a block does, and so is up to a block longer. The
-first block stands for the initial tokens. What represents a block is chosen by the attention that its tokens got (as in the official
-code), for each key-value head and not for each query head.
+Differs from the paper: no query looks ahead: those of a prompt that share what they find (`shared`) find it by as many queries before
+them, where the paper takes their own; the last ones of a prompt, and what follows, find their blocks one by one. The local window ends
+where a block does, and so is up to a block longer. The first block stands for the initial tokens. What represents a block is chosen by the
+attention that its tokens got (as in the official code), for each key-value head and not for each query head.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,8 @@ from typing import ClassVar, get_args
 import torch
 from torch import Tensor
 
-from longreach.cache.base import CachePolicy, History, Sight
+from longreach.cache.base import CachePolicy
+from longreach.cache.definition import History, Sight
 from longreach.core.bands import Band, Constant, LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.memory import Blocks, Storage, View
@@ -28,8 +29,9 @@ from longreach.core.ranking import coarse, highest, ranking
 @dataclass(frozen=True, kw_only=True)
 class InfLLM(CachePolicy):
     """Args: block_size: tokens a block (paper: 128). num_blocks: that a query finds (paper: 16 to 96). local_window: nearest tokens, seen
-    whole at true distances (paper: 4096 of a window of 8192). num_representatives: keys that stand for a block (paper: 4). storage: where
-    the blocks lie: device, host, or disk (a temporary file, mapped into memory; in the folder that TMPDIR names).
+    whole at true distances (paper: 4096 of a window of 8192). num_representatives: keys that stand for a block (paper: 4). shared: queries
+    of a prompt that share what they find (paper: 512), a multiple of block_size, or 1. storage: where the blocks lie: device, host, or disk
+    (a temporary file, mapped into memory; in the folder that TMPDIR names).
     """
 
     info: ClassVar = MethodInfo(
@@ -42,10 +44,13 @@ class InfLLM(CachePolicy):
     num_blocks: int
     local_window: int
     num_representatives: int = 4
+    shared: int = 1
     storage: Storage = "host"
 
     def __post_init__(self) -> None:
-        at_least(self, 1, "block_size", "num_blocks", "local_window", "num_representatives")
+        at_least(self, 1, "block_size", "num_blocks", "local_window", "num_representatives", "shared")
+        if self.shared > 1 and self.shared % self.block_size:
+            raise SpecError(f"infllm: shared={self.shared} must be 1 or a multiple of block_size={self.block_size}")
         if self.storage not in get_args(Storage):
             raise SpecError(f"infllm: storage={self.storage} must be device, host or disk")
 
@@ -70,7 +75,7 @@ class InfLLM(CachePolicy):
         """The blocks, all at one distance, and the local window."""
         blocks = Blocks(
             chooser=self, chunk=self.block_size, near=self._near, queries=Constant(self._far), keys=Constant(0), storage=self.storage,
-            loaded=2 * self.num_blocks, signals=("received",),
+            loaded=2 * self.num_blocks, shared=self.shared, signals=("received",),
         )  # fmt: skip
         return (blocks, Band())
 
@@ -100,7 +105,12 @@ class InfLLM(CachePolicy):
     def sight(self, i: int, history: History) -> Sight:
         """Block by block, for one query."""
         size, near = self.block_size, self._near
-        blocks = max(0, i // size - near)
+        begin, asking = i // self.shared * self.shared, [i]
+        if self.shared > 1 and 0 < begin <= history.prompt - 2 * self.shared:
+            asking = list(range(begin - self.shared, begin))
+        else:
+            begin = i
+        blocks = max(0, begin // size - near)
         attention, keys = history.by_kv_head(), history.rotated(history.k, torch.zeros(history.k.shape[1], dtype=torch.long))
         means = []
         for block in range(blocks):
@@ -110,7 +120,7 @@ class InfLLM(CachePolicy):
                 ranked = sorted(zip(got, inside, strict=True), reverse=True)
                 rows.append(k[[token for _, token in ranked[: self.num_representatives]]].mean(0))
             means.append(torch.stack(rows))
-        q = history.rotated(history.q[:, i : i + 1], torch.tensor([self._far]))[:, 0]
+        q = history.rotated(history.q[:, asking], torch.full((len(asking),), self._far)).sum(1)
         heads = len(q) // len(history.k)
         worth = [float((q * mean.repeat_interleave(heads, 0)).sum().detach()) for mean in means]
         ranked = sorted(zip(coarse(torch.tensor(worth[1:])).tolist(), range(1, blocks), strict=True), reverse=True)
@@ -118,13 +128,15 @@ class InfLLM(CachePolicy):
         far = [token for block in found for token in range(block * size, (block + 1) * size)]
         relative = i - torch.arange(history.k.shape[1])
         relative[far] = self._far
-        return Sight(tokens=[[*far, *range(blocks * size, i + 1)]] * len(history.k), relative=relative.repeat(len(history.k), 1))
+        local = range(max(0, i // size - near) * size, i + 1)
+        return Sight(tokens=[[*far, *local]] * len(history.k), relative=relative.repeat(len(history.k), 1))
 
 
 METHOD = InfLLM
 EXAMPLES = (
     InfLLM(block_size=4, num_blocks=2, local_window=8, num_representatives=2),
     InfLLM(block_size=5, num_blocks=1, local_window=3),
+    InfLLM(block_size=2, num_blocks=2, local_window=3, num_representatives=1, shared=4, storage="device"),
     InfLLM(block_size=1, num_blocks=6, local_window=5, num_representatives=1, storage="disk"),
 )
 NEUTRAL = (InfLLM(block_size=8, num_blocks=2, local_window=64),)
@@ -133,5 +145,6 @@ BAD = (
     {"block_size": 4, "num_blocks": 0, "local_window": 8},
     {"block_size": 4, "num_blocks": 1, "local_window": 0},
     {"block_size": 4, "num_blocks": 1, "local_window": 8, "num_representatives": 0},
+    {"block_size": 4, "num_blocks": 1, "local_window": 8, "shared": 6},
     {"block_size": 4, "num_blocks": 1, "local_window": 8, "storage": "tape"},
 )

@@ -18,7 +18,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.cache.base import CachePolicy, History, Sight
+from longreach.cache.base import CachePolicy
+from longreach.cache.definition import History, Sight
 from longreach.core.bands import Band, Constant, LayerContext, Selection, Within
 from longreach.core.memory import View
 from longreach.core.method import Claim, MethodInfo, at_least

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from longreach.cache.base import CachePolicy, History, Sight
+from longreach.cache.base import CachePolicy
+from longreach.cache.definition import History, Sight
 from longreach.core.bands import Band, LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.fitting import FittedFile

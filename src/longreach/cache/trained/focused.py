@@ -17,7 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.cache.base import History, Sight
+from longreach.cache.definition import History, Sight
 from longreach.cache.trained.base import AmongTexts
 from longreach.core.bands import Band, Constant, LayerContext, Within
 from longreach.core.errors import SpecError

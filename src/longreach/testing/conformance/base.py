@@ -171,3 +171,20 @@ def written(model: PreTrainedModel, ids: Tensor, mask: Tensor | None = None, *, 
 def left_padding(lengths: Iterable[int], width: int = LENGTH) -> Tensor:
     """Attention mask [B, width] of rows with so many real tokens, at the right."""
     return torch.stack([(torch.arange(width) >= width - length).long() for length in lengths])
+
+
+def gradients(model: PreTrainedModel, values: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+    """Of a random sum of values [..., n, E], by the name of the parameter. mask: [..., n], those that count."""
+    weights = torch.randn(values.shape, generator=torch.Generator().manual_seed(1))
+    if mask is not None:
+        weights = weights * mask[..., None]
+    named = dict(model.named_parameters())
+    found = torch.autograd.grad((values * weights).sum(), list(named.values()), allow_unused=True)
+    return {name: gradient for name, gradient in zip(named, found, strict=True) if gradient is not None}
+
+
+def loss_gradients(model: PreTrainedModel, ids: Tensor, mask: Tensor | None = None, labels: Tensor | None = None) -> dict[str, Tensor]:
+    """Of the loss of a batch (labels: its own tokens, where none are given), by the name of the parameter."""
+    model.zero_grad()
+    model(ids, attention_mask=mask, labels=ids if labels is None else labels, use_cache=False).loss.backward()
+    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}

@@ -11,7 +11,7 @@ from longreach.attention.base import EncoderTemperature
 from longreach.core.method import Method
 from longreach.engine.apply import apply
 from longreach.testing.conformance._snapshot import snapshot, unchanged
-from longreach.testing.conformance.base import LENGTH, WINDOW, Check, close, left_padding, moves, same
+from longreach.testing.conformance.base import LENGTH, WINDOW, Check, close, gradients, left_padding, moves, same
 from longreach.testing.conformance.positions import refused_by_apply
 from longreach.testing.models import BIASED, random_ids, tiny_biased, tiny_model
 
@@ -105,9 +105,9 @@ def check_temperature_and_gradients(method: EncoderTemperature) -> int:
     for family in ("t5", "umt5"):
         model = tiny_biased(family, window=WINDOW)
         with apply(model, method):
-            ours = _gradients(model, _decoded(model, ids, mask))
+            ours = gradients(model, _decoded(model, ids, mask))
         exact = copy.deepcopy(model).double()
-        wanted = _gradients(exact, _naive_decoded(exact, method, ids, mask))
+        wanted = gradients(exact, _naive_decoded(exact, method, ids, mask))
         for name, gradient in wanted.items():
             scale = float(gradient.abs().max())
             compared += close(ours[name].double(), gradient, f"{family}, gradient of {name}", tolerance=2e-4 * scale + 1e-6)
@@ -191,13 +191,6 @@ def _buckets(attention: Any, length: int) -> Tensor:
     bucket = attention._relative_position_bucket
     found: Tensor = bucket(distance, bidirectional=True, **settings) if "bidirectional" in bucket.__code__.co_varnames else bucket(distance)
     return found
-
-
-def _gradients(model: PreTrainedModel, logits: Tensor) -> dict[str, Tensor]:
-    weights = torch.randn(logits.shape, generator=torch.Generator().manual_seed(1))
-    named = dict(model.named_parameters())
-    found = torch.autograd.grad((logits * weights).sum(), list(named.values()), allow_unused=True)
-    return {name: gradient for name, gradient in zip(named, found, strict=True) if gradient is not None}
 
 
 def _is_temperature(method: Method) -> bool:

@@ -15,7 +15,18 @@ from longreach.core.method import Method
 from longreach.engine.apply import apply
 from longreach.engine.tiled import Seen, Tiling, tiled_attention
 from longreach.testing.conformance._snapshot import snapshot, unchanged
-from longreach.testing.conformance.base import LENGTH, Check, cached_logits, close, first, left_padding, require, same, written
+from longreach.testing.conformance.base import (
+    LENGTH,
+    Check,
+    cached_logits,
+    close,
+    first,
+    left_padding,
+    loss_gradients,
+    require,
+    same,
+    written,
+)
 from longreach.testing.conformance.positions import refused_by_apply
 from longreach.testing.models import random_ids, tiny_biased, tiny_learned, tiny_model
 
@@ -74,9 +85,9 @@ def check_chunked_gradients(method: Chunks) -> int:
     for family in ("llama", "gpt_oss", "gemma2"):
         model = tiny_model(family)
         model, tolerance = (model.double(), _EXACT) if family == "llama" else (model, 2e-4)
-        wanted = _gradients(model, ids)
+        wanted = loss_gradients(model, ids)
         with apply(model, method):
-            ours = _gradients(model, ids)
+            ours = loss_gradients(model, ids)
         require(family != "gpt_oss" or any("sinks" in name for name in wanted), "no sinks")
         for name, gradient in wanted.items():
             compared += close(ours[name], gradient, f"{family}, gradient of {name}", tolerance=tolerance)
@@ -105,9 +116,9 @@ def check_memory_of_chunks(method: Chunks) -> int:
     linear = max([_LONG * max(config.vocab_size, config.intermediate_size), *(parameter.numel() for parameter in model.parameters())])
     most = max(config.num_attention_heads * rows * columns, linear)
     with apply(model, method), _Largest() as ours:
-        _gradients(model, ids)
+        loss_gradients(model, ids)
     with _Largest() as plain:
-        _gradients(model, ids)
+        loss_gradients(model, ids)
     require(plain.numbers >= config.num_attention_heads * _LONG**2, "the plain model makes no logits")
     return require(ours.numbers <= most, f"a tensor of {ours.numbers} numbers, allowed {most}")
 
@@ -201,12 +212,6 @@ def _outputs(model: PreTrainedModel, ids: Tensor, mask: Tensor | None = None) ->
     out = model(ids, attention_mask=mask)
     found: Tensor = out.logits if "logits" in out else out.last_hidden_state
     return found
-
-
-def _gradients(model: PreTrainedModel, ids: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
-    model.zero_grad()
-    model(ids, attention_mask=mask, labels=ids, use_cache=False).loss.backward()
-    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
 def _has_chunks(method: Method) -> bool:

@@ -16,8 +16,8 @@ from longreach.core.method import Method
 from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
 from longreach.testing.conformance._snapshot import snapshot, unchanged
-from longreach.testing.conformance.base import LENGTH, WINDOW, Check, close, first, moves, require, same
-from longreach.testing.conformance.biased import _gradients, written_from
+from longreach.testing.conformance.base import LENGTH, WINDOW, Check, close, first, gradients, moves, require, same
+from longreach.testing.conformance.biased import written_from
 from longreach.testing.conformance.positions import refused_by_apply
 from longreach.testing.models import BIASED, PLACED, random_ids, tiny_encoder_decoder, tiny_model
 
@@ -152,9 +152,9 @@ def check_retrieval_gradients(method: CrossRetrieval) -> int:
     compared, ids, mask = 0, random_ids(2, LENGTH), _right_padding(_LENGTHS[:2])
     for family in _BRIEF:
         model = tiny_encoder_decoder(family, window=WINDOW).double()
-        wanted = _gradients(model, _naive_decoded(model, method, ids, mask))
+        wanted = gradients(model, _naive_decoded(model, method, ids, mask))
         with apply(model, method):
-            ours = _gradients(model, _decoded(model, ids, mask))
+            ours = gradients(model, _decoded(model, ids, mask))
         for name, gradient in wanted.items():
             scale = float(gradient.abs().max())
             compared += close(ours.get(name, torch.zeros_like(gradient)), gradient, f"{family}, {name}", tolerance=1e-8 * scale + 1e-9)

@@ -27,6 +27,7 @@ from longreach.testing.conformance.base import (
     cached_logits,
     close,
     first,
+    gradients,
     left_padding,
     logits,
     model_for,
@@ -94,19 +95,12 @@ def check_gradients(method: Method) -> int:
     for family in _families(method, "llama", "gemma2", "gpt_oss"):
         model = model_for(method, family)
         with apply(model, method):
-            ours = _gradients(model, model(ids, attention_mask=mask, use_cache=False).logits, mask)
-        wanted = _gradients(model, naive_logits(model, (method,), ids, mask.bool()), mask)
+            ours = gradients(model, model(ids, attention_mask=mask, use_cache=False).logits, mask)
+        wanted = gradients(model, naive_logits(model, (method,), ids, mask.bool()), mask)
         for name, gradient in wanted.items():
             scale = float(gradient.abs().max())
             compared += close(ours[name], gradient, f"{family}, gradient of {name}", tolerance=2e-4 * scale + 1e-6)
     return compared
-
-
-def _gradients(model: PreTrainedModel, values: Tensor, mask: Tensor) -> dict[str, Tensor]:
-    weights = torch.randn(values.shape, generator=torch.Generator().manual_seed(1)) * mask[..., None]
-    named = dict(model.named_parameters())
-    found = torch.autograd.grad((values * weights).sum(), list(named.values()), allow_unused=True)
-    return {name: gradient for name, gradient in zip(named, found, strict=True) if gradient is not None}
 
 
 def check_causality(method: Method) -> int:

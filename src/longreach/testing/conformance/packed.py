@@ -15,7 +15,7 @@ from longreach.core.method import Method
 from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
 from longreach.testing.conformance._snapshot import snapshot, unchanged
-from longreach.testing.conformance.base import LENGTH, Check, close, first, left_padding, require, same, written
+from longreach.testing.conformance.base import LENGTH, Check, close, first, left_padding, loss_gradients, require, same, written
 from longreach.testing.conformance.positions import refused_by_apply
 from longreach.testing.models import random_ids, tiny_biased, tiny_learned, tiny_model
 
@@ -105,9 +105,9 @@ def check_packed_gradients(method: Packs) -> int:
             model.train()
             with warnings.catch_warnings(action="ignore"):  # of its new name, which is not in all versions that are supported
                 model.gradient_checkpointing_enable()
-        wanted = _gradients(model, ids, mask, labels)
+        wanted = loss_gradients(model, ids, mask, labels)
         with apply(model, method):
-            ours = _gradients(model, ids, mask, labels)
+            ours = loss_gradients(model, ids, mask, labels)
         for name, gradient in wanted.items():
             compared += close(ours[name], gradient, f"gradient of {name}", tolerance=_EXACT)
     return compared
@@ -203,12 +203,6 @@ def _filled(model: PreTrainedModel, ids: Tensor, mask: Tensor) -> Any:
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     model(ids, attention_mask=mask, position_ids=positions, **cache_argument(model, cache), use_cache=True)
     return cache
-
-
-def _gradients(model: PreTrainedModel, ids: Tensor, mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    model.zero_grad()
-    model(ids, attention_mask=mask, labels=labels, use_cache=False).loss.backward()
-    return {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
 def _name(model: PreTrainedModel) -> str:

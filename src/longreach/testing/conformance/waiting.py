@@ -10,7 +10,7 @@ from longreach.attention.base import EncoderMemory
 from longreach.core.method import Method
 from longreach.engine.apply import apply
 from longreach.testing.conformance._snapshot import snapshot, unchanged
-from longreach.testing.conformance.base import LENGTH, Check, close, left_padding, moves, require, same
+from longreach.testing.conformance.base import LENGTH, Check, close, gradients, left_padding, moves, require, same
 from longreach.testing.conformance.positions import refused_by_apply
 from longreach.testing.models import random_ids, tiny_learned, tiny_model
 
@@ -60,9 +60,9 @@ def check_memory_and_gradients(method: EncoderMemory) -> int:
     """The gradients of every weight are those of the definition in float64."""
     model, ids, compared = tiny_learned("bert"), random_ids(1, LENGTH), 0
     with apply(model, method):
-        ours = _gradients(model, outputs(model, ids))
+        ours = gradients(model, outputs(model, ids))
     exact = copy.deepcopy(model).double()
-    wanted = _gradients(exact, _defined(exact, method, ids))
+    wanted = gradients(exact, _defined(exact, method, ids))
     largest = max(float(gradient.abs().max()) for gradient in wanted.values())
     for name, gradient in wanted.items():
         # Of a key's bias it is 0, for that adds the same to all logits of a query; what is left there is rounding of the others.
@@ -112,13 +112,6 @@ def _defined(model: PreTrainedModel, method: EncoderMemory, ids: Tensor) -> Tens
     i, j = torch.arange(length)[:, None], torch.arange(length)
     hidden = torch.zeros(1, 1, length, length, dtype=torch.float64).masked_fill(~method.sees(i, j, length), float("-inf"))
     return outputs(exact, ids, hidden)
-
-
-def _gradients(model: PreTrainedModel, found: Tensor) -> dict[str, Tensor]:
-    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
-    named = dict(model.named_parameters())
-    gradients = torch.autograd.grad((found * weights).sum(), list(named.values()), allow_unused=True)
-    return {name: gradient for name, gradient in zip(named, gradients, strict=True) if gradient is not None}
 
 
 def _is_memory(method: Method) -> bool:
