@@ -237,6 +237,7 @@ class AttentionReader(Protocol):
     def pieces(self, run: QueryRun) -> "Iterator[tuple[slice, Tensor, Tensor]]":
         """Queries of the run, their output [B, H, n, D] and its log-sum-exp [B, H, n], by which it is weighed against others.
 
+        Weights that are no softmax have none: where they are all that a layer sees, 0 will do, against which learned sinks are weighed.
         What a query sees may hang on tokens up to its own alone, and not on where the run begins or ends.
         """
         ...
@@ -247,12 +248,14 @@ class Computed:
     """What a method computes itself: a search for what is far away, an estimate, weights that are no softmax.
 
     Shares one softmax with the bands, if there are any, which must not hold the same pairs. queries: that the method looks at besides
-    those of a run: so many before it. waits: what is seen hangs on where the prompt ends.
+    those of a run: so many before it. waits: what is seen hangs on where the prompt ends. normalised: queries are brought to one length, by
+    which a factor on their logits would be lost.
     """
 
     reader: AttentionReader
     queries: int = 0
     waits: bool = False
+    normalised: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
