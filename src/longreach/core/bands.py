@@ -170,12 +170,16 @@ class Band:
         return self.lo == 0 and self.hi is None and self.before is None
 
 
-class Chooser(Protocol):
-    """Chooses chunks for every query and head, by summaries or by keys; implementations are hashable."""
+class Summarizer(Protocol):
+    """Sums up chunks once they are full; implementations are hashable."""
 
     def summarize(self, q: "Tensor", k: "Tensor", v: "Tensor", scale: float) -> "Tensor":
-        """What is kept of full chunks to choose by, [B, H, n, E]; q [B, H, n, C, D], k and v [B, K, n, C, D], turned by `keys`."""
+        """What is kept of full chunks, [B, H, n, E]; q [B, H, n, C, D], k and v [B, K, n, C, D], at the positions that keys have."""
         ...
+
+
+class Chooser(Summarizer, Protocol):
+    """Chooses chunks for every query and head, by summaries or by keys; implementations are hashable."""
 
     def select(self, q: "Tensor", summaries: "Tensor", count: "Tensor") -> "Tensor":
         """Chunks [B, H | 1, T, P] in the order of their places, -1 for none; q [B, H, T, D] unrotated, summaries [B, H, n, E].
@@ -217,7 +221,8 @@ class QueryRun:
     [B, H, n, D], which may lie before the run by as many as `Computed.queries`. attend: (q, k, v, mask) -> output [B, H, T, D] and
     log-sum-exp [B, H, T] of a softmax over k, v [B, K, S, D]; mask: bool [B, 1 | H, T, S], what each query sees, or None. attend_chunks:
     (q, k, v, chosen) -> the same over the chunks of k, v [B, K, n, C, D] that each query chose, [B, H, T, P], -1 for none. memo: kept from
-    run to run, but for when tokens are taken back; what is in it may not hang on where runs end.
+    run to run, but for when tokens are taken back; what is in it may not hang on where runs end. summaries: [B, H, n, E] of all chunks that
+    are full by the end of the run, where `Computed.summarizer` makes some; None before the first is full.
     """
 
     q: "Tensor"
@@ -229,6 +234,7 @@ class QueryRun:
     attend: "Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]"
     attend_chunks: "Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]"
     memo: dict[object, Any]
+    summaries: "Tensor | None" = None
 
 
 class AttentionReader(Protocol):
@@ -248,13 +254,16 @@ class Computed:
     """What a method computes itself: a search for what is far away, an estimate, weights that are no softmax.
 
     Shares one softmax with the bands, if there are any, which must not hold the same pairs. queries: that the method looks at besides
-    those of a run: so many before it. waits: what is seen hangs on where the prompt ends. normalised: queries are brought to one length, by
+    those of a run: so many before it. waits: what is seen hangs on where the prompt ends. summarizer: of each chunk of `chunk` tokens, once it
+    is full; made once. normalised: queries are brought to one length, by
     which a factor on their logits would be lost.
     """
 
     reader: AttentionReader
     queries: int = 0
     waits: bool = False
+    summarizer: Summarizer | None = None
+    chunk: int = 1
     normalised: bool = False
 
 

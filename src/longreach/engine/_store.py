@@ -76,7 +76,14 @@ class LayerPlan:
             accounts=tuple(name for name in ACCOUNTS if any(name in store.signals for store in stores)),
             entropy=any("entropy" in store.signals for store in stores),
             chunk=next(
-                iter([*(view.chunk for view in chosen if view.finders is None), *(view.queries for view in computed if view.queries)]), None
+                iter(
+                    [
+                        *(view.chunk for view in chosen if view.finders is None),
+                        *(view.chunk for view in computed if view.summarizer is not None),
+                        *(view.queries for view in computed if view.queries),
+                    ]
+                ),
+                None,
             ),
             inserts=bool(inserted),
         )

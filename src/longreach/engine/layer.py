@@ -19,7 +19,7 @@ from longreach.engine._angles import Angles, Epoch
 from longreach.engine._attend import Options, recent_pieces, sink_pieces
 from longreach.engine._blocks import BlocksStore
 from longreach.engine._channels import Channels
-from longreach.engine._choice import chosen_pieces, extend_summaries
+from longreach.engine._choice import Summaries, chosen_pieces, extend_summaries
 from longreach.engine._clusters import ClusteredStore
 from longreach.engine._coded import CodedStore
 from longreach.engine._computed import computed_pieces
@@ -85,7 +85,7 @@ class LayerEngine:
             views = setup.views(context) if self.native_window is None else (Band(hi=self.native_window - 1),)
         self.parts = {view.heads: self._of_heads(view, attention) for view in views if isinstance(view, HeadGroup)}
         self.views = _of_all_heads(views)
-        self.chooser = next((view for view in self.views if isinstance(view, Selection)), None)
+        self.summaries = Summaries.of(self.views)
         self.stored = next((view for view in self.views if isinstance(view, Store)), None)
         frequencies = setup.frequencies
         self.dynamic = frequencies is not None and attention.rotation is not None and self.native_window is None
@@ -226,8 +226,8 @@ class LayerEngine:
             if inside is True:
                 return plain
         options = Options(call.scale, call.softcap, call.sinks, self.added if self.added.biased else None)
-        if self.chooser is not None:
-            extend_summaries(layer, step, self.chooser, self.turning.turn, call.scale)
+        if self.summaries is not None:
+            extend_summaries(layer, step, self.summaries, self.turning.turn, call.scale)
         apart = layer.store is not None and layer.store.apart
         if not self.by_row or (step.start_min == step.start_max and not apart):
             out = self._run(layer, step, q, options)
@@ -347,7 +347,7 @@ class LayerEngine:
             if isinstance(view, Selection):
                 pieces = chosen_pieces(layer, step, view, q, turned, slot, options.scale, options.softcap)
             elif isinstance(view, Computed):
-                pieces = computed_pieces(layer, step, view.reader, whole(TRUE), self.turning.turn, slot, options)
+                pieces = computed_pieces(layer, step, view, whole(TRUE), self.turning.turn, slot, options)
             elif isinstance(view, Inserted):
                 pieces = text_pieces(layer, step, view, self.turning, q, slot, options)
             elif isinstance(view, Store):
