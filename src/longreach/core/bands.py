@@ -254,9 +254,8 @@ class Computed:
     """What a method computes itself: a search for what is far away, an estimate, weights that are no softmax.
 
     Shares one softmax with the bands, if there are any, which must not hold the same pairs. queries: that the method looks at besides
-    those of a run: so many before it. waits: what is seen hangs on where the prompt ends. summarizer: of each chunk of `chunk` tokens, once it
-    is full; made once. normalised: queries are brought to one length, by
-    which a factor on their logits would be lost.
+    those of a run: so many before it. waits: what is seen hangs on where the prompt ends. summarizer: sums up each chunk of `chunk` tokens
+    once it is full. normalised: queries are brought to one length, by which a factor on their logits would be lost.
     """
 
     reader: AttentionReader

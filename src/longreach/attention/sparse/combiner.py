@@ -4,7 +4,7 @@ Paper: Combiner: Full Attention Transformer with Sparse Computation Cost, 2021, 
 Cost: a query reads segment + text / segment keys; the cache of the whole text, and a key and a value for each head and segment.
 Limits: a model has to be trained under it. Nothing is out of sight, but of what is far away a query weighs whole segments only.
 Differs from the paper: of its patterns the fixed one. Queries and keys are pooled as the model turns them, at the positions where they
-stand; the official code has positions in the input alone. A model's soft cap holds for what a query sees, not for what makes an abstraction.
+stand; the official code has positions in the input alone. A model's soft cap holds for what a query sees, not within abstractions.
 """
 
 from collections.abc import Iterator
