@@ -179,6 +179,17 @@ class Fades(AttentionPolicy):
         """
 
 
+@dataclass(frozen=True, kw_only=True)
+class Follows(AttentionPolicy):
+    """Has weights of its own that no gradient moves: they follow what is read in training, as what it computes notes it."""
+
+    weights_alone: ClassVar[bool] = False
+
+    @abstractmethod
+    def follow(self, layer: LayerContext) -> None:
+        """Move them, in place, after a step of training."""
+
+
 class Sees(Protocol):
     """An attention or cache policy."""
 

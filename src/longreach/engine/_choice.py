@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from longreach.core.bands import TRUE, Computed, PositionMap, Selection, Summarizer
+from longreach.core.bands import Computed, PositionMap, Selection, Summarizer
 from longreach.core.errors import LongreachError
 from longreach.engine._fused import attend
 from longreach.engine._store import BandLayer
@@ -35,7 +35,7 @@ class Summaries:
             if isinstance(view, Selection) and view.finders is None:
                 return cls(view.chooser, view.chunk, view.keys)
             if isinstance(view, Computed) and view.summarizer is not None:
-                return cls(view.summarizer, view.chunk, TRUE)
+                return cls(view.summarizer, view.chunk, view.positions)
         return None
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from longreach.core.bands import TRUE, Band, Computed, PositionMap, Selection
+from longreach.core.bands import Band, Computed, PositionMap, Selection
 from longreach.core.errors import LongreachError
 from longreach.core.inserted import Inserted
 from longreach.core.memory import Store, View
@@ -66,7 +66,7 @@ class LayerPlan:
                     [
                         *(band.keys for band in recent),
                         *(view.keys for view in inserted),
-                        *(TRUE for _ in computed),
+                        *(view.positions for view in computed),
                         *(m for s in (*chosen, *stores) for m in s.maps),
                     ]
                 )

@@ -45,7 +45,8 @@ Segment = tuple[int, int, Epoch, bool]  # queries [begin, end) of the step, thei
 @dataclass(frozen=True, kw_only=True)
 class AttentionCall:
     """What a model asks of an attention layer. Args: spec: its mask. scale, softcap: of logits. sinks: learned logits [H] that take weight
-    and give nothing. own: the model's attention function, of rotated queries and keys, values and its mask.
+    and give nothing. own: the model's attention function, of rotated queries and keys, values and its mask. training: whether
+    the model is in training.
     """
 
     spec: Any
@@ -54,6 +55,7 @@ class AttentionCall:
     softcap: float | None
     sinks: Tensor | None
     own: OwnAttention
+    training: bool = False
 
 
 class Host(Protocol):
@@ -225,7 +227,7 @@ class LayerEngine:
             plain = call.own(turned, layer.recent.view(TRUE), layer.recent.view("v"), mask)
             if inside is True:
                 return plain
-        options = Options(call.scale, call.softcap, call.sinks, self.added if self.added.biased else None)
+        options = Options(call.scale, call.softcap, call.sinks, self.added if self.added.biased else None, call.training)
         if self.summaries is not None:
             extend_summaries(layer, step, self.summaries, self.turning.turn, call.scale)
         apart = layer.store is not None and layer.store.apart
@@ -347,7 +349,7 @@ class LayerEngine:
             if isinstance(view, Selection):
                 pieces = chosen_pieces(layer, step, view, q, turned, slot, options.scale, options.softcap)
             elif isinstance(view, Computed):
-                pieces = computed_pieces(layer, step, view, whole(TRUE), self.turning.turn, slot, options)
+                pieces = computed_pieces(layer, step, view, whole(view.positions), self.turning.turn, slot, options)
             elif isinstance(view, Inserted):
                 pieces = text_pieces(layer, step, view, self.turning, q, slot, options)
             elif isinstance(view, Store):
