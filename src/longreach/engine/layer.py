@@ -110,9 +110,9 @@ class LayerEngine:
         if self.stored is not None and (self.added.biased or self.added.decays):
             why = "what it keeps is no longer told by distance"
             raise UnsupportedError("a bias of logits", "a cache that is cut", why, "leave one of them out")
-        if setup.scaled and any(isinstance(view, Computed) and view.normalised for view in self.views):
-            why = "it brings queries to one length, and the factor would be lost"
-            raise UnsupportedError("a factor on logits", "a method that normalises queries", why, "leave one of them out")
+        if any(isinstance(view, Computed) and view.normalised for view in self.views) and (setup.scaled or self.added.prefixes):
+            other, why = ("a factor on logits", "it would be lost") if setup.scaled else ("a prefix", "queries as they are weigh it")
+            raise UnsupportedError(other, "a method that normalises queries", why, "leave one of them out")
         if computed and (self.added.biased or self.added.decays):
             raise UnsupportedError(
                 "a bias of logits", "a method that computes attention itself", "it knows of none", "leave one of them out"

@@ -72,7 +72,8 @@ def test_keys_that_all_weigh_the_same_give_nothing():
     assert gradient.isfinite().all()
 
 
-def test_a_factor_on_logits_is_refused():
-    model = tiny_model()
-    with pytest.raises(UnsupportedError, match="the factor would be lost"), longreach.apply(model, "lssa+log_n"):
+@pytest.mark.parametrize(("other", "says"), [("log_n", "it would be lost"), ("ntk_attention", "queries as they are weigh it")])
+def test_what_goes_by_the_length_of_queries_is_refused(other, says):
+    model = longreach.equip(tiny_model(), other)
+    with pytest.raises(UnsupportedError, match=says), longreach.apply(model, f"lssa+{other}"):
         pass

@@ -84,7 +84,7 @@ class Lssa(Places):
         seen = torch.arange(k.shape[2], device=q.device) <= index
         count = (index + 1).to(q.dtype)
         cosines = normalize(q, dim=-1).unflatten(1, (k.shape[1], -1)).flatten(2, 3) @ normalize(k, dim=-1).mT
-        logits = cosines.view(*q.shape[:3], -1) * (count.log() * torch.tensor(q.shape[3], dtype=q.dtype).log())
+        logits = cosines.view(*q.shape[:3], -1) * (count.log() * math.log(q.shape[3]))
         shares = normalize(softplus(logits) * seen, p=1, dim=-1)
         if self.power is None:
             return shares
