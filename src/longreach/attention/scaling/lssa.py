@@ -1,7 +1,7 @@
 """LSSA: softplus in place of the exponential, on cosines times the logarithm of the number of keys; a power of what is above the mean.
 
 Paper: Length Scaled Softplus Attention with Re-weighting, 2025, arXiv:2501.13428
-Cost: weights are computed without a fused kernel, which needs the memory of 256 rows of them, in training of all; the cache of the whole
+Cost: weights are computed without a fused kernel, which needs the memory of 128 rows of them, in training of all; the cache of the whole
 text.   Limits: a model has to be trained under it.
 Differs from the paper: a model's own scale and soft cap of logits have no part, for logits are cosines times log(head size) log(keys). Its
 learned sinks, where it has some, take weight as they do beside a softmax whose log-sum-exp is 0. A query whose keys all weigh the same, so
@@ -22,7 +22,7 @@ from longreach.core.bands import Computed, LayerContext, QueryRun
 from longreach.core.memory import View
 from longreach.core.method import Claim, MethodInfo, at_least
 
-_ROWS = 256  # queries whose weights are computed at once
+_ROWS = 128  # queries whose weights are computed at once
 _EXACT = 3  # the highest power that float32 bears
 _NOISE = 32  # roundings of a number near 1: what is above the mean by less is not above it
 _WHOLE = 3  # first queries, from whose weights no mean is taken off

@@ -19,7 +19,7 @@ from longreach.core.bands import Band, Computed, LayerContext, QueryRun
 from longreach.core.memory import View
 from longreach.core.method import Claim, MethodInfo, at_least
 
-_ROWS = 1024  # queries whose masks over the abstractions are made at once
+_ROWS = 256  # queries whose masks over the abstractions are made at once
 
 
 @dataclass(frozen=True, kw_only=True)
