@@ -3,6 +3,7 @@
 import copy
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ import torch
 from tokenizers.processors import TemplateProcessing
 
 import longreach
+from longreach.attention.base import Vectors
+from longreach.core.bands import PROBE
+from longreach.core.spec import parse
 from longreach.data.stdlib import stdlib_text
 from longreach.engine.apply import applied
 from longreach.engine.window import window_before_export
@@ -98,6 +102,38 @@ def test_models_from_scratch_are_compared_and_then_tuned_by_samplers(tmp_path, d
     found = {row["method"]: row for row in rows(out / "llama-scratch-tuned.jsonl")}
     assert set(found) == {"cream", "e2", "full_length", "harpe", "pose", "randomized", "segmented"}
     assert all(row["low"] <= row["number"] <= row["high"] for row in found.values())
+
+
+def test_ways_to_attend_are_held_against_what_they_read(tmp_path, data, monkeypatch, capsys):
+    out = tmp_path / "evidence"
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    monkeypatch.setattr(__import__("scratch"), "TEXTS", 2)
+    costs = __import__("costs")
+    methods = ("rope", costs.LOCAL, "routing:num_clusters=4,window_size=16")
+    run("costs", monkeypatch, "--data", data, "--tokens", "0.002M", "--work", tmp_path / "work", "--evidence", out, "--methods", *methods)
+    told = rows(out / "llama-costs.jsonl")
+    assert [row["method"] for row in told] == ["routing"]
+    assert told[0]["low"] <= told[0]["number"] <= told[0]["high"]
+    assert "reads 4% of the keys" in told[0]["setting"]
+    assert {row["method"] for row in rows(out / "lengths" / "llama-costs.jsonl")} == set(methods)
+    assert "reads 3.9% of the keys at 1024 tokens" in capsys.readouterr().out, "16 keys and 4 centroids, but for the first queries"
+
+
+@pytest.mark.parametrize("spec", ["longgen:window_size=5,num_sinks=2", "mixed_span:full_layers=1,block_size=7", "combiner:segment=6"])
+def test_keys_that_are_read_are_counted(monkeypatch, spec):
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    costs = __import__("costs")
+    (method,) = parse(spec)
+    total = 0
+    for layer in range(3):
+        context = replace(PROBE, layer_idx=layer, num_layers=3, full_layers=(0, 1, 2))
+        for query in range(20):
+            if "combiner" in spec:
+                total += query % 6 + 1 + query // 6
+            else:
+                vectors = Vectors(layer=context, q=None, k=None, v=None, scale=1, prompt=20, rotated=None)
+                total += int(method.reference_of(torch.tensor(query), torch.arange(query + 1), vectors)[1].sum())
+    assert costs.share_read(spec, 20, 3) == pytest.approx(total / (3 * 210))
 
 
 def test_methods_are_held_to_claims_about_tuned_models(tmp_path, data, monkeypatch, capsys):

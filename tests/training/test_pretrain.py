@@ -3,6 +3,8 @@ import json
 import pytest
 import torch
 
+import longreach
+from longreach.engine.weights import own_weights
 from longreach.testing.models import VOCABULARY, tiny_model
 from longreach.training.pretrain import PretrainConfig, pretrain
 
@@ -85,3 +87,14 @@ def test_it_learns(tmp_path):
     run(tmp_path, config, lambda step: batch(0))
     losses = [json.loads(line)["loss"] for line in (tmp_path / "loss.jsonl").read_text().splitlines()]
     assert losses[-1] < losses[0] / 4
+
+
+def test_weights_that_follow_what_is_read_move_after_each_step(tmp_path):
+    torch.manual_seed(0)
+    model = longreach.equip(tiny_model(), "routing:num_clusters=3,window_size=4")
+    before = {name: weight.clone() for name, weight in own_weights(model).items()}
+    with longreach.apply(model, "routing:num_clusters=3,window_size=4"):
+        pretrain(model, batch, CONFIG, tmp_path, evaluate=lambda _: 1.0)
+        model(batch(0))  # in no training
+    for name, weight in own_weights(model).items():
+        assert torch.equal(weight, before[name]) == name.endswith(("sums", "counts")), name

@@ -161,6 +161,25 @@ def test_weights_of_methods_that_are_not_applied_are_left_alone(tmp_path):
     assert all(torch.equal(own_weights(plain)[name], weight) for name, weight in before.items())
 
 
+def test_weights_that_follow_what_is_read_move_beside_adapters(tmp_path):
+    spec = "routing:num_clusters=3,window_size=8,decay=0.5"
+
+    def equipped():
+        torch.manual_seed(0)
+        return longreach.equip(model(), spec)
+
+    fresh = {name: weight.clone() for name, weight in own_weights(equipped()).items()}
+    given = {"method": f"yarn:factor=4+{spec}", "sampler": "full_length", "mixture": {"long": 1.0}}
+    tuned = run(tmp_path / "run", of=equipped(), **given)
+    own = own_weights(tuned.model)
+    assert 0 < tuned.trained_parameters < sum(weight.numel() for weight in tuned.model.parameters()) / 2
+    for name, weight in own.items():
+        assert torch.equal(weight, fresh[name]) == name.endswith(("sums", "counts")), "these are spent after every step"
+    again = run(tmp_path / "run", of=equipped(), **given)
+    assert again.resumed == 4
+    assert all(torch.equal(weight, own[name]) for name, weight in own_weights(again.model).items())
+
+
 def test_weights_of_methods_can_be_trained_with_all_others(tmp_path):
     plain = longreach.equip(model(), "cable")
     count = sum(parameter.numel() for parameter in plain.parameters())

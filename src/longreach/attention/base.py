@@ -16,7 +16,8 @@ from longreach.core.method import Method, MethodInfo
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Vectors:
-    """What a definition may look at, of one layer and row: q [H, T, D], k and v [H, T, D], float64, unrotated; the scale of logits.
+    """What a definition may look at, of one layer and row: q [H, T, D], k and v [H, T, D], float64, unrotated; the scale of logits, and
+    their soft cap.
 
     prompt: tokens of the row's prompt. rotated: (x [..., T, D], positions [T]) -> x rotated to these positions.
     """
@@ -28,6 +29,7 @@ class Vectors:
     scale: float
     prompt: int
     rotated: Callable[[Tensor, Tensor], Tensor]
+    softcap: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +55,20 @@ class AttentionPolicy(Method):
 
     def counted(self, i: Tensor, j: Tensor, vectors: Vectors) -> Tensor | None:
         """The definition of a method whose softmax counts some keys more than once: how often, [H, T, T]. None: each that is seen once."""
+        return None
+
+    def keys_read(self, i: Tensor) -> Tensor | None:
+        """How many keys, or what stands for several, queries with the indices `i` [n] are compared with in a layer, on average over its
+        heads, [n]; for methods with a `Computed` view. None: it is not known.
+        """
+        return None
+
+    def masses(self, i: Tensor, j: Tensor, vectors: Vectors) -> Tensor | None:
+        """The definition of a method whose weights are no softmax over the keys that it sees: what each value weighs, [H, T, T].
+
+        The weights of a query are its masses over their sum, to which learned sinks add the exponentials of their logits. None: the
+        exponentials of the logits of what `reference_of` sees.
+        """
         return None
 
 
@@ -161,6 +177,17 @@ class Fades(AttentionPolicy):
 
         Positions have to stay small under it: keys are divided by what queries are multiplied by.
         """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Follows(AttentionPolicy):
+    """Has weights of its own that no gradient moves: they follow what is read in training, as what it computes notes it."""
+
+    weights_alone: ClassVar[bool] = False
+
+    @abstractmethod
+    def follow(self, layer: LayerContext) -> None:
+        """Move them, in place, after a step of training."""
 
 
 class Sees(Protocol):

@@ -176,12 +176,16 @@ class Band:
         return self.lo == 0 and self.hi is None and self.before is None
 
 
-class Chooser(Protocol):
-    """Chooses chunks for every query and head, by summaries or by keys; implementations are hashable."""
+class Summarizer(Protocol):
+    """Sums up chunks once they are full; implementations are hashable."""
 
     def summarize(self, q: "Tensor", k: "Tensor", v: "Tensor", scale: float) -> "Tensor":
-        """What is kept of full chunks to choose by, [B, H, n, E]; q [B, H, n, C, D], k and v [B, K, n, C, D], turned by `keys`."""
+        """What is kept of full chunks, [B, H, n, E]; q [B, H, n, C, D], k and v [B, K, n, C, D], at the positions that keys have."""
         ...
+
+
+class Chooser(Summarizer, Protocol):
+    """Chooses chunks for every query and head, by summaries or by keys; implementations are hashable."""
 
     def select(self, q: "Tensor", summaries: "Tensor", count: "Tensor") -> "Tensor":
         """Chunks [B, H | 1, T, P] in the order of their places, -1 for none; q [B, H, T, D] unrotated, summaries [B, H, n, E].
@@ -219,11 +223,13 @@ class QueryRun:
     """Queries that follow on one another, and all that they may see, of B rows laid out alike.
 
     Args: q: [B, H, T, D]. first: index of the first. prompt: tokens of the rows' prompt. keys, values: [B, K, S, D] of every token up to
-    the last query's, from index 0 on. Queries and keys stand at their own positions. queries: (begin, end) -> those of these indices
+    the last query's, from index 0 on. Queries and keys stand where the view has them. queries: (begin, end) -> those of these indices
     [B, H, n, D], which may lie before the run by as many as `Computed.queries`. attend: (q, k, v, mask) -> output [B, H, T, D] and
     log-sum-exp [B, H, T] of a softmax over k, v [B, K, S, D]; mask: bool [B, 1 | H, T, S], what each query sees, or None. attend_chunks:
     (q, k, v, chosen) -> the same over the chunks of k, v [B, K, n, C, D] that each query chose, [B, H, T, P], -1 for none. memo: kept from
-    run to run, but for when tokens are taken back; what is in it may not hang on where runs end.
+    run to run, but for when tokens are taken back; what is in it may not hang on where runs end. summaries: [B, H, n, E] of all chunks that
+    are full by the end of the run, where `Computed.summarizer` makes some; None before the first is full. training: whether the model is in
+    training, so that weights which follow what is read (attention/base.py) may note it.
     """
 
     q: "Tensor"
@@ -235,6 +241,8 @@ class QueryRun:
     attend: "Callable[[Tensor, Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]"
     attend_chunks: "Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]"
     memo: dict[object, Any]
+    summaries: "Tensor | None" = None
+    training: bool = False
 
 
 class AttentionReader(Protocol):
@@ -243,6 +251,7 @@ class AttentionReader(Protocol):
     def pieces(self, run: QueryRun) -> "Iterator[tuple[slice, Tensor, Tensor]]":
         """Queries of the run, their output [B, H, n, D] and its log-sum-exp [B, H, n], by which it is weighed against others.
 
+        Weights that are no softmax have none: where they are all that a layer sees, 0 will do, against which learned sinks are weighed.
         What a query sees may hang on tokens up to its own alone, and not on where the run begins or ends.
         """
         ...
@@ -252,13 +261,19 @@ class AttentionReader(Protocol):
 class Computed:
     """What a method computes itself: a search for what is far away, an estimate, weights that are no softmax.
 
-    Shares one softmax with the bands, if there are any, which must not hold the same pairs. queries: that the method looks at besides
-    those of a run: so many before it. waits: what is seen hangs on where the prompt ends.
+    Shares one softmax with the bands, if there are any, which must not hold the same pairs. positions: of queries and keys. queries: that
+    the method looks at besides those of a run: so many before it. waits: what is seen hangs on where the prompt ends. summarizer: sums up
+    each chunk of `chunk` tokens once it is full. normalised: queries are brought to one length, by which a factor on their logits would be
+    lost.
     """
 
     reader: AttentionReader
+    positions: PositionMap = TRUE
     queries: int = 0
     waits: bool = False
+    summarizer: Summarizer | None = None
+    chunk: int = 1
+    normalised: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

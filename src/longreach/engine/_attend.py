@@ -19,12 +19,15 @@ Pieces = Iterator[tuple[slice, Tensor, Tensor]]  # rows of the queries, their ou
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Of a layer's softmax. Args: sinks: learned logits [H] that take weight and give nothing. added: what gives logits a bias, if any."""
+    """Of a layer's softmax. Args: sinks: learned logits [H] that take weight and give nothing. added: what gives logits a bias, if any.
+    training: whether the model is in training.
+    """
 
     scale: float
     softcap: float | None
     sinks: Tensor | None
     added: Added | None
+    training: bool = False
 
 
 def recent_pieces(layer: BandLayer, step: Step, band: Band, q: Tensor, keys: Tensor, slot: int, options: Options, upto: int = 0) -> Pieces:

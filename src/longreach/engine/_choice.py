@@ -3,12 +3,13 @@ did not choose, and queries that chose the same chunk are computed together.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from longreach.core.bands import PositionMap, Selection
+from longreach.core.bands import Computed, PositionMap, Selection, Summarizer
 from longreach.core.errors import LongreachError
 from longreach.engine._fused import attend
 from longreach.engine._store import BandLayer
@@ -19,38 +20,55 @@ _LARGEST_TILE = 64  # queries that share a copy of their chunk
 Turn = Callable[[Tensor, PositionMap, int, Step], Tensor]
 
 
-def extend_summaries(layer: BandLayer, step: Step, selection: Selection, turn: Turn, scale: float) -> None:
+@dataclass(frozen=True, slots=True)
+class Summaries:
+    """What sums up chunks of `size` tokens, whose queries and keys are turned by `positions`."""
+
+    summarizer: Summarizer
+    size: int
+    positions: PositionMap
+
+    @classmethod
+    def of(cls, views: Iterable[object]) -> "Summaries | None":
+        """Those that a layer with these views needs."""
+        for view in views:
+            if isinstance(view, Selection) and view.finders is None:
+                return cls(view.chooser, view.chunk, view.keys)
+            if isinstance(view, Computed) and view.summarizer is not None:
+                return cls(view.summarizer, view.chunk, view.positions)
+        return None
+
+
+def extend_summaries(layer: BandLayer, step: Step, summaries: Summaries, turn: Turn, scale: float) -> None:
     """Summarise the chunks that the new tokens fill up.
 
     Raises: LongreachError where padding stands inside a row.
     """
     if step.valid is not None:
         raise LongreachError("padding inside a text cannot go with a method that chooses chunks; pad on the left, or pass texts one by one")
-    if selection.finders is not None:
-        return
-    full = [max(0, step.end - start) // selection.chunk for start in step.start.tolist()]
-    before = [max(0, step.first - start) // selection.chunk for start in step.start.tolist()]
+    full = [max(0, step.end - start) // summaries.size for start in step.start.tolist()]
+    before = [max(0, step.first - start) // summaries.size for start in step.start.tolist()]
     if step.start_min == step.start_max:
-        _summarize(layer, layer, step, selection, turn, scale, slice(None), before[0], full[0])
+        _summarize(layer, layer, step, summaries, turn, scale, slice(None), before[0], full[0])
         return
     for row, (done, count) in enumerate(zip(before, full, strict=True)):
-        _summarize(layer, layer.row(row), step.row(row), selection, turn, scale, slice(row, row + 1), done, count)
+        _summarize(layer, layer.row(row), step.row(row), summaries, turn, scale, slice(row, row + 1), done, count)
 
 
 def _summarize(
-    layer: BandLayer, part: BandLayer, step: Step, selection: Selection, turn: Turn, scale: float, rows: slice, done: int, count: int
+    layer: BandLayer, part: BandLayer, step: Step, summaries: Summaries, turn: Turn, scale: float, rows: slice, done: int, count: int
 ) -> None:
     """Write the summaries of the chunks [done, count) of the rows `rows`, whose layer and step are `part` and `step`."""
     if done == count:
         return
-    size = selection.chunk
+    size = summaries.size
     begin, end = step.start_min + done * size, step.start_min + count * size
     late = layer.tokens - len(part.queries)
     q = part.queries.view("q")[:, :, begin - late : end - late]
-    q = turn(q, selection.keys, done * size, step)
-    k, v = (part.recent.view(name)[:, :, begin - part.oldest : end - part.oldest] for name in (selection.keys, "v"))
+    q = turn(q, summaries.positions, done * size, step)
+    k, v = (part.recent.view(name)[:, :, begin - part.oldest : end - part.oldest] for name in (summaries.positions, "v"))
     q, k, v = (x.to(v.dtype).unflatten(2, (-1, size)) for x in (q, k, v))
-    new = selection.chooser.summarize(q, k, v, scale)
+    new = summaries.summarizer.summarize(q, k, v, scale)
     old = layer.summaries
     if old is None or count > old.shape[2]:
         batch = layer.recent.view("v").shape[0]

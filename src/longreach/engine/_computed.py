@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 from torch import Tensor
 
-from longreach.core.bands import TRUE, AttentionReader, PositionMap, QueryRun
+from longreach.core.bands import Computed, PositionMap, QueryRun
 from longreach.core.errors import LongreachError
 from longreach.engine._attend import Options
 from longreach.engine._choice import attend_chosen
@@ -16,7 +16,7 @@ from longreach.engine._stream import Step
 def computed_pieces(
     layer: BandLayer,
     step: Step,
-    reader: AttentionReader,
+    view: Computed,
     q: Tensor,
     turn: Callable[[Tensor, PositionMap, int, Step], Tensor],
     slot: int,
@@ -34,11 +34,11 @@ def computed_pieces(
     padding = max(0, start - slot)
     if padding >= q.shape[2]:
         return
-    keys, values = (layer.recent.view(name)[:, :, start - layer.oldest : end - layer.oldest] for name in (TRUE, "v"))
+    keys, values = (layer.recent.view(name)[:, :, start - layer.oldest : end - layer.oldest] for name in (view.positions, "v"))
 
     def queries(first: int, last: int) -> Tensor:
         late = layer.tokens - len(layer.queries) - start
-        return turn(layer.queries.view("q")[:, :, first - late : last - late], TRUE, first, step)
+        return turn(layer.queries.view("q")[:, :, first - late : last - late], view.positions, first, step)
 
     run = QueryRun(
         q=q[:, :, padding:],
@@ -50,6 +50,8 @@ def computed_pieces(
         attend=lambda q, k, v, mask: attend(q, k, v, scale=options.scale, mask=mask, softcap=options.softcap),
         attend_chunks=lambda q, k, v, chosen: attend_chosen(q, k, v, chosen, options.scale, options.softcap),
         memo=layer.memos.setdefault(layer.index, {}),
+        summaries=None if layer.summaries is None else layer.summaries[:, :, : (end - start) // view.chunk],
+        training=options.training,
     )
-    for rows, out, lse in reader.pieces(run):
+    for rows, out, lse in view.reader.pieces(run):
         yield slice(rows.start + padding, rows.stop + padding), out, lse

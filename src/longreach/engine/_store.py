@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import CacheLayerMixin
 
-from longreach.core.bands import TRUE, Band, Computed, PositionMap, Selection
+from longreach.core.bands import Band, Computed, PositionMap, Selection
 from longreach.core.errors import LongreachError
 from longreach.core.inserted import Inserted
 from longreach.core.memory import Carried, Store, View
@@ -69,7 +69,7 @@ class LayerPlan:
                     [
                         *(band.keys for band in recent),
                         *(view.keys for view in inserted),
-                        *(TRUE for _ in computed),
+                        *(view.positions for view in computed),
                         *(m for s in (*chosen, *stores) for m in s.maps),
                     ]
                 )
@@ -80,7 +80,14 @@ class LayerPlan:
             entropy=any("entropy" in store.signals for store in stores),
             hidden=any(isinstance(store, Carried) for store in stores),
             chunk=next(
-                iter([*(view.chunk for view in chosen if view.finders is None), *(view.queries for view in computed if view.queries)]), None
+                iter(
+                    [
+                        *(view.chunk for view in chosen if view.finders is None),
+                        *(view.chunk for view in computed if view.summarizer is not None),
+                        *(view.queries for view in computed if view.queries),
+                    ]
+                ),
+                None,
             ),
             inserts=bool(inserted),
         )

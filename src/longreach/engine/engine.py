@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel, StaticCache
 
-from longreach.attention.base import goes_by_text
+from longreach.attention.base import Follows, goes_by_text
 from longreach.core.bands import Computed
 from longreach.core.errors import LongreachError
 from longreach.core.memory import Blocks, Carried, Store, View
@@ -141,10 +141,20 @@ def _attention(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, att
                 softcap=options.get("softcap"),
                 sinks=options.get("s_aux"),
                 own=own_attention(module, layer.engine.implementation, options),
+                training=module.training,
             ),
         ),
         None,
     )  # fmt: skip
+
+
+def follow(model: nn.Module) -> None:
+    """Let weights of applied methods that follow what is read in training move; comes after each step of it."""
+    for module in model.modules():
+        if isinstance(layer := module.__dict__.get(NAME), LayerEngine) and layer.native_window is None:
+            for policy in layer.engine.setup.policies:
+                if isinstance(policy, Follows):
+                    policy.follow(layer.context)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from longreach.engine._attend import Options, sink_pieces
 from longreach.engine._blocks import BlocksStore
 from longreach.engine._carried import CarriedStore
 from longreach.engine._channels import Channels
-from longreach.engine._choice import chosen_pieces, extend_summaries
+from longreach.engine._choice import Summaries, chosen_pieces, extend_summaries
 from longreach.engine._clusters import ClusteredStore
 from longreach.engine._coded import CodedStore
 from longreach.engine._computed import computed_pieces
@@ -47,7 +47,8 @@ Segment = tuple[int, int, Epoch, bool]  # queries [begin, end) of the step, thei
 @dataclass(frozen=True, kw_only=True)
 class AttentionCall:
     """What a model asks of an attention layer. Args: spec: its mask. scale, softcap: of logits. sinks: learned logits [H] that take weight
-    and give nothing. own: the model's attention function, of rotated queries and keys, values and its mask.
+    and give nothing. own: the model's attention function, of rotated queries and keys, values and its mask. training: whether
+    the model is in training.
     """
 
     spec: Any
@@ -56,6 +57,7 @@ class AttentionCall:
     softcap: float | None
     sinks: Tensor | None
     own: OwnAttention
+    training: bool = False
 
 
 class Host(Protocol):
@@ -88,7 +90,7 @@ class LayerEngine:
             views = setup.views(context) if self.native_window is None else (Band(hi=self.native_window - 1),)
         self.parts = {view.heads: self._of_heads(view, attention) for view in views if isinstance(view, HeadGroup)}
         self.views = _of_all_heads(views)
-        self.chooser = next((view for view in self.views if isinstance(view, Selection)), None)
+        self.summaries = Summaries.of(self.views)
         self.stored = next((view for view in self.views if isinstance(view, Store)), None)
         frequencies = setup.frequencies
         self.dynamic = frequencies is not None and attention.rotation is not None and self.native_window is None
@@ -113,6 +115,9 @@ class LayerEngine:
             raise UnsupportedError("a bias of logits", "a cache that is cut", why, "leave one of them out")
         if any(isinstance(view, Band) and view.top is not None for view in self.views) and (self.added.biased or self.added.decays):
             raise UnsupportedError("a bias of logits", "a method that chooses keys", "it knows of none", "leave one of them out")
+        if any(isinstance(view, Computed) and view.normalised for view in self.views) and (setup.scaled or self.added.prefixes):
+            other, why = ("a factor on logits", "it would be lost") if setup.scaled else ("a prefix", "queries as they are weigh it")
+            raise UnsupportedError(other, "a method that normalises queries", why, "leave one of them out")
         if computed and (self.added.biased or self.added.decays):
             raise UnsupportedError(
                 "a bias of logits", "a method that computes attention itself", "it knows of none", "leave one of them out"
@@ -229,9 +234,9 @@ class LayerEngine:
             plain = call.own(turned, layer.recent.view(TRUE), layer.recent.view("v"), mask)
             if inside is True:
                 return plain
-        options = Options(call.scale, call.softcap, call.sinks, self.added if self.added.biased else None)
-        if self.chooser is not None:
-            extend_summaries(layer, step, self.chooser, self.turning.turn, call.scale)
+        options = Options(call.scale, call.softcap, call.sinks, self.added if self.added.biased else None, call.training)
+        if self.summaries is not None:
+            extend_summaries(layer, step, self.summaries, self.turning.turn, call.scale)
         apart = layer.store is not None and layer.store.apart
         if not self.by_row or (step.start_min == step.start_max and not apart):
             out = self._run(layer, step, q, options)
@@ -353,7 +358,7 @@ class LayerEngine:
             if isinstance(view, Selection):
                 pieces = chosen_pieces(layer, step, view, q, turned, slot, options.scale, options.softcap)
             elif isinstance(view, Computed):
-                pieces = computed_pieces(layer, step, view.reader, whole(TRUE), self.turning.turn, slot, options)
+                pieces = computed_pieces(layer, step, view, whole(view.positions), self.turning.turn, slot, options)
             elif isinstance(view, Inserted):
                 pieces = text_pieces(layer, step, view, self.turning, q, slot, options)
             elif isinstance(view, Store):

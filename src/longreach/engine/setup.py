@@ -63,6 +63,11 @@ class Setup:
         return next((policy for policy in self.policies if isinstance(policy, Inserts)), None)
 
     @property
+    def scaled(self) -> bool:
+        """Whether logits are multiplied by a factor."""
+        return any(isinstance(policy, Scales) for policy in self.policies)
+
+    @property
     def following(self) -> FollowsLength | None:
         """The policy whose bands change with the text's length."""
         return next((policy for policy in self.policies if isinstance(policy, FollowsLength)), None)

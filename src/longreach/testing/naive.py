@@ -150,7 +150,7 @@ def _row(
     j = before if indices is None else indices[None]
     i = j.T
     relative, visible, between, counted = (i - j).expand(q.shape[1], -1), (j <= i) & (j >= 0), False, None
-    scale = options.get("scaling", q.shape[-1] ** -0.5)
+    scale, cap = options.get("scaling", q.shape[-1] ** -0.5), options.get("softcap")
     if learned.window is not None:
         visible = visible & (i - j < learned.window)
     else:
@@ -160,7 +160,9 @@ def _row(
                     pairs = 0 if learned.rotation is None else _frequencies(layer)[0].shape[-1]
                     relative, seen = method.reference_by_text(i, j, texts, pairs, context.trained_window)
                 elif isinstance(method, Places):
-                    between, vectors = method.interpolates_logits, _vectors(layer, q, k, v, scale, prompt)
+                    between, vectors = method.interpolates_logits, _vectors(layer, q, k, v, scale, prompt, cap)
+                    if (masses := method.masses(i, j, vectors)) is not None:
+                        return _weighed(masses * visible, v, options.get("s_aux")).to(dtype)
                     relative, seen = method.reference_of(i, j, vectors)
                     counted = method.counted(i, j, vectors)
                 else:
@@ -176,7 +178,7 @@ def _row(
     for policy in policies:
         if isinstance(policy, Scales):
             logits = logits * policy.temperature(before, context).double().reshape(-1, q.shape[1], 1)
-    if (cap := options.get("softcap")) is not None:
+    if cap is not None:
         logits = cap * torch.tanh(logits / cap)
     real = (i >= 0)[:, 0]
     for policy in policies:
@@ -200,6 +202,14 @@ def _row(
             share = torch.sigmoid(found[1][0].double().log() - mass)[..., None]
             out = out * (1 - share) + found[0][0].double() / found[1][0].double()[..., None] * share
     return out.to(dtype)
+
+
+def _weighed(masses: Tensor, v: Tensor, sinks: Tensor | None) -> Tensor:
+    """Values [H, T, D] by their masses [H, T, T], beside learned sinks [H]; 0 where nothing is seen."""
+    total = masses.sum(-1, keepdim=True)
+    if sinks is not None:
+        total = total + sinks.double().exp()[:, None, None]
+    return masses @ v / total.masked_fill(total == 0, 1.0)
 
 
 def _by_sight(
@@ -343,8 +353,8 @@ def _bare_layer(model: PreTrainedModel, learned: rotation.Attention) -> _Layer:
     return _Layer(model=model, learned=learned, context=PROBE, methods=(), rotary=rotary)
 
 
-def _vectors(layer: _Layer, q: Tensor, k: Tensor, v: Tensor, scale: float, prompt: int) -> Vectors:
-    return Vectors(layer=layer.context, q=q, k=k, v=v, scale=scale, prompt=prompt, rotated=_rotated(layer))
+def _vectors(layer: _Layer, q: Tensor, k: Tensor, v: Tensor, scale: float, prompt: int, cap: float | None = None) -> Vectors:
+    return Vectors(layer=layer.context, q=q, k=k, v=v, scale=scale, prompt=prompt, rotated=_rotated(layer), softcap=cap)
 
 
 def _rotated(layer: _Layer) -> Callable[[Tensor, Tensor], Tensor]:

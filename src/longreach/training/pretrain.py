@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from longreach.engine.contexts import HOLDER
+from longreach.engine.engine import follow
 from longreach.training.checkpoint import load_checkpoint, save_checkpoint
 
 # step -> ids [B, seq_len + 1], or all that the model takes, labels included; the same step always gives the same batch
@@ -109,6 +110,7 @@ def pretrain(
                 group["lr"] = config.lr * rate
             optimizer.step()
             optimizer.zero_grad()
+        follow(model)
         step += 1
         if step % config.log_every == 0 or step == config.steps:
             elapsed = seconds + time.monotonic() - begun

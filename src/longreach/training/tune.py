@@ -34,6 +34,7 @@ from longreach.core.progress import SILENT, Progress
 from longreach.data.documents import Ids, tokenized
 from longreach.data.sources import Texts
 from longreach.engine.apply import apply, runs_attention, unwrapped
+from longreach.engine.engine import follow
 from longreach.engine.fingerprint import fingerprint
 from longreach.engine.head import LOGITS
 from longreach.engine.tables import position_tables
@@ -285,7 +286,8 @@ class _Watch(TrainerCallback):
         self.log, self.tokens, self.save_every, self.progress = log, tokens, save_every, progress
         self.saved_at = time.monotonic()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        follow(model)
         self.progress.advance(self.tokens)
         if state.global_step >= state.max_steps or time.monotonic() - self.saved_at >= self.save_every:
             control.should_save = True
