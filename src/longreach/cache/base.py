@@ -8,13 +8,13 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from longreach.cache.definition import History, Sight
 from longreach.core.bands import PROBE, Band, LayerContext
 from longreach.core.cuts import Cut, Over, PromptEnd
 from longreach.core.errors import UnsupportedError
 from longreach.core.memory import Kept, Signal, Signals, Store, View
 from longreach.core.method import Method, MethodInfo
 from longreach.core.ranking import coarse, highest
+from longreach.core.sight import History, Sight
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,14 +100,22 @@ class LayerEngine:
         chunked = any(isinstance(view, Selection) or (isinstance(view, Band) and view.chunk > 1) for view in self.views)
         computed = any(isinstance(view, Computed | Inserted) for view in self.views)
         self.by_row = following or self.stored is not None or chunked or computed
-        if self.dynamic and (following or chunked or computed or setup.text is not None):
-            what = "positions that depend on the length or the head"
-            raise UnsupportedError(what, "a method that places tokens itself", "both would move them", "leave one of them out")
         self.plan = LayerPlan.of(self.views, keep_all=setup.keep_all and self.native_window is None, raw=self.grows or following)
         self.added = Added.of(setup.attention if self.native_window is None else (), context)
         self.hidden: Tensor | None = None
         self.turning = self._turning(attention)
         self.beside = None if setup.inserting is None else self._beside(setup.inserting)
+        self._check(following or chunked or computed or setup.text is not None, computed)
+
+    def _check(self, places: bool, computed: bool) -> None:
+        """Raise UnsupportedError for methods that cannot go together.
+
+        Args: places: whether a method places tokens itself. computed: whether one computes attention itself.
+        """
+        setup = self.engine.setup
+        if self.dynamic and places:
+            what = "positions that depend on the length or the head"
+            raise UnsupportedError(what, "a method that places tokens itself", "both would move them", "leave one of them out")
         if self.grows and (self.plan.num_sinks or self.plan.window is not None or self.stored is not None):
             raise UnsupportedError("length-dependent positions", "a method that forgets", "its window never grows", "leave one of them out")
         if self.stored is not None and (self.added.biased or self.added.decays):

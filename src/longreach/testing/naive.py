@@ -14,11 +14,11 @@ from transformers import PreTrainedModel
 
 from longreach.attention.base import Ages, AttentionPolicy, Biases, Fades, Places, Prefixes, ReadsText, Scales, Vectors
 from longreach.cache.base import CachePolicy
-from longreach.cache.definition import History
 from longreach.cache.trained.base import Inserts
 from longreach.core.bands import PROBE, LayerContext
 from longreach.core.memory import Carried
 from longreach.core.method import Method
+from longreach.core.sight import History
 from longreach.engine import rotation
 from longreach.engine._text import Pieces, tokenizer_of
 from longreach.engine.contexts import contexts

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from longreach.cache.definition import History
 from longreach.conversation import conversation
 from longreach.conversation.conversation import Conversation
 from longreach.conversation.messages import split
@@ -15,6 +14,7 @@ from longreach.conversation.overflow.summarise import Summarise
 from longreach.core import registry
 from longreach.core.errors import InputError, SpecError
 from longreach.core.kinds import all_kinds, load
+from longreach.core.sight import History
 from longreach.core.spec import make
 from longreach.decoding.generation import tokens
 from longreach.decoding.reading import new_cache

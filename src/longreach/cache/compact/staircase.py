@@ -14,11 +14,11 @@ import torch
 
 from longreach.cache.base import CachePolicy
 from longreach.cache.compact._bits import Bits, coarse
-from longreach.cache.definition import History, Sight
 from longreach.core.bands import Band, LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.memory import Coded, View
 from longreach.core.method import Claim, MethodInfo, at_least
+from longreach.core.sight import History, Sight
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor
 
 from longreach.cache.base import CacheWrapper, Eviction
-from longreach.cache.definition import History, Sight
 from longreach.core.bands import PROBE
 from longreach.core.cuts import PromptEnd
 from longreach.core.errors import SpecError
 from longreach.core.memory import Kept
 from longreach.core.method import MethodInfo, at_least
+from longreach.core.sight import History, Sight
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from longreach.cache.base import Eviction
-from longreach.cache.definition import History
 from longreach.core.bands import LayerContext
 from longreach.core.cuts import Over
 from longreach.core.memory import Kept, Signal
 from longreach.core.method import MethodInfo, at_least
 from longreach.core.ranking import coarse
+from longreach.core.sight import History
 
 INFO = MethodInfo(
     title="Attendre: Wait To Attend By Retrieval With Evicted Queries in Memory-Based Transformers for Long Context Processing",

@@ -15,12 +15,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.cache.definition import History
 from longreach.cache.eviction._scored import Scored
 from longreach.core.bands import LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.memory import Signal, Signals
 from longreach.core.method import MethodInfo, at_least
+from longreach.core.sight import History
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,10 +14,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.cache.definition import History
 from longreach.cache.eviction._memory import Memory
 from longreach.core.bands import LayerContext
 from longreach.core.memory import Signal, Signals
+from longreach.core.sight import History
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from longreach.cache.base import Eviction
-from longreach.cache.definition import History
 from longreach.core.bands import LayerContext
 from longreach.core.cuts import Over
 from longreach.core.errors import SpecError
 from longreach.core.memory import Signal, Signals
 from longreach.core.method import Claim, MethodInfo, at_least
+from longreach.core.sight import History
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from longreach.cache.definition import History
 from longreach.cache.eviction._scored import Scored
 from longreach.core.bands import LayerContext
 from longreach.core.memory import Signal, Signals
 from longreach.core.method import MethodInfo
+from longreach.core.sight import History
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,11 +12,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from longreach.cache.definition import History
 from longreach.cache.eviction._scored import Scored
 from longreach.core.bands import LayerContext
 from longreach.core.memory import Signal, Signals
 from longreach.core.method import MethodInfo
+from longreach.core.sight import History
 
 
 @dataclass(frozen=True, kw_only=True)

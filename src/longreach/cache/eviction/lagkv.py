@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from longreach.cache.base import CachePolicy
-from longreach.cache.definition import History, Sight
 from longreach.core.bands import Band, LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.memory import Kept, Signals, View
 from longreach.core.method import MethodInfo, at_least
 from longreach.core.ranking import coarse, highest
+from longreach.core.sight import History, Sight
 
 
 @dataclass(frozen=True, slots=True)

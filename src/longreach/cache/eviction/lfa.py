@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from longreach.cache.definition import History
 from longreach.cache.eviction._memory import AttendedMemory
 from longreach.core.bands import LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.memory import Signals
 from longreach.core.method import at_least
+from longreach.core.sight import History
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,12 +15,12 @@ from typing import ClassVar
 from torch import Tensor
 
 from longreach.cache.base import Eviction
-from longreach.cache.definition import History
 from longreach.core.bands import LayerContext
 from longreach.core.cuts import Over
 from longreach.core.errors import SpecError
 from longreach.core.memory import Signal, Signals
 from longreach.core.method import MethodInfo, at_least
+from longreach.core.sight import History
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,12 +20,12 @@ from torch import Tensor
 from torch.nn.functional import avg_pool1d, max_pool1d
 
 from longreach.cache.base import Eviction
-from longreach.cache.definition import History
 from longreach.core.bands import LayerContext
 from longreach.core.cuts import PromptEnd
 from longreach.core.errors import SpecError
 from longreach.core.memory import Signal, Signals
 from longreach.core.method import MethodInfo, at_least
+from longreach.core.sight import History
 
 
 @dataclass(frozen=True, kw_only=True)

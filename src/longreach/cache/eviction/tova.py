@@ -12,10 +12,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from longreach.cache.base import Eviction
-from longreach.cache.definition import History
 from longreach.core.bands import LayerContext
 from longreach.core.memory import Signal, Signals
 from longreach.core.method import MethodInfo, at_least
+from longreach.core.sight import History
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from longreach.cache.base import CachePolicy
-from longreach.cache.definition import History, Sight
 from longreach.core.bands import Band, Constant, LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.memory import Blocks, Storage, View
 from longreach.core.method import Claim, MethodInfo, at_least
 from longreach.core.ranking import coarse, highest, ranking
+from longreach.core.sight import History, Sight
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor
 
 from longreach.cache.base import CachePolicy
-from longreach.cache.definition import History, Sight
 from longreach.core.bands import Band, Constant, LayerContext, Selection, Within
 from longreach.core.memory import View
 from longreach.core.method import Claim, MethodInfo, at_least
 from longreach.core.ranking import coarse, ranking
+from longreach.core.sight import History, Sight
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from longreach.cache.base import CachePolicy
-from longreach.cache.definition import History, Sight
 from longreach.core.bands import Band, LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.memory import Clustered, View
 from longreach.core.method import MethodInfo, at_least
 from longreach.core.ranking import coarse
+from longreach.core.sight import History, Sight
 
 _ROWS = 4096  # keys that are compared with all centroids at once: bounds the memory of that
 

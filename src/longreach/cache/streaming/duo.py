@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from longreach.cache.base import CachePolicy
-from longreach.cache.definition import History, Sight
 from longreach.core.bands import Band, LayerContext
 from longreach.core.errors import SpecError
 from longreach.core.fitting import FittedFile
 from longreach.core.memory import HeadGroup, View
 from longreach.core.method import MethodInfo, at_least
+from longreach.core.sight import History, Sight
 
 _LISTED = re.compile(r"\d+\.\d+(/\d+\.\d+)*")
 

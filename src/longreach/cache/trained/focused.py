@@ -17,12 +17,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.cache.definition import History, Sight
 from longreach.cache.trained.base import AmongTexts
 from longreach.core.bands import Band, Constant, LayerContext, Within
 from longreach.core.errors import SpecError
 from longreach.core.method import Claim, MethodInfo, at_least
 from longreach.core.ranking import coarse
+from longreach.core.sight import History, Sight
 
 _LISTED = re.compile(r"\d+(/\d+)*")
 _AT_ONCE = 8  # texts that a model can be trained among from the start (paper)

@@ -15,12 +15,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from longreach.cache.definition import History, Sight
 from longreach.cache.trained.base import Recurrent
 from longreach.core.bands import Band, LayerContext, Within
 from longreach.core.errors import SpecError
 from longreach.core.memory import Carried, View
 from longreach.core.method import Claim, MethodInfo, at_least
+from longreach.core.sight import History, Sight
 
 
 @dataclass(frozen=True, kw_only=True)

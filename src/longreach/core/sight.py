@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from longreach.core.bands import LayerContext
+    from longreach.core.bands import LayerContext
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,10 +19,10 @@ class Sight:
     """
 
     tokens: Sequence[Sequence[int]]
-    relative: Tensor | None = None
-    keys: Tensor | None = None
-    values: Tensor | None = None
-    beside: tuple[Tensor, Tensor, int] | None = None
+    relative: "Tensor | None" = None
+    keys: "Tensor | None" = None
+    values: "Tensor | None" = None
+    beside: "tuple[Tensor, Tensor, int] | None" = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,20 +35,20 @@ class History:
     holds at a cut. worths: scores at cuts, remembered: nothing later changes them. hidden: what each full layer got, [T, hidden size].
     """
 
-    layer: LayerContext
+    layer: "LayerContext"
     prompt: int
-    entropy: Tensor
-    attention: Tensor
-    q: Tensor
-    k: Tensor
-    v: Tensor
+    entropy: "Tensor"
+    attention: "Tensor"
+    q: "Tensor"
+    k: "Tensor"
+    v: "Tensor"
     scale: float
-    rotated: Callable[[Tensor, Tensor], Tensor]
+    rotated: "Callable[[Tensor, Tensor], Tensor]"
     held: Sequence[Sequence[int]] = ()
     worths: dict[int, list[list[float]]] = field(default_factory=dict)
-    hidden: Sequence[Tensor] = ()
+    hidden: "Sequence[Tensor]" = ()
 
-    def by_kv_head(self) -> Tensor:
+    def by_kv_head(self) -> "Tensor":
         """The attention summed over the query heads of each key-value head, [K, i, T]."""
         heads, queries, tokens = self.attention.shape
         return self.attention.view(len(self.k), heads // len(self.k), queries, tokens).sum(1)
