@@ -207,12 +207,14 @@ def _lengths(rows: Sequence[Cells]) -> list[str]:
             ]
         else:
             parts += [
-                f"`{command}`: a model for each method, trained from scratch under it; {texts} texts of {data}.",
+                f"`{command}`: a model for each method, trained as the table of models says; {texts} texts of {data}.",
                 "Loss of the last octave, nats a token:",
                 _by_length(own, "loss", lambda row: f"{row['loss']:.3f}", lowest_first=True),
                 f"{RISE}: the same above that of the same model on the same tokens read inside its window.",
                 _by_length(own, "rise", loss_cell, lowest_first=True),
             ]
+            if any(row["found"] is not None for row in own):
+                parts += [f"Needles found, of up to {prompts} questions:", _by_length(own, "found", found_cell, lowest_first=False)]
     return parts
 
 
@@ -239,7 +241,9 @@ def _by_length(rows: Sequence[Cells], value: str, cell: Any, *, lowest_first: bo
 
 def _method(row: Cells) -> str:
     name = f"`{row['setting']}`" if row["setting"] else row["method"]
-    return f"{name} (forgets)" if row["forgets"] else name
+    _, _, note = row["method"].partition(", ")  # as in `focused, untrained`
+    notes = [each for each in (note if row["setting"] else "", "forgets" if row["forgets"] else "") if each]
+    return f"{name} ({', '.join(notes)})" if notes else name
 
 
 def _times(row: Cells, length: int) -> str:
