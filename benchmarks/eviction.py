@@ -40,8 +40,9 @@ AFTER = 256  # tokens of the text whose loss is taken after the cut
 HEAD = """# What smaller caches cost
 
 A text with five facts is read as a prompt, and its cache is cut to a share of its tokens (*budget*). `quest` and `squeezed` keep all of
-it, and read that share; `think`, `quantised` and `staircase` keep every token, in fewer bytes. Under `duo` that share of the heads keeps
-all of it; which, questions of the same kind have told.
+it, and read that share. So do `infllm`, `hip` and `hyper`, which read the prompt that way, too; the last two read a window besides.
+`think`, `quantised` and `staircase` keep every token, in fewer bytes. Under `duo` that share of the heads keeps all of it; which, questions
+of the same kind have told.
 
 - *First question*: the prompt ends with the question, so that a method may see it before it cuts. *Second question*: of another fact, after
   the cut and the first answer; it shows whether a cache serves more than the question that it was cut for. An answer counts where greedy
@@ -67,7 +68,14 @@ def specs(share: float, length: int, heads: Path | None) -> dict[str, str]:
     budget = round(share * length)
     found = {name: f"{name}:budget={budget}" for name in ("snapkv", "h2o", "tova", "expected_attention", "keydiff", "knorm", *MEMORIES)}
     cut = {"sinks": f"sinks:num_sinks=4,window_size={budget - 4}", **found, "lagkv": f"lagkv:ratio={share:g}"}
-    found = cut | {"quest": f"quest:budget={budget}", "squeezed": f"squeezed:keep={share:g}"}
+    block, quarter = length // 32, budget // 4
+    found = cut | {
+        "quest": f"quest:budget={budget}",
+        "squeezed": f"squeezed:keep={share:g}",
+        "hip": f"hip:budget={budget - budget % 2}",
+        "hyper": f"hyper:exact={4 * quarter},block_size={quarter}",
+        "infllm": f"infllm:block_size={block},num_blocks={max(1, budget // 2 // block)},local_window={budget // 2},shared={block}",
+    }
     return found if heads is None else found | {"duo": f"duo:file={heads},retrieval={share:g},num_sinks=4,window_size={length // 16}"}
 
 
