@@ -22,7 +22,7 @@ LESS = (
     Contender("sirllm 1024", "sirllm:budget=1024"),
     Contender("infllm 8 x 128 + 1024", "infllm:block_size=128,num_blocks=8,local_window=1024"),
     Contender("infllm, 128 share", "infllm:block_size=128,num_blocks=8,local_window=1024,shared=128"),
-    Contender("hip 512", "hip:dense_layers=0,query_block=64"),
+    Contender("hip 512", "hip:dense_layers=0,query_block=64,refresh=8"),
     Contender("hyper 1024", "hyper:exact=1024"),
     Contender("quest 1024", "quest:budget=1024"),
     Contender("squeezed 0.3", "squeezed:keep=0.3,iterations=5"),

@@ -30,8 +30,8 @@ from longreach.core.ranking import coarse, ranking
 class Hip(Places):
     """Args: budget: keys that a query reads besides its window (paper: 512). query_block: queries that share a choice (paper: 32).
     key_block: keys that are chosen together (paper: 2); divides budget and query_block. refresh: queries that share a choice after the
-    prompt (paper: 8); divides query_block. near: blocks of queries before its own that a query sees whole. dense_layers: first layers that
-    see everything (paper: 3); the last layer never does.
+    prompt (paper: 8, of tokens that are written; questions that are read there find less by it); divides query_block. near: blocks of
+    queries before its own that a query sees whole. dense_layers: first layers that see everything (paper: 3); the last layer never does.
     """
 
     info: ClassVar = MethodInfo(
@@ -41,7 +41,7 @@ class Hip(Places):
     budget: int = 512
     query_block: int = 32
     key_block: int = 2
-    refresh: int = 8
+    refresh: int = 1
     near: int = 4
     dense_layers: int = 3
 
