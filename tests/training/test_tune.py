@@ -129,7 +129,12 @@ def test_weights_of_methods_are_trained_alone(tmp_path, spec):
 
 
 @pytest.mark.parametrize(
-    ("spec", "alone"), [("landmark:block_size=16,num_blocks=3", False), ("activation_beacon:window_size=32,ratio=8", True)]
+    ("spec", "alone"),
+    [
+        ("landmark:block_size=16,num_blocks=3", False),
+        ("activation_beacon:window_size=32,ratio=8", True),
+        ("extensible:chunk_size=32,ratio=8,layers=1", True),
+    ],
 )
 def test_memories_of_inserted_tokens_are_trained_under_and_saved(tmp_path, spec, alone):
     plain = model()

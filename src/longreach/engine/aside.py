@@ -60,12 +60,12 @@ class Aside(nn.Module):
         token = ASIDE.set(True)
         parent._modules[name] = kept
         for layer in again:
-            layer.gradient_checkpointing = False  # type: ignore[assignment]  # no parameter, nor a module
+            layer.gradient_checkpointing = False
         try:
             yield
         finally:
             for layer in again:
-                layer.gradient_checkpointing = True  # type: ignore[assignment]
+                layer.gradient_checkpointing = True
             parent._modules[name] = whole
             ASIDE.reset(token)
 

@@ -90,8 +90,9 @@ class Inserting:
 
     def _with_last(self, stream: Stream | None, embeds: Tensor) -> Tensor:
         """The new tokens [B, T, hidden_size] behind those that may stand in a chunk with them."""
-        before = None if stream is None else stream.embeds
-        if before is None:
+        if stream is None:
+            return embeds
+        if (before := stream.embeds) is None:
             return embeds.clone()  # the caller's, who may change them
         return torch.cat([before[:, max(0, before.shape[1] - (self.view.every - 1)) :].to(embeds), embeds], 1)
 

@@ -82,7 +82,8 @@ def _made(model: PreTrainedModel, policy: Inserts, layer: LayerContext) -> Calla
         table = policy.embeddings(layer)
         assert table is not None  # noqa: S101 - it condenses nothing
         return lambda text: table
-    plain, every, (name, stack) = copy.deepcopy(model.base_model), policy.inserted(layer).every, stack_of(model)
+    plain: Any = copy.deepcopy(model.base_model)
+    every, (name, stack) = policy.inserted(layer).every, stack_of(model)
 
     def read(embeds: Tensor, layers: int, weights: Mapping[str, Tensor]) -> Tensor:
         """By a copy of the model as it is, without its last layers: one text after the other."""

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 Projections = tuple[Tensor, Tensor, Tensor]
-# (embeddings [N, L, hidden_size], layers, weights) -> states [N, L, hidden_size]: N texts, each read alone from position 0 on by the model's
-# decoder, cut off after so many layers, behind which its last norm stands; weights: in the place of its own, by their names in it.
+# (embeddings [N, L, hidden_size], layers, weights) -> states [N, L, hidden_size]: N texts, each read alone from position 0 on by the
+# model's decoder, cut off after so many layers, with its last norm behind them; weights: in the place of its own, by their names in it.
 ReadAside = Callable[[Tensor, int, Mapping[str, Tensor]], Tensor]
 
 

@@ -1,4 +1,4 @@
-"""Extensible Tokenization: a few of the model's own layers, trained apart, turn each chunk of the text into a few embeddings that stand for it.
+"""Extensible Tokenization: a copy of the model's first layers turns each full chunk of the text into a few embeddings, which stand for it.
 
 Paper: Flexibly Scaling Large Language Models' Contexts Through Extensible Tokenization, 2024, arXiv:2401.07793
 Cost: keys and values of a chunk, and of one token for every `ratio` before it; a chunk that is full is read once more by `layers` layers,
@@ -8,8 +8,7 @@ them is its own: it loses the text, as it does without the method. The cache gro
 are states of a layer, which the model cannot read.
 Differs from the paper: written from the paper, without its code. A chunk is condensed as soon as it is full, where the paper's sessions end
 when the window is; the last chunk is `chunk_size` tokens at most. Behind the last layer that is kept stands the model's last norm, which is
-trained, too. One ratio is drawn for each step of training, not for each text. Texts of training begin with a chunk that nothing stands for,
-on which the loss counts, too.
+trained, too. One ratio is drawn for each step of training, not for each text.
 """
 
 from collections.abc import Callable, Iterator, Sequence
