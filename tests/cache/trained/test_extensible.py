@@ -13,6 +13,7 @@ from longreach.core.errors import SpecError, UnsupportedError
 from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.contexts import first_layers
+from longreach.engine.reach import reach_of
 from longreach.engine.weights import equip, own_weights
 from longreach.planning.holdings import holdings
 from longreach.testing.conformance.base import with_weights
@@ -152,9 +153,11 @@ def test_more_layers_than_the_model_has_are_refused():
         equip(tiny_model(), Extensible(layers=4))
 
 
-def test_fewer_layers_than_are_applied_are_refused():
-    model = equip(tiny_model(), Extensible(chunk_size=CHUNK, ratio=RATIO, layers=1))
-    with pytest.raises(UnsupportedError, match="no weights for it"), apply(model, POLICY):
+def test_other_layers_than_it_has_weights_for_are_refused():
+    fewer = Extensible(chunk_size=CHUNK, ratio=RATIO, layers=1)
+    with pytest.raises(UnsupportedError, match="no weights for it"), apply(equip(tiny_model(), fewer), POLICY):
+        pass
+    with pytest.raises(SpecError, match="layers=1: the model has weights for more"), apply(equip(tiny_model(), POLICY), fewer):
         pass
 
 
@@ -163,6 +166,11 @@ def test_packed_weights_are_refused():
     model.model.layers[0].mlp.up_proj.weight = nn.Parameter(torch.zeros(8, 1, dtype=torch.uint8), requires_grad=False)
     with pytest.raises(UnsupportedError, match=r"packed \(layers.0.mlp.up_proj.weight\)"):
         first_layers(model, 1)
+
+
+def test_it_reaches_until_the_embeddings_and_a_chunk_fill_the_window():
+    # 25 chunks; the next one begins behind 25 * 16 embeddings, and its first 112 tokens still fit.
+    assert reach_of((Extensible(chunk_size=128, ratio=8),), 512) == 128 + (512 - 128) * 8 + 112
 
 
 def test_training_draws_ratios_that_fit_the_window():

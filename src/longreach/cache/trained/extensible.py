@@ -3,12 +3,13 @@
 Paper: Flexibly Scaling Large Language Models' Contexts Through Extensible Tokenization, 2024, arXiv:2401.07793
 Cost: keys and values of a chunk, and of one token for every `ratio` before it; a chunk that is full is read once more by `layers` layers,
 whose weights are the method's own, and are trained. The model itself stays as it is.
-Limits: chunk_size + (trained - chunk_size) * ratio tokens. Beyond that positions go on past the trained ones, and what the model makes of
-them is its own: it loses the text, as it does without the method. The cache grows by a token for every `ratio`. Before training, embeddings
-are states of a layer, which the model cannot read.
+Limits: chunk_size + (trained - chunk_size) * ratio tokens, and what of the next chunk still fits the trained window. Beyond that positions
+go on past the trained ones, which the model reads as badly as it does without the method. The cache grows by a token for every `ratio`.
+Before training, embeddings are states of a layer, which the model cannot read.
 Differs from the paper: written from the paper, without its code. A chunk is condensed as soon as it is full, where the paper's sessions end
 when the window is; the last chunk is `chunk_size` tokens at most. Behind the last layer that is kept stands the model's last norm, which is
-trained, too. One ratio is drawn for each step of training, not for each text.
+trained, too. One ratio is drawn for each step of training, not for each text. In layers with a sliding window of their own nobody sees the
+embeddings.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -93,7 +94,15 @@ class Extensible(Condenses):
         layers = self._layers(layer)
         if not layer.first or layer.decoder is None:
             return {}
-        return {name.replace(".", "/"): value for name, value in layer.decoder(layers).items()}
+        made = {name.replace(".", "/"): value for name, value in layer.decoder(layers).items()}
+        if self._own(layer).keys() - made.keys():
+            raise SpecError(f"extensible: layers={layers}: the model has weights for more; give as many as it was trained with")
+        return made
+
+    def _own(self, layer: LayerContext) -> dict[str, Tensor]:
+        """The weights that the model has, by the names that `weights` gives them."""
+        begin = "extensible."
+        return {name.removeprefix(begin): value for name, value in layer.weights.items() if name.startswith(begin)}
 
     def _layers(self, layer: LayerContext) -> int:
         if self.layers is not None and self.layers > layer.num_layers and not layer.probe:
@@ -102,8 +111,7 @@ class Extensible(Condenses):
 
     def condensed(self, chunks: Tensor, read: ReadAside, layer: LayerContext) -> Tensor:
         """The last state of every `ratio`."""
-        begin = "extensible."
-        own = {name.removeprefix(begin).replace("/", "."): value for name, value in layer.weights.items() if name.startswith(begin)}
+        own = {name.replace("/", "."): value for name, value in self._own(layer).items()}
         return read(chunks, self._layers(layer), own)[:, self.ratio - 1 :: self.ratio]
 
     def drawn(self, rng: "np.random.Generator", length: int, trained_window: int) -> "Extensible":
