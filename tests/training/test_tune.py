@@ -337,6 +337,10 @@ def test_a_cache_that_shares_keys_is_trained_among_texts(tmp_path, monkeypatch):
         ),
         ({"method": "focused:window_size=64", "sampler": "full_length"}, "cannot tell texts of 64 tokens in sequences of 256 apart"),
         ({"method": "sinks:window_size=64"}, "sinks:window_size=64 is a method of the kind 'cache'"),
+        (
+            {"method": "extensible:chunk_size=256", "sampler": "full_length", "mixture": {"long": 1.0}},
+            "condenses 256 tokens at a time, and a text of 256 has none behind them; make it longer",
+        ),
     ],
 )
 def test_caches_that_cannot_be_trained_under_are_refused(changes, why):

@@ -214,7 +214,7 @@ class LayerEngine:
         self.hidden = None
         count = q.shape[2]
         place = torch.arange(count, device=q.device)
-        q, k = (self.turning.turn_to(x, place, count) for x in (q, k))
+        q, k = (self.turning.turn_to(x, place, count).to(v.dtype) for x in (q, k))
         mask = call.spec.own_mask(self.engine.implementation) if isinstance(call.spec, MaskSpec) else call.spec
         return call.own(q, k, v, mask)
 
