@@ -5,6 +5,8 @@ import torch
 from transformers import DynamicCache
 
 import longreach
+from longreach.cache.trained.activation_beacon import ActivationBeacon
+from longreach.cache.trained.extensible import Extensible
 from longreach.cache.trained.landmark import Landmark
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.engine.apply import apply
@@ -69,6 +71,23 @@ def test_gradients_come_through_layers_that_are_computed_again():
         ours = torch.autograd.grad(one(ids, labels=ids, use_cache=False).loss, list(own_weights(one).values()))
     assert float(wanted[0].abs().max()) > 0
     assert all(torch.allclose(mine, theirs, atol=1e-6) for mine, theirs in zip(ours, wanted, strict=True))
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2_mixed"])
+@pytest.mark.parametrize(
+    "policy",
+    [POLICY, ActivationBeacon(window_size=12, ratio=3), Extensible(chunk_size=12, ratio=3, layers=2)],
+    ids=lambda policy: policy.name(),
+)
+def test_they_are_trained_under_autocast(policy, family):
+    one, ids = with_weights(tiny_model(family), policy), random_ids(2, 40)
+    with apply(one, policy, warn=False):
+        wanted = one(ids, labels=ids, use_cache=False).loss
+        with torch.autocast("cpu", torch.bfloat16):
+            ours = one(ids, labels=ids, use_cache=False).loss
+        gradients = torch.autograd.grad(ours, list(own_weights(one).values()), allow_unused=True)
+    assert torch.allclose(ours, wanted, rtol=0.05)
+    assert any(gradient is not None and bool(gradient.any()) for gradient in gradients)
 
 
 def test_a_model_without_the_weights_is_refused():

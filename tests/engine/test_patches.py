@@ -134,7 +134,7 @@ def test_methods_that_choose_by_content_do_not_share():
     stored = {name for name in registry.names("cache") if any(isinstance(view, Store) for view in views(name))}
     assert stored >= {"h2o", "tova", "snapkv", "sirllm", "infllm", "staircase"}
     kept = {spec.partition(":")[0] for spec in examples()} - names
-    assert kept == stored | {"activation_beacon", "cable", "combiner", "duo", "hip", "hirope", "landmark", "longheads"}
+    assert kept == stored | {"activation_beacon", "cable", "combiner", "duo", "extensible", "hip", "hirope", "landmark", "longheads"}
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,11 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+import longreach
 from longreach.core.errors import LongreachError
 from longreach.decoding.reading import UNPREDICTED, next_token_losses
 from longreach.engine.apply import apply
+from longreach.engine.weights import own_weights
 from longreach.testing.models import DECODERS, FAMILIES, random_ids, tiny_biased, tiny_learned, tiny_model
 from longreach.training import tune as tuning
 from longreach.training.adapters import add_adapters
@@ -165,6 +167,19 @@ def test_a_gradient_that_differs_is_seen():
     model = tiny_model()
     model.lm_head.register_forward_hook(lambda module, args, out: out if out.shape[0] == 2 else (out + out.detach()) / 2)
     assert chunked_loss(model, model, random_ids(1, 40)[0].numpy(), chunk=CHUNK) is None
+
+
+def test_where_a_few_tokens_say_nothing_of_what_is_trained_more_are_tried():
+    spec = "extensible:chunk_size=32,ratio=8,layers=1"
+    model, ids = longreach.equip(tiny_model(), spec).requires_grad_(False), random_ids(2, 90)
+    for weight in own_weights(model).values():
+        weight.requires_grad_(True)
+    with apply(model, spec, warn=False):
+        loss = chunked_loss(model, model, ids[0].numpy(), chunk=CHUNK)
+        ours = gradients(loss(model, {"input_ids": ids, "labels": ids}), model)
+        wanted = gradients(model(ids, labels=ids, use_cache=False).loss, model)
+    assert len(ours) == len(own_weights(model))
+    assert all(torch.allclose(mine, theirs, atol=1e-6) for mine, theirs in zip(ours, wanted, strict=True))
 
 
 def test_the_check_leaves_modes_gradients_and_random_numbers_alone():

@@ -129,7 +129,12 @@ def test_weights_of_methods_are_trained_alone(tmp_path, spec):
 
 
 @pytest.mark.parametrize(
-    ("spec", "alone"), [("landmark:block_size=16,num_blocks=3", False), ("activation_beacon:window_size=32,ratio=8", True)]
+    ("spec", "alone"),
+    [
+        ("landmark:block_size=16,num_blocks=3", False),
+        ("activation_beacon:window_size=32,ratio=8", True),
+        ("extensible:chunk_size=32,ratio=8,layers=1", True),
+    ],
 )
 def test_memories_of_inserted_tokens_are_trained_under_and_saved(tmp_path, spec, alone):
     plain = model()
@@ -332,6 +337,10 @@ def test_a_cache_that_shares_keys_is_trained_among_texts(tmp_path, monkeypatch):
         ),
         ({"method": "focused:window_size=64", "sampler": "full_length"}, "cannot tell texts of 64 tokens in sequences of 256 apart"),
         ({"method": "sinks:window_size=64"}, "sinks:window_size=64 is a method of the kind 'cache'"),
+        (
+            {"method": "extensible:chunk_size=256", "sampler": "full_length", "mixture": {"long": 1.0}},
+            "condenses 256 tokens at a time, and a text of 256 has none behind them; make it longer",
+        ),
     ],
 )
 def test_caches_that_cannot_be_trained_under_are_refused(changes, why):

@@ -282,8 +282,9 @@ class LayerContext:
 
     Args: trained_window: tokens the checkpoint was trained on. full_layers: those with full attention, which methods act in. first: the
     first of them. weights: those that methods have in this layer, as `t5_bias.table` (engine/weights.py); what only the first has, all
-    share. embeddings: the model's own [V, hidden_size], where weights are made, which may begin at them. probe: no layer of a model, but
-    one to ask a policy what it is like.
+    share. embeddings: the model's own [V, hidden_size], where weights are made, which may begin at them. decoder: the weights of the
+    model's decoder where it is cut off after so many layers, by name. probe: no layer of a model, but one to ask a policy what it is
+    like.
     """
 
     layer_idx: int
@@ -297,6 +298,7 @@ class LayerContext:
     first: bool = False
     weights: "Mapping[str, Tensor]" = field(default_factory=dict, compare=False, repr=False)
     embeddings: "Tensor | None" = field(default=None, compare=False, repr=False)
+    decoder: "Callable[[int], Mapping[str, Tensor]] | None" = field(default=None, compare=False, repr=False)
     probe: bool = False
 
     def mean_embedding(self) -> "Tensor":

@@ -132,7 +132,7 @@ def _run(
     return InsertedRun(
         q=q, inserted=inserted, index=index, keys=layer.recent.view(view.keys)[:, :, part], values=values,
         oldest=max(0, layer.oldest - start), own_keys=own_keys, own_values=own_values, scale=scale, softcap=softcap,
-        turn=lambda x, positions: turning.turn_to(x, positions, step.end),
+        turn=lambda x, positions: turning.turn_to(x, positions, step.end).to(values.dtype),  # under autocast it is done in float32
         attend=lambda q, k, v, mask: attend(q, k, v, scale=scale, mask=mask, softcap=softcap),
         attend_chunks=lambda q, k, v, chosen: chosen_parts(q, k, v, chosen, scale, softcap),
     )  # fmt: skip

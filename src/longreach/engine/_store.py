@@ -288,8 +288,9 @@ class BandLayer(CacheLayerMixin):
         if self.leads:
             self.stream.step = None
             self.stream.prompt = self.stream.prompt if self.tokens else None
-            if self.stream.last is not None:
-                self.stream.last = self.stream.last[:, : self.stream.last.shape[1] - count] if self.tokens else None
+            for name in ("last", "embeds"):
+                if (tensor := getattr(self.stream, name)) is not None:
+                    setattr(self.stream, name, tensor[:, : tensor.shape[1] - count] if self.tokens else None)
             self.stream.start = [begin if started else min(begin, self.tokens) for begin, started in rows]
             for name in ("valid", "indices", "read"):
                 if (tensor := getattr(self.stream, name)) is not None:

@@ -20,7 +20,8 @@ class Stream:
     start: left padding of each row. prompt: slot where the prompt ends; None where nothing was read. offset: position id of each row's
     first real token [B, 1]. valid: [B, n], only where there is padding elsewhere than on the left. indices: [B | 1, n], kept only for
     frequencies that change. read: [B, n, state], what a method that reads the text made of it after each token. last: the decoder's last
-    states [B, n, hidden size], for policies that go by entropy. began, until: slots where the forward pass under way begins and ends,
+    states [B, n, hidden size], for policies that go by entropy. embeds: what the last tokens were to the decoder, [B, n, hidden size], for
+    policies that insert what is made of them. began, until: slots where the forward pass under way begins and ends,
     where it is read in runs.
     """
 
@@ -34,6 +35,7 @@ class Stream:
     indices: Tensor | None = None
     read: Tensor | None = None
     last: Tensor | None = None
+    embeds: Tensor | None = None
     began: int = 0
     until: int | None = None
     step: object = None
@@ -44,7 +46,7 @@ class Stream:
         rows = change(torch.tensor(self.start)).tolist() if self.start else []
         flags = change(torch.tensor(self.started)).tolist() if self.started else []
         self.start, self.started, self.step = rows, flags, None
-        for name in ("offset", "valid", "indices", "read", "last"):
+        for name in ("offset", "valid", "indices", "read", "last", "embeds"):
             tensor = getattr(self, name)
             if tensor is not None and tensor.shape[0] > 1:  # a single row stands for all of them
                 setattr(self, name, change(tensor))

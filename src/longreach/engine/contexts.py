@@ -1,12 +1,15 @@
 """What methods may know of a layer, with the weights of their own that they have in it."""
 
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from longreach.core.bands import LayerContext
-from longreach.engine.rotation import Attention
+from longreach.engine.aside import stack_of
+from longreach.engine.rotation import Attention, refusal
 
 HOLDER = "longreach_weights"  # attribute of an attention module, and part of the weights' names
 
@@ -21,6 +24,7 @@ def contexts(model: PreTrainedModel, attentions: Sequence[Attention], trained_wi
             layer_idx=index, num_layers=len(attentions), num_heads=attention.num_heads, num_kv_heads=attention.num_kv_heads,
             head_dim=attention.head_dim, hidden_size=config.hidden_size, trained_window=trained_window,
             full_layers=full, first=attention.module is first, weights=weights_of(attention.module, first),
+            decoder=partial(first_layers, model),
         )
         for index, attention in enumerate(attentions)
     ]  # fmt: skip
@@ -35,3 +39,21 @@ def weights_of(module: nn.Module, first: nn.Module) -> dict[str, Tensor]:
         for method, weights in holder.items()
         for name, weight in weights.named_parameters()
     }
+
+
+def first_layers(model: PreTrainedModel, layers: int) -> dict[str, Tensor]:
+    """The weights of the model's decoder where it is cut off after so many layers, by their names in it; without the tokens' table.
+
+    Raises: UnsupportedError for weights that cannot be trained, as those that are packed into few bits.
+    """
+    name, stack = stack_of(model)
+    table: Any = model.get_input_embeddings()
+    gone = tuple(f"{name}.{index}." for index in range(layers, len(stack)))
+    found = {
+        each: value.detach()
+        for each, value in model.base_model.named_parameters()
+        if not each.startswith(gone) and f".{HOLDER}." not in each and value is not table.weight
+    }
+    if packed := [each for each, value in found.items() if not value.is_floating_point()]:
+        raise refusal(model, f"a copy of its first layers cannot be trained, for their weights are packed ({packed[0]})")
+    return found

@@ -36,6 +36,7 @@ from longreach.engine._states import StateAndBandLayer, has_state
 from longreach.engine._store import AGES, HIDDEN, BandLayer, LayerPlan
 from longreach.engine._stream import MaskSpec, Step, Stream
 from longreach.engine._turn import Turning
+from longreach.engine.aside import ASIDE
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.rotation import Attention
 from longreach.engine.setup import Setup
@@ -199,6 +200,8 @@ class LayerEngine:
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, call: AttentionCall) -> Tensor:
         """Attention output [B, T, H, D] of unrotated q [B, H, T, D] and k, v [B, K, T, D]; what came before is in the cache."""
+        if ASIDE.get():
+            return self._aside(q, k, v, call)
         layer, cached = self._layer(q, k, call.spec)
         new = of_mask(call.spec)
         if new is None or self.beside is None:
@@ -213,6 +216,15 @@ class LayerEngine:
         step, options = layer.stream.step, Options(call.scale, call.softcap, call.sinks, None)
         assert isinstance(step, Step)  # noqa: S101 - made for the text
         return torch.cat([out, self.beside.output(layer, step, own[0], new, options)], 1)
+
+    def _aside(self, q: Tensor, k: Tensor, v: Tensor, call: AttentionCall) -> Tensor:
+        """As the model attends itself, to a text that stands alone."""
+        self.hidden = None
+        count = q.shape[2]
+        place = torch.arange(count, device=q.device)
+        q, k = (self.turning.turn_to(x, place, count).to(v.dtype) for x in (q, k))
+        mask = call.spec.own_mask(self.engine.implementation) if isinstance(call.spec, MaskSpec) else call.spec
+        return call.own(q, k, v, mask)
 
     def _attend(self, layer: BandLayer, cached: bool, q: Tensor, k: Tensor, v: Tensor, call: AttentionCall) -> Tensor:
         if isinstance(layer, GroupedLayer):

@@ -47,7 +47,7 @@ def equip(model: PreTrainedModel, methods: str | Method | Iterable[Method]) -> P
                 if not isinstance(holder, nn.ModuleDict):
                     attention.module.add_module(HOLDER, holder := nn.ModuleDict())
                 if method.name() not in holder:
-                    like: dict[str, Any] = {"dtype": model.dtype, "device": model.device}
+                    like: dict[str, Any] = {"dtype": model.dtype, "device": model.device, "copy": True}
                     holder[method.name()] = nn.ParameterDict({name: nn.Parameter(value.to(**like)) for name, value in made.items()})
     return model
 

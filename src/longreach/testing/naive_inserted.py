@@ -1,17 +1,20 @@
 """The slow and obvious way to run a method that inserts tokens: they stand in the text, and each query is weighed alone, in float64."""
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers import PreTrainedModel
 
-from longreach.cache.trained.base import Inserts, Spot
+from longreach.cache.trained.base import Condenses, Inserts, Spot
 from longreach.core.bands import LayerContext
 from longreach.engine import rotation
+from longreach.engine.aside import stack_of
 from longreach.engine.contexts import contexts
 from longreach.engine.examine import examine
 from longreach.engine.interface import interface
@@ -53,6 +56,7 @@ def naive_inserted_logits(
         out = _attention(layers[id(module)], spots, inputs[id(module)], q[0], k[0], v[0], options)
         return out[None].transpose(1, 2).to(q.dtype), None
 
+    made_of = _made(model, policy, first)
     with ExitStack() as undo:
         for each in attentions:
             undo.callback(each.module.register_forward_pre_hook(see, with_kwargs=True).remove)
@@ -63,12 +67,37 @@ def naive_inserted_logits(
             start = 0 if padding is None else int(padding[row].int().argmax())
             text = ids[row : row + 1, start:]
             spots[:] = _spots(policy, first, text.shape[1])
-            own, table = model.get_input_embeddings()(text)[0], policy.embeddings(first)
-            embeds = torch.stack([table[spot.index % len(table)] if spot.inserted else own[spot.index] for spot in spots])
+            own = model.get_input_embeddings()(text)[0]
+            made = made_of(own)
+            embeds = torch.stack([made[spot.index % len(made)] if spot.inserted else own[spot.index] for spot in spots])
             logits = model(inputs_embeds=embeds[None], use_cache=False).logits[0]
             mine = logits[[number for number, spot in enumerate(spots) if not spot.inserted]]
             found.append(torch.cat([mine.new_zeros(start, mine.shape[1]), mine]))
     return torch.stack(found)
+
+
+def _made(model: PreTrainedModel, policy: Inserts, layer: LayerContext) -> Callable[[Tensor], Tensor]:
+    """What inserted tokens are to the first layer, [E, hidden_size], as a function of what the text's are, [T, hidden_size]."""
+    if not isinstance(policy, Condenses):
+        table = policy.embeddings(layer)
+        assert table is not None  # noqa: S101 - it condenses nothing
+        return lambda text: table
+    plain: Any = copy.deepcopy(model.base_model)
+    every, (name, stack) = policy.inserted(layer).every, stack_of(model)
+
+    def read(embeds: Tensor, layers: int, weights: Mapping[str, Tensor]) -> Tensor:
+        """By a copy of the model as it is, without its last layers: one text after the other."""
+        del plain.get_submodule(name)[layers : len(stack)]
+        given: Any = weights
+        return torch.stack(
+            [functional_call(plain, given, kwargs={"inputs_embeds": text[None], "use_cache": False})[0][0] for text in embeds]
+        )
+
+    def made(text: Tensor) -> Tensor:
+        full = text[: len(text) // every * every]
+        return policy.condensed(full.unflatten(0, (-1, every)), read, layer).flatten(0, 1) if len(full) else full
+
+    return made
 
 
 def _spots(policy: Inserts, layer: LayerContext, count: int) -> list[Spot]:

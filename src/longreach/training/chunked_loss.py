@@ -20,7 +20,7 @@ from longreach.training.samplers.base import Array
 
 _CLOSE = {torch.float64: 1e-6, torch.float32: 1e-3}  # relative; logits of other numbers of tokens are rounded otherwise
 _ROUGH = 0.02  # in 16 bits
-_TRIED = 24  # tokens of each row of the check
+_TRIED = 24  # tokens of each row of the check, at least
 _TRIED_CHUNK = 7  # so that several chunks and a rest are tried
 
 Forward = Callable[..., Any]
@@ -85,12 +85,17 @@ def chunked_loss(
     chunk = chunk or max(1, LOGITS // model.config.get_text_config().vocab_size)
     if model.config.is_encoder_decoder or decoder_of(model) is model:
         return None
-    tried = torch.from_numpy(np.resize(ids, (2, _TRIED))).long().to(model.device)
-    return ChunkedLoss(model, chunk) if _agrees(ChunkedLoss(model, _TRIED_CHUNK), forward, tried, leaves) else None
+    agrees, count = None, _TRIED
+    while agrees is None and count < 2 * max(len(ids), _TRIED):
+        tried = torch.from_numpy(np.resize(ids, (2, count))).long().to(model.device)
+        agrees, count = _agrees(ChunkedLoss(model, _TRIED_CHUNK), forward, tried, leaves), 2 * count
+    return ChunkedLoss(model, chunk) if agrees else None
 
 
-def _agrees(loss: ChunkedLoss, forward: nn.Module, ids: Tensor, leaves: Sequence[Tensor]) -> bool:
-    """Whether loss and gradients on the ids [2, T] are those of the stock forward pass."""
+def _agrees(loss: ChunkedLoss, forward: nn.Module, ids: Tensor, leaves: Sequence[Tensor]) -> bool | None:
+    """Whether loss and gradients on the ids [2, T] are those of the stock forward pass. None: on so few ids the loss hangs on
+    nothing that is trained, as where that is a method's weights alone, which act behind longer chunks.
+    """
     labels = ids.clone()
     labels[1, : ids.shape[1] // 3] = UNPREDICTED
     positions = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
@@ -100,6 +105,8 @@ def _agrees(loss: ChunkedLoss, forward: nn.Module, ids: Tensor, leaves: Sequence
     forward.eval()  # dropout would make any two passes differ
     try:
         stock: Tensor = forward(**inputs)[0]
+        if not stock.requires_grad:
+            return None
         wanted = torch.autograd.grad(stock, weights, allow_unused=True)
         try:
             ours = loss(forward, inputs)

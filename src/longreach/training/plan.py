@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 
 from longreach.attention.base import AttentionPolicy, goes_by_text
 from longreach.cache.base import CachePolicy
-from longreach.cache.trained.base import AmongTexts
+from longreach.cache.trained.base import AmongTexts, Condenses
 from longreach.checkpoints.record import Record
 from longreach.core import registry
 from longreach.core.bands import PROBE
@@ -137,6 +137,9 @@ def plan(model: PreTrainedModel, config: TuneConfig) -> TuningPlan:
     check_targets(model, config.targets)
     reach = config.train_to or config.target
     seq_len = sampler.seq_len(config.seq_len, window, reach)
+    for policy in policies:
+        if isinstance(policy, Condenses) and seq_len <= (every := policy.inserted(PROBE).every):
+            raise InputError(f"{policy} condenses {every} tokens at a time, and a text of {seq_len} has none behind them; make it longer")
     ours = bool(policies) or (method is not None and method.needs_engine)
     if ours and seq_len > window and config.mixture.get("short"):  # documents are masked only by attention that is not ours
         raise InputError(

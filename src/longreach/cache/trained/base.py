@@ -1,7 +1,7 @@
 """The contracts of caches that a model is trained to use in a way of its own."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 Projections = tuple[Tensor, Tensor, Tensor]
+# (embeddings [N, L, hidden_size], layers, weights) -> states [N, L, hidden_size]: N texts, each read alone from position 0 on by the
+# model's decoder, cut off after so many layers, with its last norm behind them; weights: in the place of its own, by their names in it.
+ReadAside = Callable[[Tensor, int, Mapping[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,8 +42,10 @@ class Inserts(CachePolicy):
         """Bands over the text for the text's own queries, and the `Inserted`."""
 
     @abstractmethod
-    def embeddings(self, layer: LayerContext) -> Tensor:
-        """What inserted tokens are to the first layer, [count, hidden_size]; layer: the first one with full attention."""
+    def embeddings(self, layer: LayerContext) -> Tensor | None:
+        """What inserted tokens are to the first layer, [count, hidden_size]; layer: the first one with full attention. None: they are made
+        of the text, by a policy that `Condenses` it.
+        """
 
     def projected(self, hidden: Tensor, layer: LayerContext) -> Projections | None:
         """What is added to the queries [B, M, H * D], keys and values [B, M, K * D] of inserted tokens; None: nothing.
@@ -70,6 +75,22 @@ class Inserts(CachePolicy):
     def inserted(self, layer: LayerContext) -> Inserted:
         """Where they stand."""
         return next(view for view in self.stores(layer) if isinstance(view, Inserted))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condenses(Inserts):
+    """Makes the tokens that it inserts of the chunk of the text that they stand behind, whose tokens are kept until it is full."""
+
+    def embeddings(self, layer: LayerContext) -> None:
+        """Made of the text."""
+
+    @abstractmethod
+    def condensed(self, chunks: Tensor, read: ReadAside, layer: LayerContext) -> Tensor:
+        """What inserted tokens are to the first layer, [N, count, hidden_size], of N chunks of the text.
+
+        Args: chunks: [N, every, hidden_size], what their tokens are to the first layer. read: the model's first layers, under other
+        weights. layer: the first one with full attention.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
