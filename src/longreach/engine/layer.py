@@ -12,28 +12,24 @@ from longreach.cache.trained.base import Inserts
 from longreach.core.bands import TRUE, Band, Computed, LayerContext, PositionMap, Selection
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.core.inserted import Inserted
-from longreach.core.memory import Blocks, Carried, Clustered, Coded, HeadGroup, Kept, Store, View
+from longreach.core.memory import Coded, HeadGroup, Store, View
 from longreach.engine._accounts import ACCOUNTS
 from longreach.engine._added import Added
 from longreach.engine._among import band_pieces
 from longreach.engine._angles import Angles, Epoch
 from longreach.engine._attend import Options, sink_pieces
-from longreach.engine._blocks import BlocksStore
-from longreach.engine._carried import CarriedStore
 from longreach.engine._channels import Channels
 from longreach.engine._choice import Summaries, chosen_pieces, extend_summaries
-from longreach.engine._clusters import ClusteredStore
-from longreach.engine._coded import CodedStore
 from longreach.engine._computed import computed_pieces
-from longreach.engine._cuts import ENTROPY, CutStore
+from longreach.engine._cuts import ENTROPY
 from longreach.engine._fused import Merge
 from longreach.engine._groups import GroupedLayer
 from longreach.engine._inserted import InsertedAttention, text_pieces, write_inserted
-from longreach.engine._kept import KeptStore
 from longreach.engine._own import OwnAttention, own_mask, rows_inside
 from longreach.engine._seats import of_mask
 from longreach.engine._states import StateAndBandLayer, has_state
 from longreach.engine._store import AGES, HIDDEN, BandLayer, LayerPlan
+from longreach.engine._stores import new_store
 from longreach.engine._stream import MaskSpec, Step, Stream
 from longreach.engine._turn import Turning
 from longreach.engine.aside import ASIDE
@@ -167,21 +163,6 @@ class LayerEngine:
         acts = policy if self.native_window is None else None
         return InsertedAttention(policy.inserted(self.context), acts, self.context, self.native_window, self.turning)
 
-    def new_store(self) -> CutStore[Any, Any] | None:
-        """An empty store of the kind that the policy declares, where it declares one."""
-        match self.stored:
-            case Kept():
-                return KeptStore(self.stored, self.context, place=self.turning.place)
-            case Coded():
-                return CodedStore(self.stored, self.context)
-            case Blocks():
-                return BlocksStore(self.stored, self.context, place=self.turning.place)
-            case Clustered():
-                return ClusteredStore(self.stored, self.context)
-            case Carried():
-                return CarriedStore(self.stored, self.context)
-        return None
-
     def new_cache_layer(self, stream: Stream, leads: bool, given: Any = None) -> BandLayer:
         """An empty layer of a cache. Args: given: the layer in whose place it comes."""
         if self.parts:
@@ -191,8 +172,8 @@ class LayerEngine:
                 )
             return GroupedLayer(stream, leads, {heads: part.new_cache_layer(stream, leads=False) for heads, part in self.parts.items()})
         if has_state(given):
-            return StateAndBandLayer(given, self.plan, stream, leads, self.new_store())
-        return BandLayer(self.plan, stream, leads, self.new_store())
+            return StateAndBandLayer(given, self.plan, stream, leads, new_store(self.stored, self.context, self.turning.place))
+        return BandLayer(self.plan, stream, leads, new_store(self.stored, self.context, self.turning.place))
 
     def see(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note the layer's input, [B, T, hidden_size] (a hook before its forward pass)."""
