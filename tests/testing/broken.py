@@ -1,6 +1,7 @@
 """What breaks every shared check: a method or a helper that is wrong where the check looks, so that it has to say so."""
 
 import itertools
+import random
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
@@ -61,12 +62,12 @@ class ByRow(Idle, Scales):
 
 
 class ByMood(Idle, Scales):
-    """Its logits are different every time."""
+    """Its logits are different every time, and never in the same order again."""
 
     calls = itertools.count()
 
     def temperature(self, t, layer):
-        return torch.full_like(t, 1.0 + next(self.calls) % 7, dtype=torch.float32)
+        return torch.full_like(t, random.Random(next(self.calls)).uniform(-8, 8), dtype=torch.float32)
 
 
 class WrongShape(Linear):
