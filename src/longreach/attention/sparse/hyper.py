@@ -4,7 +4,7 @@ Paper: HyperAttention: Long-context Attention in Near-Linear Time, 2023, arXiv:2
 Cost: the cache of the whole text; a query reads its stretch of `exact` tokens and, for each doubling of the text behind it, block_size +
 num_samples keys; no training.
 Limits: the window of the model is unchanged; it saves time, not memory. What is far away is estimated, so that every token changes a
-little.
+little, and single facts there are seldom found.
 Differs from the paper: every query sees the first block of the text (sink_blocks=0: the paper): the first tokens draw most of the attention
 in many models, a sample misses them, and all changes much. No query looks ahead: stretches lie on a grid, and a query finds its place among
 the sorted keys by its own hash, where the official code sorts queries, too, and gives the n-th block of them the n-th of keys. Hashes are
