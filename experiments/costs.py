@@ -7,26 +7,22 @@ on when the same command is given again. `rope` is full attention; LOCAL, the qu
 keys are compared with.
 """
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from learned_positions import differences, encode, show
-from nano import read_books
+from learned_positions import differences, show
 from scratch import METRICS as OF_SCRATCH
-from scratch import ROPE, TARGET, WINDOW, by_length, difference, losses, model_config, spec_of, trained
+from scratch import ROPE, TARGET, WINDOW, books, by_length, difference, losses, model_config, options, publish, spec_of, trained
 from torch import Tensor
-from transformers import LlamaForCausalLM
 
 import longreach
 from longreach.attention.base import Places
 from longreach.core.bands import PROBE, Band
 from longreach.core.memory import View
 from longreach.core.spec import parse
-from longreach.evaluation.evidence import Number, claim_row, counted, describe, write
+from longreach.evaluation.evidence import Number, claim_row, counted
 from longreach.evaluation.intervals import mean_interval
 from longreach.evaluation.rows import Row, Rows
 from longreach.training.pretrain import PretrainConfig
@@ -94,19 +90,11 @@ def evidence(found: Mapping[str, list[Row]], names: Sequence[str], command: str)
 
 def main() -> None:
     """Train each, measure each, compare."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/*.txt and valid/*.txt")
-    parser.add_argument("--methods", nargs="+", default=METHODS, metavar="SPEC", help=f"{ROPE}, {LOCAL}, and specs to compare with them")
-    parser.add_argument("--tokens", default="1.2M", help="tokens to train each on, in millions (1.2M)")
-    parser.add_argument("--work", type=Path, default=Path("costs-run"), help="folder for models and results")
-    parser.add_argument("--evidence", type=Path, help="folder for the rows of the evidence table (docs/evidence)")
-    args = parser.parse_args()
+    args = options(__doc__, METHODS, f"{ROPE}, {LOCAL}, and specs to compare with them", "1.2M", "costs-run")
     config = PretrainConfig(tokens=int(float(args.tokens.rstrip("M")) * 1e6), seq_len=WINDOW, compile=False)
     args.work.mkdir(parents=True, exist_ok=True)
     tokenizer = longreach.load("nano").tokenizer
-    ids = encode(tokenizer, read_books(args.data / "train"), 2 * config.tokens)
-    valid = "\n\n".join(read_books(args.data / "valid"))
-    held_out = torch.tensor(encode(tokenizer, [valid[:200_000]], 16 * TARGET).reshape(16, TARGET))
+    ids, valid, held_out = books(args.data, tokenizer, config)
     found: dict[str, list[Row]] = {}
     rows = Rows(args.work / "rows.jsonl")
     for name in args.methods:
@@ -119,15 +107,8 @@ def main() -> None:
     if not {ROPE, LOCAL} <= set(args.methods):
         return
     command = f"python experiments/costs.py --data FOLDER --tokens {args.tokens}"
-    told = evidence(found, args.methods, command)
-    for row in told:
-        print(f"{row['method']}: {row['metric']} {row['number']:.3g} ({row['low']:.3g} to {row['high']:.3g}): {row['verdict']}")
-    if args.evidence:
-        words = f"{config.tokens / 1e6:g}M tokens of public-domain books, a model for each method"
-        about = describe(LlamaForCausalLM(shape), name=MODEL, trained_on=words)
-        write(args.evidence, about, told)
-        facts = {"model": MODEL, "window": WINDOW, "data": "held-out books", "command": command}
-        write(args.evidence, about, by_length(found, args.methods, facts), "lengths")
+    facts = {"model": MODEL, "window": WINDOW, "data": "held-out books", "command": command}
+    publish(evidence(found, args.methods, command), by_length(found, args.methods, facts), MODEL, config, args.evidence)
 
 
 if __name__ == "__main__":

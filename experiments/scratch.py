@@ -189,21 +189,45 @@ def by_length(found: Mapping[str, list[Row]], names: Sequence[str], facts: dict[
     return rows
 
 
+def options(description: str | None, methods: Sequence[str], what: str, tokens: str, work: str) -> argparse.Namespace:
+    """What the command line says. Args: methods, tokens, work: where it says nothing. what: METHODS are, beside specs."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with train/*.txt and valid/*.txt")
+    parser.add_argument("--methods", nargs="+", default=methods, metavar="SPEC", help=what)
+    parser.add_argument("--tokens", default=tokens, help=f"tokens to train each on, in millions ({tokens})")
+    parser.add_argument("--work", type=Path, default=Path(work), help="folder for models and results")
+    parser.add_argument("--evidence", type=Path, help="folder for the rows of the evidence table (docs/evidence)")
+    return parser.parse_args()
+
+
+def books(data: Path, tokenizer: PreTrainedTokenizerBase, config: PretrainConfig) -> tuple[Ids, str, torch.Tensor]:
+    """Tokens to train on, the text that is held out, and 16 pieces of that, [16, TARGET]."""
+    valid = "\n\n".join(read_books(data / "valid"))
+    held_out = torch.tensor(encode(tokenizer, [valid[:200_000]], 16 * TARGET).reshape(16, TARGET))
+    return encode(tokenizer, read_books(data / "train"), 2 * config.tokens), valid, held_out
+
+
+def publish(
+    told: Sequence[dict[str, Any]], lengths: Sequence[dict[str, Any]], model: str, config: PretrainConfig, folder: Path | None
+) -> None:
+    """Print what claims were held to and, where there is a folder for it, write that and the losses by length."""
+    for row in told:
+        print(f"{row['method']}: {row['metric']} {row['number']:.3g} ({row['low']:.3g} to {row['high']:.3g}): {row['verdict']}")
+    if folder is None:
+        return
+    words = f"{config.tokens / 1e6:g}M tokens of public-domain books, a model for each method"
+    about = describe(LlamaForCausalLM(model_config(longreach.load("nano").tokenizer)), name=model, trained_on=words)
+    write(folder, about, told)
+    write(folder, about, lengths, "lengths")
+
+
 def main() -> None:
     """Train each, measure each, compare."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/*.txt and valid/*.txt")
-    parser.add_argument("--methods", nargs="+", default=METHODS, metavar="SPEC", help=f"{ROPE}, {RANDOMIZED}, or specs")
-    parser.add_argument("--tokens", default="2M", help="tokens to train each on, in millions (2M)")
-    parser.add_argument("--work", type=Path, default=Path("scratch-run"), help="folder for models and results")
-    parser.add_argument("--evidence", type=Path, help="folder for the rows of the evidence table (docs/evidence)")
-    args = parser.parse_args()
+    args = options(__doc__, METHODS, f"{ROPE}, {RANDOMIZED}, or specs", "2M", "scratch-run")
     config = PretrainConfig(tokens=int(float(args.tokens.rstrip("M")) * 1e6), seq_len=WINDOW, compile=False)
     args.work.mkdir(parents=True, exist_ok=True)
     tokenizer = longreach.load("nano").tokenizer
-    ids = encode(tokenizer, read_books(args.data / "train"), 2 * config.tokens)
-    valid = "\n\n".join(read_books(args.data / "valid"))
-    held_out = torch.tensor(encode(tokenizer, [valid[:200_000]], 16 * TARGET).reshape(16, TARGET))
+    ids, valid, held_out = books(args.data, tokenizer, config)
     found: dict[str, list[Row]] = {}
     rows = Rows(args.work / "rows.jsonl")
     names = list(args.methods)
@@ -218,15 +242,8 @@ def main() -> None:
     if ROPE in names:
         command = f"python experiments/scratch.py --data FOLDER --tokens {args.tokens}"
         names += [TUNED] if "nope" in names else []
-        told = evidence(found, [*names, PREFIX], command)
-        for row in told:
-            print(f"{row['method']}: {row['metric']} {row['number']:.3g} ({row['low']:.3g} to {row['high']:.3g}): {row['verdict']}")
-        if args.evidence:
-            words = f"{config.tokens / 1e6:g}M tokens of public-domain books, a model for each method"
-            about = describe(LlamaForCausalLM(model_config(tokenizer)), name=MODEL, trained_on=words)
-            write(args.evidence, about, told)
-            facts = {"model": MODEL, "window": WINDOW, "data": "held-out books", "command": command}
-            write(args.evidence, about, by_length(found, names, facts), "lengths")
+        facts = {"model": MODEL, "window": WINDOW, "data": "held-out books", "command": command}
+        publish(evidence(found, [*names, PREFIX], command), by_length(found, names, facts), MODEL, config, args.evidence)
 
 
 if __name__ == "__main__":
