@@ -59,7 +59,8 @@ def check_weights(stack: Iterable[Method], model: PreTrainedModel, layers: Itera
         for method in own:
             if missing := [name for name in method.weights(layer) if f"{method.name()}.{name}" not in layer.weights]:
                 why = f"it has no weights for it ({', '.join(missing)})"
-                raise UnsupportedError(method.spec, type(model).__name__, why, "give it some (longreach.equip) and train them")
+                instead = "give it some (longreach.equip) and train them, which longreach tune does at once"
+                raise UnsupportedError(method.spec, type(model).__name__, why, instead)
 
 
 def own_weights(model: PreTrainedModel) -> dict[str, Tensor]:
