@@ -2,6 +2,8 @@ import copy
 import gc
 import threading
 import warnings
+import weakref
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -60,6 +62,21 @@ def test_a_copy_made_inside_works_on_after_the_block(spec):
     del again
     gc.collect()
     assert "longreach" not in AttentionInterface._global_mapping
+
+
+@pytest.mark.parametrize(
+    "spec", [SCALED, PLACED, "dynamic_ntk:step=8", "sirllm:budget=16,slack=4", "hip:budget=16", "duo:heads=0.0", "chunked", "padding_free"]
+)
+@torch.no_grad()
+def test_a_model_that_is_let_go_is_freed_with_its_method(spec):
+    model = tiny_model()
+    model.undo = ExitStack()  # as a loaded checkpoint holds the method that it was saved with
+    model.undo.enter_context(apply(model, spec))
+    model(random_ids(1, 12))
+    gone = weakref.ref(model)
+    del model
+    gc.collect()
+    assert gone() is None
 
 
 def test_another_attention_function_set_inside_is_refused_by_name():

@@ -1,9 +1,10 @@
 """Learns once what the engine must know of a model, and proves the engine on it."""
 
 import weakref
+from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from longreach.core.errors import UnsupportedError
@@ -16,7 +17,9 @@ from longreach.engine.interface import interface
 from longreach.engine.rotation import Attention
 from longreach.engine.setup import Setup
 
-_known: weakref.WeakKeyDictionary[PreTrainedModel, list[Attention]] = weakref.WeakKeyDictionary()
+# By the names of their modules: a module leads back to its model while a method is applied, and would keep it from being freed.
+_known: weakref.WeakKeyDictionary[PreTrainedModel, list[tuple[str, Attention]]] = weakref.WeakKeyDictionary()
+_NO_MODULE = nn.Module()
 
 
 def examine(model: PreTrainedModel, trained_window: int) -> list[Attention]:
@@ -45,8 +48,9 @@ def examine(model: PreTrainedModel, trained_window: int) -> list[Attention]:
             model.train(mode)
         if all(attention.rotation is None for attention in attentions):
             return attentions  # under frequencies of 0, which another method may change, layers look as if they had no positions
-        _known[model] = attentions
-    return _known[model]
+        names = {module: name for name, module in model.named_modules()}
+        _known[model] = [(names[each.module], replace(each, module=_NO_MODULE)) for each in attentions]
+    return [replace(each, module=model.get_submodule(name)) for name, each in _known[model]]
 
 
 @torch.no_grad()
