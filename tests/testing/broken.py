@@ -19,6 +19,8 @@ from longreach.attention.placement.set_based import SetBased
 from longreach.cache.eviction.ada import Ada
 from longreach.core.method import MethodInfo
 from longreach.engine.apply import apply
+from longreach.evaluation.asking.passage import Ask, Passage
+from longreach.evaluation.text_task import TextTask
 from longreach.positions.scaling.linear import Linear
 from longreach.positions.tables.interpolated_positions import InterpolatedPositions
 from longreach.testing.conformance.base import cached_logits
@@ -89,6 +91,24 @@ class Stuck(Randomized):
 
     def sample(self, rng, geometry):
         return np.zeros(geometry.seq_len, dtype=int), np.full(geometry.seq_len - 1, 7)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Careless(TextTask):
+    """Passages by chance and too short, evidence that is nowhere, and marks that hang on nothing but spaces."""
+
+    info = MethodInfo(title="Careless", paper="none")
+    needs_text = False
+
+    def passage(self, space):
+        ask = Ask(text="What?", right="it", choices=("it", "that"), evidence=("nowhere",))
+        return Passage(text=str(random.random()), asks=(ask,))
+
+    def mark(self, ask, written):
+        return float(written != f" {ask.right}\n")
+
+    def guess(self, ask, rng):
+        return ask.right
 
 
 @contextmanager
@@ -331,6 +351,7 @@ BROKEN = {
     "text_is_read_forwards": (Stuck(), {}),
     "target_is_covered": (Stuck(), {}),
     "same_rng_same_positions": (Stuck(), {}),
+    **{name: (Careless(), {}) for name in ("length", "seed", "right_answers", "chance", "junk", "evidence", "forgetting", "least_length")},
 }
 # check -> what of the engine's cache layer is broken
 BROKEN_LAYER = {

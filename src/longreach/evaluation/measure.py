@@ -26,6 +26,7 @@ from longreach.engine import window
 from longreach.engine.apply import applied, apply, check_unapplied, given_model
 from longreach.engine.fingerprint import fingerprint
 from longreach.evaluation import memory
+from longreach.evaluation.asking.space import DEPTHS
 from longreach.evaluation.cells import UNTIL_DECIDED, Cells, Stopping
 from longreach.evaluation.readings import TextReading, can_share, merged, read_text
 from longreach.evaluation.rows import Row, Rows
@@ -35,7 +36,6 @@ from longreach.evaluation.text import Ids, cut_windows
 from longreach.evaluation.usable import INSIDE, Measured
 
 TASKS = "loss+needle:shared=true"
-DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 _BEYOND = 4  # trained windows
 _FIRST_OCTAVE = 64  # tokens
@@ -214,6 +214,8 @@ def parse_tasks(spec: str) -> tuple[Task, ...]:
     for task in tasks:
         if not isinstance(task, Task):
             raise InputError(f"{task.name()} is not a task but a method of the kind {task.kind!r}; measure under it with --method {task}")
+        if not task.reads_ids:
+            raise InputError(f"{task.name()} asks in plain text; `longreach eval MODEL --tasks {task.name()}` measures it")
     if len(set(tasks)) < len(tasks):
         raise InputError(f"a task is named twice in {spec!r}")
     return tuple(task for task in tasks if isinstance(task, Task))

@@ -10,6 +10,7 @@ from typing import Any
 from longreach.core.errors import InputError
 
 _IDENTITY = ("task", "model", "method", "length", "depth", "seed", "version", "settings")
+_ADDED: dict[str, Any] = {"answer": None, "failed": ""}  # fields that not every row has, and what they are without
 _BEGINNING = b'{"task": '  # of every line
 
 
@@ -20,7 +21,8 @@ class Row:
     Args: task, method: specs (method "" is the stock model). model: its name. length: tokens. depth: where the fact stands, 0 to 1.
     seed: None where nothing is random. version: of longreach. settings: all else that determines the score, plain JSON values.
     score: nats a token (loss) or share of right answers. n: what `score` is the mean of. low, high: 95 % confidence interval.
-    tokens_per_s: tokens read and written a second, over the batch. peak_bytes: memory that the batch needed beside the model.
+    tokens_per_s: tokens read and written a second, over the batch. peak_bytes: memory that the batch needed beside the model. answer: what
+    was answered, where that is text. failed: why there was no answer; such a row has no score, and is measured again.
     """
 
     task: str
@@ -37,6 +39,8 @@ class Row:
     high: float | None = None
     tokens_per_s: float | None = None
     peak_bytes: int | None = None
+    answer: str | None = None
+    failed: str = ""
 
     @property
     def identity(self) -> str:
@@ -44,8 +48,9 @@ class Row:
         return json.dumps([getattr(self, name) for name in _IDENTITY], sort_keys=True)
 
     def to_json(self) -> str:
-        """One line without its end."""
-        return json.dumps(asdict(self), allow_nan=False)
+        """One line without its end; what only some rows have is left out of the others."""
+        values = asdict(self)
+        return json.dumps({name: value for name, value in values.items() if name not in _ADDED or value != _ADDED[name]}, allow_nan=False)
 
 
 class Rows:
@@ -69,7 +74,8 @@ class Rows:
 
     def get(self, row: Row) -> Row | None:
         """The measured row of the same identity, if there is one."""
-        return self._rows.get(row.identity)
+        found = self._rows.get(row.identity)
+        return None if found is None or found.failed else found
 
     def append(self, rows: Iterable[Row]) -> None:
         """Keep measured rows, on disk before in memory.
@@ -80,7 +86,12 @@ class Rows:
         if self.path is not None and rows:
             self._write(self.path, "".join(f"{row.to_json()}\n" for row in rows).encode())
         for row in rows:
-            self._rows.setdefault(row.identity, row)
+            self._take(row)
+
+    def _take(self, row: Row) -> None:
+        """The first that has a score counts."""
+        if self._rows.get(row.identity, row).failed or row.identity not in self._rows:
+            self._rows[row.identity] = row
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self._rows.values())
@@ -110,7 +121,7 @@ class Rows:
         for number, line in enumerate(data[:whole].splitlines(), 1):
             if (row := _parse(line)) is None:
                 raise InputError(f"{path}: line {number} is not a row; mend the file or name another")
-            self._rows.setdefault(row.identity, row)
+            self._take(row)
         if torn := data[whole:]:
             self._heal(path, torn, whole)
 
@@ -118,7 +129,7 @@ class Rows:
         """Take an unfinished last line off the file, which keeps `whole` bytes; only its end of line may be missing."""
         if (row := _parse(torn)) is not None:
             self._write(path, b"\n")
-            self._rows.setdefault(row.identity, row)
+            self._take(row)
         elif _BEGINNING.startswith(torn[: len(_BEGINNING)]):
             os.truncate(path, whole)
             self.healed = True
@@ -133,7 +144,8 @@ def _parse(line: bytes) -> Row | None:
     except ValueError:
         return None
     names = {field.name for field in fields(Row)}
-    return Row(**values) if isinstance(values, dict) and set(values) == names else None
+    whole = isinstance(values, dict) and names - _ADDED.keys() <= set(values) <= names
+    return Row(**values) if whole else None
 
 
 def task_name(task: str) -> str:

@@ -19,7 +19,8 @@ from longreach.decoding.reading import CHUNK, check_eval
 from longreach.engine import window
 from longreach.engine.apply import given_model
 from longreach.evaluation import measure as measuring
-from longreach.evaluation.measure import DEPTHS, name_of, parse_tasks
+from longreach.evaluation.asking.space import DEPTHS
+from longreach.evaluation.measure import name_of, parse_tasks
 from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.text import cut_windows
 from longreach.stretching.candidates import AUTO, applicable, collect

@@ -11,8 +11,9 @@ from longreach.core.progress import Progress
 from longreach.core.spec import parse
 from longreach.engine import window
 from longreach.engine.apply import apply
+from longreach.evaluation.asking.space import DEPTHS
 from longreach.evaluation.cells import Stopping
-from longreach.evaluation.measure import DEPTHS, measure, octaves, parse_tasks
+from longreach.evaluation.measure import measure, octaves, parse_tasks
 from longreach.evaluation.readings import can_share
 from longreach.evaluation.rows import Row
 from longreach.evaluation.tasks.base import NoRoom

@@ -68,7 +68,8 @@ class Task(Method):
     `only_reads`: nothing follows the text that could be answered from what is kept of it.
 
     A task `reads_once` where its `readings` say what it asks of each window of text, so that one pass over it serves all such tasks; others
-    have `cases`. `by_text`: a case is one window.
+    have `cases`. `by_text`: a case is one window. `reads_ids`: it has the one or the other, which `measure` takes; tasks that have neither
+    ask in plain text (evaluation/text_task.py), as do some of those that have.
     """
 
     kind: ClassVar[str] = "task"
@@ -77,6 +78,7 @@ class Task(Method):
     in_pieces: ClassVar[bool] = False
     only_reads: ClassVar[bool] = False
     by_text: ClassVar[bool] = False
+    reads_ids: ClassVar[bool] = True
 
     @property
     def reads_once(self) -> bool:

@@ -7,4 +7,5 @@ KIND = Kind(
     package="longreach.evaluation.tasks",
     acts_on="measurement",
     contract="longreach.evaluation.tasks.base:Task",
+    suites=("longreach.testing.conformance.text_tasks",),
 )

@@ -1,5 +1,6 @@
 """What retrieval tasks share: prompts of an exact length around a fact, ten candidate answers, and two ways to score an answer."""
 
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,9 +16,11 @@ from longreach.core.method import at_least
 from longreach.core.progress import SILENT, Progress
 from longreach.decoding.encoder import Encoder
 from longreach.decoding.reading import new_cache, prefill
+from longreach.evaluation.asking.passage import Ask
 from longreach.evaluation.readings import Question, TextReading
-from longreach.evaluation.tasks.base import Case, NoRoom, Task, TaskPlan, stack
+from longreach.evaluation.tasks.base import Case, NoRoom, TaskPlan, stack
 from longreach.evaluation.text import Ids
+from longreach.evaluation.text_task import Ability, TextTask
 
 ANSWER_ROOM = 8  # tokens of a cell's length that are kept for the answer, so that prompt and answer fit the length together
 CANDIDATES = 10
@@ -28,11 +31,15 @@ _SEARCHED = 64  # tokens to each side of the wanted depth that are searched for 
 
 
 class Wording(NamedTuple):
-    """The words of one prompt, without its filler. `fact` and `question` begin with a line end; the question ends before the space."""
+    """The words of one prompt, without its filler. `fact` and `question` begin with a line end; the question ends before the space.
+
+    `asked`: the question as one asks a person.
+    """
 
     head: str
     fact: str
     question: str
+    asked: str
 
 
 class Frame(NamedTuple):
@@ -67,7 +74,7 @@ class RetrievalCase(Case):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetrievalTask(Task):
+class RetrievalTask(TextTask):
     """A number is stated at some depth of a long text and asked for at its end.
 
     `likelihood`: whether the right number is the most likely of ten that differ in their first digit. `generation`: whether greedy
@@ -75,6 +82,8 @@ class RetrievalTask(Task):
     """
 
     options: ClassVar = frozenset({"depths", "samples", "seed"})
+    ability: ClassVar[Ability] = "literal"
+    reads_ids: ClassVar[bool] = True
     digits: int = 5
 
     def __post_init__(self) -> None:
@@ -90,13 +99,30 @@ class RetrievalTask(Task):
     def filler(self, encoder: Encoder, haystack: Ids, count: int) -> Ids:
         """`count` ids of text without the fact; `haystack` is real text, at least as long where the task needs it."""
 
-    def frame(self, encoder: Encoder, seed: int, sample: int) -> Frame:
-        """The prompt without its filler. Sample by sample it is the same at all lengths and depths."""
-        rng = np.random.default_rng((seed, sample))
+    def _drawn(self, rng: np.random.Generator) -> tuple[list[str], int, Wording]:
+        """The candidates, which of them is right, and the words around that."""
         firsts, rests = rng.permutation(CANDIDATES), rng.integers(0, 10, size=(CANDIDATES, self.digits - 1))
         values = ["".join(map(str, (first, *rest))) for first, rest in zip(firsts, rests, strict=True)]
         right = int(rng.integers(CANDIDATES))
-        wording = self.wording(rng, values[right])
+        return values, right, self.wording(rng, values[right])
+
+    def ask(self, rng: np.random.Generator, depth: float) -> tuple[Ask, Wording]:
+        """A question in plain text about a fact of its own, and the words of the fact."""
+        values, right, wording = self._drawn(rng)
+        asked = Ask(
+            text=wording.asked, opening=wording.question.strip(), right=values[right], choices=tuple(values), most_tokens=ANSWER_ROOM + 4,
+            depth=depth, evidence=(wording.fact,),
+        )  # fmt: skip
+        return asked, wording
+
+    def mark(self, ask: Ask, written: str) -> float:
+        """Whether the first number that is written is the right one."""
+        found = re.search(r"\d+", written)
+        return float(found is not None and found[0] == ask.right)
+
+    def frame(self, encoder: Encoder, seed: int, sample: int) -> Frame:
+        """The prompt without its filler. Sample by sample it is the same at all lengths and depths."""
+        values, right, wording = self._drawn(np.random.default_rng((seed, sample)))
         question, answers = _split_answers(encoder, wording.question, values)
         return Frame(
             head=encoder.encode(wording.head) if wording.head else [],

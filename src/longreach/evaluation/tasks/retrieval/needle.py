@@ -13,6 +13,8 @@ import numpy as np
 
 from longreach.core.method import MethodInfo
 from longreach.decoding.encoder import Encoder
+from longreach.evaluation.asking.passage import Passage
+from longreach.evaluation.asking.space import DEPTHS, Space
 from longreach.evaluation.tasks.retrieval._retrieval import RetrievalTask, Wording
 from longreach.evaluation.text import Ids
 
@@ -45,7 +47,13 @@ class Needle(RetrievalTask):
         """One of some cities gets the number."""
         city = rng.choice(_CITIES)
         fact = f"\nOne of the special magic numbers for {city} is: {value}.\n"
-        return Wording("", fact, f"\nThe special magic number for {city} is:")
+        question = f"\nThe special magic number for {city} is:"
+        return Wording("", fact, question, f"What is the special magic number for {city} that the text above mentions?")
+
+    def passage(self, space: Space) -> Passage:
+        """Real text with one fact, at the depth whose turn it is."""
+        ask, wording = self.ask(space.rng(), DEPTHS[space.number % len(DEPTHS)])
+        return Passage(text=space.filled([(ask.depth or 0.0, wording.fact)], (ask,)), asks=(ask,))
 
     def filler(self, encoder: Encoder, haystack: Ids, count: int) -> Ids:
         """The beginning of the haystack."""

@@ -6,13 +6,15 @@ Limits: the filler is monotonous, so the number stands out: models that fail on 
 Differs from the paper: the number may begin with 0, so that ten candidates differ in their first digit; prompts have an exact length.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import numpy as np
 
 from longreach.core.method import MethodInfo
 from longreach.decoding.encoder import Encoder
+from longreach.evaluation.asking.passage import Passage
+from longreach.evaluation.asking.space import DEPTHS, Space
 from longreach.evaluation.tasks.retrieval._retrieval import RetrievalTask, Wording
 from longreach.evaluation.text import Ids
 
@@ -27,6 +29,7 @@ _FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. T
 class Passkey(RetrievalTask):
     """Args: digits: of the number (paper: 5; 1 to 7)."""
 
+    needs_text: ClassVar[bool] = False
     info: ClassVar = MethodInfo(
         title="Landmark Attention: Random-Access Infinite Context Length for Transformers", paper="arXiv:2305.16300"
     )
@@ -34,7 +37,18 @@ class Passkey(RetrievalTask):
     def wording(self, rng: np.random.Generator, value: str) -> Wording:
         """The paper's words."""
         fact = f"\nThe pass key is {value}. Remember it. {value} is the pass key.\n"
-        return Wording(_HEAD, fact, "\nWhat is the pass key? The pass key is")
+        return Wording(_HEAD, fact, "\nWhat is the pass key? The pass key is", "What is the pass key?")
+
+    def passage(self, space: Space) -> Passage:
+        """The filler's lines with one fact between them, at the depth whose turn it is."""
+        ask, wording = self.ask(space.rng(), DEPTHS[space.number % len(DEPTHS)])
+        asks = (replace(ask, opening="The pass key is"),)
+
+        def text(lines: int) -> str:
+            before = round(lines * (ask.depth or 0.0))
+            return f"{_HEAD}{_FILLER * before}{wording.fact}{_FILLER * (lines - before)}"
+
+        return Passage(text=text(space.listed(text, asks, least=2)), asks=asks)
 
     def filler(self, encoder: Encoder, haystack: Ids, count: int) -> Ids:
         """The same line again and again, the last one cut."""

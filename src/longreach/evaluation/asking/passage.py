@@ -1,0 +1,72 @@
+"""A text and what is asked of it, as plain strings, so that any model or endpoint can be asked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """One question about a passage.
+
+    Args: text: the question; it follows the passage and is understood without `opening`. opening: how the answer begins, as "The pass key
+    is": a model that completes text goes on from it; without the space after it. right: the perfect answer as it would be written, without
+    the opening. choices: candidate answers, `right` among them, for scoring by likelihood; each as it would be written. most_tokens: that
+    an answer takes at most. until: where an answer ends. depth: where in the passage that stands which the answer hangs on, 0 to 1; of
+    several places the first. evidence: the parts of the passage, word for word, without which nobody can know the answer. about: what else
+    the question is, for its row: plain JSON values. expected: what the task needs to mark an answer, where `right` does not say it.
+    """
+
+    text: str
+    opening: str = ""
+    right: str
+    choices: tuple[str, ...] = ()
+    most_tokens: int = 16
+    until: tuple[str, ...] = ("\n",)
+    depth: float | None = None
+    evidence: tuple[str, ...] = ()
+    about: Mapping[str, Any] = field(default_factory=dict)
+    expected: Any = None
+
+    def __post_init__(self) -> None:
+        if self.choices and self.right not in self.choices:
+            raise ValueError(f"the right answer {self.right!r} is not among the choices")
+        if len(set(self.choices)) < len(self.choices):
+            raise ValueError(f"two of the choices are equal: {self.choices}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """A message before the passage. Args: role: user or assistant."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """A text to read once and all that is asked of it. Args: turns: a conversation before it, ending with an answer of the assistant."""
+
+    text: str
+    asks: tuple[Ask, ...]
+    turns: tuple[Turn, ...] = ()
+
+    @property
+    def whole(self) -> str:
+        """All that is read before the question, the conversation included."""
+        return "\n".join([*(turn.text for turn in self.turns), self.text])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Response:
+    """What came back for one question.
+
+    Args: written: the answer. likelihoods: log-probability in nats of each choice; () where the answerer cannot tell. failed: why there is
+    no answer. tokens: read and written for it, as far as known. seconds: that it took.
+    """
+
+    written: str = ""
+    likelihoods: tuple[float, ...] = ()
+    failed: str = ""
+    tokens: int | None = None
+    seconds: float | None = None

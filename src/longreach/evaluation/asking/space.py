@@ -1,0 +1,107 @@
+"""What a text task builds a passage with: a length to fill, a way to count, real text, and random numbers."""
+
+import math
+import zlib
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+import numpy as np
+
+from longreach.core.errors import InputError
+from longreach.evaluation.asking.filler import Filler, placed
+from longreach.evaluation.asking.passage import Ask, Turn
+from longreach.evaluation.asking.units import Units
+from longreach.evaluation.tasks.base import NoRoom
+
+DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # at which facts stand in turn
+
+_CLOSE = 0.995  # of the room is filled, where items allow it
+_TRIES = 12
+
+
+class Space:
+    """The length of a prompt and its answer together, in `units`, for one passage.
+
+    Args: task: that fills it, for messages. length: of everything: passage, questions, template, and the longest answer. number: of the
+    passage; with `seed` it decides all that is random. text: real text; None: the task gets none, and must not ask for any.
+    """
+
+    def __init__(self, *, task: str, length: int, units: Units, seed: int = 0, number: int = 0, text: Filler | None = None) -> None:
+        self.task, self.length, self.units, self.seed, self.number = task, length, units, seed, number
+        self._filler = text
+
+    def rng(self, *key: int | str) -> np.random.Generator:
+        """Random numbers that hang on seed, passage and key alone, and so are the same at every length and for every tokenizer."""
+        words = [part if isinstance(part, int) else zlib.crc32(part.encode()) for part in key]
+        return np.random.default_rng((self.seed, self.number, zlib.crc32(self.task.encode()), *words))
+
+    def count(self, text: str) -> int:
+        """Units of a text inside a passage."""
+        return self.units.count(text)
+
+    def around(self, asks: Sequence[Ask], turns: Sequence[Turn] = ()) -> int:
+        """Units of everything beside the passage, with the longest question and its answer."""
+        return max(self.units.around(ask, turns) for ask in asks)
+
+    def left(self, asks: Sequence[Ask], turns: Sequence[Turn] = ()) -> int:
+        """Units that the passage may have; less than 1 where the length does not even hold the question."""
+        return self.length - self.around(asks, turns)
+
+    def filled(self, pieces: Sequence[tuple[float, str]], asks: Sequence[Ask], *, before: str = "", least: float = 0.5) -> str:
+        """Real text with each piece at its depth (0 to 1), as long as there is room for; `before` stands first.
+
+        Args: least: share of the passage that is to be real text, below 1.
+        Raises: NoRoom where there is less. InputError where the text is too short.
+        """
+        room = self.left(asks)
+        bare = before + "".join(piece for _, piece in pieces)
+        fixed = self.count(bare) if bare else 0
+        if fixed > (1 - least) * room or room < 1:
+            self.too_short(self.length - room + math.ceil(fixed / (1 - least)) + 1)
+        start = self.filler.start(self.number, self.length)
+        take = room - fixed
+        for _ in range(_TRIES):
+            text = before + placed(self.filler.cut(take, start), pieces)
+            if (over := self.count(text) - room) <= 0:
+                return text
+            take -= over
+        raise InputError(f"{self.task}: no passage of {self.length} {self.units.name} could be made with this tokenizer")
+
+    def listed(self, make: Callable[[int], str], asks: Sequence[Ask], *, least: int, turns: Sequence[Turn] = ()) -> int:
+        """The most items with which `make(items)` has room; counted a few times only, however long.
+
+        Raises: NoRoom where `least` items have none.
+        """
+        room = self.left(asks, turns)
+        if (needed := self.count(make(least))) > room:
+            self.too_short(self.length - room + needed)
+        low, size = least, needed  # what has room, and its units
+        high: int | None = None  # what has none
+        each = max(1e-9, (self.count(make(least + 8)) - needed) / 8)
+        for _ in range(_TRIES):
+            guess = low + max(1, int((room - size) / each * _CLOSE))
+            if high is not None:
+                guess = min(guess, high - 1)
+            if guess <= low:
+                break
+            if (counted := self.count(make(guess))) <= room:
+                each, low, size = max(1e-9, (counted - size) / (guess - low)), guess, counted
+            else:
+                high, each = guess, max(each, (counted - size) / (guess - low))
+            if size >= _CLOSE * room and (high == low + 1 or size + each > room):
+                break
+        return low
+
+    @property
+    def filler(self) -> Filler:
+        """The real text. Raises: InputError where none was given."""
+        if self._filler is None:
+            raise InputError(f"{self.task} fills its passages with real text; give some (--text FILE)")
+        return self._filler
+
+    def too_short(self, least: int) -> NoReturn:
+        """Say that the length does not hold the task, and which would."""
+        raise NoRoom(
+            f"{self.task} needs a length of {least} {self.units.name} at least here, and {self.length} are asked for; "
+            "choose a greater length"
+        )
