@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from longreach.engine.attach import attach
     from longreach.engine.snapshots import restore, snapshot
     from longreach.engine.weights import equip
+    from longreach.evaluation.evaluate import evaluate
     from longreach.evaluation.measure import measure
     from longreach.library import Library
     from longreach.planning.plan import plan_memory
@@ -34,6 +35,7 @@ _HOMES = {
     "attach": "longreach.engine.attach",
     "doctor": "longreach.diagnosis.doctor",
     "equip": "longreach.engine.weights",
+    "evaluate": "longreach.evaluation.evaluate",
     "fit": "longreach.stretching.fit",
     "generate": "longreach.decoding.writing",
     "load": "longreach.checkpoints.checkpoint",
@@ -57,6 +59,7 @@ __all__ = [
     "attach",
     "doctor",
     "equip",
+    "evaluate",
     "fit",
     "generate",
     "load",

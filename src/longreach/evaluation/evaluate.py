@@ -1,131 +1,136 @@
-"""Asks a model or an endpoint all questions of some tasks at some lengths, and keeps a row for each answer."""
+"""Evaluates a loaded model on text tasks, at several lengths and under a method."""
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
 
-from longreach.core.errors import InputError, LongreachError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from longreach.core.errors import InputError
+from longreach.core.lengths import parse_length
+from longreach.core.method import Method
 from longreach.core.progress import SILENT, Progress
-from longreach.evaluation.asking.answerer import Answerer, likeliest
-from longreach.evaluation.asking.filler import Filler
-from longreach.evaluation.asking.passage import Ask, Passage, Response
-from longreach.evaluation.asking.space import Space
-from longreach.evaluation.rows import Row, Rows
-from longreach.evaluation.tasks.base import NoRoom
+from longreach.core.spec import parse, stack_of, unparse
+from longreach.data.stdlib import stdlib_text
+from longreach.decoding.reading import CHUNK, check_eval
+from longreach.engine import window
+from longreach.engine.apply import applied, apply, check_unapplied, given_model
+from longreach.evaluation.asking.answerer import ModelAnswerer
+from longreach.evaluation.asking.units import Characters, Tokens
+from longreach.evaluation.course import PASSAGES, Course, Examined, take
+from longreach.evaluation.measure import common_row, name_of
+from longreach.evaluation.rows import Rows
 from longreach.evaluation.text_task import TextTask
 
-LIKELIHOOD = "likelihood"
-PASSAGES = 10  # of each task and length, where nobody says
+Counting = Literal["tokens", "characters"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Course:
-    """What is asked. Args: tasks: by their specs different. lengths: in the answerer's units. passages: of each task and length. text: real
-    text. row: what all rows have in common: model, method, version, and in its settings all else that determines a score."""
+def evaluate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    tasks: str | Sequence[TextTask],
+    lengths: str | Sequence[int],
+    method: str | Method | Iterable[str | Method] | None = None,
+    passages: int = PASSAGES,
+    seed: int = 0,
+    text: str | None = None,
+    unit: Counting = "tokens",
+    chat: bool | None = None,
+    chunk_size: int = CHUNK,
+    name: str | None = None,
+    rows: Rows | str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    progress: Progress = SILENT,
+) -> Examined:
+    """Ask a model the questions of text tasks, and keep a row for each answer.
 
-    tasks: Sequence[TextTask]
-    lengths: Sequence[int]
-    passages: int = PASSAGES
-    seed: int = 0
-    text: str | None = None
-    row: Row
+    Each passage is read once for all questions about it, and answers are written greedily.
 
-    def __post_init__(self) -> None:
-        if not self.tasks or not self.lengths:
-            raise InputError("nothing to evaluate: name a task and a length")
-        if self.passages < 1:
-            raise InputError(f"passages={self.passages} must be at least 1")
+    Returns: the rows that were measured now or found in `rows`, and the lengths at which a task has no passages.
 
+    Args: model: loaded, in eval mode. tokenizer: of the model. tasks: names with their settings, as `needle,tsort:segments=4`. lengths: of
+    prompt and answer together: `1k:64k` doubles from the first to the last, `1k,3000` names them. method: to evaluate under. passages: of
+    each task and length. seed: of all that is random. text: real text to fill passages with (default: this Python's documentation and
+    held-out source). unit: what lengths count; in characters all tokenizers get the same passages. chat: ask in the tokenizer's chat
+    template (default: where it has one). chunk_size: tokens a forward. name: what the rows call the model. rows: a JSON Lines file to find
+    results in and to add them to (default: in memory only). settings: what else was done to the model, for the rows to tell. progress: is
+    told of the work.
 
-@dataclass(frozen=True, kw_only=True)
-class Examined:
-    """What came of a course. Args: rows: measured now or found. impossible: (task, length) -> why there is no such passage."""
-
-    rows: tuple[Row, ...]
-    impossible: Mapping[tuple[str, int], str]
-
-    @property
-    def failed(self) -> tuple[Row, ...]:
-        """Those that got no answer."""
-        return tuple(row for row in self.rows if row.failed)
-
-
-def evaluate(answerer: Answerer, course: Course, rows: Rows, *, progress: Progress = SILENT) -> Examined:
-    """Every question that is not among the rows is asked; rows are kept passage by passage, so that a stopped run goes on.
-
-    Raises: NoRoom where no length holds a task; InputError for too little text; what the answerer raises.
+    Raises: InputError for what does not fit; LongreachError where memory runs out or the model returns no finite numbers. What was
+    measured until then stays in `rows`.
     """
-    filler = Filler(course.text, answerer.units) if course.text else None
-    found: list[Row] = []
-    impossible: dict[tuple[str, int], str] = {}
-    for task in course.tasks:
-        for length in course.lengths:
-            progress.start(f"{task.name()} at {length}", length * course.passages)
-            for number in range(course.passages):
-                space = Space(task=task.spec, length=length, units=answerer.units, seed=course.seed, number=number, text=filler)
-                try:
-                    passage = task.passage(space)
-                except NoRoom as error:
-                    impossible[task.spec, length] = str(error)
-                    break
-                found += _answered(answerer, task, passage, _planned(course, task, space, passage, answerer), rows, progress)
-        if all((task.spec, length) in impossible for length in course.lengths):
-            raise NoRoom(impossible[task.spec, max(course.lengths)])
-    return Examined(rows=tuple(found), impossible=impossible)
+    model = given_model(model)
+    check_eval(model)
+    chosen = parse_text_tasks(tasks) if isinstance(tasks, str) else tuple(tasks)
+    steps = parse_lengths(lengths) if isinstance(lengths, str) else tuple(lengths)
+    stack = stack_of(method, trained_window=window.window_of(model), target=max(steps) if unit == "tokens" else None)
+    if stack:
+        check_unapplied(model, stack)
+    spec = unparse(stack)
+    with apply(model, spec, warn=False):
+        answerer = ModelAnswerer(model, tokenizer, chat=chat, units=Characters() if unit == "characters" else None, chunk_size=chunk_size)
+        if isinstance(answerer.units, Tokens) and (limit := window.position_limit(model)) is not None and max(steps) > limit:
+            raise InputError(f"the model {window.cannot_read(limit)}; choose lengths to {limit} at most, or a method that lengthens it")
+        extra = {"template": "chat" if answerer.form.chat else "none", "sampling": "greedy", **(settings or {})}
+        row = common_row(model, name or name_of(model), spec or applied(model), chunk_size, 1, extra)
+        reading = any(task.needs_text for task in chosen)
+        if text is None and reading:
+            text = stdlib_text("held-out")
+        course = Course(tasks=chosen, lengths=steps, passages=passages, seed=seed, text=text if reading else None, row=row)
+        return take(answerer, course, Rows.of(rows), progress=progress)
 
 
-def _planned(course: Course, task: TextTask, space: Space, passage: Passage, answerer: Answerer) -> list[tuple[Row, ...]]:
-    """For each question its rows, still without scores: by what is written, and by likelihood where there are choices."""
-    text = passage.whole
-    used = space.count(passage.text)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    planned = []
-    for number, ask in enumerate(passage.asks):
-        total = used + answerer.units.around(ask, passage.turns)
-        if total > space.length:
-            raise LongreachError(
-                f"{task.spec}: question {number} makes a prompt of {total} {space.units.name}, and {space.length} are asked for"
-            )
-        settings = {
-            **course.row.settings, **ask.about, "units": space.units.name, "input": digest, "passage": space.number, "question": number,
-            "asked": hashlib.sha256(repr((ask.text, ask.opening, ask.choices, ask.most_tokens, ask.until)).encode()).hexdigest()[:8],
-            "prompt": total - ask.most_tokens, "characters": len(text), "chance": round(task.chance(ask), 6),
-        }  # fmt: skip
-        row = replace(course.row, task=task.spec, length=space.length, depth=ask.depth, seed=course.seed)
-        metrics = [task.metric, *([LIKELIHOOD] if ask.choices and answerer.chooses else [])]
-        planned.append(tuple(replace(row, settings={**settings, "metric": metric, **_guessed(ask, metric)}) for metric in metrics))
-    return planned
+def parse_text_tasks(text: str) -> tuple[TextTask, ...]:
+    """The text tasks of a list: `needle:digits=7,tsort` (a comma before `key=value` separates settings, any other separates tasks).
+
+    Raises: SpecError where it does not parse; InputError for what asks nothing in plain text, and for a task that is named twice.
+    """
+    found: list[TextTask] = []
+    for spec in split_tasks(text):
+        for task in parse(spec, acts_on="measurement"):
+            if not isinstance(task, TextTask):
+                raise InputError(f"{task.name()} asks nothing in plain text; `longreach measure MODEL --tasks {task.name()}` measures it")
+            if task in found:
+                raise InputError(f"{task.spec} is named twice")
+            found.append(task)
+    if not found:
+        raise InputError("no task is named")
+    return tuple(found)
 
 
-def _guessed(ask: Ask, metric: str) -> dict[str, float]:
-    return {"chance": round(1 / len(ask.choices), 6)} if metric == LIKELIHOOD else {}
+def split_tasks(text: str) -> list[str]:
+    """The specs of a list.
+
+    >>> split_tasks("needle:digits=7,shared=true,tsort, passkey")
+    ['needle:digits=7,shared=true', 'tsort', 'passkey']
+    """
+    specs: list[str] = []
+    for part in (part.strip() for piece in text.split("+") for part in piece.split(",")):
+        if specs and "=" in part and ":" not in part.partition("=")[0]:
+            specs[-1] += f",{part}"
+        elif part:
+            specs.append(part)
+    return specs
 
 
-def _answered(
-    answerer: Answerer, task: TextTask, passage: Passage, planned: Sequence[tuple[Row, ...]], rows: Rows, progress: Progress
-) -> Iterator[Row]:
-    """The rows of a passage: those that are known, and answers to the questions that are not."""
-    known = [[rows.get(row) for row in wanted] for wanted in planned]
-    missing = [number for number, found in enumerate(known) if any(row is None for row in found)]
-    new: dict[int, list[Row]] = {}
-    if missing:
-        asked = replace(passage, asks=tuple(passage.asks[number] for number in missing))
-        responses = answerer.answers(asked, progress=progress)
-        for number, ask, response in zip(missing, asked.asks, responses, strict=True):
-            new[number] = [_scored(row, task, ask, response) for row in planned[number]]
-        rows.append([row for kept in new.values() for row in kept])
-    for number, found in enumerate(known):
-        yield from new.get(number, [row for row in found if row is not None])
+def parse_lengths(text: str) -> tuple[int, ...]:
+    """The lengths meant by `1k:64k` (doubled from the first to the last, which ends them) or `1k,3000,8k`.
 
+    Raises: SpecError for what is no length; InputError for a span that falls.
 
-def _scored(row: Row, task: TextTask, ask: Ask, response: Response) -> Row:
-    speed = response.tokens / response.seconds if response.tokens and response.seconds else None
-    row = replace(row, tokens_per_s=speed, answer=response.written)
-    if response.failed:
-        return replace(row, failed=response.failed)
-    if row.settings["metric"] != LIKELIHOOD:
-        return replace(row, score=float(task.mark(ask, response.written)))
-    best = likeliest(response)
-    return replace(
-        row, score=float(best is not None and ask.choices[best] == ask.right), answer=None if best is None else ask.choices[best]
-    )
+    >>> parse_lengths("1k:6k"), parse_lengths("512,300")
+    ((1024, 2048, 4096, 6144), (300, 512))
+    """
+    found: set[int] = set()
+    for part in text.split(","):
+        first, colon, last = part.partition(":")
+        low = parse_length(first)
+        high = parse_length(last) if colon else low
+        if high < low:
+            raise InputError(f"lengths {part.strip()}: they go from the least to the greatest")
+        while low < high:
+            found.add(low)
+            low *= 2
+        found.add(high)
+    return tuple(sorted(found))

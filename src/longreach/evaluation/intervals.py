@@ -47,7 +47,7 @@ def block_interval(values: Sequence[float]) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def share_interval(hits: float, n: int) -> Interval:
+def share_interval(hits: float, n: float) -> Interval:
     """Share of `hits` in `n` tries, with Wilson's score interval, which stays within 0 and 1 and is honest for few tries."""
     z2 = NormalDist().inv_cdf(0.975) ** 2
     share = hits / n

@@ -125,7 +125,7 @@ def measure(
         depths=DEPTHS if depths is None else tuple(sorted(depths)),
         samples=samples,
         seed=seed or 0,
-        row=_common(model, name or name_of(model), spec or applied(model), chunk_size, batch_size, settings or {}),
+        row=common_row(model, name or name_of(model), spec or applied(model), chunk_size, batch_size, settings or {}),
     )
     store = Rows.of(rows)
     with apply(model, spec, warn=False):
@@ -350,7 +350,8 @@ def _batches(cases: Sequence[Case], size: int) -> Iterator[list[Case]]:
         yield from (equal[start : start + size] for start in range(0, len(equal), size))
 
 
-def _common(model: PreTrainedModel, name: str, spec: str, chunk_size: int, batch_size: int, extra: Mapping[str, Any]) -> Row:
+def common_row(model: PreTrainedModel, name: str, spec: str, chunk_size: int, batch_size: int, extra: Mapping[str, Any]) -> Row:
+    """What all rows of a model that is measured in this process have in common."""
     settings = {
         "weights": fingerprint(model),
         "dtype": str(model.dtype).removeprefix("torch."),

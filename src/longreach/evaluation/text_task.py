@@ -44,8 +44,12 @@ class TextTask(Task):
 
     def chance(self, ask: Ask) -> float:
         """The mean mark of `guess`: what a model gets that knows the question and the form of its answers, and has read nothing."""
-        return 1 / len(ask.choices) if ask.choices else 0.0
+        return 1 / len(ask.choices) if _offered(ask) else 0.0
 
     def guess(self, ask: Ask, rng: np.random.Generator) -> str:
-        """An answer of one who has not read the passage; nothing, where answers cannot be guessed."""
-        return str(ask.choices[int(rng.integers(len(ask.choices)))]) if ask.choices else ""
+        """An answer of one who has not read the passage: one of the choices that the question offers, or nothing where it offers none."""
+        return str(ask.choices[int(rng.integers(len(ask.choices)))]) if _offered(ask) else ""
+
+
+def _offered(ask: Ask) -> bool:
+    return bool(ask.choices) and all(choice in ask.text for choice in ask.choices)

@@ -139,8 +139,9 @@ class ModelAnswerer:
         while len(ids) < ask.most_tokens and (token := int(logits.argmax())) not in self._ends:
             ids.append(token)
             text = str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
-            at = [place for stop in stops if (place := text.find(stop, 0 if text.strip() else len(text))) >= 0]
-            if at and text[: min(at)].strip():
+            begun = len(text) - len(text.lstrip())  # a line end before the answer does not end it
+            at = [place for stop in stops if (place := text.find(stop, begun)) >= 0]
+            if at and begun < len(text):
                 return text[: min(at)]
             if len(ids) < ask.most_tokens:
                 logits = self._read([token], cache)

@@ -1,0 +1,78 @@
+import json
+
+import pytest
+
+from longreach.cli.main import run
+from longreach.testing.models import tiny_learned, tiny_model
+from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
+
+QUICK = ("--tasks", "needle,passkey:digits=3", "--lengths", "256:512", "--limit", "2", "--text", "book.txt")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A folder to work in, with the model `tiny` (trained window 128) and the text book.txt."""
+    tiny_model(vocab_size=VOCABULARY).save_pretrained(tmp_path / "tiny")
+    tokenizer().save_pretrained(tmp_path / "tiny")
+    (tmp_path / "book.txt").write_text(real_text(), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_marks_for_programs_and_rows_for_the_next_run(folder, capsys):
+    command = ["eval", "tiny", *QUICK, "--method", "stock yarn:factor=4", "--json"]
+    assert run(command) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["model"], result["unit"], result["impossible"]) == ("tiny", "tokens", {})
+    cells = {(mark["task"], mark["metric"], mark["method"], mark["length"], mark["n"]) for mark in result["marks"]}
+    assert cells == {
+        (task, metric, method, length, 2)
+        for task in ("needle", "passkey:digits=3")
+        for metric in ("accuracy", "likelihood")
+        for method in ("", "yarn:factor=4")
+        for length in (256, 512)
+    }
+    path = folder / "longreach-results/rows/tiny.jsonl"
+    lines = path.read_text().splitlines()
+    assert len(lines) == 2 * 2 * 2 * 2 * 2
+    assert run(command) == 0
+    assert json.loads(capsys.readouterr().out) == result
+    assert path.read_text().splitlines() == lines
+
+
+def test_a_table_for_people(capsys):
+    assert run(["eval", "tiny", "--tasks", "passkey", "--lengths", "200,2000", "--unit", "characters", "--limit", "1"]) == 0
+    shown = capsys.readouterr().out
+    assert "tiny, lengths in characters" in shown
+    assert "passkey" in shown
+    assert "passkey needs a length of " in shown  # 200 characters are too few
+    assert "Rows: longreach-results/rows/tiny.jsonl" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--tasks", "needle"], "Missing option '--lengths'"),
+        (["--tasks", "nedle", "--lengths", "256"], "nedle"),
+        (["--tasks", "loss", "--lengths", "256"], "loss asks nothing in plain text; `longreach measure MODEL --tasks loss` measures it"),
+        (["--tasks", "yarn:factor=2", "--lengths", "256"], "yarn"),
+        (["--tasks", "needle", "--lengths", "4k:1k"], "they go from the least to the greatest"),
+        (["--tasks", "needle", "--lengths", "256", "--method", "yarn:factor=0"], "factor=0"),
+        (["--tasks", "needle", "--lengths", "256", "--method", "stock;stock"], "named twice"),
+        (["--tasks", "passkey", "--lengths", "256", "--text", "book.txt"], "--text has no effect on passkey"),
+        (["--tasks", "needle", "--lengths", "256", "--text", "none.txt"], "none.txt"),
+        (["--tasks", "needle", "--lengths", "256", "--template", "chat"], "no chat template"),
+        (["--tasks", "needle", "--lengths", "1M", "--text", "book.txt"], "give more text (--text), or choose shorter lengths"),
+        (["--tasks", "needle", "--lengths", "20"], "needle needs a length of"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(arguments, message, capsys):
+    assert run(["eval", "tiny", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error.splitlines()[-1]
+
+
+def test_beyond_a_table_of_positions(folder, capsys):
+    tiny_learned("gpt2", vocab_size=VOCABULARY).save_pretrained(folder / "tiny")
+    assert run(["eval", "tiny", *QUICK]) == 2
+    assert "cannot read beyond 128 tokens" in capsys.readouterr().err
