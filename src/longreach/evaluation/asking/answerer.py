@@ -15,7 +15,7 @@ from longreach.core.errors import InputError, LongreachError
 from longreach.core.progress import SILENT, Progress
 from longreach.core.spec import stack_of
 from longreach.decoding.generation import end_tokens
-from longreach.decoding.reading import CHUNK, new_cache, prefill
+from longreach.decoding.reading import CHUNK, new_cache, next_token_losses, prefill, read
 from longreach.engine.apply import applied
 from longreach.engine.prompt import prompt_end
 from longreach.engine.snapshots import restore, snapshot
@@ -122,15 +122,16 @@ class ModelAnswerer:
             return tuple(log_softmax(logits.float(), -1)[[rest[0] for rest in rests]].tolist())
         taken, found = snapshot(cache), []
         for rest in rests:
-            whole, last, total = [*common, *rest], logits, 0.0
-            for place, token in enumerate(whole):
-                if place >= len(common):
-                    total += float(log_softmax(last.float(), -1)[token])
-                if place + 1 < len(whole):
-                    last = self._read([token], cache)
+            whole = [*common, *rest]
+            predicted = torch.cat([logits[None], *self._logits(whole[:-1], cache)])[len(common) :]
             restore(cache, taken)
-            found.append(total)
+            found.append(-float(next_token_losses(predicted, torch.tensor(rest)).double().sum()))
         return tuple(found)
+
+    def _logits(self, ids: Sequence[int], cache: Cache) -> list[Tensor]:
+        """Of each chunk of the ids, [n, V]: the logits after each of them."""
+        tokens = torch.tensor([list(ids)], device=self.model.device, dtype=torch.long)
+        return [part[0] for _, part in read(self.model, tokens, cache=cache, chunk_size=self.chunk_size, logits="all")]
 
     def _write(self, ask: Ask, logits: Tensor, cache: Cache) -> str:
         """Greedy decoding to the end token, a stop of the question, or its most tokens."""

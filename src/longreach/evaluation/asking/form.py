@@ -42,10 +42,21 @@ class Form:
 
     def before_ids(self, turns: Sequence[Turn] = ()) -> list[int]:
         """What stands before the passage: special tokens, earlier messages, the beginning of the user's."""
+        turns = tuple(turns)
+        if turns not in self._known:
+            self._known.clear()  # one conversation is asked for again and again, and may be long
+            self._known[turns] = self._before(turns)
+        return self._known[turns]
+
+    @cached_property
+    def _known(self) -> dict[tuple[Turn, ...], list[int]]:
+        return {}
+
+    def _before(self, turns: tuple[Turn, ...]) -> list[int]:
         if not self.chat:
             said = "".join(f"{_NAMES[turn.role]}: {turn.text}\n" for turn in turns)
             return [*self._text.prefix, *(self._text.encode(said) if said else [])]
-        return self._markup.encode(self._around(tuple(turns))[0])
+        return self._markup.encode(self._around(turns)[0])
 
     def passage_ids(self, text: str) -> list[int]:
         """The passage itself."""

@@ -53,15 +53,22 @@ class Space:
         Args: least: share of the passage that is to be real text, below 1.
         Raises: NoRoom where there is less. InputError where the text is too short.
         """
+        return self.shaped(lambda text: before + placed(text, pieces), asks, least=least)
+
+    def shaped(self, shape: Callable[[str], str], asks: Sequence[Ask], *, least: float = 0.5) -> str:
+        """What `shape` makes of real text (of none, too), with as much of it as there is room for.
+
+        Args: least: share of the passage that is to be real text, below 1.
+        Raises: NoRoom where there is less. InputError where the text is too short.
+        """
         room = self.left(asks)
-        bare = before + "".join(piece for _, piece in pieces)
-        fixed = self.count(bare) if bare else 0
+        fixed = self.count(bare) if (bare := shape("")) else 0
         if fixed > (1 - least) * room or room < 1:
             self.too_short(self.length - room + math.ceil(fixed / (1 - least)) + 1)
         start = self.filler.start(self.number, self.length)
         take = room - fixed
         for _ in range(_TRIES):
-            text = before + placed(self.filler.cut(take, start), pieces)
+            text = shape(self.filler.cut(take, start))
             if (over := self.count(text) - room) <= 0:
                 return text
             take -= over
@@ -72,23 +79,53 @@ class Space:
 
         Raises: NoRoom where `least` items have none.
         """
-        room = self.left(asks, turns)
-        if (needed := self.count(make(least))) > room:
-            self.too_short(self.length - room + needed)
-        low, size = least, needed  # what has room, and its units
+        around = self.around(asks, turns)
+        return self._most(lambda items: around + self.count(make(items)), least=least)
+
+    def topped(self, make: Callable[[int, int], str], asks: Sequence[Ask], *, least: int, most: int) -> tuple[int, int]:
+        """The most items with which `make(items, 0)` has room, and the most of one more with which `make(items, rest)` has.
+
+        For items so long that the last one would leave a gap. Args: most: of `rest`, in steps of the task's own; more of it is longer.
+        Raises: NoRoom where `least` items have no room.
+        """
+        around = self.around(asks)
+        return self._topped(lambda items, rest: around + self.count(make(items, rest)), least=least, most=most)
+
+    def talked(
+        self, make: Callable[[int, int], Sequence[Turn]], text: str, asks: Sequence[Ask], *, least: int, most: int
+    ) -> tuple[int, int]:
+        """As `topped`, for a conversation before a `text`. Raises: NoRoom where `least` items have no room."""
+        fixed = self.count(text)
+        return self._topped(lambda items, rest: fixed + self.around(asks, make(items, rest)), least=least, most=most)
+
+    def _topped(self, size: Callable[[int, int], int], *, least: int, most: int) -> tuple[int, int]:
+        items = self._most(lambda items: size(items, 0), least=least)
+        if size(items, 0) >= _CLOSE * self.length:  # a long passage is not counted again for so little
+            return items, 0
+        low, high = 0, most
+        while low < high:
+            middle = (low + high + 1) // 2
+            low, high = (middle, high) if size(items, middle) <= self.length else (low, middle - 1)
+        return items, low
+
+    def _most(self, size: Callable[[int], int], *, least: int) -> int:
+        """The most items whose size, everything included, is at most the length."""
+        if (needed := size(least)) > self.length:
+            self.too_short(needed)
+        low, taken = least, needed  # what has room, and its units
         high: int | None = None  # what has none
-        each = max(1e-9, (self.count(make(least + 8)) - needed) / 8)
+        each = max(1e-9, (size(least + 8) - needed) / 8)
         for _ in range(_TRIES):
-            guess = low + max(1, int((room - size) / each * _CLOSE))
+            guess = low + max(1, int((self.length - taken) / each * _CLOSE))
             if high is not None:
                 guess = min(guess, high - 1)
             if guess <= low:
                 break
-            if (counted := self.count(make(guess))) <= room:
-                each, low, size = max(1e-9, (counted - size) / (guess - low)), guess, counted
+            if (counted := size(guess)) <= self.length:
+                each, low, taken = max(1e-9, (counted - taken) / (guess - low)), guess, counted
             else:
-                high, each = guess, max(each, (counted - size) / (guess - low))
-            if size >= _CLOSE * room and (high == low + 1 or size + each > room):
+                high, each = guess, max(each, (counted - taken) / (guess - low))
+            if taken >= _CLOSE * self.length and (high == low + 1 or taken + each > self.length):
                 break
         return low
 
