@@ -18,13 +18,21 @@ def test_any_part_of_the_address_will_do(end):
         ("https://example.com/api/v3", "https://example.com/api/v3"),
         ("https://example.com/chat/completions", "https://example.com"),
         (" http://[::1]:8000 ", "http://[::1]:8000/v1"),
+        ("http://my_box.local.", "http://my_box.local./v1"),
+        ("HTTPS://Example.com:443", "https://Example.com:443/v1"),
     ],
 )
 def test_other_versions_and_folders_are_kept(given, meant):
     assert base_address(given) == meant
 
 
-@pytest.mark.parametrize("given", ["localhost:8000", "", "ftp://example.com", "http://", "http://host:port", "http://host:99999", "/v1"])
+@pytest.mark.parametrize(
+    "given",
+    [
+        "localhost:8000", "", "/v1", "ftp://example.com", "http://", "http://host:port", "http://host:99999", "http://host:0", "http://[::1",
+        "http://a host", "http://host/a path", "http://host..org", "http://hôte", f"http://{'a' * 64}",
+    ],
+)  # fmt: skip
 def test_what_is_no_address_is_refused_with_an_example(given):
     with pytest.raises(InputError, match="is not the address of an endpoint; give one such as http://localhost:8000/v1"):
         base_address(given)

@@ -3,7 +3,8 @@ import pytest
 from longreach.core.errors import InputError
 from longreach.endpoint.base import Completion, Request, TokenLogprob
 from longreach.endpoint.client import Endpoint
-from longreach.testing.endpoint_server import EndpointServer
+from longreach.endpoint.errors import ContextLengthError, EndpointError
+from longreach.testing.endpoint_server import EndpointServer, Fault
 from tests.endpoint.clock import HELLO, Clock, endpoint_at
 
 
@@ -97,6 +98,21 @@ def test_tokens_are_counted_where_the_server_can(dialect, tokens):
         assert [endpoint.count("one two three") for _ in range(2)] == [tokens, tokens]
     assert {post.path for post in server.posts} == {"/tokenize"}
     assert len(server.posts) == (1 if tokens is None else 2)
+
+
+def test_a_server_that_cannot_count_now_may_count_later():
+    with EndpointServer(dialect="vllm", faults={0: Fault.error(503, "busy")}) as server, endpoint_at(server, retries=0) as endpoint:
+        with pytest.raises(EndpointError, match="503: busy"):
+            endpoint.count("one")
+        assert endpoint.count("one two") == 2
+
+
+def test_a_text_that_is_too_long_to_be_counted():
+    fault = Fault.error(400, "too long", code="context_length_exceeded")
+    with EndpointServer(dialect="vllm", faults={0: fault}) as server, endpoint_at(server) as endpoint:
+        with pytest.raises(ContextLengthError):
+            endpoint.count("one")
+        assert endpoint.count("one two") == 2
 
 
 @pytest.mark.parametrize(

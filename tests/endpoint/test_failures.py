@@ -1,5 +1,4 @@
 import random
-import socket
 import threading
 
 import pytest
@@ -133,6 +132,12 @@ def test_a_rate_limit_holds_for_all_who_ask():
             UnusableEndpointError,
             "401: Wrong key; set LONGREACH_API_KEY to a key that this endpoint takes",
         ),
+        (
+            Fault.error(401, "This key has no context length of 128000"),
+            UnusableEndpointError,
+            "401: This key has no context length of 128000; set LONGREACH_API_KEY to a key that this endpoint takes",
+        ),
+        (Fault.error(402, "Pay"), UnusableEndpointError, "402: Pay"),
         (Fault.error(404, "No such model"), UnusableEndpointError, "404: No such model"),
         (Fault.error(429, "Pay", code="insufficient_quota"), UnusableEndpointError, "429: Pay"),
         (
@@ -167,6 +172,7 @@ NONSENSE = {
         Fault(body={"choices": [{"message": {"content": "a"}, "logprobs": {"content": [7]}}]}),
         "the reply has nothing that was asked for",
     ),
+    "a deep nest": (Fault(body="[" * 100_000), "the reply is no JSON: [[[["),
     "an end in the middle": (Fault(cut=True), "the connection broke: peer closed connection"),
     "no reply": (Fault(drop=True), "the connection broke: Server disconnected"),
     "an error without a code": (Fault(body={"error": {"message": "upstream"}}), "200: upstream"),
@@ -218,6 +224,12 @@ def test_servers_have_many_words_for_too_long(message, more, limit):
     assert (type(error), error.limit, posts) == (ContextLengthError, limit, 1)
 
 
+@pytest.mark.parametrize("status", [413, 422])
+def test_too_long_may_have_another_status(status):
+    error, posts, _ = outcome({0: Fault.error(status, "exceeds the maximum context length of 4096")})
+    assert (type(error), error.limit, posts) == (ContextLengthError, 4096, 1)
+
+
 def test_an_older_llama_cpp_says_so_with_500():
     error, posts, _ = outcome({0: Fault.error(500, "too long", type="exceed_context_size_error", n_ctx=256)})
     assert (type(error), error.limit, posts) == (ContextLengthError, 256, 1)
@@ -241,9 +253,10 @@ def test_a_server_without_a_list_of_models_needs_a_name():
         endpoint.chat(HELLO, most_tokens=1)
 
 
-def test_a_host_that_does_not_answer_is_not_waited_for_as_an_answer_is():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))  # bound, and never listening
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with endpoint_at(url, retries=0) as endpoint, pytest.raises(UnusableEndpointError, match="cannot be reached"):
-            endpoint.chat(HELLO, most_tokens=1)
+def test_without_retries_nothing_is_tried_again():
+    with EndpointServer() as server:
+        pass
+    with endpoint_at(server, retries=0) as endpoint, pytest.raises(UnusableEndpointError, match="cannot be reached") as caught:
+        endpoint.chat(HELLO, most_tokens=1)
+    assert caught.value.attempts == 1
+    assert outcome({0: Fault(drop=True)}, retries=0)[1] == 1

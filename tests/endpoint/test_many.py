@@ -1,4 +1,5 @@
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -46,13 +47,21 @@ def test_no_more_are_under_way_than_agreed():
         together.wait(10)
         return body["prompt"]
 
-    with EndpointServer(answer) as server, endpoint_at(server, model="stub", concurrency=3) as endpoint:
+    with EndpointServer(answer) as server, endpoint_at(server, concurrency=3) as endpoint:
         assert [each.text for each in endpoint.many(requests(30))] == list(map(str, range(30)))
         assert server.most_at_once == 3
+        assert len(server.received) == 1 + 30  # who they are for was asked once
 
 
 def test_those_who_ask_by_themselves_count_too():
-    with EndpointServer(echo) as server, endpoint_at(server, model="stub", concurrency=2) as endpoint:
+    third = threading.Barrier(3)
+
+    def answer(body):
+        with suppress(threading.BrokenBarrierError):  # from the first wait on, which nobody ended
+            third.wait(0.05)
+        return body["prompt"]
+
+    with EndpointServer(answer) as server, endpoint_at(server, model="stub", concurrency=2) as endpoint:
         threads = [threading.Thread(target=lambda: list(endpoint.many(requests(10)))) for _ in range(4)]
         for thread in threads:
             thread.start()
@@ -91,12 +100,41 @@ def test_what_is_no_error_of_an_endpoint_ends_it():
 
 
 def test_who_stops_listening_stops_the_asking():
-    with EndpointServer(echo) as server, endpoint_at(server, model="stub", concurrency=2) as endpoint:
-        answers = endpoint.many(requests(100))
-        assert next(answers).text == "0"
-        answers.close()
-        end_of_workers()
-        assert len(server.posts) <= 8
+    four_taken, second_began, closed = threading.Event(), threading.Event(), threading.Event()
+    asked = []
+
+    def numbers():
+        yield from range(3)
+        four_taken.set()
+        yield from range(3, 100)
+
+    def ask(number):
+        asked.append(number)
+        if number == 0:
+            assert four_taken.wait(10)
+        if number == 1:
+            second_began.set()
+            assert closed.wait(10)
+        return number
+
+    answers = in_order(ask, numbers(), 1)
+    assert next(answers) == 0
+    assert second_began.wait(10)
+    answers.close()
+    closed.set()
+    end_of_workers()
+    assert asked == [0, 1]
+
+
+def test_there_are_no_more_workers_than_agreed():
+    workers = set()
+
+    def ask(number):
+        workers.add(threading.get_ident())
+        return number
+
+    assert list(in_order(ask, range(200), 2)) == list(range(200))
+    assert len(workers) <= 2
 
 
 def test_requests_are_taken_as_they_are_needed():

@@ -13,8 +13,8 @@ FAULTS = {
     0: Fault.error(400, f"You sent Authorization: Bearer {KEY} with this"),
     1: Fault.error(400, f"{'x' * 285} {KEY}"),  # where the message is cut
     2: Fault.error(401, f"Incorrect API key provided: {KEY}"),
-    3: Fault(body=f"<title>{KEY}</title>"),
-    4: Fault(body={"ok": KEY}),
+    3: Fault(body=f"<title>{'x' * 250} {KEY}</title>"),
+    4: Fault(body={"ok": f"{'x' * 240} {KEY}"}),
     5: Fault.error(503, KEY),
     6: Fault(drop=True),
 }

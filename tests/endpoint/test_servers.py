@@ -29,14 +29,15 @@ def test_models_that_take_no_temperature_are_asked_without_and_that_is_told_once
 
 
 @pytest.mark.parametrize(
-    "message",
+    ("message", "more"),
     [
-        "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
-        "Unrecognized request argument supplied: max_tokens",
+        ("Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.", {}),
+        ("Unrecognized request argument supplied: max_tokens", {}),
+        ("Unsupported parameter", {"param": "max_tokens"}),
     ],
 )
-def test_the_message_alone_names_the_field(message):
-    with EndpointServer(faults={0: Fault.error(400, message)}) as server, endpoint_at(server) as endpoint:
+def test_the_message_or_the_parameter_names_the_field(message, more):
+    with EndpointServer(faults={0: Fault.error(400, message, **more)}) as server, endpoint_at(server) as endpoint:
         assert endpoint.chat(HELLO, most_tokens=1).attempts == 2
     assert "max_completion_tokens" in server.posts[1].body
 

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from longreach.core.errors import InputError
 
 _PATHS = ("/chat/completions", "/completions", "/models")  # of the protocol, below the address of an endpoint
+_HOST = re.compile(r"[\w-]{1,63}(\.[\w-]{1,63})*\.?|[\da-f.]*:[\da-f:.]*", re.ASCII)  # a name, or numbers of IPv4 or IPv6
 _VERSION = re.compile(r"/v\d+\w*(/|$)")
 
 
@@ -25,7 +26,7 @@ def base_address(url: str) -> str:
         port = parts.port
     except ValueError:
         parts, port = urlsplit(""), None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
+    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.hostname or "") or port == 0 or " " in parts.path:
         raise InputError(f"{_shown(url)!r} is not the address of an endpoint; give one such as http://localhost:8000/v1")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise InputError(f"{_shown(url)!r}: an address has no user and no query; a key is taken from LONGREACH_API_KEY")

@@ -1,6 +1,7 @@
 """What answers chats and prompts: the contract that endpoints, recordings of them and models in this process share."""
 
 import math
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -93,6 +94,7 @@ class ChatModel(Protocol):
     """Answers chats and completes prompts. Whoever derives from it defines `name`, `ask` and `count`, and has the rest."""
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """The model's name, as results are to state it."""
 
@@ -101,9 +103,11 @@ class ChatModel(Protocol):
         """How many requests are answered at a time."""
         return 1
 
+    @abstractmethod
     def ask(self, request: Request) -> Completion:
         """Answer a request. Raises: EndpointError."""
 
+    @abstractmethod
     def count(self, text: str) -> int | None:
         """Tokens of a text, without any that mark its beginning or end; None where nobody can tell."""
 

@@ -22,7 +22,6 @@ from longreach.endpoint.errors import (
     UnusableEndpointError,
     complained,
     nonsense,
-    one_line,
     page_title,
     refusal,
 )
@@ -213,8 +212,8 @@ class Endpoint(ChatModel):
             return refusal(reply.status_code, reply.headers, reply.content)
         try:
             said = json.loads(reply.content, parse_constant=lambda _: None)
-        except ValueError:
-            return nonsense(f"the reply is no JSON: {one_line(page_title(reply.content))}", reply.status_code)
+        except (ValueError, RecursionError):
+            return nonsense(f"the reply is no JSON: {page_title(reply.content)}", reply.status_code)
         return _read(said, seconds, reply.headers, read)
 
 

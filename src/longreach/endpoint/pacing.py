@@ -2,6 +2,7 @@
 
 import email.utils
 import random
+import re
 import threading
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -46,11 +47,11 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
 
     A date counts from the server's own `Date`, so that clocks need not agree.
 
-    >>> retry_after({"retry-after": "7"}), retry_after({"retry-after": "soon"})
-    (7.0, None)
+    >>> retry_after({"retry-after": "7"}), retry_after({"retry-after": "0.5"}), retry_after({"retry-after": "soon"})
+    (7.0, 0.5, None)
     """
     said = headers.get("retry-after", "").strip()
-    if said.isdecimal():
+    if re.fullmatch(r"\d+(\.\d+)?", said):
         return float(said)
     if (until := _date(said)) is None:
         return None

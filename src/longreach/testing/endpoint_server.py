@@ -3,8 +3,10 @@
 import json
 import re
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -105,8 +107,7 @@ class EndpointServer:
         self._lock = threading.Lock()
         self._connections: set[socket.socket] = set()
         self._held: set[threading.Event] = set()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": self}), bind_and_activate=False)
-        self._server.daemon_threads = False  # so that closing waits for them
+        self._server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"owner": self}), bind_and_activate=False)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, name="endpoint-server")
 
     def __enter__(self) -> Self:
@@ -123,7 +124,8 @@ class EndpointServer:
             for event in self._held:
                 event.set()
             for connection in self._connections:
-                connection.shutdown(socket.SHUT_RD)  # ends the wait for a next request, and lets an answer go out
+                with suppress(OSError):  # the client may have gone
+                    connection.shutdown(socket.SHUT_RD)  # ends the wait for a next request, and lets an answer go out
         self._server.server_close()
 
     @property
@@ -188,6 +190,16 @@ class EndpointServer:
         if self.dialect == "vllm":
             return 200, {"count": len(_pieces(body["prompt"])), "max_model_len": self.most_characters, "tokens": []}
         return 200, {"tokens": list(range(len(_pieces(body["content"]))))}
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = False  # so that closing waits for them
+    request_queue_size = 128  # as many may come at once; who finds the queue full tries again after a second
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Show what is wrong with an answer; that a client has gone is part of tests."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
