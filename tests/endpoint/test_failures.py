@@ -214,6 +214,7 @@ def test_a_request_that_is_too_long_has_an_error_of_its_own(dialect):
         ("the request exceeds the available context size. try increasing it", {"type": "exceed_context_size_error", "n_ctx": 4096}, 4096),
         ("the request exceeds the available context size, try increasing it", {}, None),
         ("Requested tokens (5000) exceed context window of 4096", {}, 4096),
+        ("Too long.", {"type": "exceed_context_size_error", "n_ctx": "many"}, None),
         ("Input tokens exceed the configured limit of 272000 tokens. Your messages resulted in 509178 tokens.",
          {"code": "context_length_exceeded"}, 272000),
         ("Too long.", {"code": "context_length_exceeded"}, None),

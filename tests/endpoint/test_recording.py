@@ -1,4 +1,6 @@
 import json
+import threading
+from contextlib import suppress
 from datetime import datetime
 
 import pytest
@@ -66,6 +68,28 @@ def test_the_same_greedy_request_is_asked_once(path):
     assert [recording.complete("a", most_tokens=1).text for _ in range(3)] == ["1"] * 3
     assert [recording.complete("a", most_tokens=1, temperature=1, seed=5).text for _ in range(3)] == ["2"] * 3
     assert len(model.asked) == 2
+
+
+def test_who_asks_for_what_is_being_asked_waits_for_its_answer(path):
+    second = threading.Barrier(2)
+
+    class Slow(Counting):
+        def ask(self, request):
+            answer = super().ask(request)
+            with suppress(threading.BrokenBarrierError):  # nobody else comes
+                second.wait(0.05)
+            return answer
+
+    model = Slow()
+    assert [each.text for each in Recording(path, model).many([Request(prompt="a", most_tokens=1)] * 5)] == ["1"] * 5
+    assert len(model.asked) == 1
+
+
+def test_who_waited_for_what_failed_asks_again(path):
+    with EndpointServer(faults={0: Fault.error(400, "no")}) as server, endpoint_at(server, concurrency=2) as endpoint:
+        first, second = Recording(path, endpoint).many([Request(prompt="a", most_tokens=1)] * 2)
+    assert {type(first), type(second)} == {EndpointError, Completion}
+    assert len(server.posts) == 2
 
 
 def test_samples_are_answered_as_often_as_they_were_drawn(path):
@@ -160,6 +184,8 @@ def test_a_recording_of_several_models_needs_a_name(path):
     with pytest.raises(InputError, match=r"has answers of counting, other; name one model"):
         Recording(path)
     assert Recording(path, model="other").complete("a", most_tokens=1).text == "1"
+    with pytest.raises(InputError, match="the endpoint has its own"):
+        Recording(path, other, model="other")
 
 
 def test_offline_there_has_to_be_a_file(path):

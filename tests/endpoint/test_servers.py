@@ -60,9 +60,9 @@ def test_other_complaints_change_nothing(message, more):
 
 def test_a_field_is_given_up_once():
     refusal = Fault.error(400, "Unsupported parameter: 'max_tokens'", param="max_tokens", code="unsupported_parameter")
-    with EndpointServer(faults=lambda _: refusal) as server, endpoint_at(server) as endpoint, pytest.raises(EndpointError):
+    with EndpointServer(faults=lambda _: refusal) as server, endpoint_at(server) as endpoint, pytest.raises(EndpointError) as caught:
         endpoint.chat(HELLO, most_tokens=1)
-    assert len(server.posts) == 2
+    assert caught.value.attempts == len(server.posts) == 2
 
 
 def test_a_server_that_cannot_go_on_from_a_prefix_says_so():

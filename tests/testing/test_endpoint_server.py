@@ -53,6 +53,14 @@ def test_answers_are_written_as_they_are(text, stream):
         assert reply.json()["choices"][0]["message"]["content"] == text
 
 
+def test_a_stream_may_end_in_the_middle():
+    with EndpointServer(lambda _: "one two three", faults={0: Fault(cut=True)}) as server:
+        cut, whole = (post(server, stream=True).text for _ in range(2))
+    assert '"one"' in cut
+    assert "[DONE]" not in cut
+    assert whole.endswith("[DONE]\n\n")
+
+
 def test_texts_end_before_stops():
     with EndpointServer(lambda _: "one two three") as server:
         for stop in (" three", ["x", " three"]):

@@ -42,7 +42,7 @@ class Endpoint(ChatModel):
     serves. api_key: default: LONGREACH_API_KEY or OPENAI_API_KEY of the environment; "" sends none. timeout: seconds without a byte of
     the answer. retries: of a request, where the server is busy (429), failing (5xx) or silent; what hardly passes, nobody listening
     or a reply that is none, is tried again twice at most. concurrency: requests at a time, in all. requests_per_minute: no more are
-    begun. sleep, now, chance: seconds, as in `time`, and what waits are drawn from.
+    begun, evenly. sleep, now, chance: seconds, as in `time`, and what waits are drawn from.
 
     Raises: InputError for an address, a key or a number that cannot be meant.
     """
@@ -124,13 +124,13 @@ class Endpoint(ChatModel):
         while True:
             body = self._dialect.body(request, self.name)
             try:
-                answer, attempts = self._exchange("POST", f"{self.url}{path}", body, completion_of)
+                answer, attempts = self._exchange("POST", f"{self.url}{path}", body, completion_of, earlier)
             except EndpointError as error:
                 if not self._adapt(error, body):
                     raise
-                earlier += error.attempts
+                earlier = error.attempts
             else:
-                return replace(answer, attempts=earlier + attempts)
+                return replace(answer, attempts=attempts)
 
     def count(self, text: str) -> int | None:
         """Tokens of a text, as vLLM and llama.cpp count them at `/tokenize`; None for other servers. Raises: EndpointError."""
@@ -173,8 +173,8 @@ class Endpoint(ChatModel):
             ) from None
         return False
 
-    def _exchange(self, method: str, url: str, body: Mapping[str, Any] | None, read: Read[T]) -> tuple[T, int]:
-        """What `read` makes of the reply, and at which try; after a failure it is tried again as often as that deserves."""
+    def _exchange(self, method: str, url: str, body: Mapping[str, Any] | None, read: Read[T], earlier: int = 0) -> tuple[T, int]:
+        """What `read` makes of the reply, and how many tries it took, beside earlier ones; a failure is tried again as it deserves."""
         attempts = 0
         while True:
             attempts += 1
@@ -182,10 +182,10 @@ class Endpoint(ChatModel):
                 self._pacer.wait()
                 outcome = self._try(method, url, body, read)
             if not isinstance(outcome, Failure):
-                return outcome, attempts
+                return outcome, earlier + attempts
             patience = outcome.patience.value
             if attempts > (self.retries if patience is None else min(patience, self.retries)):
-                raise outcome.error(self.url, attempts, self._key)
+                raise outcome.error(self.url, earlier + attempts, self._key)
             wait = backoff(attempts, self._chance) if outcome.wait is None else outcome.wait
             if outcome.status == 429:
                 self._pacer.pause(wait)

@@ -108,8 +108,9 @@ def complained(reply: Any, status: int, headers: Mapping[str, str], fallback: st
     message = f"{status}: {said}" if said else f"{status}, without a word"
     found = _LIMIT.search(said)
     if any(code in _TOO_LONG for code in codes) or (status in (400, 413, 422) and (found or _EXCEEDS.search(said))):
-        limit = error.get("n_ctx") or (found and (found[1] or found[2]))
-        return Failure(message=message, status=status, too_long=True, limit=int(limit) if limit else None)
+        limit = int(found[1] or found[2]) if found else None
+        stated = error.get("n_ctx")
+        return Failure(message=message, status=status, too_long=True, limit=stated if isinstance(stated, int) else limit)
     if status in (408, 429) or status >= 500:
         return _later(message, status, retry_after(headers), codes)
     if status in (401, 402, 404, 405):

@@ -42,7 +42,8 @@ class Recording(ChatModel):
 
     With an endpoint it is a cache: a stopped run goes on, and pays for nothing twice. Without one it works offline. A request is known
     by the model's name and everything in it. What is sampled without a seed is answered as often as it was recorded, in that order;
-    anything else always by its first answer. Failures are written down, too: an endpoint is asked again, offline they are raised again.
+    anything else is asked once, however many ask at a time, and always has its first answer. Failures are written down, too: an endpoint
+    is asked again, offline they are raised again.
 
     Args: path: the JSON Lines file; made, with its folder, at the first answer. endpoint: any `ChatModel`; its key is never written.
     model: without an endpoint, whose answers to give where the file has several models'.
@@ -51,10 +52,13 @@ class Recording(ChatModel):
     """
 
     def __init__(self, path: str | Path, endpoint: ChatModel | None = None, *, model: str | None = None) -> None:
+        if endpoint is not None and model is not None:
+            raise InputError(f"model={model!r} chooses among recorded models; the endpoint has its own")
         self.path = Path(path)
         self.endpoint = endpoint
         self.healed = False  # whether a last line torn by a kill was taken off the file
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
+        self._under_way: set[str] = set()  # what the endpoint is being asked, and who asks for the same waits for
         self._answers: dict[str, list[Completion]] = {}
         self._errors: dict[str, EndpointError] = {}
         self._given: Counter[str] = Counter()
@@ -63,9 +67,7 @@ class Recording(ChatModel):
             calls, self.healed = read_lines(self.path, _parse, "call", _BEGINNING)
         for call in calls:
             self._keep(call)
-        self._model = model
-        if endpoint is None and model is None:
-            self._model = self._only_model({call.model for call in calls})
+        self._model = model or ("" if endpoint is not None else self._only_model({call.model for call in calls}))
 
     def __repr__(self) -> str:
         return f"Recording({str(self.path)!r}, {self.endpoint!r})"
@@ -73,7 +75,7 @@ class Recording(ChatModel):
     @property
     def name(self) -> str:
         """The model's name: the endpoint's, or the recorded one."""
-        return self.endpoint.name if self._model is None and self.endpoint is not None else self._model or ""
+        return self._model if self.endpoint is None else self.endpoint.name
 
     @property
     def concurrency(self) -> int:
@@ -91,27 +93,41 @@ class Recording(ChatModel):
         """
         name = self.name
         key = key_of(name, request)
-        if (answer := self._recorded(key, request)) is not None:
-            return answer
         if self.endpoint is None:
-            if key in self._errors:
-                raise self._errors[key]
-            raise InputError(f"{self.path} has no answer to this request ({_excerpt(request)}); record it with the endpoint first")
+            return self._replayed(key, request)
+        with self._lock:
+            while key in self._under_way:
+                self._lock.wait()
+            if (recorded := self._recorded(key, request)) is not None:
+                return recorded
+            if not request.by_chance:
+                self._under_way.add(key)
         asked = partial(_Call, key=key, at=datetime.now(UTC).isoformat(timespec="milliseconds"), model=name, request=asdict(request))
         try:
             answer = self.endpoint.ask(request)
+            self._write(asked(answer=answer, error=None))
         except EndpointError as error:
             self._write(asked(answer=None, error=error))
             raise
-        self._write(asked(answer=answer, error=None))
+        finally:
+            with self._lock:
+                self._under_way.discard(key)
+                self._lock.notify_all()
         return answer
 
-    def _recorded(self, key: str, request: Request) -> Completion | None:
+    def _replayed(self, key: str, request: Request) -> Completion:
         with self._lock:
-            answers = self._answers.get(key, [])
-            turn = self._given[key] if request.by_chance else 0
-            self._given[key] += 1
-            return answers[turn] if turn < len(answers) else None
+            if (answer := self._recorded(key, request)) is not None:
+                return answer
+        if key in self._errors:
+            raise self._errors[key]
+        raise InputError(f"{self.path} has no answer to this request ({_excerpt(request)}); record it with the endpoint first")
+
+    def _recorded(self, key: str, request: Request) -> Completion | None:
+        answers = self._answers.get(key, [])
+        turn = self._given[key] if request.by_chance else 0
+        self._given[key] += 1
+        return answers[turn] if turn < len(answers) else None
 
     def _write(self, call: _Call) -> None:
         with self._lock:
