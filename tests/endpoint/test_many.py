@@ -47,10 +47,24 @@ def test_no_more_are_under_way_than_agreed():
         together.wait(10)
         return body["prompt"]
 
-    with EndpointServer(answer) as server, endpoint_at(server, concurrency=3) as endpoint:
+    with EndpointServer(answer) as server, endpoint_at(server, model="stub", concurrency=3) as endpoint:
         assert [each.text for each in endpoint.many(requests(30))] == list(map(str, range(30)))
         assert server.most_at_once == 3
-        assert len(server.received) == 1 + 30  # who they are for was asked once
+
+
+def test_the_model_is_asked_for_once_however_many_need_it():
+    second = threading.Barrier(2)
+
+    class Slow(EndpointServer):
+        def reply(self, received):
+            if received.body is None:
+                with suppress(threading.BrokenBarrierError):  # nobody else comes
+                    second.wait(0.05)
+            return super().reply(received)
+
+    with Slow(echo) as server, endpoint_at(server, concurrency=3) as endpoint:
+        assert [each.text for each in endpoint.many(requests(3))] == list("012")
+    assert len(server.received) == 1 + 3
 
 
 def test_those_who_ask_by_themselves_count_too():
@@ -138,18 +152,22 @@ def test_there_are_no_more_workers_than_agreed():
 
 
 def test_requests_are_taken_as_they_are_needed():
-    taken = []
+    first_may_end, ninth_taken = threading.Event(), threading.Event()
 
-    def texts():
-        for number in range(100):
-            taken.append(number)
-            yield number
+    def numbers():
+        yield from range(8)
+        ninth_taken.set()
+        yield from range(8, 20)
 
-    answers = in_order(lambda number: number, texts(), 2)
-    assert next(answers) == 0
-    assert len(taken) <= 8
-    answers.close()
-    end_of_workers()
+    def ask(number):
+        if number == 0:
+            assert first_may_end.wait(10)
+        if number == 7:
+            assert not ninth_taken.wait(0.05)  # 4 a worker are the most that are ahead
+            first_may_end.set()
+        return number
+
+    assert list(in_order(ask, numbers(), 2)) == list(range(20))
 
 
 def test_nothing_asked_is_nothing_answered():
