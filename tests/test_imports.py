@@ -17,7 +17,7 @@ FLOORS = (
     ("core",),
     ("tokenization", "positions", "attention", "cache", "compression", "data"),
     ("engine",),
-    ("checkpoints", "decoding", "architectures"),
+    ("checkpoints", "decoding", "architectures", "endpoint"),
     ("training", "evaluation", "library", "conversation", "workflows", "retrieval"),
     ("analysis", "stretching"),
     ("reports", "diagnosis"),
@@ -26,7 +26,7 @@ FLOORS = (
 )
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted(path.relative_to(HOUSE) for path in HOUSE.rglob("*.py"))
-HEAVY = ("torch", "transformers", "matplotlib", "numpy", "rich", "huggingface_hub")
+HEAVY = ("torch", "transformers", "matplotlib", "numpy", "rich", "huggingface_hub", "httpx2")
 
 
 def rooms_imported(source: str) -> set[str]:
@@ -77,6 +77,15 @@ def test_core_imports_nothing_heavy():
     package = importlib.import_module("longreach.core")
     code = "\n".join(f"import longreach.core.{module.name}" for module in pkgutil.iter_modules(package.__path__))
     assert modules_after(code).isdisjoint(HEAVY)
+
+
+def test_who_uses_an_endpoint_needs_no_torch():
+    package = importlib.import_module("longreach.endpoint")
+    modules = [f"longreach.endpoint.{module.name}" for module in pkgutil.iter_modules(package.__path__)]
+    code = "\n".join(f"import {name}" for name in [*modules, "longreach.testing.endpoint_server"])
+    assert modules_after(code).isdisjoint(HEAVY)
+    needed = modules_after(f"{code}\nlongreach.endpoint.client.Endpoint('http://localhost', 'a').close()")
+    assert needed & set(HEAVY) == {"httpx2"}
 
 
 def test_help_imports_nothing_heavy():

@@ -1,13 +1,12 @@
 """Results are rows: one JSON object a line, appended atomically, so that nothing is measured twice and a stopped run goes on."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from longreach.core.errors import InputError
+from longreach.core.lines import append_lines, read_lines
 
 _IDENTITY = ("task", "model", "method", "length", "depth", "seed", "version", "settings")
 _ADDED: dict[str, Any] = {"answer": None, "failed": ""}  # fields that not every row has, and what they are without
@@ -65,7 +64,8 @@ class Rows:
         self.healed = False
         self._rows: dict[str, Row] = {}
         if path is not None and path.exists():
-            self._read(path)
+            rows, self.healed = read_lines(path, _parse, "row", _BEGINNING)
+            self._keep(rows)
 
     @classmethod
     def of(cls, rows: "Rows | str | Path | None") -> "Rows":
@@ -84,14 +84,8 @@ class Rows:
         """
         rows = list(rows)
         if self.path is not None and rows:
-            self._write(self.path, "".join(f"{row.to_json()}\n" for row in rows).encode())
-        for row in rows:
-            self._take(row)
-
-    def _take(self, row: Row) -> None:
-        """The first that has a score counts."""
-        if self._rows.get(row.identity, row).failed or row.identity not in self._rows:
-            self._rows[row.identity] = row
+            append_lines(self.path, [row.to_json() for row in rows], "row")
+        self._keep(rows)
 
     def __iter__(self) -> Iterator[Row]:
         return iter(self._rows.values())
@@ -99,42 +93,11 @@ class Rows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def _write(self, path: Path, data: bytes) -> None:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-            try:
-                while data:  # one write, but for a full disk or a signal
-                    data = data[os.write(descriptor, data) :]
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-        except OSError as error:
-            raise InputError(f"cannot write rows to {path}: {error.strerror}") from error
-
-    def _read(self, path: Path) -> None:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise InputError(f"cannot read rows from {path}: {error.strerror}") from error
-        whole = data.rfind(b"\n") + 1
-        for number, line in enumerate(data[:whole].splitlines(), 1):
-            if (row := _parse(line)) is None:
-                raise InputError(f"{path}: line {number} is not a row; mend the file or name another")
-            self._take(row)
-        if torn := data[whole:]:
-            self._heal(path, torn, whole)
-
-    def _heal(self, path: Path, torn: bytes, whole: int) -> None:
-        """Take an unfinished last line off the file, which keeps `whole` bytes; only its end of line may be missing."""
-        if (row := _parse(torn)) is not None:
-            self._write(path, b"\n")
-            self._take(row)
-        elif _BEGINNING.startswith(torn[: len(_BEGINNING)]):
-            os.truncate(path, whole)
-            self.healed = True
-        else:
-            raise InputError(f"{path}: its last line is not a row; mend the file or name another")
+    def _keep(self, rows: Iterable[Row]) -> None:
+        """The first that has a score counts."""
+        for row in rows:
+            if self._rows.get(row.identity, row).failed or row.identity not in self._rows:
+                self._rows[row.identity] = row
 
 
 def _parse(line: bytes) -> Row | None:

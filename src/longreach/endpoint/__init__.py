@@ -1,0 +1,1 @@
+"""Endpoints: servers that speak OpenAI's protocol, recordings of them, and whatever else answers chats."""
