@@ -11,11 +11,13 @@ if TYPE_CHECKING:
     from longreach.core.spec import parse
     from longreach.decoding.writing import generate
     from longreach.diagnosis.doctor import doctor
+    from longreach.endpoint.client import Endpoint
+    from longreach.endpoint.recording import Recording
     from longreach.engine.apply import apply
     from longreach.engine.attach import attach
     from longreach.engine.snapshots import restore, snapshot
     from longreach.engine.weights import equip
-    from longreach.evaluation.evaluate import evaluate
+    from longreach.evaluation.evaluate import evaluate, evaluate_endpoint
     from longreach.evaluation.measure import measure
     from longreach.library import Library
     from longreach.planning.plan import plan_memory
@@ -25,9 +27,11 @@ if TYPE_CHECKING:
 _HOMES = {
     "CheckpointError": "longreach.core.errors",
     "Conversation": "longreach.conversation.conversation",
+    "Endpoint": "longreach.endpoint.client",
     "InputError": "longreach.core.errors",
     "Library": "longreach.library",
     "LongreachError": "longreach.core.errors",
+    "Recording": "longreach.endpoint.recording",
     "SpecError": "longreach.core.errors",
     "UnsupportedError": "longreach.core.errors",
     "parse": "longreach.core.spec",
@@ -36,6 +40,7 @@ _HOMES = {
     "doctor": "longreach.diagnosis.doctor",
     "equip": "longreach.engine.weights",
     "evaluate": "longreach.evaluation.evaluate",
+    "evaluate_endpoint": "longreach.evaluation.evaluate",
     "fit": "longreach.stretching.fit",
     "generate": "longreach.decoding.writing",
     "load": "longreach.checkpoints.checkpoint",
@@ -50,9 +55,11 @@ _HOMES = {
 __all__ = [
     "CheckpointError",
     "Conversation",
+    "Endpoint",
     "InputError",
     "Library",
     "LongreachError",
+    "Recording",
     "SpecError",
     "UnsupportedError",
     "apply",
@@ -60,6 +67,7 @@ __all__ = [
     "doctor",
     "equip",
     "evaluate",
+    "evaluate_endpoint",
     "fit",
     "generate",
     "load",

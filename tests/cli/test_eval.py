@@ -3,6 +3,7 @@ import json
 import pytest
 
 from longreach.cli.main import run
+from longreach.testing.endpoint_server import EndpointServer, Fault
 from longreach.testing.models import tiny_learned, tiny_model
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 
@@ -76,3 +77,66 @@ def test_beyond_a_table_of_positions(folder, capsys):
     tiny_learned("gpt2", vocab_size=VOCABULARY).save_pretrained(folder / "tiny")
     assert run(["eval", "tiny", *QUICK]) == 2
     assert "cannot read beyond 128 tokens" in capsys.readouterr().err
+
+
+# --- endpoints
+
+
+def reader(body):
+    """Reads the number of the city that is asked for."""
+    prompt = body["messages"][-1]["content"]
+    city = prompt.rsplit("number for ", 1)[1].split()[0]
+    return prompt.split(f"numbers for {city} is: ")[1][:5]
+
+
+REMOTE = ("eval", "--tasks", "needle", "--lengths", "1000", "--limit", "2", "--text", "book.txt")
+
+
+def test_an_endpoint_is_asked(folder, capsys):
+    with EndpointServer(reader) as server:
+        assert run([*REMOTE, "--endpoint", server.url, "--unit", "characters", "--record", "calls.jsonl", "--json"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert [(mark["interval"][0], mark["n"], mark["metric"]) for mark in found["marks"]] == [(1.0, 2, "accuracy")]
+        asked = len(server.posts)
+        (folder / found["rows_file"]).unlink()
+        assert run([*REMOTE, "--endpoint", server.url, "--unit", "characters", "--record", "calls.jsonl", "--json"]) == 0
+        assert len(server.posts) == asked, "what was recorded is not asked again"
+        assert run([*REMOTE, "--endpoint", server.url, "--tokenizer", "tiny", "--served-model", "stub"]) == 0
+    assert "stub, lengths in tokens" in capsys.readouterr().out
+
+
+def test_failures_are_told(capsys):
+    with EndpointServer(reader, faults={0: Fault.error(400, "no such thing")}) as server:
+        assert run([*REMOTE, "--endpoint", server.url, "--unit", "characters"]) == 0
+    shown = capsys.readouterr().out
+    assert "1 question got no answer" in shown
+    assert "no such thing" in shown
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a MODEL, or an endpoint with --endpoint URL"),
+        (["tiny", "--endpoint", "http://127.0.0.1:9"], "and not both"),
+        (["--endpoint", "http://127.0.0.1:9"], "lengths in tokens need --tokenizer NAME"),
+        (["--endpoint", "http://127.0.0.1:9", "--unit", "characters", "--tokenizer", "tiny"], "--tokenizer has no effect with --unit"),
+        (
+            ["--endpoint", "http://127.0.0.1:9", "--unit", "characters", "--method", "yarn:factor=2"],
+            "--method has no effect with --endpoint",
+        ),
+        (["--endpoint", "http://127.0.0.1:9", "--unit", "characters", "--dtype", "float32"], "--dtype has no effect with --endpoint"),
+        (["--endpoint", "http://127.0.0.1:9", "--tokenizer", "none"], "none"),
+        (["--endpoint", "ftp://here", "--unit", "characters"], "ftp://here"),
+        (["tiny", "--more-tokens", "5"], "--more-tokens has no effect without --endpoint"),
+        (["tiny", "--record", "calls.jsonl"], "--record has no effect without --endpoint"),
+    ],
+)
+def test_what_an_endpoint_does_not_take_is_one_line(arguments, message, capsys):
+    assert run([*REMOTE, *arguments]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_endpoint_that_is_down_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert run([*REMOTE, "--endpoint", "http://127.0.0.1:9", "--unit", "characters", "--served-model", "m"]) == 2
+    assert "cannot be reached" in capsys.readouterr().err.splitlines()[-1]

@@ -25,7 +25,7 @@ COURSE = Course(tasks=(Needle(), Passkey()), lengths=(2000, 4000), passages=3, t
 class Scripted:
     """Answers by a function of the question, and counts what it is asked; `stops` before that many passages are answered."""
 
-    chooses = False
+    chooses, at_once = False, 1
 
     def __init__(self, respond, stops=None):
         self.units, self.respond, self.stops, self.asked, self.passages = Characters(), respond, stops, 0, 0

@@ -219,6 +219,12 @@ def find_checkpoint(
     return _fetch(name, revision, allow_pickle=allow_pickle, trust_remote_code=trust_remote_code, weights=weights)
 
 
+def load_tokenizer(name: str, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a checkpoint alone. Raises: CheckpointError where there is none."""
+    with spread(find_checkpoint(name, trust_remote_code=trust_remote_code, weights=False), name) as folder:
+        return _tokenizer(folder, name, trust_remote_code=trust_remote_code)
+
+
 def _fetch(name: str, revision: str | None, *, allow_pickle: bool, trust_remote_code: bool, weights: bool) -> Path:
     """The snapshot of a hub model: first what describes it, then, once that is accepted, its weights."""
     folder = download(name, revision, [*_HUB_TEXT, *(["*.py"] if trust_remote_code else [])])

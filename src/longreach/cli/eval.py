@@ -17,6 +17,7 @@ from longreach.core.lengths import format_length
 from longreach.core.spec import check_spec, split_specs
 
 if TYPE_CHECKING:
+    from longreach.endpoint.base import ChatModel
     from longreach.evaluation.course import Examined
     from longreach.evaluation.marks import Mark
 
@@ -25,7 +26,8 @@ _STOCK = "stock"
 
 @loads_model
 def eval(  # noqa: A001 - a verb is called as its module
-    model: Annotated[str, typer.Argument(help="A folder, a GGUF file, a hub id, or nano.")],
+    model: Annotated[str | None, typer.Argument(help="A folder, a GGUF file, a hub id, or nano; nothing with --endpoint.")] = None,
+    *,
     tasks: Annotated[str, typer.Option(metavar="SPEC,...", help="What to ask: needle,tsort; see longreach methods --kind task.")],
     lengths: Annotated[
         str, typer.Option(metavar="LENGTHS", help="Of prompt and answer: 1k:64k (doubled from the first to the last) or 1k,3000.")
@@ -46,6 +48,22 @@ def eval(  # noqa: A001 - a verb is called as its module
         Literal["auto", "chat", "none"],
         typer.Option(help="Ask in the chat template, or as text to complete. auto: chat, where it can."),
     ] = "auto",
+    endpoint: Annotated[
+        str | None, typer.Option(metavar="URL", help="Ask an OpenAI-compatible endpoint; LONGREACH_API_KEY or OPENAI_API_KEY is its key.")
+    ] = None,
+    served_model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The endpoint's model. [default: the only one that it serves]")
+    ] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of the endpoint's model, to count tokens: a folder, a hub id, or nano.")
+    ] = None,
+    more_tokens: Annotated[
+        int | None, typer.Option(min=0, help="Tokens that an endpoint's answer may take to think or talk. [default: 0]")
+    ] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests to the endpoint at a time. [default: 8]")] = None,
+    record: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep every call to the endpoint here, and ask nothing twice.")
+    ] = None,
     rows: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON Lines with the results so far. [default: longreach-results/rows/MODEL.jsonl]")
     ] = None,
@@ -61,28 +79,68 @@ def eval(  # noqa: A001 - a verb is called as its module
         if spec != _STOCK:
             check_spec(spec)
     check_texts(text)
+    remote = {
+        "--served-model": served_model, "--tokenizer": tokenizer, "--more-tokens": more_tokens, "--concurrency": concurrency,
+        "--record": record,
+    }  # fmt: skip
+    local = {"--method": method, "--chunk-size": chunk_size, **dict.fromkeys(set(loading.given()) - {"--trust-remote-code"}, True)}
+    _check_place(model, endpoint, remote, local)
+    if endpoint and unit == "tokens" and tokenizer is None:
+        raise InputError("lengths in tokens need --tokenizer NAME, that of the endpoint's model; or count --unit characters")
+    if tokenizer and unit == "characters":
+        raise InputError("--tokenizer has no effect with --unit characters")
 
+    from longreach.checkpoints.checkpoint import load_tokenizer
     from longreach.cli._progress import BarProgress
-    from longreach.evaluation.evaluate import evaluate, parse_lengths, parse_text_tasks
+    from longreach.evaluation.evaluate import evaluate, evaluate_endpoint, parse_lengths, parse_text_tasks
     from longreach.evaluation.text import read_texts
 
     chosen, steps = parse_text_tasks(tasks), parse_lengths(lengths)
     if text and not any(task.needs_text for task in chosen):
         raise InputError(f"--text has no effect on {' and '.join(task.name() for task in chosen)}")
-    given = read_texts(text) if text else None
-    name = loading.name(model)
-    store = open_rows(rows, name)
-    loaded = loading.load(model, decoder_only=True)
-    options: dict[str, Any] = {
-        "tasks": chosen, "lengths": steps, "passages": limit, "seed": seed, "text": given, "unit": unit, "name": name, "rows": store,
-        "chat": None if template == "auto" else template == "chat", **({} if chunk_size is None else {"chunk_size": chunk_size}),
+    common: dict[str, Any] = {
+        "tasks": chosen, "lengths": steps, "passages": limit, "seed": seed, "text": read_texts(text) if text else None,
     }  # fmt: skip
     found: list[Examined] = []
-    with BarProgress() as progress, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.showwarning = lambda message, *place, **more: typer.echo(f"warning: {message}", err=True)
-        for spec in methods:
-            found.append(evaluate(*loaded, method="" if spec == _STOCK else spec, **options, progress=progress))
+        if endpoint:
+            of = load_tokenizer(tokenizer, trust_remote_code=loading.trust_remote_code) if tokenizer else None
+            asked = _endpoint(endpoint, served_model, concurrency, record)
+            name = asked.name
+            store = open_rows(rows, name)
+            with BarProgress() as progress:
+                options: dict[str, Any] = {"tokenizer": of, "chat": template != "none", "more_tokens": more_tokens or 0}
+                found.append(evaluate_endpoint(asked, **common, **options, rows=store, progress=progress))
+        else:
+            name = loading.name(model or "")
+            store = open_rows(rows, name)
+            loaded = loading.load(model or "", decoder_only=True)
+            options = {"unit": unit, "name": name, "chat": None if template == "auto" else template == "chat"}
+            options |= {} if chunk_size is None else {"chunk_size": chunk_size}
+            with BarProgress() as progress:
+                for spec in methods:
+                    given = "" if spec == _STOCK else spec
+                    found.append(evaluate(loaded.model, loaded.tokenizer, method=given, **common, **options, rows=store, progress=progress))
     _report(found, name, unit, as_json, str(store.path))
+
+
+def _check_place(model: str | None, endpoint: str | None, remote: dict[str, Any], local: dict[str, Any]) -> None:
+    """Refuse what has no effect where the model is. Raises: InputError."""
+    if (model is None) == (endpoint is None):
+        raise InputError("name a MODEL, or an endpoint with --endpoint URL" + (", and not both" if model else ""))
+    where, useless = ("without --endpoint", remote) if endpoint is None else ("with --endpoint", local)
+    for option, value in useless.items():
+        if value is not None:
+            raise InputError(f"{option} has no effect {where}")
+
+
+def _endpoint(url: str, model: str | None, concurrency: int | None, record: Path | None) -> "ChatModel":
+    from longreach.endpoint.client import Endpoint
+    from longreach.endpoint.recording import Recording
+
+    asked = Endpoint(url, model) if concurrency is None else Endpoint(url, model, concurrency=concurrency)
+    return asked if record is None else Recording(record, asked)
 
 
 def _report(found: Sequence["Examined"], name: str, unit: str, as_json: bool, path: str) -> None:
@@ -101,11 +159,12 @@ def _report(found: Sequence["Examined"], name: str, unit: str, as_json: bool, pa
         of = [mark for mark in of_all if mark.method == spec]
         console.print(f"{name}{f' under {spec}' if spec else ''}, lengths in {unit}", soft_wrap=True)
         show(console, _table(of))
-    failed = sum(mark.failed for mark in of_all)
+    failed = [row for examined in found for row in examined.failed]
     if any(not mark.above_chance for mark in of_all):
         console.print("~ cannot be told from guessing. Intervals (95 %) are in --json.", soft_wrap=True)
     if failed:
-        console.print(f"{failed} questions got no answer; run the command again to ask them again.", soft_wrap=True)
+        questions = "1 question" if len(failed) == 1 else f"{len(failed)} questions"
+        console.print(f"{questions} got no answer; run the command again to ask again. The first: {failed[0].failed}", soft_wrap=True)
     for why in impossible.values():
         console.print(f"{why}.", soft_wrap=True)
     console.print(f"Rows: {path}", soft_wrap=True)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 from longreach.core.errors import InputError, LongreachError
 from longreach.core.progress import SILENT, Progress
+from longreach.endpoint.errors import EndpointError
+from longreach.endpoint.ordered import in_order
 from longreach.evaluation.asking.answerer import Answerer, likeliest
 from longreach.evaluation.asking.filler import Filler
 from longreach.evaluation.asking.passage import Ask, Passage, Response
@@ -50,14 +52,46 @@ class Examined:
         return tuple(row for row in self.rows if row.failed)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """A passage. Args: planned: for each question its rows, still without scores. known: those that were measured before. missing: the
+    numbers of the questions that are to be asked."""
+
+    task: TextTask
+    passage: Passage
+    planned: Sequence[tuple[Row, ...]]
+    known: Sequence[tuple[Row | None, ...]]
+    missing: Sequence[int]
+
+    @property
+    def asks(self) -> tuple[Ask, ...]:
+        return tuple(self.passage.asks[number] for number in self.missing)
+
+
 def take(answerer: Answerer, course: Course, rows: Rows, *, progress: Progress = SILENT) -> Examined:
     """Every question that is not among the rows is asked; rows are kept passage by passage, so that a stopped run goes on.
 
     Raises: NoRoom where no length holds a task; InputError for too little text; what the answerer raises.
     """
-    filler = Filler(course.text, answerer.units) if course.text else None
     found: list[Row] = []
     impossible: dict[tuple[str, int], str] = {}
+
+    def answered(job: _Job) -> tuple[_Job, list[Response]]:
+        asked = replace(job.passage, asks=job.asks)
+        return job, answerer.answers(asked, progress=progress) if job.missing else []
+
+    jobs = _jobs(answerer, course, rows, impossible, progress)
+    done = map(answered, jobs) if answerer.at_once == 1 else in_order(answered, jobs, answerer.at_once)
+    for outcome in done:
+        if isinstance(outcome, EndpointError):  # answerers say in their responses what failed
+            raise outcome
+        found += _kept(*outcome, rows)
+    return Examined(rows=tuple(found), impossible=impossible)
+
+
+def _jobs(answerer: Answerer, course: Course, rows: Rows, impossible: dict[tuple[str, int], str], progress: Progress) -> Iterator[_Job]:
+    """Every passage, made when its turn comes; lengths that hold a task not are noted in `impossible`."""
+    filler = Filler(course.text, answerer.units) if course.text else None
     for task in course.tasks:
         for length in course.lengths:
             progress.start(f"{task.name()} at {length}", length * course.passages)
@@ -68,10 +102,22 @@ def take(answerer: Answerer, course: Course, rows: Rows, *, progress: Progress =
                 except NoRoom as error:
                     impossible[task.spec, length] = str(error)
                     break
-                found += _answered(answerer, task, passage, _planned(course, task, space, passage, answerer), rows, progress)
+                planned = _planned(course, task, space, passage, answerer)
+                known = [tuple(rows.get(row) for row in wanted) for wanted in planned]
+                missing = [number for number, of in enumerate(known) if any(row is None for row in of)]
+                yield _Job(task=task, passage=passage, planned=planned, known=known, missing=missing)
         if all((task.spec, length) in impossible for length in course.lengths):
             raise NoRoom(impossible[task.spec, max(course.lengths)])
-    return Examined(rows=tuple(found), impossible=impossible)
+
+
+def _kept(job: _Job, responses: Sequence[Response], rows: Rows) -> list[Row]:
+    """The rows of a passage: those that were known, and those of what was answered now, which are kept."""
+    new = {
+        number: [_scored(row, job.task, ask, response) for row in job.planned[number]]
+        for number, ask, response in zip(job.missing, job.asks, responses, strict=True)
+    }
+    rows.append([row for of in new.values() for row in of])
+    return [row for number, of in enumerate(job.known) for row in new.get(number, of) if row is not None]
 
 
 def _planned(course: Course, task: TextTask, space: Space, passage: Passage, answerer: Answerer) -> list[tuple[Row, ...]]:
@@ -99,23 +145,6 @@ def _planned(course: Course, task: TextTask, space: Space, passage: Passage, ans
 
 def _guessed(ask: Ask, metric: str) -> dict[str, float]:
     return {"chance": round(1 / len(ask.choices), 6)} if metric == LIKELIHOOD else {}
-
-
-def _answered(
-    answerer: Answerer, task: TextTask, passage: Passage, planned: Sequence[tuple[Row, ...]], rows: Rows, progress: Progress
-) -> Iterator[Row]:
-    """The rows of a passage: those that are known, and answers to the questions that are not."""
-    known = [[rows.get(row) for row in wanted] for wanted in planned]
-    missing = [number for number, found in enumerate(known) if any(row is None for row in found)]
-    new: dict[int, list[Row]] = {}
-    if missing:
-        asked = replace(passage, asks=tuple(passage.asks[number] for number in missing))
-        responses = answerer.answers(asked, progress=progress)
-        for number, ask, response in zip(missing, asked.asks, responses, strict=True):
-            new[number] = [_scored(row, task, ask, response) for row in planned[number]]
-        rows.append([row for kept in new.values() for row in kept])
-    for number, found in enumerate(known):
-        yield from new.get(number, [row for row in found if row is not None])
 
 
 def _scored(row: Row, task: TextTask, ask: Ask, response: Response) -> Row:

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+import longreach
+from longreach.checkpoints.places import checkpoint_name
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
 from longreach.core.method import Method
@@ -13,16 +15,20 @@ from longreach.core.progress import SILENT, Progress
 from longreach.core.spec import parse, stack_of, unparse
 from longreach.data.stdlib import stdlib_text
 from longreach.decoding.reading import CHUNK, check_eval
+from longreach.endpoint.base import ChatModel
 from longreach.engine import window
 from longreach.engine.apply import applied, apply, check_unapplied, given_model
 from longreach.evaluation.asking.answerer import ModelAnswerer
+from longreach.evaluation.asking.form import Form
+from longreach.evaluation.asking.remote import EndpointAnswerer
 from longreach.evaluation.asking.units import Characters, Tokens
 from longreach.evaluation.course import PASSAGES, Course, Examined, take
 from longreach.evaluation.measure import common_row, name_of
-from longreach.evaluation.rows import Rows
+from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.text_task import TextTask
 
 Counting = Literal["tokens", "characters"]
+_TEMPLATE = 32  # tokens that a chat template may add, where nobody knows it
 
 
 def evaluate(
@@ -74,11 +80,54 @@ def evaluate(
             raise InputError(f"the model {window.cannot_read(limit)}; choose lengths to {limit} at most, or a method that lengthens it")
         extra = {"template": "chat" if answerer.form.chat else "none", "sampling": "greedy", **(settings or {})}
         row = common_row(model, name or name_of(model), spec or applied(model), chunk_size, 1, extra)
-        reading = any(task.needs_text for task in chosen)
-        if text is None and reading:
-            text = stdlib_text("held-out")
-        course = Course(tasks=chosen, lengths=steps, passages=passages, seed=seed, text=text if reading else None, row=row)
+        course = Course(tasks=chosen, lengths=steps, passages=passages, seed=seed, text=_text(chosen, text), row=row)
         return take(answerer, course, Rows.of(rows), progress=progress)
+
+
+def evaluate_endpoint(
+    endpoint: ChatModel,
+    *,
+    tasks: str | Sequence[TextTask],
+    lengths: str | Sequence[int],
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    passages: int = PASSAGES,
+    seed: int = 0,
+    text: str | None = None,
+    chat: bool = True,
+    more_tokens: int = 0,
+    rows: Rows | str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    progress: Progress = SILENT,
+) -> Examined:
+    """Ask a model behind an endpoint the questions of text tasks, and keep a row for each answer; what failed is asked again next time.
+
+    Returns and Args: those of `evaluate`, and: endpoint: an `Endpoint`, or a `Recording` of one. tokenizer: lengths count its tokens
+    (default: characters). chat: ask as a user's message; otherwise the model completes text. more_tokens: that an answer may take beyond
+    those of its question, for models that think or talk before they answer; lengths have room for them.
+
+    Raises: InputError for what does not fit; UnusableEndpointError for an endpoint that nobody gets an answer from.
+    """
+    chosen = parse_text_tasks(tasks) if isinstance(tasks, str) else tuple(tasks)
+    steps = parse_lengths(lengths) if isinstance(lengths, str) else tuple(lengths)
+    units: Tokens | Characters = Characters(more=more_tokens)
+    if tokenizer is not None:
+        templated = chat and bool(tokenizer.chat_template)
+        units = Tokens(Form(tokenizer, templated), more=more_tokens + (_TEMPLATE if chat and not templated else 0))
+    extra = {
+        "endpoint": getattr(endpoint, "url", ""), "template": "chat" if chat else "none", "sampling": "greedy", "more_tokens": more_tokens,
+        "tokenizer": "" if tokenizer is None else checkpoint_name(tokenizer.name_or_path), **(settings or {}),
+    }  # fmt: skip
+    row = Row(task="", model=endpoint.name, method="", length=0, version=longreach.__version__, settings=extra)
+    course = Course(tasks=chosen, lengths=steps, passages=passages, seed=seed, text=_text(chosen, text), row=row)
+    answerer = EndpointAnswerer(endpoint, units, chat=chat, more_tokens=more_tokens)
+    return take(answerer, course, Rows.of(rows), progress=progress)
+
+
+def _text(tasks: Sequence[TextTask], text: str | None) -> str | None:
+    """Real text for the tasks, where one of them needs some."""
+    if not any(task.needs_text for task in tasks):
+        return None
+    return stdlib_text("held-out") if text is None else text
 
 
 def parse_text_tasks(text: str) -> tuple[TextTask, ...]:

@@ -33,6 +33,10 @@ class Answerer(Protocol):
     units: Units
     chooses: bool  # whether it gives likelihoods of choices
 
+    @property
+    def at_once(self) -> int:
+        """Passages that it takes at a time, each from a thread of its own; 1: from the thread that it was made in."""
+
     def answers(self, passage: Passage, *, progress: Progress = SILENT) -> list[Response]:
         """One response for each question, in order. What went wrong with one is said in it."""
 
@@ -47,6 +51,7 @@ class ModelAnswerer:
     """
 
     chooses = True
+    at_once = 1
 
     def __init__(
         self,

@@ -23,11 +23,12 @@ class Units(Protocol):
 
 
 class Tokens:
-    """Tokens, counted exactly as `form` writes prompts. Args: template: what an endpoint's own template may add, where it is not known."""
+    """Tokens, counted exactly as `form` writes prompts. Args: more: that every prompt and answer may take beside what is known of them."""
 
-    def __init__(self, form: "Form", template: int = 0) -> None:
-        self.form, self.template = form, template
-        self.name = "tokens"
+    name = "tokens"
+
+    def __init__(self, form: "Form", more: int = 0) -> None:
+        self.form, self.more = form, more
 
     def count(self, text: str) -> int:
         """Of a passage."""
@@ -35,18 +36,21 @@ class Tokens:
 
     def around(self, ask: Ask, turns: Sequence[Turn]) -> int:
         """Of everything beside the passage."""
-        return len(self.form.before_ids(turns)) + len(self.form.ask_ids(ask)) + ask.most_tokens + self.template
+        return len(self.form.before_ids(turns)) + len(self.form.ask_ids(ask)) + ask.most_tokens + self.more
 
 
 class Characters:
-    """Characters: the same prompts for models with different tokenizers. Args: each: characters that stand for a token of an answer."""
+    """Characters: the same prompts for models with different tokenizers.
+
+    Args: each: characters that stand for a token of an answer. more: tokens that every answer may take beside those of its question.
+    """
 
     name = "characters"
 
-    def __init__(self, each: int = 4) -> None:
+    def __init__(self, each: int = 4, more: int = 0) -> None:
         if each < 1:
             raise InputError(f"each={each} must be at least 1")
-        self.each = each
+        self.each, self.more = each, more
 
     def count(self, text: str) -> int:
         """Of a passage."""
@@ -54,4 +58,4 @@ class Characters:
 
     def around(self, ask: Ask, turns: Sequence[Turn]) -> int:
         """Of everything beside the passage."""
-        return sum(len(turn.text) + 1 for turn in turns) + len(ask.text) + len(ask.opening) + 3 + self.each * ask.most_tokens
+        return sum(len(turn.text) + 1 for turn in turns) + len(ask.text) + len(ask.opening) + 3 + self.each * (ask.most_tokens + self.more)
