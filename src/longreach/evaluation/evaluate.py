@@ -101,9 +101,14 @@ def evaluate_endpoint(
 ) -> Examined:
     """Ask a model behind an endpoint the questions of text tasks, and keep a row for each answer; what failed is asked again next time.
 
-    Returns and Args: those of `evaluate`, and: endpoint: an `Endpoint`, or a `Recording` of one. tokenizer: lengths count its tokens
-    (default: characters). chat: ask as a user's message; otherwise the model completes text. more_tokens: that an answer may take beyond
-    those of its question, for models that think or talk before they answer; lengths have room for them.
+    Returns: the rows that were measured now or found in `rows`, and the lengths at which a task has no passages.
+
+    Args: endpoint: an `Endpoint`, or a `Recording` of one. tasks, lengths: as in `evaluate`. tokenizer: lengths count its tokens (default:
+    characters). passages: of each task and length. seed: of all that is random. text: real text to fill passages with (default: this
+    Python's documentation and held-out source). chat: ask as a user's message; otherwise the model completes text. more_tokens: that an
+    answer may take beyond those of its question, for models that think or talk before they answer; lengths have room for them. rows: a
+    JSON Lines file to find results in and to add them to (default: in memory only). settings: what else there is to know of the endpoint,
+    for the rows to tell. progress: is told of the work.
 
     Raises: InputError for what does not fit; UnusableEndpointError for an endpoint that nobody gets an answer from.
     """
