@@ -149,7 +149,7 @@ def _guessed(ask: Ask, metric: str) -> dict[str, float]:
 
 def _scored(row: Row, task: TextTask, ask: Ask, response: Response) -> Row:
     speed = response.tokens / response.seconds if response.tokens and response.seconds else None
-    row = replace(row, tokens_per_s=speed, answer=response.written)
+    row = replace(row, tokens_per_s=speed, peak_bytes=response.peak_bytes, answer=response.written)
     if response.failed:
         return replace(row, failed=response.failed)
     if row.settings["metric"] != LIKELIHOOD:
