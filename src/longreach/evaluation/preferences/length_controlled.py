@@ -159,7 +159,7 @@ def _controlled(
         return None, why
     (w,) = solve(problem, strength)
     predicted = _rates(w[None], x)[0]
-    drawn = _resampled(problem, x, file.judged, strength, w, rng, resamples)
+    drawn = _resampled(problem, x, file.judged, w, rng, resamples)
     low, high = np.quantile(drawn, [0.025, 0.975])
     sem = 100 * float(predicted.std(ddof=1)) / float(np.sqrt(len(predicted)))
     shorter, longer = (100 * float(_rates(w[None], x, size)[0].mean()) for size in (-np.tanh(1), np.tanh(1)))
@@ -188,16 +188,18 @@ def _rates(w: Floats, x: Floats, length: float = 0.0) -> Floats:
     return sigmoid(w @ at.T)
 
 
-def _resampled(
-    problem: Problem, x: Floats, judged: NDArray[np.bool_], strength: float, start: Floats, rng: np.random.Generator, resamples: int
-) -> Floats:
-    """Length-controlled win rates (shares) of data sets drawn from the comparisons with replacement, each fitted under the same C."""
+def _resampled(problem: Problem, x: Floats, judged: NDArray[np.bool_], start: Floats, rng: np.random.Generator, resamples: int) -> Floats:
+    """Length-controlled win rates (shares) of data sets drawn from the comparisons with replacement.
+
+    Each is fitted with hardly a penalty: a strong one, which cross-validation likes where there are few comparisons, would hold the
+    coefficients still and the intervals too narrow.
+    """
     found, fixed = [], len(problem.y) - int(judged.sum())
     for begin in range(0, resamples, _AT_ONCE):
         size = min(_AT_ONCE, resamples - begin)
         counts = rng.multinomial(len(x), np.full(len(x), 1 / len(x)), size=size).astype(float)
         rows = np.concatenate([np.ones((size, fixed)), counts[:, judged]], axis=1)
-        found.append((_rates(solve(problem, strength, rows, start), x) * counts).sum(-1) / len(x))
+        found.append((_rates(solve(problem, STRENGTHS[-1], rows, start), x) * counts).sum(-1) / len(x))
     return np.concatenate(found)
 
 
