@@ -11,13 +11,14 @@ def sigmoid(logits):
     return 1 / (1 + np.exp(-logits))
 
 
-def simulated(seed, count=400, quality=0.0, effect=0.0, extra=0.0, soft=False, hardness=None, name="tested"):
+def simulated(seed, count=400, quality=0.0, effect=0.0, extra=0.0, soft=False, hardness=None, name="tested", baseline=None):
     """A system's comparisons: the logit of a win is quality + effect * tanh(difference in sd) + hardness.
 
-    `extra` is by how many standard deviations its outputs are longer on average.
+    `extra` is by how many standard deviations its outputs are longer on average, `baseline` the lengths of the baseline's.
     """
     rng = np.random.default_rng(seed)
-    lengths, baseline = rng.integers(300, 900, count), rng.integers(300, 900, count)
+    lengths, drawn = rng.integers(300, 900, count), rng.integers(300, 900, count)
+    baseline = drawn if baseline is None else baseline
     lengths = lengths + np.round(extra * (lengths - baseline).std()).astype(int)
     longer = (lengths - baseline).astype(float)
     chance = sigmoid(quality + effect * np.tanh(longer / longer.std(ddof=1)) + (0 if hardness is None else hardness))
