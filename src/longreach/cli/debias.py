@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def debias(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help="Annotations in AlpacaEval's format (JSON or JSON Lines), or WildBench's; a system a file."),
+        typer.Argument(metavar="FILE", help="Annotations in AlpacaEval's format (JSON or JSON Lines), or WildBench's; a system a file."),
     ],
     baseline: Annotated[
         str | None,

@@ -16,6 +16,7 @@ def good(count=30):
 
 def test_alpacaeval_json_and_json_lines(tmp_path):
     made = good()
+    made[8]["output_1"] += "\u2028"  # no end of a line in JSON
     made[0]["preference"], made[1]["preference"], made[2]["preference"], made[3]["preference"] = None, 0, 1.5, 1.25
     del made[4]["index"]
     made[5]["index"] = 77
@@ -27,7 +28,7 @@ def test_alpacaeval_json_and_json_lines(tmp_path):
     assert found.index[4:6] == (4, 77)
     assert found.lengths[7] == len(made[7]["output_2"])
     assert found.longer[7] == len(made[7]["output_2"]) - len(made[7]["output_1"])
-    (tmp_path / "lines.jsonl").write_text("\n".join(json.dumps(each) for each in made) + "\n\n", encoding="utf-8")
+    (tmp_path / "lines.jsonl").write_text("\n".join(json.dumps(each, ensure_ascii=False) for each in made) + "\n\n", encoding="utf-8")
     lines = read_annotations(tmp_path / "lines.jsonl")
     assert np.array_equal(lines.preference, found.preference, equal_nan=True)
 
@@ -59,10 +60,10 @@ def test_wildbench_pairwise_results(tmp_path):
         pairwise("first model", 2), pairwise("first model", 1), pairwise("tie", 0), pairwise("ref/base", 1), pairwise("ref/base", 2),
         flipped, pairwise("first model", 2, text_a="cut ... (truncated)"), pairwise("tie", 0, text_b="[This model response is empty.]"),
     ]  # fmt: skip
-    folder = tmp_path / "ref=base"
-    folder.mkdir()
+    folder = tmp_path / "eval=judge" / "ref=base"
+    folder.mkdir(parents=True)
     found = read_annotations(written(folder / "model.json", made))
-    assert (found.system, found.baseline) == ("first model", "ref/base")
+    assert (found.system, found.baseline, found.annotator) == ("first model", "ref/base", "judge")
     assert found.preference[:6].tolist() == [1, 0.75, 0.5, 0.25, 0, 0.75]
     assert np.isnan(found.preference[6:]).all()
     assert found.longer[5] == 4

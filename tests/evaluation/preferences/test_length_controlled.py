@@ -106,6 +106,13 @@ def test_what_length_cannot_be_told_from_is_said():
     assert "% of its outputs are longer: what it would win at equal lengths is extrapolated" in long.note
 
 
+def test_a_rate_that_the_penalty_alone_makes_is_said():
+    found = only(simulated(6, 24, quality=0.5), resamples=100)
+    assert (found.controlled.rate.mean, found.controlled.length, found.controlled.constant) == (50, 0, 0)
+    assert "the rate is 50 for want of comparisons" in found.note
+    assert found.controlled.rate.high - found.controlled.rate.low > 20
+
+
 def family(count, systems, spread=1.5):
     """Systems of which one instruction is as hard as for all others."""
     hardness = np.random.default_rng(0).normal(0, spread, count)

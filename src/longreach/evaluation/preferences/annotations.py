@@ -79,7 +79,7 @@ def read_annotations(path: Path, baseline: str | None = None) -> Annotations:
     """The comparisons of a file, a system beside its baseline.
 
     Args: baseline: which of the two systems it is. None: AlpacaEval's first generator; of WildBench's the NAME of a folder `ref=NAME` that
-    the file lies in.
+    the file lies in (and its annotator is that of `eval=NAME`).
     Raises: InputError for a file that cannot be read, is of neither format, mixes annotators or pairs of systems, or has no preference.
     """
     found = _objects(path)
@@ -102,11 +102,16 @@ def read_annotations(path: Path, baseline: str | None = None) -> Annotations:
         index=tuple(entry.index for entry in entries), lengths=lengths[:, 1], baseline_lengths=lengths[:, 0], preference=preference,
     )  # fmt: skip
     if baseline is None and known is _wildbench:
-        baseline = next((part.removeprefix("ref=") for part in path.absolute().parts if part.startswith("ref=")), None)
-        baseline = next((name for name in (first, second) if baseline and baseline in name), None)
+        told = _part(path, "ref=")
+        baseline = min((name for name in (first, second) if told and told in name), key=len, default=None)
         if baseline is None:
             raise InputError(f"{path}: say with --baseline which of {first} and {second} is the baseline")
     return made if baseline is None else made.against(baseline)
+
+
+def _part(path: Path, prefix: str) -> str:
+    """What a folder of WildBench's results is called behind `prefix`; nothing where there is none."""
+    return next((part.removeprefix(prefix) for part in path.absolute().parts if part.startswith(prefix)), "")
 
 
 def _objects(path: Path) -> list[dict[str, Any]]:
@@ -133,7 +138,7 @@ def _objects(path: Path) -> list[dict[str, Any]]:
 
 def _lines(path: Path, text: str, error: ValueError) -> list[Any]:
     found: list[Any] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         try:
@@ -191,7 +196,9 @@ def _wildbench(path: Path, number: int, entry: dict[str, Any]) -> _Entry:
     else:
         preference = 0.5 if winner == "tie" else 0.5 + (1 if winner == second else -1) * extent / 4
     lengths = (len(texts[0]), len(texts[1]))
-    return _Entry(instruction=session, index=number, names=(first, second), lengths=lengths, annotator="", preference=preference)
+    return _Entry(
+        instruction=session, index=number, names=(first, second), lengths=lengths, annotator=_part(path, "eval="), preference=preference
+    )
 
 
 def _texts(where: str, entry: dict[str, Any], keys: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ Differs from the paper's code: the optimum is exact, where liblinear's is near; 
 are given, or the model does without; intervals are by resampling instructions beside the standard error of what was predicted.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -169,7 +169,7 @@ def _controlled(
         shorter=shorter, longer=longer, length=float(w[0]), difficulty=None if hardness is None else float(w[1]), constant=float(w[-1]),
         strength=strength,
     )  # fmt: skip
-    return found, _one_sided(file)
+    return found, "; ".join(_doubts(file, found)) or None
 
 
 def _problem(x: Floats, y: Floats, gamed: Gamed | None) -> Problem:
@@ -217,11 +217,15 @@ def _separated(problem: Problem, gamed: int, file: Annotations) -> str | None:
     return None
 
 
-def _one_sided(file: Annotations) -> str | None:
+def _doubts(file: Annotations, fit: Controlled) -> Iterator[str]:
+    """What a reader of the rate has to know."""
     for word, share in (("longer", (file.longer > 0).mean()), ("shorter", (file.longer < 0).mean())):
         if share > 1 - _ONE_SIDED:
-            return f"{share:.0%} of its outputs are {word}: what it would win at equal lengths is extrapolated"
-    return None
+            yield f"{share:.0%} of its outputs are {word}: what it would win at equal lengths is extrapolated"
+    if fit.length == 0 == fit.constant and not fit.difficulty:
+        yield "the penalty that cross-validation chose leaves nothing of the model: the rate is 50 for want of comparisons"
+    elif not fit.rate.low <= fit.rate.mean <= fit.rate.high:
+        yield "the penalty that cross-validation chose holds the rate outside its interval; there are few comparisons"
 
 
 _SAME_LENGTHS = "the difference of lengths is the same everywhere, so its effect cannot be told; the win rate is as annotated"
