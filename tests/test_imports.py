@@ -103,7 +103,7 @@ WRONG = (
     ["tune", "nano", "--to", "4k", "--data", "nowhere", "--out", "x"], ["heads", "nano", "--method", "yarm"],
     ["library", "add", "none.txt", "--model", "nano"], ["library", "add", "setup.py", "--model", "nano", "--to", "4k"],
     ["library", "ask", "none", "why?"], ["library", "gc", "--older-than", "soon"], ["library", "remove", "none"],
-    ["measure", "cut.gguf"], ["doctor", "setup.py"], ["generate", "missing.gguf", "--prompt", "a"],
+    ["measure", "cut.gguf"], ["doctor", "setup.py"], ["generate", "missing.gguf", "--prompt", "a"], ["debias", "none.json"],
 )  # fmt: skip
 
 
