@@ -41,7 +41,7 @@ class TaskCurve:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Step:
+class AbilityScore:
     """An ability at one length. Args: score: above chance, 1 is everything right, with its interval. n: questions."""
 
     length: int
@@ -59,7 +59,7 @@ class AbilityCurve:
     """
 
     ability: Ability
-    steps: tuple[Step, ...]
+    steps: tuple[AbilityScore, ...]
     usable: int | None
     missed_at: int | None
     tasks: tuple[str, ...]
@@ -147,7 +147,7 @@ def ability_curve(ability: Ability, curves: Sequence[TaskCurve]) -> AbilityCurve
     return AbilityCurve(ability=ability, steps=steps, usable=usable, missed_at=missed_at, tasks=names, at_chance=at_chance)
 
 
-def _step(length: int, of: Sequence[Mark]) -> Step:
+def _step(length: int, of: Sequence[Mark]) -> AbilityScore:
     """The mean of tasks, which are measured apart from one another."""
     scores = [above_chance(mark) for mark in of]
     mean = fmean(score.mean for score in scores)
@@ -155,7 +155,7 @@ def _step(length: int, of: Sequence[Mark]) -> Step:
         math.sqrt(sum(half**2 for half in halves)) / len(scores)
         for halves in ([score.mean - score.low for score in scores], [score.high - score.mean for score in scores])
     )
-    return Step(length=length, score=Interval(mean, mean - down, mean + up), n=sum(mark.n for mark in of))
+    return AbilityScore(length=length, score=Interval(mean, mean - down, mean + up), n=sum(mark.n for mark in of))
 
 
 def above_chance(mark: Mark) -> Interval:
@@ -164,7 +164,7 @@ def above_chance(mark: Mark) -> Interval:
     return Interval(*((end - mark.chance) / rest for end in mark.interval))
 
 
-def _usable(steps: Sequence[Step]) -> tuple[int, int | None]:
+def _usable(steps: Sequence[AbilityScore]) -> tuple[int, int | None]:
     usable, bar = 0, KEEPS * steps[0].score.mean if steps else 0.0
     for step in steps:
         if step.score.low < bar:

@@ -1,6 +1,7 @@
 """Evaluates a loaded model on text tasks, at several lengths and under a method."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -74,12 +75,13 @@ def evaluate(
     if stack:
         check_unapplied(model, stack)
     spec = unparse(stack)
+    extra = {"sampling": "greedy", **(settings or {})}
+    row = common_row(model, name or name_of(model), spec or applied(model), chunk_size, 1, extra)  # of the model's own weights
     with apply(model, spec, warn=False):
         answerer = ModelAnswerer(model, tokenizer, chat=chat, units=Characters() if unit == "characters" else None, chunk_size=chunk_size)
         if isinstance(answerer.units, Tokens) and (limit := window.position_limit(model)) is not None and max(steps) > limit:
             raise InputError(f"the model {window.cannot_read(limit)}; choose lengths to {limit} at most, or a method that lengthens it")
-        extra = {"template": "chat" if answerer.form.chat else "none", "sampling": "greedy", **(settings or {})}
-        row = common_row(model, name or name_of(model), spec or applied(model), chunk_size, 1, extra)
+        row = replace(row, settings={**row.settings, "template": "chat" if answerer.form.chat else "none"})
         course = Course(tasks=chosen, lengths=steps, passages=passages, seed=seed, text=_text(chosen, text), row=row)
         return take(answerer, course, Rows.of(rows), progress=progress)
 
