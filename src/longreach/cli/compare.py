@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from longreach.core.progress import Progress
-    from longreach.stretching.controlled import Controlled
+    from longreach.stretching.controlled import MethodComparison
 
 INFO = MethodInfo(title="A Controlled Study on Long Context Extension and Generalization in LLMs", paper="arXiv:2409.12181")
 
@@ -132,7 +132,7 @@ def _tuned(
     return tune(loaded.model, tokenizer, read_folder(data), config, run, held_out=held_out, progress=progress).model
 
 
-def _report(found: "Controlled", name: str, target: int, as_json: bool) -> None:
+def _report(found: "MethodComparison", name: str, target: int, as_json: bool) -> None:
     from longreach.evaluation.ranking import as_json as ranking_json
 
     if as_json:

@@ -29,7 +29,7 @@ _WINDOWS = 4  # of text, for the loss
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loss:
+class TargetLoss:
     """Of the last octave at the target, nats a token. Args: mean: over all blocks. above: the best loss, on the same tokens."""
 
     mean: float
@@ -37,12 +37,12 @@ class Loss:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Controlled:
+class MethodComparison:
     """Args: ranking: by the tasks. losses: by method; agreement: Spearman's correlation of rank by loss and rank by tasks over the methods;
     None for fewer than three. left_out: method -> why it could not be compared."""
 
     ranking: Ranking
-    losses: Mapping[str, Loss]
+    losses: Mapping[str, TargetLoss]
     agreement: float | None
     left_out: Mapping[str, str]
 
@@ -62,7 +62,7 @@ def compare(
     rows: Rows,
     settings: Mapping[str, Any],
     progress: Progress = SILENT,
-) -> Controlled:
+) -> MethodComparison:
     """Ask every method the same, and rank them. Args: those of `evaluate`; specs: "" is the base model. settings: of the tuning, for rows.
 
     A method that the model does not take is left out, with its reason. Raises: InputError where none is left.
@@ -96,8 +96,8 @@ def compare(
         spec: None if spec == best else block_interval([loss - losses[best][block] for block, loss in of.items()])
         for spec, of in losses.items()
     }
-    return Controlled(
-        ranking=ranking, losses={spec: Loss(mean=means[spec], above=above[spec]) for spec in means},
+    return MethodComparison(
+        ranking=ranking, losses={spec: TargetLoss(mean=means[spec], above=above[spec]) for spec in means},
         agreement=_agreement([one.method for one in ranking.ranks], means), left_out=left_out,
     )  # fmt: skip
 
