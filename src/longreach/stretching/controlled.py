@@ -29,7 +29,7 @@ _WINDOWS = 4  # of text, for the loss
 
 
 @dataclass(frozen=True, kw_only=True)
-class TargetLoss:
+class LossAtTarget:
     """Of the last octave at the target, nats a token. Args: mean: over all blocks. above: the best loss, on the same tokens."""
 
     mean: float
@@ -42,7 +42,7 @@ class MethodComparison:
     None for fewer than three. left_out: method -> why it could not be compared."""
 
     ranking: Ranking
-    losses: Mapping[str, TargetLoss]
+    losses: Mapping[str, LossAtTarget]
     agreement: float | None
     left_out: Mapping[str, str]
 
@@ -97,7 +97,7 @@ def compare(
         for spec, of in losses.items()
     }
     return MethodComparison(
-        ranking=ranking, losses={spec: TargetLoss(mean=means[spec], above=above[spec]) for spec in means},
+        ranking=ranking, losses={spec: LossAtTarget(mean=means[spec], above=above[spec]) for spec in means},
         agreement=_agreement([one.method for one in ranking.ranks], means), left_out=left_out,
     )  # fmt: skip
 
