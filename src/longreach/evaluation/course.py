@@ -23,7 +23,8 @@ PASSAGES = 10  # of each task and length, where nobody says
 @dataclass(frozen=True, kw_only=True)
 class Course:
     """What is asked. Args: tasks: by their specs different. lengths: in the answerer's units. passages: of each task and length. text: real
-    text. row: what all rows have in common: model, method, version, and in its settings all else that determines a score."""
+    text. row: what all rows have in common: model, method, version, and in its settings all else that determines a score. share: (k, n): of
+    the passages every nth, from the kth on, where several processes share the work. Raises: InputError for nothing to ask."""
 
     tasks: Sequence[TextTask]
     lengths: Sequence[int]
@@ -31,6 +32,7 @@ class Course:
     seed: int = 0
     text: str | None = None
     row: Row
+    share: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
         if not self.tasks or not self.lengths:
@@ -95,7 +97,7 @@ def _jobs(answerer: Answerer, course: Course, rows: Rows, impossible: dict[tuple
     for task in course.tasks:
         for length in course.lengths:
             progress.start(f"{task.name()} at {length}", length * course.passages)
-            for number in range(course.passages):
+            for number in range(course.share[0], course.passages, course.share[1]):
                 space = Space(task=task.spec, length=length, units=answerer.units, seed=course.seed, number=number, text=filler)
                 try:
                     passage = task.passage(space)

@@ -48,6 +48,7 @@ def evaluate(
     name: str | None = None,
     rows: Rows | str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    share: tuple[int, int] = (0, 1),
     progress: Progress = SILENT,
 ) -> Examined:
     """Ask a model the questions of text tasks, and keep a row for each answer.
@@ -61,8 +62,8 @@ def evaluate(
     each task and length. seed: of all that is random. text: real text to fill passages with (default: this Python's documentation and
     held-out source). unit: what lengths count; in characters all tokenizers get the same passages. chat: ask in the tokenizer's chat
     template (default: where it has one). chunk_size: tokens a forward. name: what the rows call the model. rows: a JSON Lines file to find
-    results in and to add them to (default: in memory only). settings: what else was done to the model, for the rows to tell. progress: is
-    told of the work.
+    results in and to add them to (default: in memory only). settings: what else was done to the model, for the rows to tell. share: (k, n)
+    of the passages every nth, from the kth on, where several processes share the work. progress: is told of the work.
 
     Raises: InputError for what does not fit; LongreachError where memory runs out or the model returns no finite numbers. What was
     measured until then stays in `rows`.
@@ -82,7 +83,7 @@ def evaluate(
         if isinstance(answerer.units, Tokens) and (limit := window.position_limit(model)) is not None and max(steps) > limit:
             raise InputError(f"the model {window.cannot_read(limit)}; choose lengths to {limit} at most, or a method that lengthens it")
         row = replace(row, settings={**row.settings, "template": "chat" if answerer.form.chat else "none"})
-        course = Course(tasks=chosen, lengths=steps, passages=passages, seed=seed, text=_text(chosen, text), row=row)
+        course = Course(tasks=chosen, lengths=steps, passages=passages, seed=seed, text=_text(chosen, text), row=row, share=share)
         return take(answerer, course, Rows.of(rows), progress=progress)
 
 
