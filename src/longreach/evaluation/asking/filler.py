@@ -12,6 +12,7 @@ _SHARE = 0.97  # of what is left is taken at once, so that nothing has to be cou
 _FINE = 24  # units, the last of which are taken word by word
 _SEAM = 2  # units that parts may count less apart than together
 _WORD = re.compile(r"\S+(?=\s)")
+_SPACE = re.compile(r"\s")
 _BREAK = re.compile(r"(?<=[.!?])\s|\n")
 
 
@@ -86,6 +87,21 @@ def placed(text: str, pieces: Sequence[tuple[float, str]]) -> str:
         parts += [text[last:at], piece]
         last = at
     return "".join([*parts, text[last:]])
+
+
+def divided(text: str, shares: Sequence[float]) -> list[str]:
+    """The text in parts of about these shares of it, which end where a line or sentence does, or a word where none ends near."""
+    breaks = [found.end() for found in _BREAK.finditer(text)]
+    spaces = [found.end() for found in _SPACE.finditer(text)]
+    parts, last, reached = [], 0, 0.0
+    for share in shares[:-1]:
+        reached += share
+        wanted, slack = reached / sum(shares) * len(text), share / sum(shares) * len(text) / 4
+        ends = [end for places in (breaks, spaces) if places and abs((end := _nearest(places, wanted)) - wanted) <= slack]
+        end = ends[0] if ends else round(wanted)
+        parts.append(text[last:end])
+        last = end
+    return [*parts, text[last:]]
 
 
 def _nearest(ascending: Sequence[int], wanted: float) -> int:

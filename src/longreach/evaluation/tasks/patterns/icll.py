@@ -12,8 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from longreach.core.errors import SpecError
-from longreach.core.method import MethodInfo, at_least
+from longreach.core.method import MethodInfo, at_least, at_most
 from longreach.evaluation.asking.items import Drawn
 from longreach.evaluation.asking.passage import Ask, Passage
 from longreach.evaluation.asking.space import Space
@@ -43,8 +42,7 @@ class Icll(TextTask):
         at_least(self, 4, "states")
         at_least(self, 5, "symbols")  # one more than may follow a state
         at_least(self, 1, "questions")
-        if self.symbols > len(_LETTERS):
-            raise SpecError(f"{self.name()}: symbols={self.symbols} must be at most {len(_LETTERS)}")
+        at_most(self, len(_LETTERS), "symbols")
 
     def passage(self, space: Space) -> Passage:
         """As many strings as there is room for."""

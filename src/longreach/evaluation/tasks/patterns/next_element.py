@@ -13,8 +13,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from longreach.core.errors import SpecError
-from longreach.core.method import MethodInfo, at_least
+from longreach.core.method import MethodInfo, at_least, at_most
 from longreach.evaluation.asking.items import Drawn
 from longreach.evaluation.asking.marks import any_of
 from longreach.evaluation.asking.passage import Ask, Passage
@@ -48,9 +47,8 @@ class NextElement(TextTask):
         at_least(self, 1, "order", "questions")
         at_least(self, 2, "events")
         at_least(self, 3, "states")
-        for name, most in (("order", 3), ("events", 12)):
-            if getattr(self, name) > most:
-                raise SpecError(f"{self.name()}: {name}={getattr(self, name)} must be at most {most}")
+        at_most(self, 3, "order")
+        at_most(self, 12, "events")
 
     def passage(self, space: Space) -> Passage:
         """As many traces as there is room for."""

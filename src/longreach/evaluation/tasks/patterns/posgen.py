@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from longreach.core.errors import SpecError
-from longreach.core.method import MethodInfo, at_least
+from longreach.core.method import MethodInfo, at_least, at_most
 from longreach.evaluation.asking.items import Drawn
 from longreach.evaluation.asking.marks import first_said
 from longreach.evaluation.asking.passage import Ask, Passage
@@ -47,9 +46,8 @@ class Posgen(TextTask):
     def __post_init__(self) -> None:
         at_least(self, 1, "near", "far", "questions")
         at_least(self, 2, "modulus")
-        for name, most in (("modulus", 100), ("questions", self.near + self.far)):
-            if getattr(self, name) > most:
-                raise SpecError(f"{self.name()}: {name}={getattr(self, name)} must be at most {most}")
+        at_most(self, 100, "modulus")
+        at_most(self, self.near + self.far, "questions")
 
     def passage(self, space: Space) -> Passage:
         """As many numbers as there is room for. Each question tells some more of them, and never so many that they are enough."""

@@ -13,8 +13,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 import numpy as np
 
-from longreach.core.errors import SpecError
-from longreach.core.method import MethodInfo, at_least
+from longreach.core.method import MethodInfo, at_least, at_most
 from longreach.evaluation.asking.items import numerals, spread
 from longreach.evaluation.asking.marks import all_said, first_said, overlap
 from longreach.evaluation.asking.passage import Ask, Passage
@@ -57,8 +56,7 @@ class Needles(TextTask):
     def __post_init__(self) -> None:
         at_least(self, 2, "questions")
         at_least(self, 1, "each")
-        if self.questions > len(_SIGNS):
-            raise SpecError(f"{self.name()}: questions={self.questions} must be at most {len(_SIGNS)}")
+        at_most(self, len(_SIGNS), "questions")
 
     def passage(self, space: Space) -> Passage:
         """Real text with all facts, each in a part of its own."""
