@@ -22,9 +22,10 @@ class Filler:
     def __init__(self, text: str, units: Units) -> None:
         self.text, self.units = text, units
 
-    def cut(self, count: int, start: int = 0) -> str:
+    def cut(self, count: int, start: int = 0, *, sure: bool = True) -> str:
         """The text from the line that begins at or after character `start`: `count` units at most, and less by a few words at most.
 
+        Args: sure: count the whole once more at the end; parts may count less apart than together.
         Raises: InputError where the text ends before.
         """
         if count <= 0:
@@ -45,7 +46,7 @@ class Filler:
             else:
                 each *= _SHARE
         cut = self.text[start : self._last(end, left, each)]
-        while (over := self.units.count(cut) - count) > 0:
+        while sure and (over := self.units.count(cut) - count) > 0:
             for _ in range(over):
                 cut = cut[: len(cut.rstrip()) - len(cut.rstrip().rsplit(maxsplit=1)[-1])] if cut.split(maxsplit=1)[1:] else ""
         return cut

@@ -106,8 +106,9 @@ class MultiRound(TextTask):
         right = f"{word}\n{one.reply}"
         choices = tuple(f"{word}\n{each.reply}" for _, each in own)
         return Ask(
-            text=f"Write {word}, and then the {ordinal} {wanted.removeprefix('a ')}, word for word. Write nothing else.", right=right, choices=choices,
-            most_tokens=len(right) // 2 + 16, until=(), depth=depth, evidence=(one.reply,), about={"place": place + 1}, expected=word,
+            text=f"Write {word}, and then the {ordinal} {wanted.removeprefix('a ')}, word for word. Write nothing else.",
+            right=right, choices=choices, most_tokens=len(right) // 2 + 16, until=(), depth=depth,
+            evidence=(one.reply,), about={"place": place + 1}, expected=word,
         )  # fmt: skip
 
     def mark(self, ask: Ask, written: str) -> float:

@@ -57,7 +57,8 @@ class BestAnswer(TextTask):
         near = [place + step for place in asked for step in (-1, 1)]
         depths = spread(len(asked) + len(near), rng)
         wanted = list(zip(depths, [*asked, *near], strict=True))
-        others = [place for place in order if place not in {*asked, *near}]
+        taken = {*asked, *near}
+        others = [place for place in order if place not in taken]
         quotes = [f"Here is the end of a piece of text:\n\n{piece(place)[0]}\n\nWhich one goes on from there?" for place in asked]
 
         def shown(count: int) -> list[int]:
