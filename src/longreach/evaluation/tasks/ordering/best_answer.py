@@ -10,6 +10,7 @@ Answers are numbered with four digits (A0007).
 """
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
@@ -29,6 +30,7 @@ from longreach.evaluation.text_task import Ability, TextTask
 
 _QUOTED, _ANSWER = 240, 600  # characters
 _CHOICES = 10
+_WORD_END = re.compile(r"\s")
 _HEAD = "Below are pieces of text, each of which begins with its number. A question will be asked of them.\n\n"
 
 
@@ -83,10 +85,11 @@ class BestAnswer(TextTask):
         )
 
     def _asked(self, text: str, piece: Callable[[int], tuple[str, str]], order: Sequence[int]) -> list[int]:
-        """Pieces far from each other, neither the first nor the last, whose text stands there alone."""
+        """Pieces far from each other, neither the first nor the last, whose text stands nowhere else."""
         found: list[int] = []
         for place in order:
-            if 0 < place < len(order) - 1 and all(abs(place - other) > 2 for other in found) and text.count(piece(place)[1]) == 1:
+            alone = 0 < place < len(order) - 1 and all(abs(place - other) > 2 for other in found)
+            if alone and all(text.count(part) == 1 for part in piece(place)):
                 found.append(place)
                 if len(found) == self.questions:
                     return found
@@ -137,8 +140,8 @@ def _ask(question: str, right: int, count: int, rng: np.random.Generator, *, tex
 
 def _piece(text: str, place: int) -> tuple[str, str]:
     """A quotation, and what goes on from there, in the piece of that number."""
-    size = _QUOTED + _ANSWER
-    quoted, answer = divided(text[place * size : (place + 1) * size], (_QUOTED, _ANSWER))
+    start, end = (_WORD_END.search(text, one * (_QUOTED + _ANSWER)) for one in (place, place + 1))
+    quoted, answer = divided(text[start.end() if start else 0 : end.end() if end else None], (_QUOTED, _ANSWER))
     return quoted.strip(), answer.strip()
 
 

@@ -45,14 +45,14 @@ class Tsort(TextTask):
         places = [int(place) for place in rng.permutation(self.segments)]  # of each segment that is shown, in the text
         right = _order(places.index(place) for place in range(self.segments))
         ask = Ask(
-            text=f"In which order were the segments [1] to [{self.segments}] written, between what stands before and after them? "
+            text=f"In which order were the segments 1 to {self.segments} written, between what stands before and after them? "
             "Give their numbers as a list, that of the first segment first.",
             opening="Answer:", right=right, choices=self._choices(rng, right), most_tokens=8 * self.segments + 8, until=("\n\n",),
         )  # fmt: skip
 
         def shaped(text: str) -> str:
             before, *parts, after = divided(text, [_AROUND, *[1.0] * self.segments, _AROUND])
-            shown = "".join(f"[{number}]\n{parts[place].strip()}\n\n" for number, place in enumerate(places, 1))
+            shown = "".join(f"Segment {number}:\n{parts[place].strip()}\n\n" for number, place in enumerate(places, 1))
             return f"Before the segments:\n{before.strip()}\n\n{shown}After the segments:\n{after.strip()}"
 
         return Passage(text=space.shaped(shaped, (ask,)), asks=(ask,))

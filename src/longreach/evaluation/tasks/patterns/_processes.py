@@ -99,7 +99,7 @@ def next_symbols(written: str, begun: Sequence[str], symbol: str) -> set[str]:
     What repeats the beginning of the string is passed over. An answer that goes on as the string began can be read in both ways.
     Args: symbol: a pattern for all that may be one.
     """
-    whole = rf"(?<![^\W_])(?:{symbol})(?![^\W_])"
+    whole = rf"(?<![^\W_])(?<![^\W_]['\u2019])(?:{symbol})(?![^\W_])"  # and not the end of a word like don't
     text, repeated = written.lower().strip(), r"\W+".join(map(re.escape, begun)) + r"(?![^\W_])"
     rests = [re.sub(repeated, "", text)]
     if again := re.match(repeated, text):

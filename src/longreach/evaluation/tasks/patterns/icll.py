@@ -71,7 +71,7 @@ class Icll(TextTask):
 
     def mark(self, ask: Ask, written: str) -> float:
         """Whether the symbol that is said to come next may."""
-        found = next_symbols(written, ask.expected["begun"], "[a-z]")
+        found = next_symbols(written, ask.expected["begun"], f"[{_LETTERS}]")
         return float(any(symbol in ask.expected["allowed"] for symbol in found))
 
     def chance(self, ask: Ask) -> float:
