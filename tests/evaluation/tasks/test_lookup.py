@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 
 import pytest
 
@@ -79,6 +80,17 @@ def test_without_its_condition_a_conditional_needle_is_not_found():
     alone = mean_mark(task, lambda text, question: needle_reader(text, question, condition=False))
     assert alone == pytest.approx(2 * 2 / (2 + 8))  # F1 of all eight numbers, two of which are right
     assert mean_mark(task, needle_reader) == 1.0
+
+
+def test_a_haystack_of_needles_is_made_of_their_form_alone():
+    for form in ("multi_key", "conditional"):
+        made = passage(Needles(form=form, haystack="needles"))
+        lines = [line for line in made.text.splitlines()[1:] if line]
+        keys = [re.fullmatch(r"One of the special magic numbers for ([a-z-]*\W?[a-z-]+) is: \d{7}\.", line)[1] for line in lines]
+        assert len(set(keys)) == len(keys) > 150
+        signs = Counter(re.sub("[a-z-]", "", key) for key in keys)
+        assert len(signs) == (9 if form == "conditional" else 1)
+        assert min(signs.values()) >= 4
 
 
 @pytest.mark.parametrize("form", ["multi_value", "multi_query"])

@@ -107,7 +107,7 @@ class MultiRound(TextTask):
         choices = tuple(f"{word}\n{each.reply}" for _, each in own)
         return Ask(
             text=f"Write {word}, and then the {ordinal} {wanted.removeprefix('a ')}, word for word. Write nothing else.",
-            right=right, choices=choices, most_tokens=len(right) // 2 + 16, until=(), depth=depth,
+            right=right, choices=choices, most_tokens=2 * len(right) // 3 + 16, until=(), depth=depth,
             evidence=(one.reply,), about={"place": place + 1}, expected=word,
         )  # fmt: skip
 
@@ -117,14 +117,6 @@ class MultiRound(TextTask):
         if not given.startswith(ask.expected):
             return 0.0
         return SequenceMatcher(None, given.removeprefix(ask.expected).strip(), ask.right.removeprefix(ask.expected).strip()).ratio()
-
-    def chance(self, ask: Ask) -> float:
-        """Nobody guesses a piece of writing; the candidates are for who cannot write."""
-        return 0.0
-
-    def guess(self, ask: Ask, rng: np.random.Generator) -> str:
-        """Nothing."""
-        return ""
 
 
 def _laid_out(wanted: str, words: list[str], letters: int) -> str:

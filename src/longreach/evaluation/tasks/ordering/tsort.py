@@ -70,7 +70,7 @@ class Tsort(TextTask):
         """Whether the one order that is written is right, or the one that follows `Answer:`."""
         text = written.lower().rpartition("answer:")[2]
         orders = {
-            tuple(map(int, re.findall(r"\d", found))) for found in re.findall(r"(?<!\d)\d(?:(?:\W|\band\b|\bthen\b)+\d)+(?!\d)", text)
+            tuple(map(int, re.findall(r"\d", found))) for found in re.findall(r"(?<!\d)\d(?:(?:\W|\band\b|\bthen\b|\bsegment\b)+\d)+(?!\d)", text)
         }
         return float(orders == {tuple(map(int, re.findall(r"\d", ask.right)))})
 

@@ -76,6 +76,14 @@ class NextElement(TextTask):
         """Whether the event that is said to come next does."""
         return float(ask.right in next_symbols(written, ask.expected, any_of(ask.choices)))
 
+    def chance(self, ask: Ask) -> float:
+        """One of all events."""
+        return 1 / len(ask.choices)
+
+    def guess(self, ask: Ask, rng: np.random.Generator) -> str:
+        """Any event."""
+        return str(rng.choice(ask.choices))
+
 
 METHOD = NextElement
 EXAMPLES = (NextElement(), NextElement(process="automaton"))

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import numpy as np
+
 from longreach.core.method import MethodInfo, at_least, at_most
 from longreach.evaluation.asking.items import Drawn
 from longreach.evaluation.asking.marks import first_said
@@ -29,7 +31,7 @@ _LEAST = 40  # numbers of a list
 class Posgen(TextTask):
     """Args: form: what is added to the last numbers: `recursive`, those right before them; `chain_of_thought`, the first ones of the list;
     `semi_recursive`, those at a place that moves on by one number for every two that are written. near: last numbers (paper: 3; >= 1). far:
-    others (paper: 1; >= 1). modulus: of the sums (paper: 17; 2 to 100). questions: to each list (1 to near + far).
+    others (paper: 1; >= 1). modulus: of the sums (paper: 17; 3 to 100). questions: to each list (1 to near + far).
     """
 
     info: ClassVar = MethodInfo(
@@ -45,7 +47,7 @@ class Posgen(TextTask):
 
     def __post_init__(self) -> None:
         at_least(self, 1, "near", "far", "questions")
-        at_least(self, 2, "modulus")
+        at_least(self, 3, "modulus")
         at_most(self, 100, "modulus")
         at_most(self, self.near + self.far, "questions")
 
@@ -109,7 +111,15 @@ class Posgen(TextTask):
         found = first_said(r"-?\d+", written)
         return float(len(found) == 1 and len(found[0]) < 10 and int(found[0]) == int(ask.right))
 
+    def chance(self, ask: Ask) -> float:
+        """One of all numbers that a sum may be."""
+        return 1 / len(ask.choices)
+
+    def guess(self, ask: Ask, rng: np.random.Generator) -> str:
+        """Any of them."""
+        return str(rng.choice(ask.choices))
+
 
 METHOD = Posgen
 EXAMPLES = (Posgen(), Posgen(form="recursive"), Posgen(form="chain_of_thought", far=2, questions=3))
-BAD = ({"near": 0}, {"far": 0}, {"modulus": 1}, {"modulus": 101}, {"questions": 5}, {"questions": 0})
+BAD = ({"near": 0}, {"far": 0}, {"modulus": 2}, {"modulus": 101}, {"questions": 5}, {"questions": 0})
