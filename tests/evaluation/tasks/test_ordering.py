@@ -67,6 +67,7 @@ def test_only_one_whole_order_is_right():
     ask = passage(task).asks[0]
     digits = re.findall(r"\d", ask.right)
     assert task.mark(ask, f"Answer: {' > '.join(digits)}") == 1.0
+    assert task.mark(ask, "Segment " + ", then segment ".join(digits)) == 1.0
     assert task.mark(ask, f"not [1, 2, 3, 4] but\nAnswer: {ask.right}") == 1.0
     assert task.mark(ask, f"[1, 2, 3, 4] or {ask.right}") == 0.0
     assert task.mark(ask, f"[{', '.join(digits[:-1])}]") == 0.0

@@ -25,6 +25,7 @@ from longreach.evaluation.text_task import Ability, TextTask
 
 _AROUND = 0.25  # of a segment: how much of what stands before and after the segments is told
 _CHOICES = 24
+_ORDER = re.compile(r"(?<!\d)\d(?:(?:\W|\band\b|\bthen\b|\bsegment\b)+\d)+(?!\d)")  # digits, with nothing but these between them
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +70,7 @@ class Tsort(TextTask):
     def mark(self, ask: Ask, written: str) -> float:
         """Whether the one order that is written is right, or the one that follows `Answer:`."""
         text = written.lower().rpartition("answer:")[2]
-        orders = {
-            tuple(map(int, re.findall(r"\d", found))) for found in re.findall(r"(?<!\d)\d(?:(?:\W|\band\b|\bthen\b|\bsegment\b)+\d)+(?!\d)", text)
-        }
+        orders = {tuple(map(int, re.findall(r"\d", found))) for found in _ORDER.findall(text)}
         return float(orders == {tuple(map(int, re.findall(r"\d", ask.right)))})
 
     def chance(self, ask: Ask) -> float:

@@ -14,7 +14,7 @@ _MORE = r"\W*(?:,|/|;|\bor\b|\band\b)"  # between the symbols of a list
 
 
 @dataclass(frozen=True, kw_only=True)
-class State:
+class Outgoing:
     """What may follow: symbols, how likely each is, and the state that it leads to."""
 
     symbols: tuple[str, ...]
@@ -26,7 +26,7 @@ class State:
 class Process:
     """Args: states: of a finite automaton, in which a symbol leads to one state. starts: what is written first, and the state after it."""
 
-    states: tuple[State, ...]
+    states: tuple[Outgoing, ...]
     starts: tuple[tuple[tuple[str, ...], int], ...]
 
     @cached_property
@@ -60,7 +60,7 @@ def markov_chain(rng: np.random.Generator, symbols: Sequence[str], order: int) -
     contexts = list(product(range(len(symbols)), repeat=order))
     places = {context: place for place, context in enumerate(contexts)}
     states = tuple(
-        State(
+        Outgoing(
             symbols=tuple(symbols),
             shares=tuple(rng.dirichlet([_PEAKED] * len(symbols)).tolist()),
             following=tuple(places[*context[1:], symbol] for symbol in range(len(symbols))),
@@ -84,7 +84,7 @@ def automaton(rng: np.random.Generator, symbols: Sequence[str], states: int, *, 
         others = [one for one in rng.permutation(states).tolist() if one not in (state, successor[state])]
         shares = np.full(count, 1 / count) if even else rng.dirichlet([1.0] * count)
         made.append(
-            State(
+            Outgoing(
                 symbols=tuple(symbols[one] for one in rng.permutation(len(symbols))[:count].tolist()),
                 shares=tuple(shares.tolist()),
                 following=(successor[state], *others[: count - 1]),
