@@ -94,7 +94,7 @@ def test_help_imports_nothing_heavy():
 
 
 WRONG = (
-    ["measure", "nano", "--to", "far"], ["measure", "nano", "--method", "yarm"], ["measure", "nano", "--tasks", "needles"],
+    ["measure", "nano", "--to", "far"], ["measure", "nano", "--method", "yarm"], ["measure", "nano", "--tasks", "needel"],
     ["measure", "nano", "--samples", "0"], ["measure", "nowhere/at/all"], ["measure", "nano", "--dtype", "half"],
     ["measure", "nano", "--adapter", "nowhere/at/all"], ["measure", "nano", "--revision", "v2"], ["doctor", "nowhere/at/all"],
     ["stretch", "nano", "--to", "4k", "--methods", "yarm"], ["stretch", "nano", "--to", "4k", "--out", "setup.py/x"],

@@ -3,6 +3,7 @@
 import math
 import zlib
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NoReturn
 
 import numpy as np
@@ -16,6 +17,7 @@ from longreach.evaluation.tasks.base import NoRoom
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # at which facts stand in turn
 
 _CLOSE = 0.995  # of the room is filled, where items allow it
+_PROBED = 0.03  # of it is filled first, to know how long items are
 _TRIES = 12
 
 
@@ -68,14 +70,14 @@ class Space:
         start = self.filler.start(self.number, self.length)
         take = room - fixed
         for _ in range(_TRIES):
-            text = shape(self.filler.cut(take, start))
+            text = shape(self.filler.cut(take, start, sure=False))
             if (over := self.count(text) - room) <= 0:
                 return text
             take -= over
         raise InputError(f"{self.task}: no passage of {self.length} {self.units.name} could be made with this tokenizer")
 
     def listed(self, make: Callable[[int], str], asks: Sequence[Ask], *, least: int, turns: Sequence[Turn] = ()) -> int:
-        """The most items with which `make(items)` has room; counted a few times only, however long.
+        """How many items have room in `make(items)`: the most, or as many as leave less than 0.5 % empty. It is counted a few times only.
 
         Raises: NoRoom where `least` items have none.
         """
@@ -83,7 +85,7 @@ class Space:
         return self._most(lambda items: around + self.count(make(items)), least=least)
 
     def topped(self, make: Callable[[int, int], str], asks: Sequence[Ask], *, least: int, most: int) -> tuple[int, int]:
-        """The most items with which `make(items, 0)` has room, and the most of one more with which `make(items, rest)` has.
+        """As `listed` for `make(items, 0)`, and the most of one more item with which `make(items, rest)` has room where a gap is left.
 
         For items so long that the last one would leave a gap. Args: most: of `rest`, in steps of the task's own; more of it is longer.
         Raises: NoRoom where `least` items have no room.
@@ -99,6 +101,7 @@ class Space:
         return self._topped(lambda items, rest: fixed + self.around(asks, make(items, rest)), least=least, most=most)
 
     def _topped(self, size: Callable[[int, int], int], *, least: int, most: int) -> tuple[int, int]:
+        size = cache(size)
         items = self._most(lambda items: size(items, 0), least=least)
         if size(items, 0) >= _CLOSE * self.length:  # a long passage is not counted again for so little
             return items, 0
@@ -109,14 +112,16 @@ class Space:
         return items, low
 
     def _most(self, size: Callable[[int], int], *, least: int) -> int:
-        """The most items whose size, everything included, is at most the length."""
+        """As many items as `_CLOSE` of the length takes, everything included, or the most that have room."""
+        size = cache(size)
         if (needed := size(least)) > self.length:
             self.too_short(needed)
-        low, taken = least, needed  # what has room, and its units
+        low, taken, each = least, needed, max(1e-9, (size(least + 8) - needed) / 8)  # what has room, its units, and those of an item
         high: int | None = None  # what has none
-        each = max(1e-9, (size(least + 8) - needed) / 8)
+        aims = [_PROBED, (1 + _CLOSE) / 2]  # an item's units are known better when more are counted, which is cheap for few
         for _ in range(_TRIES):
-            guess = low + max(1, int((self.length - taken) / each * _CLOSE))
+            aim = aims.pop(0) if len(aims) > 1 else aims[0]
+            guess = low + max(1, int((aim * self.length - taken) / each))
             if high is not None:
                 guess = min(guess, high - 1)
             if guess <= low:
@@ -125,7 +130,7 @@ class Space:
                 each, low, taken = max(1e-9, (counted - taken) / (guess - low)), guess, counted
             else:
                 high, each = guess, max(each, (counted - taken) / (guess - low))
-            if taken >= _CLOSE * self.length and (high == low + 1 or taken + each > self.length):
+            if taken >= _CLOSE * self.length or high == low + 1:
                 break
         return low
 
