@@ -73,7 +73,7 @@ class _Job:
 def take(answerer: Answerer, course: Course, rows: Rows, *, progress: Progress = SILENT) -> Examined:
     """Every question that is not among the rows is asked; rows are kept passage by passage, so that a stopped run goes on.
 
-    Raises: NoRoom where no length holds a task; InputError for too little text; what the answerer raises.
+    Raises: NoRoom where no length holds any of the tasks; InputError for too little text; what the answerer raises.
     """
     found: list[Row] = []
     impossible: dict[tuple[str, int], str] = {}
@@ -108,8 +108,8 @@ def _jobs(answerer: Answerer, course: Course, rows: Rows, impossible: dict[tuple
                 known = [tuple(rows.get(row) for row in wanted) for wanted in planned]
                 missing = [number for number, of in enumerate(known) if any(row is None for row in of)]
                 yield _Job(task=task, passage=passage, planned=planned, known=known, missing=missing)
-        if all((task.spec, length) in impossible for length in course.lengths):
-            raise NoRoom(impossible[task.spec, max(course.lengths)])
+    if len(impossible) == len(course.tasks) * len(course.lengths):
+        raise NoRoom(impossible[course.tasks[0].spec, max(course.lengths)])
 
 
 def _kept(job: _Job, responses: Sequence[Response], rows: Rows) -> list[Row]:
