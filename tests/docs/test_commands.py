@@ -20,6 +20,7 @@ WINDOW = 64
 
 _TRAINING = ["--batch-size", "2"]
 _MEASURING = ["--windows", "2", "--samples", "1", "--depths", "0.5", "--text", "held.txt"]
+_ASKING = ["--limit", "2", "--text", "held.txt"]
 SMALLER = {  # what makes a verb short here; --force: a random model passes no bar
     "doctor": [], "reach": [], "methods": [], "plan": [],
     "measure": _MEASURING, "heads": ["--windows", "2", "--text", "held.txt", "--tasks", "loss"],
@@ -27,6 +28,7 @@ SMALLER = {  # what makes a verb short here; --force: a random model passes no b
     "fit": ["--windows", "1", "--text", "held.txt", "--budget", "2"],
     "tune": [*_TRAINING, "--steps", "2", "--force", "--text", "held.txt"],
     "generate": ["--max-new-tokens", "4"], "chat": ["--max-new-tokens", "4"],
+    "eval": _ASKING, "card": _ASKING, "compare": [*_ASKING, "--tasks", "passkey", "--lengths", "300"], "parity": [], "context-probe": ["--tokens", "12", "--context", "4"],
     "debias": [], "library": [], "library ask": ["--max-new-tokens", "4"],
 }  # fmt: skip
 
