@@ -18,6 +18,7 @@ DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # at which facts stand in turn
 
 _CLOSE = 0.995  # of the room is filled, where items allow it
 _PROBED = 0.03  # of it is filled first, to know how long items are
+_SEAMS = 4000  # units of text in which one more may arise where it is cut, so that a long one is not counted again for a few
 _TRIES = 12
 
 
@@ -68,7 +69,7 @@ class Space:
         if fixed > (1 - least) * room or room < 1:
             self.too_short(self.length - room + math.ceil(fixed / (1 - least)) + 1)
         start = self.filler.start(self.number, self.length)
-        take = room - fixed
+        take = room - fixed - room // _SEAMS
         for _ in range(_TRIES):
             text = shape(self.filler.cut(take, start, sure=False))
             if (over := self.count(text) - room) <= 0:
