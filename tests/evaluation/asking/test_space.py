@@ -101,10 +101,10 @@ def test_too_short_a_length_names_the_least_one():
         space(300).listed(lambda items: "item " * items, ASKS, least=40)
 
 
-def test_chance_is_the_same_at_every_length_and_differs_by_number_seed_key_and_task():
+def test_chance_is_the_same_at_every_length_and_setting_and_differs_by_number_seed_key_and_task():
     def draw(**values):
         key = values.pop("key", ())
         return Space(**{"task": "task", "length": 100, "units": Characters(), **values}).rng(*key).integers(10**9)
 
-    assert draw() == draw(length=5000)
+    assert draw() == draw(length=5000) == draw(task="task:form=long")
     assert len({draw(), draw(number=1), draw(seed=1), draw(key=("a",)), draw(key=(1,)), draw(task="other")}) == 6

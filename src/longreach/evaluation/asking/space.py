@@ -25,7 +25,7 @@ _TRIES = 12
 class Space:
     """The length of a prompt and its answer together, in `units`, for one passage.
 
-    Args: task: that fills it, for messages. length: of everything: passage, questions, template, and the longest answer. number: of the
+    Args: task: the spec of the task that fills it. length: of everything: passage, questions, template, and the longest answer. number: of the
     passage; with `seed` it decides all that is random. text: real text; None: the task gets none, and must not ask for any.
     """
 
@@ -34,9 +34,10 @@ class Space:
         self._filler = text
 
     def rng(self, *key: int | str) -> np.random.Generator:
-        """Random numbers that hang on seed, passage and key alone, and so are the same at every length and for every tokenizer."""
-        words = [part if isinstance(part, int) else zlib.crc32(part.encode()) for part in key]
-        return np.random.default_rng((self.seed, self.number, zlib.crc32(self.task.encode()), *words))
+        """Random numbers that hang on seed, passage, the task's name and key alone: the same at every length, for every tokenizer, and for
+        every setting, so that what one setting changes can be compared on the same facts."""
+        words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in (self.task.partition(":")[0], *key)]
+        return np.random.default_rng((self.seed, self.number, *words))
 
     def count(self, text: str) -> int:
         """Units of a text inside a passage."""
