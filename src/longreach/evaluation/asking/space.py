@@ -25,8 +25,8 @@ _TRIES = 12
 class Space:
     """The length of a prompt and its answer together, in `units`, for one passage.
 
-    Args: task: the spec of the task that fills it. length: of everything: passage, questions, template, and the longest answer. number: of the
-    passage; with `seed` it decides all that is random. text: real text; None: the task gets none, and must not ask for any.
+    Args: task: the spec of the task that fills it. length: of everything: passage, questions, template, and the longest answer.
+    number: of the passage; with `seed` it decides all that is random. text: real text; None: the task gets none, and must not ask for any.
     """
 
     def __init__(self, *, task: str, length: int, units: Units, seed: int = 0, number: int = 0, text: Filler | None = None) -> None:
