@@ -8,14 +8,14 @@ from longreach.evaluation.tasks.reasoning._associations import RELATIONS
 from longreach.evaluation.tasks.reasoning.latent_needle import EXAMPLES, LatentNeedle
 from tests.evaluation.asked import check_same_facts, check_solved, made
 
-_FUNCTION_WORDS = set(
-    "the a an of to in on at by is has and with that from it for as but one who what which been be its are was this name "
-    "while text above alone answer character most only some something".split()
-)
+_FUNCTION_WORDS = """
+the a an of to in on at by is has and with that from it for as but one who what which been be its are was this name while text above alone
+answer character most only some something
+"""
 
 
 def stems(text):
-    words = [word for word in re.findall(r"[a-z]+", text.lower()) if word not in _FUNCTION_WORDS]
+    words = [word for word in re.findall(r"[a-z]+", text.lower()) if word not in _FUNCTION_WORDS.split()]
     return {word[:5] for word in words} | {word.removesuffix("s") for word in words}
 
 
