@@ -12,8 +12,12 @@ _NAME = r"[A-Z][a-z]+(?: [A-Z][a-z]+)*"
 
 def reading(passage, question):
     at = re.search(rf"company that ({_NAME}) works for", question)[1]
-    steps = [rf"{{}} has worked for ({_NAME})", rf"head office of {{}} has always been in ({_NAME})", rf"town of {{}} lies on the river ({_NAME})",
-             rf"river {{}} flows into lake ({_NAME})"]  # fmt: skip
+    steps = [
+        rf"{{}} has worked for ({_NAME})",
+        rf"head office of {{}} has always been in ({_NAME})",
+        rf"town of {{}} lies on the river ({_NAME})",
+        rf"river {{}} flows into lake ({_NAME})",
+    ]
     for step in steps[: {"In which": 2, "On which": 3, "Into whi": 4}[question[:8]]]:
         at = re.search(step.format(at), passage)[1]
     return f"It is {at}."
