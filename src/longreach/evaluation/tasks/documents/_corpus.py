@@ -27,12 +27,16 @@ class Labelled(NamedTuple):
         return self.paragraphs[len(self.paragraphs) // 2] if part == "paragraph" else "\n".join([self.headline, *self.paragraphs])
 
 
-@lru_cache(maxsize=4)
 def corpus(path: Path) -> tuple[Labelled, ...]:
     """The texts of JSON Lines with `text` and `label`, or of a folder with a folder of `.txt` files for each label.
 
     Raises: InputError for what is neither, and for fewer than two labels.
     """
+    return _read(path, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, changed: int) -> tuple[Labelled, ...]:
     found = _of_folder(path) if path.is_dir() else _of_lines(path)
     if len({one.label for one in found}) < 2:
         raise InputError(f"{path} has texts of {len({one.label for one in found})} labels, and at least 2 are needed")
