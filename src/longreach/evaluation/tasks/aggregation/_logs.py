@@ -134,7 +134,7 @@ def parsed(lines: Sequence[Line], templates: Sequence[str]) -> list[str | None]:
 
 
 def _fits(parts: Sequence[str], text: str) -> bool:
-    """Whether a text is made of the parts with at least one letter between any two of them."""
+    """Whether a text is made of the parts with anything between them, or nothing, as in some of Loghub's messages."""
     if len(parts) == 1:
         return text == parts[0]
     first, *middle, last = parts
@@ -142,11 +142,11 @@ def _fits(parts: Sequence[str], text: str) -> bool:
         return False
     at, end = len(first), len(text) - len(last)
     for part in middle:
-        found = text.find(part, at + 1, end)
+        found = text.find(part, at, end)
         if found < 0:
             return False
         at = found + len(part)
-    return end - at >= 1
+    return at <= end
 
 
 class Scores(NamedTuple):
