@@ -90,6 +90,15 @@ def test_a_conversation_fills_a_length_with_all_that_stands_around_it(style):
     assert 2970 <= used <= 3000
 
 
+def test_items_that_grow_in_steps_fill_a_length():
+    asked = space(5000)
+
+    def make(items):
+        return "step " * (items // 50 * 10)
+
+    assert len(make(asked.listed(make, ASKS, least=100))) >= 0.97 * asked.left(ASKS)
+
+
 def test_too_short_a_length_names_the_least_one():
     with pytest.raises(NoRoom, match=r"task needs a length of (\d+) characters at least here, and 100 are asked for") as refused:
         space(100).filled([(0.5, "fact " * 20)], ASKS)

@@ -118,7 +118,9 @@ class Space:
         size = cache(size)
         if (needed := size(least)) > self.length:
             self.too_short(needed)
-        low, taken, each = least, needed, max(1e-9, (size(least + 8) - needed) / 8)  # what has room, its units, and those of an item
+        probed = max(8, least)  # a few items more may not be longer, where they are rounded
+        low, taken = least, needed  # what has room, and its units
+        each = max(1e-9, (size(least + probed) - needed) / probed)  # units of an item
         high: int | None = None  # what has none
         aims = [_PROBED, (1 + _CLOSE) / 2]  # an item's units are known better when more are counted, which is cheap for few
         for _ in range(_TRIES):
@@ -129,7 +131,8 @@ class Space:
             if guess <= low:
                 break
             if (counted := size(guess)) <= self.length:
-                each, low, taken = max(1e-9, (counted - taken) / (guess - low)), guess, counted
+                each = (counted - taken) / (guess - low) if counted > taken else each
+                low, taken = guess, counted
             else:
                 high, each = guess, max(each, (counted - taken) / (guess - low))
             if taken >= _CLOSE * self.length or high == low + 1:
