@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from longreach.evaluation.tasks.reasoning.babi import EXAMPLES, Babi
-from tests.evaluation.asked import check_same_facts, check_solved, made
+from tests.evaluation.asked import facts, mean_mark
+from tests.evaluation.asked import passage as made
 
 _SENTENCE = re.compile(r"^([A-Z][a-z]+) ([a-z ]+?) the ([a-z]+)( there)?\.$", re.MULTILINE)
 _TAKEN = ("picked up", "took", "grabbed", "got", "collected")
@@ -58,7 +59,7 @@ def reading(passage, question):
 
 @pytest.mark.parametrize("task", EXAMPLES, ids=str)
 def test_who_follows_the_story_answers_everything(task):
-    check_solved(task, reading)
+    assert mean_mark(task, reading) == 1
 
 
 @pytest.mark.parametrize("form", ["two", "three"])
@@ -89,4 +90,4 @@ def test_a_list_has_to_be_whole():
 
 
 def test_lengths_share_their_story():
-    check_same_facts(Babi(form="two"), 40_000)
+    assert facts(Babi(form="two"), 12_000) == facts(Babi(form="two"), 40_000)

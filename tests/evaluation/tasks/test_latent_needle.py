@@ -6,7 +6,8 @@ import pytest
 
 from longreach.evaluation.tasks.reasoning._associations import RELATIONS
 from longreach.evaluation.tasks.reasoning.latent_needle import EXAMPLES, LatentNeedle
-from tests.evaluation.asked import check_same_facts, check_solved, made
+from tests.evaluation.asked import facts, mean_mark
+from tests.evaluation.asked import passage as made
 
 _FUNCTION_WORDS = """
 the a an of to in on at by is has and with that from it for as but one who what which been be its are was this name while text above alone
@@ -34,7 +35,7 @@ def knowing(passage, question):
 
 @pytest.mark.parametrize("task", EXAMPLES, ids=str)
 def test_a_reader_who_knows_the_world_finds_the_character(task):
-    check_solved(task, knowing)
+    assert mean_mark(task, knowing) == 1
 
 
 def test_no_question_shares_a_word_with_its_fact():
@@ -63,6 +64,7 @@ def test_all_facts_of_a_passage_have_the_same_forms():
 
 
 def test_lengths_and_steps_of_thought_share_their_facts():
-    short, long = check_same_facts(LatentNeedle(), 40_000)
-    assert short.asks[0].evidence == long.asks[0].evidence
-    assert made(LatentNeedle(hops=2)).asks[0].evidence == short.asks[0].evidence
+    assert facts(LatentNeedle(), 12_000) == facts(LatentNeedle(), 40_000)
+    one, two = made(LatentNeedle()), made(LatentNeedle(hops=2))
+    assert [ask.evidence for ask in one.asks] == [ask.evidence for ask in two.asks]
+    assert not {ask.text for ask in one.asks} & {ask.text for ask in two.asks}

@@ -10,7 +10,7 @@ from longreach.core.errors import InputError
 from longreach.core.spec import parse
 from longreach.evaluation.tasks.documents._corpus import TOPICS, corpus, labelled
 from longreach.evaluation.tasks.documents.length_split_classification import EXAMPLES, LengthSplitClassification
-from tests.evaluation.asked import made
+from tests.evaluation.asked import passage as made
 
 LONG = 40_000
 

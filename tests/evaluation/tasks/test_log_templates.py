@@ -12,7 +12,8 @@ from longreach.core.errors import InputError
 from longreach.core.spec import parse
 from longreach.evaluation.tasks.aggregation._logs import Line, Scores, parsed, scores
 from longreach.evaluation.tasks.aggregation.log_templates import EXAMPLES, LogTemplates
-from tests.evaluation.asked import check_same_facts, check_solved, made
+from tests.evaluation.asked import facts, mean_mark
+from tests.evaluation.asked import passage as made
 
 _VALUE = re.compile(r"\d+(?:\.\d+)*|[0-9a-f]{8}|node\d+|/\S+")
 _AFTER = {"for", "user", "by", "Service", "state", "queue", "Queue", "Cache"}  # words that a name comes after
@@ -38,7 +39,7 @@ def reading(passage, question):
 
 @pytest.mark.parametrize("task", [*EXAMPLES, LogTemplates(templates=24)], ids=str)
 def test_who_groups_the_messages_finds_their_templates(task):
-    check_solved(task, reading)
+    assert mean_mark(task, reading) == 1
 
 
 def naive(lines, found):
@@ -133,4 +134,4 @@ def test_a_structured_log_of_ones_own(tmp_path):
 
 
 def test_lengths_share_their_templates():
-    check_same_facts(LogTemplates(), 40_000)
+    assert facts(LogTemplates(), 12_000) == facts(LogTemplates(), 40_000)

@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from longreach.evaluation.tasks.reasoning.long_reason import EXAMPLES, LongReason
-from tests.evaluation.asked import check_same_facts, check_solved, made
+from tests.evaluation.asked import facts, mean_mark
+from tests.evaluation.asked import passage as made
 
 FORMS = ("stock", "order", "family", "schedule", "culprit")
 _NAME = r"[A-Z][a-z]+ [A-Z][a-z]+"
@@ -74,7 +75,7 @@ def reading(passage, asked):
 
 @pytest.mark.parametrize("task", [*EXAMPLES, *(LongReason(form=form) for form in FORMS)], ids=str)
 def test_who_joins_the_premises_finds_the_answer(task):
-    check_solved(task, reading, count=12)
+    assert mean_mark(task, reading, count=12) == 1
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -98,4 +99,4 @@ def test_premises_stand_apart():
 
 
 def test_lengths_share_their_problems():
-    check_same_facts(LongReason(), 40_000)
+    assert facts(LongReason(), 12_000) == facts(LongReason(), 40_000)

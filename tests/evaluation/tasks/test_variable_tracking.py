@@ -5,7 +5,8 @@ import re
 import pytest
 
 from longreach.evaluation.tasks.reasoning.variable_tracking import EXAMPLES, VariableTracking
-from tests.evaluation.asked import check_same_facts, check_solved, made
+from tests.evaluation.asked import facts, mean_mark
+from tests.evaluation.asked import passage as made
 
 
 def reading(passage, question):
@@ -19,7 +20,7 @@ def reading(passage, question):
 
 @pytest.mark.parametrize("task", EXAMPLES, ids=str)
 def test_who_follows_the_assignments_finds_all_variables(task):
-    check_solved(task, reading)
+    assert mean_mark(task, reading) == 1
 
 
 def test_assignments_stand_in_order_and_chains_are_mixed():
@@ -42,5 +43,5 @@ def test_naming_every_variable_and_missing_some_cost():
 
 
 def test_lengths_and_haystacks_share_their_chains():
-    check_same_facts(VariableTracking(chains=2), VariableTracking(chains=2, haystack="text"))
-    check_same_facts(VariableTracking(), 40_000)
+    assert facts(VariableTracking(chains=2), 12_000) == facts(VariableTracking(chains=2, haystack="text"), 12_000)
+    assert facts(VariableTracking(), 12_000) == facts(VariableTracking(), 40_000)

@@ -6,7 +6,8 @@ from collections import Counter
 import pytest
 
 from longreach.evaluation.tasks.aggregation.word_counts import EXAMPLES, WordCounts, zeta_counts
-from tests.evaluation.asked import check_same_facts, check_solved, made
+from tests.evaluation.asked import facts, mean_mark
+from tests.evaluation.asked import passage as made
 
 LISTED = WordCounts(words=4, repeats=9, rest=2)
 CODED = WordCounts(form="frequent")
@@ -23,7 +24,7 @@ def reading(passage, question):
 
 @pytest.mark.parametrize("task", [*EXAMPLES, WordCounts(form="frequent", alpha=4.0)], ids=str)
 def test_who_counts_finds_the_words(task):
-    check_solved(task, reading, length=30_000)
+    assert mean_mark(task, reading, length=30_000) == 1
 
 
 def test_common_words_stand_there_so_often_and_the_others_so_often():
@@ -59,4 +60,4 @@ def test_listing_more_words_does_not_pay():
 
 @pytest.mark.parametrize("task", [LISTED, CODED], ids=str)
 def test_lengths_share_their_words(task):
-    check_same_facts(task, 100_000)
+    assert facts(task, 12_000) == facts(task, 100_000)

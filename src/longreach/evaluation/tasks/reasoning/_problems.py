@@ -37,7 +37,7 @@ def _stock(rng: np.random.Generator, people: Sequence[str]) -> Problem:
     """What is left after goods came and went."""
     shop, goods, holder = _SHOPS[int(rng.integers(len(_SHOPS)))]
     where = f"{people[0]}'s {shop}"
-    full, each, came, sold, spoiled = (int(number) for number in rng.integers((4, 12, 20, 11, 2), (9, 21, 38, 20, 10)))
+    full, each, came, sold, spoiled = (int(number) for number in rng.integers((4, 14, 20, 11, 2), (9, 21, 38, 20, 10)))
     right, away = full * each + came - sold - spoiled, (spoiled, sold, came)
     premises = (
         f"On Monday morning, {where} had {full} full {holder} of {goods}.",

@@ -155,7 +155,7 @@ def _how_many(world: World, rng: np.random.Generator) -> list[_Question]:
 def _which(world: World, rng: np.random.Generator) -> list[_Question]:
     return [
         _Question(f"What is {person} carrying now? Name all of it.", f"{person} is carrying",
-                  " and ".join(f"the {thing}" for thing in things) or "nothing", tuple(world.handled[person]))
+                  f"{' and '.join(f'the {thing}' for thing in things) or 'nothing'}.", tuple(world.handled[person]))
         for person, things in world.carried.items()
     ]  # fmt: skip
 

@@ -19,11 +19,11 @@ from longreach.evaluation.asking.items import numerals, woven
 from longreach.evaluation.asking.marks import answered, overlap
 from longreach.evaluation.asking.passage import Ask, Passage
 from longreach.evaluation.asking.space import Space
+from longreach.evaluation.tasks.retrieval._noise import NOISE
 from longreach.evaluation.text_task import Ability, TextTask
 
 _LETTERS = 4
 _HEAD = "Memorize and track the chains of variable assignment that are hidden in the following text.\n\n"
-_NOISE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class VariableTracking(TextTask):
             return Passage(text=space.filled([(depth, f"\n{line}\n") for depth, line in pieces], asks, before=_HEAD), asks=asks)
 
         def text(lines: int) -> str:
-            return _HEAD + "\n".join(woven([_NOISE] * lines, pieces))
+            return _HEAD + "\n".join(woven([NOISE.strip()] * lines, pieces))
 
         return Passage(text=text(space.listed(text, asks, least=len(pieces))), asks=asks)
 
