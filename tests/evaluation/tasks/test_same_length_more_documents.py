@@ -1,9 +1,12 @@
 """Length and places stay, and the number of documents changes."""
 
+import json
 import re
 
 import pytest
 
+from longreach.core.errors import InputError, SpecError
+from longreach.core.spec import parse
 from longreach.evaluation.tasks.reasoning.same_length_more_documents import EXAMPLES, SameLengthMoreDocuments, between
 from tests.evaluation.asked import facts, mean_mark
 from tests.evaluation.asked import passage as made
@@ -62,3 +65,54 @@ def test_the_name_at_the_end_of_another_chain_is_wrong():
     ask = made(task).asks[0]
     assert task.mark(ask, f"{ask.expected[-1]} or {ask.right}") == 0
     assert facts(task, 12_000) == facts(task, 40_000)
+
+
+def musique(folder):
+    """Two questions of ten paragraphs, the third and eighth of which they need."""
+    rows = []
+    for number in range(2):
+        paragraphs = [
+            {
+                "idx": place,
+                "title": f"Title {place}",
+                "paragraph_text": f"Paragraph {number} {place} says so.",
+                "is_supporting": place in (2, 7),
+            }
+            for place in range(10)
+        ]
+        rows.append({"question": f"Who of {number}?", "answer": "Ada Lovelace", "answer_aliases": ["Ada King"], "paragraphs": paragraphs})
+    path = folder / "musique.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, {**rows[0], "answerable": False, "question": "Nobody?"}]))
+    return path
+
+
+def test_questions_of_a_file(tmp_path):
+    few, many = (
+        parse(f"same_length_more_documents:documents={documents},file={musique(tmp_path)}", acts_on="measurement")[0]
+        for documents in (3, 10)
+    )
+    for number in range(4):
+        one, other = made(few, number), made(many, number)
+        assert one.asks[0].text == other.asks[0].text
+        assert "Nobody?" not in one.asks[0].text
+        assert len(one.text) == pytest.approx(len(other.text), rel=0.01)
+        for passage, documents in ((one, 3), (other, 10)):
+            assert passage.text.count("\nDocument ") == passage.text.count(" says so.") == documents
+            places = [passage.text.index(text) / len(passage.text) for text in passage.asks[0].evidence]
+            assert places == pytest.approx([0.25, 0.75], abs=0.05)
+    ask = one.asks[0]
+    assert few.mark(ask, "It was Ada King.") == few.mark(ask, "ada lovelace") == 1
+    assert few.mark(ask, "Ada Byron") == few.mark(ask, "") == 0
+
+
+def test_a_file_is_refused_where_it_does_not_fit(tmp_path):
+    path = musique(tmp_path)
+    for documents in (1, 11):
+        with pytest.raises(InputError, match="which has 10 and needs 2 of them"):
+            made(SameLengthMoreDocuments(file=path, documents=documents))
+    with pytest.raises(SpecError, match="hops=3 has no effect on the questions of a file"):
+        SameLengthMoreDocuments(file=path, hops=3)
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"question": "Who?"}\n')
+    with pytest.raises(InputError, match="line 1: each line has to be a JSON object"):
+        made(SameLengthMoreDocuments(file=bad))
