@@ -10,7 +10,7 @@ import pytest
 
 from longreach.core.errors import InputError
 from longreach.core.spec import parse
-from longreach.evaluation.tasks.aggregation._logs import Line, Scores, parsed, scores
+from longreach.evaluation.tasks.aggregation._logs import Message, Scores, parsed, scores
 from longreach.evaluation.tasks.aggregation.log_templates import EXAMPLES, LogTemplates
 from tests.evaluation.asked import facts, mean_mark
 from tests.evaluation.asked import passage as made
@@ -67,7 +67,7 @@ def test_scores_are_those_of_their_definitions():
     seen = set()
     for _ in range(200):
         names = ["a <*>", "b <*>", "<*> c", "d"]
-        lines = [Line("text", names[int(rng.integers(4))]) for _ in range(9)]
+        lines = [Message("text", names[int(rng.integers(4))]) for _ in range(9)]
         found = [line.template if rng.random() < 0.8 else [*names, "other", None][int(rng.integers(6))] for line in lines]
         assert scores(lines, found) == pytest.approx(naive(lines, found))
         seen.add(scores(lines, found))
@@ -75,7 +75,7 @@ def test_scores_are_those_of_their_definitions():
 
 
 def test_scores_of_a_small_log():
-    lines = [Line("up 1", "up <*>"), Line("up 2", "up <*>"), Line("down 1", "down <*>"), Line("halt", "halt")]
+    lines = [Message("up 1", "up <*>"), Message("up 2", "up <*>"), Message("down 1", "down <*>"), Message("halt", "halt")]
     assert scores(lines, parsed(lines, ["up <*>", "down <*>", "halt"])) == Scores(1, 1, 1, 1)
     assert scores(lines, parsed(lines, ["<*> <*>", "halt"])) == pytest.approx(Scores(0.25, 2 / 5, 0.25, 2 / 5))
     assert scores(lines, parsed(lines, ["up <*>", "down 1"])) == pytest.approx(Scores(0.75, 4 / 5, 0.5, 2 / 5))
@@ -83,13 +83,14 @@ def test_scores_of_a_small_log():
 
 
 def test_of_several_templates_that_fit_the_most_telling_one_is_taken():
-    lines = [Line("took 5 s on node1", ""), Line("took a long while", ""), Line("tookover", "")]
+    lines = [Message("took 5 s on node1", ""), Message("took a long while", ""), Message("tookover", "")]
     assert parsed(lines, ["<*> <*>", "took <*>", "took <*> s on <*>"]) == ["took <*> s on <*>", "took <*>", None]
-    assert parsed([Line("a () b", ""), Line("ab", ""), Line("a", "")], ["a (<*>) b", "a<*>b", "a<*>a"]) == ["a (<*>) b", "a<*>b", None]
+    lines = [Message("a () b", ""), Message("ab", ""), Message("a", "")]
+    assert parsed(lines, ["a (<*>) b", "a<*>b", "a<*>a"]) == ["a (<*>) b", "a<*>b", None]
 
 
 def test_a_template_that_could_fit_in_many_ways_is_tried_quickly():
-    line = Line("x " * 500 + "y", "")
+    line = Message("x " * 500 + "y", "")
     assert parsed([line], ["<*> " * 40 + "z"]) == [None]
     assert parsed([line], ["<*> " * 40 + "y"]) == ["<*> " * 40 + "y"]
 

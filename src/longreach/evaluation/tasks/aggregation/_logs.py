@@ -61,7 +61,7 @@ _STATES = ("active", "idle", "degraded", "stopped", "maintenance", "starting")
 _FOLDERS = ("/var/log", "/srv/data", "/home/shared", "/opt/app", "/mnt/backup", "/usr/share")
 
 
-class Line(NamedTuple):
+class Message(NamedTuple):
     """A message, and its template, with `<*>` for each part that varies."""
 
     content: str
@@ -77,9 +77,9 @@ def _starred(word: str) -> str:
     return f"{ANY}{word[word.index('}') + 1 :]}" if word.startswith("{") else word
 
 
-def made(pattern: str, rng: np.random.Generator) -> Line:
+def made(pattern: str, rng: np.random.Generator) -> Message:
     """A message of a pattern."""
-    return Line(" ".join(_filled(word, rng) for word in pattern.split()), template_of(pattern))
+    return Message(" ".join(_filled(word, rng) for word in pattern.split()), template_of(pattern))
 
 
 def _filled(word: str, rng: np.random.Generator) -> str:
@@ -102,7 +102,7 @@ def _filled(word: str, rng: np.random.Generator) -> str:
     return value + rest
 
 
-def of_file(path: Path) -> tuple[Line, ...]:
+def of_file(path: Path) -> tuple[Message, ...]:
     """The messages of a CSV file with the columns `Content` and `EventTemplate`, as Loghub's structured logs.
 
     Raises: InputError where it has no such columns or no lines.
@@ -111,12 +111,12 @@ def of_file(path: Path) -> tuple[Line, ...]:
 
 
 @lru_cache(maxsize=2)
-def _read(path: Path, changed: int) -> tuple[Line, ...]:
+def _read(path: Path, changed: int) -> tuple[Message, ...]:
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         rows = csv.DictReader(file)
         if not {"Content", "EventTemplate"} <= set(rows.fieldnames or ()):
             raise InputError(f"{path} has no columns Content and EventTemplate; give a structured log as Loghub has them")
-        found = tuple(Line(_plain(row["Content"]), _plain(row["EventTemplate"])) for row in rows if row["Content"])
+        found = tuple(Message(_plain(row["Content"]), _plain(row["EventTemplate"])) for row in rows if row["Content"])
     if not found:
         raise InputError(f"{path} has no messages")
     return found
@@ -126,7 +126,7 @@ def _plain(text: Any) -> str:
     return " ".join(str(text).split())
 
 
-def parsed(lines: Sequence[Line], templates: Sequence[str]) -> list[str | None]:
+def parsed(lines: Sequence[Message], templates: Sequence[str]) -> list[str | None]:
     """For each line the template that fits it, of several the one with most letters of its own; None where none fits."""
     split = [(template, template.split(ANY)) for template in dict.fromkeys(templates)]
     split.sort(key=lambda one: -len(one[0].replace(ANY, "")))
@@ -158,7 +158,7 @@ class Scores(NamedTuple):
     fta: float
 
 
-def scores(lines: Sequence[Line], found: Sequence[str | None]) -> Scores:
+def scores(lines: Sequence[Message], found: Sequence[str | None]) -> Scores:
     """Of a log whose lines were given templates. A line that was given none is in no group.
 
     ga: share of lines whose group has all lines of their true template, and no others. fga: F1 of such groups. pa: share of lines with

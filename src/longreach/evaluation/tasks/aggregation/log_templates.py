@@ -21,7 +21,7 @@ from longreach.evaluation.asking.items import Drawn
 from longreach.evaluation.asking.marks import answered
 from longreach.evaluation.asking.passage import Ask, Passage
 from longreach.evaluation.asking.space import Space
-from longreach.evaluation.tasks.aggregation._logs import ANY, TEMPLATES, Line, made, of_file, parsed, scores
+from longreach.evaluation.tasks.aggregation._logs import ANY, TEMPLATES, Message, made, of_file, parsed, scores
 from longreach.evaluation.text_task import Ability, TextTask
 
 Score = Literal["ga", "fga", "pa", "fta"]
@@ -100,7 +100,7 @@ class LogTemplates(TextTask):
             ),
         )  # fmt: skip
 
-    def _lines(self, first: Sequence[Line], templates: Sequence[str]) -> tuple[Ask, ...]:
+    def _lines(self, first: Sequence[Message], templates: Sequence[str]) -> tuple[Ask, ...]:
         of = {line.template: line.content for line in reversed(first)}
         return tuple(
             Ask(
@@ -110,14 +110,14 @@ class LogTemplates(TextTask):
             for template in templates[: self.questions]
         )  # fmt: skip
 
-    def _made(self, rng: np.random.Generator) -> "tuple[Drawn[Line], int]":
+    def _made(self, rng: np.random.Generator) -> "tuple[Drawn[Message], int]":
         """Each template twice with no part the same, and then as it comes, some far more often than others."""
         patterns = [TEMPLATES[place] for place in rng.permutation(len(TEMPLATES))[: self.templates]]
         weights = 1 / np.arange(1, len(patterns) + 1)
         begun = [line for pattern in patterns for line in _varied(pattern, rng)]
         start = iter([begun[place] for place in rng.permutation(len(begun))])
 
-        def draw() -> Line:
+        def draw() -> Message:
             return next(start, None) or made(patterns[int(rng.choice(len(patterns), p=weights / weights.sum()))], rng)
 
         return Drawn(draw), len(begun)
@@ -144,14 +144,14 @@ class _Read:
     """Messages of a file."""
 
     def __init__(self) -> None:
-        self.lines: list[Line] = []
+        self.lines: list[Message] = []
 
-    def first(self, count: int) -> list[Line]:
+    def first(self, count: int) -> list[Message]:
         """So many, or all."""
         return self.lines[:count]
 
 
-def _varied(pattern: str, rng: np.random.Generator) -> Iterator[Line]:
+def _varied(pattern: str, rng: np.random.Generator) -> Iterator[Message]:
     """Two messages of a pattern that differ wherever they can."""
     one = made(pattern, rng)
     varies = [ANY in word for word in one.template.split()]

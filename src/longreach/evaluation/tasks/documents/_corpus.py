@@ -1,4 +1,4 @@
-"""Labelled texts: the user's own, or made of sentences about topics."""
+"""LabelledText texts: the user's own, or made of sentences about topics."""
 
 import json
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from longreach.core.errors import InputError
 Part = Literal["headline", "paragraph", "document"]
 
 
-class Labelled(NamedTuple):
+class LabelledText(NamedTuple):
     """A text of a label: its headline, and paragraphs."""
 
     label: str
@@ -27,7 +27,7 @@ class Labelled(NamedTuple):
         return self.paragraphs[len(self.paragraphs) // 2] if part == "paragraph" else "\n".join([self.headline, *self.paragraphs])
 
 
-def corpus(path: Path) -> tuple[Labelled, ...]:
+def corpus(path: Path) -> tuple[LabelledText, ...]:
     """The texts of JSON Lines with `text` and `label`, or of a folder with a folder of `.txt` files for each label.
 
     Raises: InputError for what is neither, and for fewer than two labels.
@@ -36,19 +36,19 @@ def corpus(path: Path) -> tuple[Labelled, ...]:
 
 
 @lru_cache(maxsize=4)
-def _read(path: Path, changed: int) -> tuple[Labelled, ...]:
+def _read(path: Path, changed: int) -> tuple[LabelledText, ...]:
     found = _of_folder(path) if path.is_dir() else _of_lines(path)
     if len({one.label for one in found}) < 2:
         raise InputError(f"{path} has texts of {len({one.label for one in found})} labels, and at least 2 are needed")
     return tuple(found)
 
 
-def _of_folder(path: Path) -> list[Labelled]:
+def _of_folder(path: Path) -> list[LabelledText]:
     files = sorted(path.glob("*/*.txt"))
     return [labelled(file.parent.name, file.read_text(encoding="utf-8", errors="replace"), str(file)) for file in files]
 
 
-def _of_lines(path: Path) -> list[Labelled]:
+def _of_lines(path: Path) -> list[LabelledText]:
     found = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
@@ -62,7 +62,7 @@ def _of_lines(path: Path) -> list[Labelled]:
     return found
 
 
-def labelled(label: str, text: str, where: str = "a text") -> Labelled:
+def labelled(label: str, text: str, where: str = "a text") -> LabelledText:
     """A text taken apart: its first line is the headline, or its first sentence where it has but one line.
 
     Raises: InputError for an empty one.
@@ -72,9 +72,9 @@ def labelled(label: str, text: str, where: str = "a text") -> Labelled:
     if not lines:
         raise InputError(f"{where} is empty")
     if len(lines) > 1:
-        return Labelled(label, lines[0], tuple(lines[1:]))
+        return LabelledText(label, lines[0], tuple(lines[1:]))
     first, end, rest = lines[0].partition(". ")
-    return Labelled(label, first, (rest,) if end else (first,))
+    return LabelledText(label, first, (rest,) if end else (first,))
 
 
 _TOPICS = """
@@ -136,7 +136,7 @@ def _topic(block: str) -> tuple[list[str], list[str]]:
 TOPICS = tuple(_topic(block) for block in _TOPICS.strip().split("\n\n"))
 
 
-def made(topic: int, label: str, rng: np.random.Generator) -> Labelled:
+def made(topic: int, label: str, rng: np.random.Generator) -> LabelledText:
     """A text about one of the `TOPICS`: every sentence but one in a paragraph says which."""
     who, what = TOPICS[topic]
 
@@ -147,7 +147,7 @@ def made(topic: int, label: str, rng: np.random.Generator) -> Labelled:
     def paragraph() -> str:
         return f"{sentence()} {_one(_WHEN.split('; '), rng)}. {_one(_NEUTRAL, rng)} {sentence()}. {sentence()}."
 
-    return Labelled(label, sentence(), tuple(paragraph() for _ in range(_PARAGRAPHS)))
+    return LabelledText(label, sentence(), tuple(paragraph() for _ in range(_PARAGRAPHS)))
 
 
 def _one(values: Sequence[str], rng: np.random.Generator) -> str:

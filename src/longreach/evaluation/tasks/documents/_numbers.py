@@ -34,7 +34,7 @@ _BEGIN = re.compile(r"[.!?]\s+|\n\s*\n|\S*\d\S*\s")
 _END = re.compile(r"[.!?](?=\s)|\n\s*\n")
 
 
-class Stated(NamedTuple):
+class Cloze(NamedTuple):
     """A sentence with a number. Args: block: of the text around it, to whole lines. at: of the number in the text."""
 
     number: str
@@ -75,13 +75,13 @@ class NumberTask(TextTask):
             first, last = one.block
             before, after = text[first : one.at], text[one.at + len(one.number) : last]
             pieces.append((depth, f"\n\n{before.lstrip(chr(10))}{told}{after.rstrip()}\n\n"))
-            asks.append(self._ask(text, one, told, [told, *dict.fromkeys([one.number, *others]) - {told: None}.keys()], depth, rng))
+            asks.append(self._ask(text, one, told, list(dict.fromkeys([told, one.number, *others])), depth, rng))
         hidden = re.compile(rf"(?<!\d)(?:{'|'.join(one.number for one in chosen)})(?!\d)")
         return Passage(text=space.shaped(lambda more: placed(hidden.sub("several", more), pieces), asks), asks=tuple(asks))
 
-    def _chosen(self, text: str, rng: np.random.Generator) -> list[Stated]:
+    def _chosen(self, text: str, rng: np.random.Generator) -> list[Cloze]:
         """So many sentences with different numbers, none of which stands in the section of another."""
-        known, chosen = stated(text), list[Stated]()
+        known, chosen = stated(text), list[Cloze]()
         for place in rng.permutation(len(known)):
             one = known[place]
             if all(_apart(text, one, other) for other in chosen):
@@ -93,11 +93,11 @@ class NumberTask(TextTask):
             "give more text (--text), or ask fewer questions"
         )
 
-    def _ask(self, text: str, one: Stated, told: str, choices: Sequence[str], depth: float, rng: np.random.Generator) -> Ask:
+    def _ask(self, text: str, one: Cloze, told: str, choices: Sequence[str], depth: float, rng: np.random.Generator) -> Ask:
         before = " ".join(text[one.start : one.at].split())
         after = text[one.at + len(one.number) : one.end]
         cloze = f"{before} ____{' ' * after[:1].isspace()}{' '.join(after.split())}"
-        shown = [str(choice) for choice in choices[:_CHOICES]]
+        shown = choices[:_CHOICES]
         return Ask(
             text=f'Which number is missing from this sentence of the text above? "{cloze}" Answer with the number alone.', opening=before,
             right=told, choices=tuple(shown[place] for place in rng.permutation(len(shown))), most_tokens=10, depth=depth,
@@ -123,7 +123,7 @@ def alike(number: str, taken: frozenset[str], rng: np.random.Generator) -> list[
 
 
 @lru_cache(maxsize=2)
-def stated(text: str) -> tuple[Stated, ...]:
+def stated(text: str) -> tuple[Cloze, ...]:
     """All sentences of a text that can be asked for: words that stand nowhere else before a rare number."""
     counts = Counter(_ANY.findall(text))
     found = [one for at in _WHOLE.finditer(text) if counts[at[0]] <= _RARE and (one := _around(text, at)) is not None]
@@ -136,12 +136,14 @@ def _numbers(text: str) -> frozenset[str]:
     return frozenset(_ANY.findall(text))
 
 
-def _around(text: str, at: re.Match[str]) -> Stated | None:
+def _around(text: str, at: re.Match[str]) -> Cloze | None:
     """The sentence of a number, from the number before it if there is one; None where there is too little to ask with."""
     low = max(0, at.start() - _BEFORE)
-    start = max((low + found.end() for found in _BEGIN.finditer(text[low : at.start()])), default=low)
+    start = max((low + found.end() for found in _BEGIN.finditer(text[low : at.start()])), default=max(low, text.find(" ", low)))
     end = _END.search(text, at.end(), at.end() + _AFTER)
-    stop = at.end() + _AFTER if end is None else end.end() if end[0][0] in ".!?" else end.start()
+    stop = max(at.end(), text.rfind(" ", 0, at.end() + _AFTER))
+    if end is not None:
+        stop = end.end() if end[0][0] in ".!?" else end.start()
     start += len(text[start : at.start()]) - len(text[start : at.start()].lstrip())
     before, sentence = text[start : at.start()], text[start:stop]
     if before[-1:] != " " or len(_WORD.findall(before)) < _WORDS or _ANY.search(before) or _times(at[0], sentence) > 1:
@@ -149,14 +151,14 @@ def _around(text: str, at: re.Match[str]) -> Stated | None:
     first = text.rfind("\n", 0, max(0, start - _AROUND)) + 1
     last = text.find("\n", stop + _AROUND)
     block = (first if start - first <= 3 * _AROUND else start, last if stop <= last <= stop + 3 * _AROUND else stop)
-    return Stated(at[0], start, at.start(), stop, (start, stop) if _times(at[0], text[slice(*block)]) > 1 else block)
+    return Cloze(at[0], start, at.start(), stop, (start, stop) if _times(at[0], text[slice(*block)]) > 1 else block)
 
 
 def _times(number: str, text: str) -> int:
     return _ANY.findall(text).count(number)
 
 
-def _apart(text: str, one: Stated, other: Stated) -> bool:
+def _apart(text: str, one: Cloze, other: Cloze) -> bool:
     """Whether two can be asked for in one passage."""
     overlap = one.block[0] < other.block[1] and other.block[0] < one.block[1]
     return not overlap and not _times(one.number, text[slice(*other.block)]) and not _times(other.number, text[slice(*one.block)])

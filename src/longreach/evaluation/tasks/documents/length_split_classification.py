@@ -23,7 +23,7 @@ from longreach.evaluation.asking.items import Drawn
 from longreach.evaluation.asking.marks import choice_said
 from longreach.evaluation.asking.passage import Ask, Passage
 from longreach.evaluation.asking.space import Space
-from longreach.evaluation.tasks.documents._corpus import Labelled, Part, corpus, made
+from longreach.evaluation.tasks.documents._corpus import LabelledText, Part, corpus, made
 from longreach.evaluation.text_task import Ability, TextTask
 
 _HEAD = "Each of the following texts is followed by its label, which says what sort of text it is.\n\n"
@@ -83,20 +83,20 @@ class LengthSplitClassification(TextTask):
         """Whether the right label, and no other, is in the first sentence that has any."""
         return choice_said(ask, written)
 
-    def _made(self, space: Space) -> "tuple[tuple[str, ...], list[Labelled], Drawn[Labelled]]":
+    def _made(self, space: Space) -> "tuple[tuple[str, ...], list[LabelledText], Drawn[LabelledText]]":
         """Labels mean nothing by themselves: which topic has which, the examples alone say."""
         labels = space.rng("labels").permutation(_LABELS).tolist()
         wanted, shown = _in_turn(len(labels), space.rng("asked")), _in_turn(len(labels), space.rng("shown"))
         rng, more = space.rng("texts"), space.rng("examples")
         asked = [made(topic, labels[topic], rng) for topic in islice(wanted, self.questions)]
 
-        def example() -> Labelled:
+        def example() -> LabelledText:
             topic = next(shown)
             return made(topic, labels[topic], more)
 
         return _LABELS, asked, Drawn(example)
 
-    def _of_corpus(self, space: Space, file: Path) -> "tuple[tuple[str, ...], list[Labelled], _Shown]":
+    def _of_corpus(self, space: Space, file: Path) -> "tuple[tuple[str, ...], list[LabelledText], _Shown]":
         texts, rng = corpus(file), space.rng("corpus")
         labels = tuple(sorted({one.label for one in texts}))
         order = [texts[place] for place in rng.permutation(len(texts))]
@@ -109,11 +109,11 @@ class LengthSplitClassification(TextTask):
 class _Shown:
     """Texts of each label in turn, while there are any. Args: groups: of each label."""
 
-    def __init__(self, groups: list[list[Labelled]]) -> None:
+    def __init__(self, groups: list[list[LabelledText]]) -> None:
         longest = max(map(len, groups))
         self._texts = [group[place] for place in range(longest) for group in groups if place < len(group)]
 
-    def first(self, count: int) -> list[Labelled]:
+    def first(self, count: int) -> list[LabelledText]:
         """So many, or all."""
         return self._texts[:count]
 

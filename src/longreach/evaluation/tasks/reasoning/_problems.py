@@ -11,7 +11,7 @@ from longreach.evaluation.tasks.reasoning._people import MEN, full_names
 PEOPLE = 6  # names that a problem may take
 
 
-class Problem(NamedTuple):
+class Puzzle(NamedTuple):
     """Premises in an order in which they can be read; the right answer is one of four choices."""
 
     premises: tuple[str, ...]
@@ -21,7 +21,7 @@ class Problem(NamedTuple):
     choices: tuple[str, ...]
 
 
-def problem(kind: str, rng: np.random.Generator, people: Sequence[str]) -> Problem:
+def problem(kind: str, rng: np.random.Generator, people: Sequence[str]) -> Puzzle:
     """A problem of one of `KINDS` about some of the people (6 of them)."""
     made = _MADE[kind](rng, people)
     return made._replace(choices=tuple(made.choices[place] for place in rng.permutation(len(made.choices))))
@@ -33,7 +33,7 @@ _SHOPS = (
 )  # fmt: skip
 
 
-def _stock(rng: np.random.Generator, people: Sequence[str]) -> Problem:
+def _stock(rng: np.random.Generator, people: Sequence[str]) -> Puzzle:
     """What is left after goods came and went."""
     shop, goods, holder = _SHOPS[int(rng.integers(len(_SHOPS)))]
     where = f"{people[0]}'s {shop}"
@@ -46,7 +46,7 @@ def _stock(rng: np.random.Generator, people: Sequence[str]) -> Problem:
         f"On Wednesday, {where} sold {sold} {goods} to the school.",
         f"On Thursday, {where} had to throw {spoiled} {goods} away.",
     )
-    return Problem(
+    return Puzzle(
         premises, f"How many {goods} did {where} have in the end?",
         f"The number of {goods} that {where} had in the end is",
         str(right), tuple(map(str, _near(rng, right, [right - one for one in away], [right + one for one in away]))),
@@ -63,7 +63,7 @@ _ORDERS = (("older", "oldest"), ("taller", "tallest"), ("richer", "richest"), ("
 _RANKS = ("second ", "third ", "fourth ")
 
 
-def _order(rng: np.random.Generator, people: Sequence[str]) -> Problem:
+def _order(rng: np.random.Generator, people: Sequence[str]) -> Puzzle:
     """Who comes second, third or fourth of five."""
     more, most = _ORDERS[int(rng.integers(len(_ORDERS)))]
     ranked, rank = people[:5], int(rng.integers(len(_RANKS)))
@@ -72,10 +72,10 @@ def _order(rng: np.random.Generator, people: Sequence[str]) -> Problem:
     named = [ranked[place] for place in rng.permutation(len(ranked))]
     others = [name for name in named if name != ranked[rank + 1]][:3]
     asked = f"Of {', '.join(named[:-1])} and {named[-1]}, who is the {_RANKS[rank]}{most}?"
-    return Problem(premises, asked, f"The {_RANKS[rank]}{most} of them is", ranked[rank + 1], (ranked[rank + 1], *others))
+    return Puzzle(premises, asked, f"The {_RANKS[rank]}{most} of them is", ranked[rank + 1], (ranked[rank + 1], *others))
 
 
-def _family(rng: np.random.Generator, people: Sequence[str]) -> Problem:
+def _family(rng: np.random.Generator, people: Sequence[str]) -> Puzzle:
     """What somebody is to somebody else, over three or four steps."""
     elder, parent, other, child, cousin = people[:5]
     premises = [f"{elder} is the {_of(elder, 'parent')} of {parent}.", f"{parent} is the {_of(parent, 'parent')} of {child}."]
@@ -92,7 +92,7 @@ def _family(rng: np.random.Generator, people: Sequence[str]) -> Problem:
     }[right]  # fmt: skip
     others = [str(one) for one in rng.permutation([one for one in _KIN if one != right])[:3]]
     said = [_of(who, one) for one in (right, *others)]
-    return Problem(tuple(premises), f"What is {who} to {whom}?", f"{who} is {whom}'s", said[0], tuple(said))
+    return Puzzle(tuple(premises), f"What is {who} to {whom}?", f"{who} is {whom}'s", said[0], tuple(said))
 
 
 _KIN = {
@@ -111,7 +111,7 @@ def _of(name: str, kin: str) -> str:
     return {"parent": ("mother", "father"), **_KIN}[kin][name.split()[0] in MEN]
 
 
-def _schedule(rng: np.random.Generator, people: Sequence[str]) -> Problem:
+def _schedule(rng: np.random.Generator, people: Sequence[str]) -> Puzzle:
     """When somebody's turn comes, by the turns of others."""
     first, second, third, fourth = people[:4]
     start = int(rng.integers(4 * 9, 4 * 14)) * 15
@@ -123,7 +123,7 @@ def _schedule(rng: np.random.Generator, people: Sequence[str]) -> Problem:
         premises.append(f"{who}'s talk begins {step} minutes {'after' if sign > 0 else 'before'} that of {before}.")
         at += sign * step
     times = tuple(map(_clock, _near(rng, at, [at - step for step in steps], [at + step for step in steps])))
-    return Problem(tuple(premises), f"When does {fourth}'s talk begin?", f"{fourth}'s talk begins at", times[0], times)
+    return Puzzle(tuple(premises), f"When does {fourth}'s talk begin?", f"{fourth}'s talk begins at", times[0], times)
 
 
 def _clock(minutes: int) -> str:
@@ -133,7 +133,7 @@ def _clock(minutes: int) -> str:
 _TREASURES = ("silver ring", "old map", "violin", "chess set", "pearl brooch", "pocket watch", "blue vase", "stamp album")
 
 
-def _culprit(rng: np.random.Generator, people: Sequence[str]) -> Problem:
+def _culprit(rng: np.random.Generator, people: Sequence[str]) -> Puzzle:
     """Who of four is left when three are ruled out."""
     owner, *four = people[:5]
     what = f"{owner}'s {_TREASURES[int(rng.integers(len(_TREASURES)))]}"
@@ -144,10 +144,10 @@ def _culprit(rng: np.random.Generator, people: Sequence[str]) -> Problem:
     )  # fmt: skip
     premises = [f"Either {named[0]}, {named[1]}, {named[2]} or {named[3]} took {what}."]
     premises += [f"{name} {reason.format(what=what)}" for name, reason in zip(four[1:], reasons, strict=True)]
-    return Problem(tuple(premises), f"Who took {what}?", f"The one who took {what} is", four[0], tuple(four))
+    return Puzzle(tuple(premises), f"Who took {what}?", f"The one who took {what} is", four[0], tuple(four))
 
 
-_MADE: dict[str, Callable[[np.random.Generator, Sequence[str]], Problem]] = {
+_MADE: dict[str, Callable[[np.random.Generator, Sequence[str]], Puzzle]] = {
     "stock": _stock, "order": _order, "family": _family, "schedule": _schedule, "culprit": _culprit,
 }  # fmt: skip
 KINDS = tuple(_MADE)
