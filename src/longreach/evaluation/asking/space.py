@@ -25,8 +25,8 @@ _TRIES = 12
 class Space:
     """The length of a prompt and its answer together, in `units`, for one passage.
 
-    Args: task: that fills it, for messages. length: of everything: passage, questions, template, and the longest answer. number: of the
-    passage; with `seed` it decides all that is random. text: real text; None: the task gets none, and must not ask for any.
+    Args: task: the spec of the task that fills it. length: of everything: passage, questions, template, and the longest answer.
+    number: of the passage; with `seed` it decides all that is random. text: real text; None: the task gets none, and must not ask for any.
     """
 
     def __init__(self, *, task: str, length: int, units: Units, seed: int = 0, number: int = 0, text: Filler | None = None) -> None:
@@ -34,9 +34,10 @@ class Space:
         self._filler = text
 
     def rng(self, *key: int | str) -> np.random.Generator:
-        """Random numbers that hang on seed, passage and key alone, and so are the same at every length and for every tokenizer."""
-        words = [part if isinstance(part, int) else zlib.crc32(part.encode()) for part in key]
-        return np.random.default_rng((self.seed, self.number, zlib.crc32(self.task.encode()), *words))
+        """Random numbers that hang on seed, passage, the task's name and key alone: the same at every length, for every tokenizer, and for
+        every setting, so that what one setting changes can be compared on the same facts."""
+        words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in (self.task.partition(":")[0], *key)]
+        return np.random.default_rng((self.seed, self.number, *words))
 
     def count(self, text: str) -> int:
         """Units of a text inside a passage."""
@@ -117,7 +118,9 @@ class Space:
         size = cache(size)
         if (needed := size(least)) > self.length:
             self.too_short(needed)
-        low, taken, each = least, needed, max(1e-9, (size(least + 8) - needed) / 8)  # what has room, its units, and those of an item
+        probed = max(8, least)  # a few items more may not be longer, where they are rounded
+        low, taken = least, needed  # what has room, and its units
+        each = max(1e-9, (size(least + probed) - needed) / probed)  # units of an item
         high: int | None = None  # what has none
         aims = [_PROBED, (1 + _CLOSE) / 2]  # an item's units are known better when more are counted, which is cheap for few
         for _ in range(_TRIES):
@@ -128,7 +131,8 @@ class Space:
             if guess <= low:
                 break
             if (counted := size(guess)) <= self.length:
-                each, low, taken = max(1e-9, (counted - taken) / (guess - low)), guess, counted
+                each = (counted - taken) / (guess - low) if counted > taken else each
+                low, taken = guess, counted
             else:
                 high, each = guess, max(each, (counted - taken) / (guess - low))
             if taken >= _CLOSE * self.length or high == low + 1:
