@@ -78,7 +78,7 @@ def test_normalised_words():
     assert words.without_articles("The a Cat.") == "The Cat"
     assert words.word_f1("the cat sat sat", "A cat sat") == pytest.approx(2 * 2 / (3 + 2))
     assert words.word_f1("", "cat") == words.word_f1("the", "the") == 0.0
-    assert words.characters("你好，World！ ") == ["你", "好", "w", "o", "r", "l", "d"]
+    assert words.characters("你好\uff0cWorld\uff01 ") == ["你", "好", "w", "o", "r", "l", "d"]
 
 
 def edits(first, second):

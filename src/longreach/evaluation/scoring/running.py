@@ -32,7 +32,9 @@ class Ran:
     error: str = ""
 
 
-def run_program(source: str, *, given: str = "", seconds: float = 5.0, memory: int = 512 * _MB, written: int = _MB, printed: int = _MB) -> Ran:
+def run_program(
+    source: str, *, given: str = "", seconds: float = 5.0, memory: int = 512 * _MB, written: int = _MB, printed: int = _MB
+) -> Ran:
     """Run a Python program in an empty folder with an empty environment, and end it with all that it began.
 
     Args: source: the program. given: its standard input. seconds: that it may take. memory: bytes. written: bytes of each file. printed:
