@@ -9,20 +9,18 @@ versions of datasets do not have, is given to it; nothing else is changed. The p
 
 import argparse
 import ast
-import json
 import re
-import subprocess
-import sys
-import tempfile
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from longreach.core.errors import InputError, LongreachError
+from _published import Numbers, finish, read_answers, run, run_theirs, show
+
+from longreach.core.errors import InputError
 from longreach.evaluation.tasks.benchmarks.leval import score
 
 MARKED = ("exam", "f1", "rouge")  # the others are a judge's
-PAPER: dict[str, dict[str, tuple[float, ...]]] = {
+PAPER: dict[str, dict[str, Numbers]] = {
     "Claude-100k": {"coursera": (60.03,), "gsm100": (88.00,), "quality": (73.76,), "tpo": (83.64,), "codeU": (17.77,)},
     "gpt4-32k": {"coursera": (75.58,), "gsm100": (96.00,), "quality": (82.17,), "tpo": (84.38,), "codeU": (25.55,)},
     "turbo-16k-0613": {
@@ -42,7 +40,7 @@ PAPER: dict[str, dict[str, tuple[float, ...]]] = {
         "review_summ": (18.49, 28.59, 6.15), "meeting_summ": (18.83, 27.82, 6.39),
     },
 }  # fmt: skip
-_METRIC = """
+_WRAPPER = """
 import runpy, sys
 import datasets, nltk
 try:
@@ -63,29 +61,22 @@ runpy.run_path(program, run_name="__main__")
 """
 
 
-def ours(answers: list[dict[str, Any]], dataset: str) -> tuple[float, ...]:
+def ours(answers: list[dict[str, Any]], dataset: str) -> Numbers:
     """Our mean marks in percent of the answers that are marked by themselves."""
     name = next(key for key in answers[0] if "_pred" in key)
     marks = [score(dataset, one["evaluation"], str(one[name]), str(one["gt"])) for one in answers if one["evaluation"] in MARKED]
     return tuple(100 * fmean(column) for column in zip(*marks, strict=True))
 
 
-def theirs(clone: Path, python: str, path: Path) -> tuple[float, ...]:
+def theirs(clone: Path, python: str, path: Path) -> Numbers:
     """What their program says of the same file.
 
     Raises: LongreachError where it says nothing.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        wrapper = Path(folder) / "run.py"
-        wrapper.write_text(_METRIC)
-        command = [python, str(wrapper), str(clone / "Evaluation/auto_eval.py"), "--pred_file", str(path)]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - named by whoever runs this
-    if average := re.findall(r"average score of .*: ([\d.]+)", ran.stdout):
+    said = run_theirs(python, _WRAPPER, str(clone / "Evaluation/auto_eval.py"), "--pred_file", str(path))
+    if average := re.findall(r"average score of .*: ([\d.]+)", said):
         return (float(average[-1]),)
-    said = re.findall(r"^\{.*\}$", ran.stdout, re.MULTILINE)
-    if not said:
-        raise LongreachError(f"their program says nothing of {path}:\n{ran.stdout[-300:]}\n{ran.stderr[-1500:]}")
-    values = ast.literal_eval(said[-1])
+    values = ast.literal_eval(re.findall(r"^\{.*\}$", said, re.MULTILINE)[-1])
     return tuple(values[name] for name in ("exact_match", "f1", "rouge/rougeL", "rouge/rouge1", "rouge/rouge2") if name in values)
 
 
@@ -98,30 +89,16 @@ def main() -> None:
     args = parser.parse_args()
     rows = []
     for path in sorted(args.clone.glob("Predictions/exam_eval/*/*.jsonl")) + sorted(args.clone.glob("Predictions/ngram_eval/*/*.jsonl")):
-        model, dataset = path.parent.name, path.name.partition(".")[0]
-        answers = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        row = {"model": model, "dataset": dataset, "ours": ours(answers, dataset), "paper": PAPER.get(model, {}).get(dataset, ())}
+        model, part = path.parent.name, path.name.partition(".")[0]
+        row = {"model": model, "part": part, "ours": ours(read_answers(path)[0], part), "paper": PAPER.get(model, {}).get(part, ())}
         if args.theirs:
             row["theirs"] = theirs(args.clone, args.theirs, path)
         rows.append(row)
-        numbers = "".join(f"{name} {_shown(row.get(name, ())):22}" for name in ("ours", "theirs", "paper"))
-        print(f"{model:20} {dataset:26}{numbers}".rstrip())
+        show(row)
     if not rows:
         raise InputError(f"{args.clone} has no answers below Predictions; give a clone of github.com/OpenLMLab/LEval")
-    if args.theirs:
-        apart = max(abs(one - other) for row in rows for one, other in zip(row["ours"], row["theirs"], strict=True))
-        print(f"{len(rows)} files of answers; ours and theirs differ by {apart:.2g} at most, where theirs are rounded to 4 digits")
-    if args.out:
-        args.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-
-
-def _shown(values: tuple[float, ...]) -> str:
-    return " ".join(f"{value:.2f}" for value in values) or "-"
+    finish(rows, args.out)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except LongreachError as error:
-        print(f"leval: {error}", file=sys.stderr)
-        sys.exit(2)
+    run(main, "leval")
