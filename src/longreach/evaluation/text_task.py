@@ -20,8 +20,7 @@ class TextTask(Task):
 
     `ability`: what it shows of a model: `literal` finds text by its words, `latent` by what they mean or by joining facts, `ordering` hangs
     on where things stand, `aggregation` on much of the text at once. `metric`: what `mark` returns, from 0 (worst) to 1 (best).
-    `needs_text`: passages are filled with real text. `sized`: its passages fill the length; otherwise they are as long as they are, and the
-    length is their limit. `free`: some of its answers are in free words, which a judge may mark, too.
+    `needs_text`: passages are filled with real text. `free`: some of its answers are in free words, which a judge may mark, too.
 
     A passage is decided by the seed and its number: at every length and in every tokenizer it has the same facts and questions. Items
     that grow with the length (lines, documents) are drawn one after another, so that a longer passage begins as a shorter one does.
@@ -30,9 +29,13 @@ class TextTask(Task):
     ability: ClassVar[Ability]
     metric: ClassVar[str] = "accuracy"
     needs_text: ClassVar[bool] = True
-    sized: ClassVar[bool] = True
     free: ClassVar[bool] = False
     reads_ids: ClassVar[bool] = False
+
+    @property
+    def sized(self) -> bool:
+        """Whether its passages fill the length; otherwise they are as long as they are, and the length is their limit."""
+        return True
 
     @abstractmethod
     def passage(self, space: Space) -> Passage:

@@ -68,9 +68,13 @@ class InfiniteBench(TextTask):
     info: ClassVar = MethodInfo(title="InfiniteBench: Extending Long Context Evaluation Beyond 100K Tokens", paper="arXiv:2402.13718")
     ability: ClassVar[Ability] = "latent"
     needs_text: ClassVar[bool] = False
-    sized: ClassVar[bool] = False
     free: ClassVar[bool] = True
     file: Records | None = None
+
+    @property
+    def sized(self) -> bool:
+        """Texts have lengths of their own."""
+        return False
 
     def available(self) -> int:
         """Texts."""

@@ -55,10 +55,14 @@ class LEval(TextTask):
     )
     ability: ClassVar[Ability] = "latent"
     needs_text: ClassVar[bool] = False
-    sized: ClassVar[bool] = False
     free: ClassVar[bool] = True
     file: Records | None = None
     evaluated: Evaluated = "auto"
+
+    @property
+    def sized(self) -> bool:
+        """Texts have lengths of their own."""
+        return False
 
     def available(self) -> int:
         """Documents. Raises: InputError where there is none."""
