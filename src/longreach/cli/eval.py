@@ -107,6 +107,8 @@ def eval(  # noqa: A001 - a verb is called as its module
         raise InputError("lengths in tokens need --tokenizer NAME, that of the endpoint's model; or count --unit characters")
     if judge_model and not judge:
         raise InputError("--judge-model has no effect without --judge")
+    if judge and workers:
+        raise InputError("--judge and --workers exclude each other")
     if tokenizer and unit == "characters":
         raise InputError("--tokenizer has no effect with --unit characters")
 
