@@ -74,7 +74,7 @@ class ModelAnswerer:
         """One response for each question. Raises: LongreachError where logits are not finite, or memory runs out."""
         shared = [*self.form.before_ids(passage.turns), *self.form.passage_ids(passage.text)]
         asked = [self.form.ask_ids(ask) for ask in passage.asks]
-        if len(passage.asks) > 1 and shared and self._puts_back():
+        if len(passage.asks) > 1 and shared and puts_back(self.model, self.chunk_size):
             return self._from_one_reading(passage.asks, shared, asked, progress)
         return [self._alone(ask, [*shared, *ids], len(ids), progress) for ask, ids in zip(passage.asks, asked, strict=True)]
 
@@ -166,17 +166,18 @@ class ModelAnswerer:
             raise LongreachError(f"the logits are not finite numbers {where}; load the model with another dtype (float32)")
         return logits
 
-    def _puts_back(self) -> bool:
-        """Whether what was read can be put back after a question, and a prompt that ends later is not cut before it."""
-        if cuts_prompts(stack_of(applied(self.model))):
-            return False
-        cache = new_cache(self.model)
-        self._read([0] * _TRIED, cache)
-        try:
-            restore(cache, snapshot(cache))
-        except LongreachError:
-            return False
-        return True
+
+def puts_back(model: PreTrainedModel, chunk_size: int = CHUNK) -> bool:
+    """Whether what was read can be put back after a question, and a prompt that ends later is not cut before it."""
+    if cuts_prompts(stack_of(applied(model))):
+        return False
+    cache = new_cache(model)
+    prefill(model, torch.zeros((1, _TRIED), dtype=torch.long, device=model.device), cache=cache, chunk_size=chunk_size)
+    try:
+        restore(cache, snapshot(cache))
+    except LongreachError:
+        return False
+    return True
 
 
 def likeliest(response: Response) -> int | None:
