@@ -90,7 +90,7 @@ def evaluate(
             raise InputError(f"the model {window.cannot_read(limit)}; choose lengths to {limit} at most, or a method that lengthens it")
         row = replace(row, settings={**row.settings, "template": "chat" if answerer.form.chat else "none"})
         course = Course(
-            tasks=chosen, lengths=steps, passages=passages, seed=seed, text=_text(chosen, text), truncate=truncate,
+            tasks=chosen, lengths=steps, passages=passages, seed=seed, text=text_for(chosen, text), truncate=truncate,
             judge=None if judge is None else Judge(judge), row=row, share=share,
         )  # fmt: skip
         return take(answerer, course, Rows.of(rows), progress=progress)
@@ -138,14 +138,14 @@ def evaluate_endpoint(
     }  # fmt: skip
     row = Row(task="", model=endpoint.name, method="", length=0, version=longreach.__version__, settings=extra)
     course = Course(
-        tasks=chosen, lengths=steps, passages=passages, seed=seed, text=_text(chosen, text), truncate=truncate,
+        tasks=chosen, lengths=steps, passages=passages, seed=seed, text=text_for(chosen, text), truncate=truncate,
         judge=None if judge is None else Judge(judge), row=row,
     )  # fmt: skip
     answerer = EndpointAnswerer(endpoint, units, chat=chat, more_tokens=more_tokens)
     return take(answerer, course, Rows.of(rows), progress=progress)
 
 
-def _text(tasks: Sequence[TextTask], text: str | None) -> str | None:
+def text_for(tasks: Sequence[TextTask], text: str | None) -> str | None:
     """Real text for the tasks, where one of them needs some."""
     if not any(task.needs_text for task in tasks):
         return None

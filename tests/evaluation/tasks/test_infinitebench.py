@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from longreach.core.errors import InputError
-from longreach.evaluation.asking.records import Record, Records
+from longreach.evaluation.asking.records import Datum, Records
 from longreach.evaluation.asking.space import Space
 from longreach.evaluation.asking.units import Characters
 from longreach.evaluation.scoring.running import run_program
@@ -71,7 +71,7 @@ def test_a_file(tmp_path):
     with pytest.raises(InputError, match="no part of InfiniteBench is called code_runs"):
         [task.passage(space(task, number)) for number in range(2)]
     with pytest.raises(InputError, match="here:1 is no text of InfiniteBench"):
-        ask_of(Record("code_debug", "here:1", {"context": "", "answer": "f", "options": ["g"]}))
+        ask_of(Datum("code_debug", "here:1", {"context": "", "answer": "f", "options": ["g"]}))
 
 
 def test_math_find_at_two_lengths():

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from longreach.core.errors import InputError
 
 
-class Record(NamedTuple):
+class Datum(NamedTuple):
     """One object of a file. Args: source: the file's name without its folder and endings. place: file and line, for messages."""
 
     source: str
@@ -31,7 +31,7 @@ class Records:
         if not _files(self.path):
             raise InputError(f"{self.path} is no JSON Lines file, and no folder with one (*.jsonl)")
 
-    def all(self) -> tuple[Record, ...]:
+    def all(self) -> tuple[Datum, ...]:
         """Every object, by file name and line. Raises: InputError for a line that is no JSON object."""
         return _read(self.path, tuple((file, file.stat().st_mtime_ns) for file in _files(self.path)))
 
@@ -47,9 +47,9 @@ class Records:
         return hash(self.path)
 
 
-def of_values(source: str, values: list[dict[str, Any]]) -> tuple[Record, ...]:
+def of_values(source: str, values: list[dict[str, Any]]) -> tuple[Datum, ...]:
     """Records that no file holds."""
-    return tuple(Record(source, f"{source}:{number}", one) for number, one in enumerate(values, start=1))
+    return tuple(Datum(source, f"{source}:{number}", one) for number, one in enumerate(values, start=1))
 
 
 def digest(value: Any) -> str:
@@ -63,11 +63,11 @@ def _files(path: str) -> list[Path]:
 
 
 @cache
-def _read(path: str, stamps: tuple[tuple[Path, int], ...]) -> tuple[Record, ...]:
+def _read(path: str, stamps: tuple[tuple[Path, int], ...]) -> tuple[Datum, ...]:
     return tuple(record for file, _ in stamps for record in _lines(file))
 
 
-def _lines(file: Path) -> Iterator[Record]:
+def _lines(file: Path) -> Iterator[Datum]:
     try:
         with file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, start=1):
@@ -75,7 +75,7 @@ def _lines(file: Path) -> Iterator[Record]:
                     values = json.loads(line)
                     if not isinstance(values, dict):
                         raise InputError(f"{file}:{number} is no JSON object")
-                    yield Record(file.name.partition(".")[0], f"{file}:{number}", values)
+                    yield Datum(file.name.partition(".")[0], f"{file}:{number}", values)
     except json.JSONDecodeError as error:
         raise InputError(f"{file}:{number} is no JSON: {error.msg}") from None
     except (OSError, UnicodeDecodeError) as error:

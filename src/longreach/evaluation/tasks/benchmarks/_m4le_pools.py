@@ -7,7 +7,7 @@ from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from longreach.core.errors import InputError
-from longreach.evaluation.asking.records import Record, digest
+from longreach.evaluation.asking.records import Datum, digest
 
 _SIZES = range(200, 801)  # characters of a paragraph of real text
 _RARE = range(3, 7)  # paragraphs in which a word is that can be asked for
@@ -53,7 +53,7 @@ def paragraphs(text: str) -> Paragraphs:
 class Pool:
     """The texts of a file. Raises: InputError where they have neither labels nor questions."""
 
-    def __init__(self, records: Sequence[Record]) -> None:
+    def __init__(self, records: Sequence[Datum]) -> None:
         self.texts = tuple(_short(record) for record in records)
         self.labels = tuple(sorted({one.label for one in self.texts if one.label}))
         self.digest = digest([one._asdict() for one in self.texts])
@@ -67,7 +67,7 @@ class Pool:
         return Counter(one.label for one in self.texts)
 
 
-def _short(record: Record) -> Short:
+def _short(record: Datum) -> Short:
     """Raises: InputError for what is neither."""
     values: Mapping[str, Any] = record.values
     if isinstance(values.get("text"), str) and isinstance(values.get("label"), (str, int)):

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NamedTuple
 from longreach.core.errors import InputError
 from longreach.core.method import MethodInfo
 from longreach.evaluation.asking.passage import Ask, Passage
-from longreach.evaluation.asking.records import Record, Records
+from longreach.evaluation.asking.records import Datum, Records
 from longreach.evaluation.asking.space import Space
 from longreach.evaluation.tasks.benchmarks import _infinitebench_rules as rules
 from longreach.evaluation.tasks.benchmarks._infinitebench_sample import SAMPLE
@@ -98,11 +98,11 @@ class InfiniteBench(TextTask):
         """By the rule of its part."""
         return rules.mark(ask.about["part"], written, ask.expected)
 
-    def _records(self) -> tuple[Record, ...]:
+    def _records(self) -> tuple[Datum, ...]:
         return SAMPLE if self.file is None else self.file.all()
 
 
-def ask_of(record: Record) -> Ask:
+def ask_of(record: Datum) -> Ask:
     """The question about a text. Raises: InputError where it is not in InfiniteBench's format."""
     part, values = record.source, record.values
     if part not in _FORMS:

@@ -17,13 +17,13 @@ from longreach.core.errors import InputError, SpecError
 from longreach.core.method import MethodInfo
 from longreach.evaluation.asking.items import numerals, spread
 from longreach.evaluation.asking.passage import Ask, Passage
-from longreach.evaluation.asking.records import Record, Records
+from longreach.evaluation.asking.records import Datum, Records
 from longreach.evaluation.asking.space import Space
 from longreach.evaluation.asking.words import word_pairs
 from longreach.evaluation.scoring.words import normalized, rouge_l
 from longreach.evaluation.text_task import Ability, TextTask
 
-Task = Literal["summary", "expansion"]
+Wanted = Literal["summary", "expansion"]
 
 SHARES = (20, 10, 5)
 _FACTS = 5
@@ -43,7 +43,7 @@ class LCFO(TextTask):
     ability: ClassVar[Ability] = "aggregation"
     metric: ClassVar[str] = "coverage"
     free: ClassVar[bool] = True
-    task: Task = "summary"
+    task: Wanted = "summary"
     share: int = 20
     file: Records | None = None
 
@@ -126,7 +126,7 @@ class LCFO(TextTask):
             return f"Summarize the document in about {words} words{keep}."
         return f"This was a summary. Write the document that it may have been made of, in about {words} words{keep}."
 
-    def _of_file(self, space: Space, records: Sequence[Record]) -> Passage:
+    def _of_file(self, space: Space, records: Sequence[Datum]) -> Passage:
         record = records[space.drawn(len(records))]
         document, summary, answers = _read(record, self.share)
         short = self.task == "expansion"
@@ -164,7 +164,7 @@ def _says(said: str, name: str, number: str) -> bool:
     return found is not None and found[1] == number
 
 
-def _read(record: Record, share: int) -> tuple[str, str, list[str]]:
+def _read(record: Datum, share: int) -> tuple[str, str, list[str]]:
     """Document, summary ("" where there is none) and answers. Raises: InputError."""
     values: Any = record.values
     summaries, questions = values.get("summaries", {}), values.get("questions", [])

@@ -15,7 +15,7 @@ from typing import ClassVar, Literal
 from longreach.core.errors import InputError
 from longreach.core.method import MethodInfo
 from longreach.evaluation.asking.passage import Ask, Passage
-from longreach.evaluation.asking.records import Record, Records
+from longreach.evaluation.asking.records import Datum, Records
 from longreach.evaluation.asking.space import Space
 from longreach.evaluation.scoring.words import word_f1
 from longreach.evaluation.tasks.benchmarks import _leval_rules as rules
@@ -89,7 +89,7 @@ class LEval(TextTask):
         """The first of them."""
         return self.marks(ask, written)[0]
 
-    def _documents(self) -> tuple[Record, ...]:
+    def _documents(self) -> tuple[Datum, ...]:
         records = SAMPLE if self.file is None else self.file.all()
         found = tuple(one for one in records if self.evaluated in ("all", _BY.get(str(one.values.get("evaluation")))))
         if not found:
@@ -104,7 +104,7 @@ def score(dataset: str, evaluation: str, written: str, right: str) -> tuple[floa
     return (word_f1(written, right),) if evaluation == "f1" else rules.rouge(written, right)
 
 
-def asks_of(record: Record) -> tuple[Ask, ...]:
+def asks_of(record: Datum) -> tuple[Ask, ...]:
     """The questions of a document. Raises: InputError where it is not in L-Eval's format."""
     values = record.values
     asked, right = values.get("instructions"), values.get("outputs")

@@ -35,7 +35,7 @@ _NEAR = 12  # paragraphs before a passage, one of which is known by it
 _SEVERAL, _COUNTS = 3, range(2, 6)  # texts of a category that are asked for, and that are counted
 
 
-class _Plan(NamedTuple):
+class _Posed(NamedTuple):
     """A question and the texts that it is about. Args: wanted: those with their depths. others: in the order in which they are taken."""
 
     ask: Ask
@@ -60,7 +60,7 @@ class M4LE(TextTask):
     def passage(self, space: Space) -> Passage:
         """Named texts, as many as there is room for. Raises: InputError for too few of them, or such as the question cannot be made of."""
         rng = space.rng()
-        names = _Names(space.rng("names"))
+        names = _TextNames(space.rng("names"))
         if self.file is None:
             plan = _of_text(self.span, paragraphs(space.filler.text), space, rng, names)
         else:
@@ -96,7 +96,7 @@ class M4LE(TextTask):
         return str(rng.choice(ask.expected["of"])) if ask.expected["kind"] == "one_of" else ""
 
 
-class _Names:
+class _TextNames:
     def __init__(self, rng: np.random.Generator) -> None:
         self._rng, self._given = rng, set[str]()
 
@@ -108,7 +108,7 @@ class _Names:
         return name
 
 
-def _of_text(span: Span, found: Paragraphs, space: Space, rng: np.random.Generator, names: _Names) -> _Plan:
+def _of_text(span: Span, found: Paragraphs, space: Space, rng: np.random.Generator, names: _TextNames) -> _Posed:
     """A question about paragraphs of real text."""
     texts, depths = found.texts, [DEPTHS[space.number % len(DEPTHS)], *spread(8, rng)]
     if span == "global":
@@ -140,7 +140,7 @@ def _of_text(span: Span, found: Paragraphs, space: Space, rng: np.random.Generat
     return _plan(text, right, most, expected, wanted, [texts[place] for place in order])
 
 
-def _same_text(texts: Sequence[str], rng: np.random.Generator) -> _Plan:
+def _same_text(texts: Sequence[str], rng: np.random.Generator) -> _Posed:
     """Paragraphs in their order, and which of four paragraphs stands a little before them."""
     half = len(texts) // 2
     start = int(rng.integers(_NEAR, half))
@@ -153,7 +153,7 @@ def _same_text(texts: Sequence[str], rng: np.random.Generator) -> _Plan:
     return _plan(text, _LETTERS[right], 16, expected, (), texts[start : start + half], choices=tuple(_LETTERS))
 
 
-def _of_file(span: Span, found: Pool, space: Space, rng: np.random.Generator, names: _Names) -> _Plan:
+def _of_file(span: Span, found: Pool, space: Space, rng: np.random.Generator, names: _TextNames) -> _Posed:
     """A question about labelled texts, or one that a text comes with."""
     order = [found.texts[place] for place in rng.permutation(len(found.texts)).tolist()]
     depths = [DEPTHS[space.number % len(DEPTHS)], *spread(8, rng)]
@@ -195,10 +195,10 @@ def _of_file(span: Span, found: Pool, space: Space, rng: np.random.Generator, na
 
 def _plan(
     text: str, right: str, most: int, expected: dict[str, Any], wanted: Sequence[tuple[float, str, str]], others: Sequence[str], **more: Any
-) -> _Plan:
+) -> _Posed:
     pieces = [(depth, f"{name}: {words}") for depth, name, words in wanted]
     ask = Ask(text=text, right=right, most_tokens=most, expected=expected, evidence=tuple(piece for _, piece in pieces), **more)
-    return _Plan(ask, pieces, others)
+    return _Posed(ask, pieces, others)
 
 
 METHOD = M4LE

@@ -44,7 +44,7 @@ class CodeRun(TextTask):
 
     def passage(self, space: Space) -> Passage:
         """Functions by their names, so that what one calls may stand anywhere."""
-        names = _Names(space.rng("names"))
+        names = _FunctionNames(space.rng("names"))
         wanted, added = _chain(names, space.rng(), self.calls)
         given = int(space.rng("given").choice(_GIVEN))
         asks = (_ask(wanted, given, given + added),)
@@ -63,7 +63,7 @@ class CodeRun(TextTask):
         return rules.mark("code_run", written, ask.expected)
 
 
-class _Names:
+class _FunctionNames:
     """Draws numbers, each once."""
 
     def __init__(self, rng: np.random.Generator) -> None:
@@ -77,7 +77,7 @@ class _Names:
         return name
 
 
-def _chain(names: _Names, rng: np.random.Generator, calls: int) -> tuple[list[_Function], int]:
+def _chain(names: _FunctionNames, rng: np.random.Generator, calls: int) -> tuple[list[_Function], int]:
     """Functions of which each calls the next one, and what they add in all."""
     called = [names.next() for _ in range(calls)]
     added = [int(rng.choice(_ADDED)) for _ in called]
