@@ -95,7 +95,7 @@ class Stuck(Randomized):
 
 @dataclass(frozen=True, kw_only=True)
 class Careless(TextTask):
-    """Passages by chance and too short, evidence that is nowhere, and marks that hang on nothing but spaces."""
+    """Passages by chance and too short, evidence that is nowhere, and marks that hang on nothing but spaces, one for two metrics."""
 
     info = MethodInfo(title="Careless", paper="none")
     needs_text = False
@@ -106,6 +106,9 @@ class Careless(TextTask):
 
     def mark(self, ask, written):
         return float(written != f" {ask.right}\n")
+
+    def metrics(self, ask):
+        return ("one", "two")
 
     def guess(self, ask, rng):
         return ask.right
@@ -351,7 +354,10 @@ BROKEN = {
     "text_is_read_forwards": (Stuck(), {}),
     "target_is_covered": (Stuck(), {}),
     "same_rng_same_positions": (Stuck(), {}),
-    **{name: (Careless(), {}) for name in ("length", "seed", "right_answers", "chance", "junk", "evidence", "forgetting", "least_length")},
+    **{
+        name: (Careless(), {})
+        for name in ("length", "seed", "right_answers", "chance", "junk", "all_marks", "evidence", "forgetting", "least_length")
+    },
 }
 # check -> what of the engine's cache layer is broken
 BROKEN_LAYER = {
