@@ -1,6 +1,7 @@
 """What a text task builds a passage with: a length to fill, a way to count, real text, and random numbers."""
 
 import math
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -18,6 +19,7 @@ DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # at which facts stand in turn
 
 _CLOSE = 0.995  # of the room is filled, where items allow it
 _TRIES = 12
+_FOLDER = re.compile("=[^,]*/")  # where a file lies decides nothing
 
 
 class Space:
@@ -34,12 +36,13 @@ class Space:
     ) -> None:  # fmt: skip
         self.task, self.length, self.units, self.seed, self.number = task, length, units, seed, number
         self.truncate = truncate
+        self._key = zlib.crc32(_FOLDER.sub("=", task).encode())
         self._filler = text
 
     def rng(self, *key: int | str) -> np.random.Generator:
         """Random numbers that hang on seed, passage and key alone, and so are the same at every length and for every tokenizer."""
         words = [part if isinstance(part, int) else zlib.crc32(part.encode()) for part in key]
-        return np.random.default_rng((self.seed, self.number, zlib.crc32(self.task.encode()), *words))
+        return np.random.default_rng((self.seed, self.number, self._key, *words))
 
     def count(self, text: str) -> int:
         """Units of a text inside a passage."""
@@ -55,7 +58,7 @@ class Space:
 
     def drawn(self, count: int) -> int:
         """Which of `count` texts the passage is about: each one is the turn of one passage, in an order that the seed decides."""
-        return int(np.random.default_rng((self.seed, zlib.crc32(self.task.encode()))).permutation(count)[self.number])
+        return int(np.random.default_rng((self.seed, self._key)).permutation(count)[self.number])
 
     def fitted(self, text: str, asks: Sequence[Ask], shape: Callable[[str], str]) -> tuple[str, int]:
         """What `shape` makes of a text of its own length, and how many units of it had to be cut, as `truncate` says.
