@@ -44,6 +44,7 @@ TREES = {  # what stands below a page in the navigation, which GitHub would show
         "eviction",
         "peers",
         "shared",
+        "debias",
         "project/contributing",
         "project/changelog",
     ),

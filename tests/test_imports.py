@@ -94,7 +94,7 @@ def test_help_imports_nothing_heavy():
 
 
 WRONG = (
-    ["measure", "nano", "--to", "far"], ["measure", "nano", "--method", "yarm"], ["measure", "nano", "--tasks", "needles"],
+    ["measure", "nano", "--to", "far"], ["measure", "nano", "--method", "yarm"], ["measure", "nano", "--tasks", "needel"],
     ["measure", "nano", "--samples", "0"], ["measure", "nowhere/at/all"], ["measure", "nano", "--dtype", "half"],
     ["measure", "nano", "--adapter", "nowhere/at/all"], ["measure", "nano", "--revision", "v2"], ["doctor", "nowhere/at/all"],
     ["stretch", "nano", "--to", "4k", "--methods", "yarm"], ["stretch", "nano", "--to", "4k", "--out", "setup.py/x"],
@@ -103,7 +103,7 @@ WRONG = (
     ["tune", "nano", "--to", "4k", "--data", "nowhere", "--out", "x"], ["heads", "nano", "--method", "yarm"],
     ["library", "add", "none.txt", "--model", "nano"], ["library", "add", "setup.py", "--model", "nano", "--to", "4k"],
     ["library", "ask", "none", "why?"], ["library", "gc", "--older-than", "soon"], ["library", "remove", "none"],
-    ["measure", "cut.gguf"], ["doctor", "setup.py"], ["generate", "missing.gguf", "--prompt", "a"],
+    ["measure", "cut.gguf"], ["doctor", "setup.py"], ["generate", "missing.gguf", "--prompt", "a"], ["debias", "none.json"],
 )  # fmt: skip
 
 

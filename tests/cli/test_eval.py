@@ -134,6 +134,8 @@ def test_failures_are_told(capsys):
         (["--endpoint", "ftp://here", "--unit", "characters"], "ftp://here"),
         (["tiny", "--more-tokens", "5"], "--more-tokens has no effect without --endpoint"),
         (["tiny", "--record", "calls.jsonl"], "--record has no effect without --endpoint"),
+        (["--endpoint", "http://127.0.0.1:9", "--unit", "characters", "--workers", "2"], "--workers has no effect with --endpoint"),
+        (["tiny", "--workers", "two"], "write a number of processes, as 4"),
     ],
 )
 def test_what_an_endpoint_does_not_take_is_one_line(arguments, message, capsys):
@@ -142,7 +144,7 @@ def test_what_an_endpoint_does_not_take_is_one_line(arguments, message, capsys):
 
 
 def test_an_endpoint_that_is_down_is_one_line(capsys, monkeypatch):
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr("longreach.endpoint.client.backoff", lambda attempts, chance: 0.0)
     assert run([*REMOTE, "--endpoint", "http://127.0.0.1:9", "--unit", "characters", "--served-model", "m"]) == 2
     assert "cannot be reached" in capsys.readouterr().err.splitlines()[-1]
 

@@ -11,6 +11,7 @@ import pytest
 from longreach.checkpoints import places
 from longreach.cli.main import run
 from longreach.testing.models import tiny_learned, tiny_model
+from tests.evaluation.preferences.simulated import entries, simulated, written
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,6 +20,7 @@ WINDOW = 64
 
 _TRAINING = ["--batch-size", "2"]
 _MEASURING = ["--windows", "2", "--samples", "1", "--depths", "0.5", "--text", "held.txt"]
+_ASKING = ["--limit", "2", "--text", "held.txt"]
 SMALLER = {  # what makes a verb short here; --force: a random model passes no bar
     "doctor": [], "reach": [], "methods": [], "plan": [],
     "measure": _MEASURING, "heads": ["--windows", "2", "--text", "held.txt", "--tasks", "loss"],
@@ -26,7 +28,9 @@ SMALLER = {  # what makes a verb short here; --force: a random model passes no b
     "fit": ["--windows", "1", "--text", "held.txt", "--budget", "2"],
     "tune": [*_TRAINING, "--steps", "2", "--force", "--text", "held.txt"],
     "generate": ["--max-new-tokens", "4"], "chat": ["--max-new-tokens", "4"],
-    "library": [], "library ask": ["--max-new-tokens", "4"],
+    "eval": _ASKING, "card": _ASKING, "compare": [*_ASKING, "--tasks", "passkey", "--lengths", "300"], "parity": [],
+    "context-probe": ["--tokens", "12", "--context", "4"],
+    "debias": [], "library": [], "library ask": ["--max-new-tokens", "4"],
 }  # fmt: skip
 
 
@@ -47,7 +51,7 @@ def shorter(words: list[str]) -> list[str]:
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A working folder with what the pages speak of: nano (a tiny one), GPT2, BOOKS, CONTRIBUTING.md."""
+    """A working folder with what the pages speak of: nano (a tiny one), GPT2, BOOKS, CONTRIBUTING.md, annotations.json, other.json."""
     for name, model in (
         ("package/nano", tiny_model(vocab_size=VOCABULARY, max_position_embeddings=WINDOW)),
         ("GPT2", tiny_learned("gpt2", window=WINDOW, vocab_size=VOCABULARY)),
@@ -57,6 +61,8 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "BOOKS").mkdir()
     (tmp_path / "BOOKS" / "book.txt").write_text(real_text()[:60_000], encoding="utf-8")
     (tmp_path / "held.txt").write_text(real_text()[100_000:130_000], encoding="utf-8")
+    for name, quality in (("annotations", 0.4), ("other", -0.2)):
+        written(tmp_path / f"{name}.json", entries(simulated(1, 60, quality=quality, effect=1.0, extra=0.5, name=name)))
     (tmp_path / "CONTRIBUTING.md").write_text(real_text()[:400], encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hello\nand?\n")))
     monkeypatch.setattr(places, "files", lambda package: tmp_path / "package")

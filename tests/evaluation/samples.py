@@ -10,7 +10,8 @@ from torch import nn
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from longreach.data.stdlib import stdlib_text
-from longreach.evaluation.tasks.retrieval.passkey import _FILLER, _HEAD
+from longreach.evaluation.tasks.retrieval._noise import NOISE
+from longreach.evaluation.tasks.retrieval.passkey import _HEAD
 
 STYLES = ("digits", "plain", "groups", "metaspace")
 VOCABULARY = 700
@@ -49,7 +50,7 @@ def tokenizer(style: str = "digits") -> PreTrainedTokenizerFast:
         special += [f"<0x{byte:02X}>" for byte in range(256)]
         alphabet = ["▁"]
     numbers = " ".join(str(i * 7919 % 100_000) for i in range(3000))
-    texts = [real_text()[:40_000], *[_HEAD, _FILLER] * 50, numbers]
+    texts = [real_text()[:40_000], *[_HEAD, NOISE] * 50, numbers]
     if style == "metaspace":  # newlines stay bytes
         texts = [line for text in texts for line in text.splitlines()]
     bpe.train_from_iterator(

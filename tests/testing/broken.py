@@ -95,7 +95,7 @@ class Stuck(Randomized):
 
 @dataclass(frozen=True, kw_only=True)
 class Careless(TextTask):
-    """Passages by chance and too short, evidence that is nowhere, and marks that hang on nothing but spaces, one for two metrics."""
+    """Passages by chance and too short, evidence that is nowhere, and marks that hang on nothing but spaces."""
 
     info = MethodInfo(title="Careless", paper="none")
     needs_text = False
@@ -107,8 +107,8 @@ class Careless(TextTask):
     def mark(self, ask, written):
         return float(written != f" {ask.right}\n")
 
-    def metrics(self, ask):
-        return ("one", "two")
+    def marks(self, ask, written):
+        return ()
 
     def guess(self, ask, rng):
         return ask.right
@@ -356,7 +356,7 @@ BROKEN = {
     "same_rng_same_positions": (Stuck(), {}),
     **{
         name: (Careless(), {})
-        for name in ("length", "seed", "right_answers", "chance", "junk", "all_marks", "evidence", "forgetting", "least_length")
+        for name in ("length", "seed", "right_answers", "chance", "junk", "evidence", "forgetting", "least_length", "metrics")
     },
 }
 # check -> what of the engine's cache layer is broken

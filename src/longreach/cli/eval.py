@@ -77,6 +77,9 @@ def eval(  # noqa: A001 - a verb is called as its module
     rows: Annotated[
         Path | None, typer.Option(metavar="FILE", help="JSON Lines with the results so far. [default: longreach-results/rows/MODEL.jsonl]")
     ] = None,
+    workers: Annotated[
+        str | None, typer.Option(metavar="N", help="Spread the questions over N processes, or over ray:N workers of a Ray cluster.")
+    ] = None,
     chunk_size: ChunkSize = None,
     loading: Loading = AS_IT_IS,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
@@ -93,18 +96,26 @@ def eval(  # noqa: A001 - a verb is called as its module
         "--served-model": served_model, "--tokenizer": tokenizer, "--more-tokens": more_tokens, "--concurrency": concurrency,
         "--record": record,
     }  # fmt: skip
-    local = {"--method": method, "--chunk-size": chunk_size, **dict.fromkeys(set(loading.given()) - {"--trust-remote-code"}, True)}
+    local = {
+        "--method": method,
+        "--chunk-size": chunk_size,
+        "--workers": workers,
+        **dict.fromkeys(set(loading.given()) - {"--trust-remote-code"}, True),
+    }
     _check_place(model, endpoint, remote, local)
     if endpoint and unit == "tokens" and tokenizer is None:
         raise InputError("lengths in tokens need --tokenizer NAME, that of the endpoint's model; or count --unit characters")
     if judge_model and not judge:
         raise InputError("--judge-model has no effect without --judge")
+    if judge and workers:
+        raise InputError("--judge and --workers exclude each other")
     if tokenizer and unit == "characters":
         raise InputError("--tokenizer has no effect with --unit characters")
 
     from longreach.checkpoints.checkpoint import load_tokenizer
     from longreach.cli._progress import BarProgress
     from longreach.evaluation.evaluate import evaluate, evaluate_endpoint, parse_lengths, parse_text_tasks
+    from longreach.evaluation.spreading import Workers, spread
     from longreach.evaluation.text import read_texts
 
     chosen, steps = parse_text_tasks(tasks), parse_lengths(lengths)
@@ -132,13 +143,17 @@ def eval(  # noqa: A001 - a verb is called as its module
         else:
             name = loading.name(model or "")
             store = open_rows(rows, name)
-            loaded = loading.load(model or "", decoder_only=True)
             options = {"unit": unit, "name": name, "chat": None if template == "auto" else template == "chat"}
-            options |= {} if chunk_size is None else {"chunk_size": chunk_size}
+            options |= common if chunk_size is None else {**common, "chunk_size": chunk_size}
+            specs = ["" if spec == _STOCK else spec for spec in methods]
+            if workers is not None:
+                where = {"name": model, **asdict(loading), "decoder_only": True}
+                spread(Workers.parse(workers), where, options, specs, store.path or Path())
+                store = open_rows(store.path, name)
+            loaded = loading.load(model or "", decoder_only=True)
             with BarProgress() as progress:
-                for spec in methods:
-                    given = "" if spec == _STOCK else spec
-                    found.append(evaluate(loaded.model, loaded.tokenizer, method=given, **common, **options, rows=store, progress=progress))
+                for spec in specs:
+                    found.append(evaluate(loaded.model, loaded.tokenizer, method=spec, **options, rows=store, progress=progress))
     _report(found, name, unit, as_json, str(store.path))
 
 

@@ -194,5 +194,13 @@ def at_least(method: Settings, minimum: float, *names: str) -> None:
             raise SpecError(f"{method.name()}: {name}={format_value(value)} must be {wanted}")
 
 
+def at_most(method: Settings, maximum: float, *names: str) -> None:
+    """Raise SpecError for each named setting that is above `maximum`; None (not given) passes."""
+    for name in names:
+        value = getattr(method, name)
+        if value is not None and not value <= maximum:
+            raise SpecError(f"{method.name()}: {name}={format_value(value)} must be at most {maximum:g}")
+
+
 def _default(field: Any) -> Any:
     return field.default if field.default is not MISSING else MISSING

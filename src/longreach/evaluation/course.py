@@ -29,7 +29,8 @@ class Course:
     """What is asked. Args: tasks: by their specs different. lengths: in the answerer's units. passages: of each task and length, or as
     many as there are. text: real text. truncate: where texts of a length of their own are cut that are too long (default: they are
     refused). judge: also marks answers in free words. row: what all rows have in common: model, method, version, and in its settings
-    all else that determines a score."""
+    all else that determines a score. share: (k, n): of the passages every nth, from the kth on, where several processes share the work.
+    Raises: InputError for nothing to ask."""
 
     tasks: Sequence[TextTask]
     lengths: Sequence[int]
@@ -39,6 +40,7 @@ class Course:
     truncate: Side | None = None
     judge: Judge | None = None
     row: Row
+    share: tuple[int, int] = (0, 1)
 
     def __post_init__(self) -> None:
         if not self.tasks or not self.lengths:
@@ -96,7 +98,7 @@ class _Answered:
 def take(answerer: Answerer, course: Course, rows: Rows, *, progress: Progress = SILENT) -> Examined:
     """Every question that is not among the rows is asked; rows are kept passage by passage, so that a stopped run goes on.
 
-    Raises: NoRoom where no length holds a task; InputError for too little text; what the answerer raises.
+    Raises: NoRoom where no length holds any of the tasks; InputError for too little text; what the answerer raises.
     """
     found: list[Row] = []
     impossible: dict[tuple[str, int], str] = {}
@@ -131,8 +133,8 @@ def _jobs(answerer: Answerer, course: Course, rows: Rows, impossible: dict[tuple
                     yield _Job(task=task, passage=passage, planned=planned, known=known)
             except NoRoom as error:
                 impossible[task.spec, length] = str(error)
-        if all((task.spec, length) in impossible for length in course.lengths):
-            raise NoRoom(impossible[task.spec, max(course.lengths)])
+    if len(impossible) == len(course.tasks) * len(course.lengths):
+        raise NoRoom(impossible[course.tasks[0].spec, max(course.lengths)])
 
 
 def _passages(
@@ -150,7 +152,7 @@ def _passages(
             task=task.spec, length=length, units=units, seed=course.seed, number=number, text=filler,
             truncate=None if task.sized else course.truncate,
         )
-        for number in range(count)
+        for number in range(course.share[0], count, course.share[1])
     )  # fmt: skip
     if task.sized:
         yield from ((space, task.passage(space)) for space in spaces)
@@ -234,7 +236,7 @@ def _of_file(ask: Ask, passage: Passage, truncate: Side | None) -> dict[str, Any
 def _scored(row: Row, task: TextTask, ask: Ask, place: int, response: Response, graded: Graded | None) -> Row:
     """Args: place: of the row among those of the question."""
     speed = response.tokens / response.seconds if response.tokens and response.seconds else None
-    row = replace(row, tokens_per_s=speed, answer=response.written)
+    row = replace(row, tokens_per_s=speed, peak_bytes=response.peak_bytes, answer=response.written)
     if response.failed:
         return replace(row, failed=response.failed)
     if _kind(row) == JUDGE:

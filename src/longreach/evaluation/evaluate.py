@@ -1,6 +1,7 @@
 """Evaluates a loaded model on text tasks, at several lengths and under a method."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,6 +52,7 @@ def evaluate(
     name: str | None = None,
     rows: Rows | str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
+    share: tuple[int, int] = (0, 1),
     progress: Progress = SILENT,
 ) -> Examined:
     """Ask a model the questions of text tasks, and keep a row for each answer.
@@ -66,7 +68,8 @@ def evaluate(
     model behind an endpoint that marks answers in free words, too. unit: what lengths count; in characters all tokenizers get the same
     passages. chat: ask in the tokenizer's chat template (default: where it has one). chunk_size: tokens a forward. name: what the rows call
     the model. rows: a JSON Lines file to find results in and to add them to (default: in memory only). settings: what else was done to the
-    model, for the rows to tell. progress: is told of the work.
+    model, for the rows to tell. share: (k, n) of the passages every nth, from the kth on, where several processes share the work.
+    progress: is told of the work.
 
     Raises: InputError for what does not fit; LongreachError where memory runs out or the model returns no finite numbers. What was
     measured until then stays in `rows`.
@@ -79,15 +82,16 @@ def evaluate(
     if stack:
         check_unapplied(model, stack)
     spec = unparse(stack)
+    extra = {"sampling": "greedy", **(settings or {})}
+    row = common_row(model, name or name_of(model), spec or applied(model), chunk_size, 1, extra)  # of the model's own weights
     with apply(model, spec, warn=False):
         answerer = ModelAnswerer(model, tokenizer, chat=chat, units=Characters() if unit == "characters" else None, chunk_size=chunk_size)
         if isinstance(answerer.units, Tokens) and (limit := window.position_limit(model)) is not None and max(steps) > limit:
             raise InputError(f"the model {window.cannot_read(limit)}; choose lengths to {limit} at most, or a method that lengthens it")
-        extra = {"template": "chat" if answerer.form.chat else "none", "sampling": "greedy", **(settings or {})}
-        row = common_row(model, name or name_of(model), spec or applied(model), chunk_size, 1, extra)
+        row = replace(row, settings={**row.settings, "template": "chat" if answerer.form.chat else "none"})
         course = Course(
             tasks=chosen, lengths=steps, passages=passages, seed=seed, text=text_for(chosen, text), truncate=truncate,
-            judge=None if judge is None else Judge(judge), row=row,
+            judge=None if judge is None else Judge(judge), row=row, share=share,
         )  # fmt: skip
         return take(answerer, course, Rows.of(rows), progress=progress)
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -23,6 +24,7 @@ from longreach.engine.whole_length import whole_length
 from longreach.evaluation.asking.form import Form
 from longreach.evaluation.asking.passage import Ask, Passage, Response
 from longreach.evaluation.asking.units import Tokens, Units
+from longreach.evaluation.memory import PeakMemory
 
 _TRIED = 4  # tokens by which it is found out whether a cache can be put back
 
@@ -74,9 +76,12 @@ class ModelAnswerer:
         """One response for each question. Raises: LongreachError where logits are not finite, or memory runs out."""
         shared = [*self.form.before_ids(passage.turns), *self.form.passage_ids(passage.text)]
         asked = [self.form.ask_ids(ask) for ask in passage.asks]
-        if len(passage.asks) > 1 and shared and puts_back(self.model, self.chunk_size):
-            return self._from_one_reading(passage.asks, shared, asked, progress)
-        return [self._alone(ask, [*shared, *ids], len(ids), progress) for ask, ids in zip(passage.asks, asked, strict=True)]
+        with PeakMemory(self.model.device) as peak:
+            if len(passage.asks) > 1 and shared and self._puts_back():
+                found = self._from_one_reading(passage.asks, shared, asked, progress)
+            else:
+                found = [self._alone(ask, [*shared, *ids], len(ids), progress) for ask, ids in zip(passage.asks, asked, strict=True)]
+        return [replace(response, peak_bytes=peak.bytes) for response in found]
 
     def prompt_ids(self, passage: Passage, ask: Ask) -> list[int]:
         """All that the model reads for one question."""
@@ -166,18 +171,17 @@ class ModelAnswerer:
             raise LongreachError(f"the logits are not finite numbers {where}; load the model with another dtype (float32)")
         return logits
 
-
-def puts_back(model: PreTrainedModel, chunk_size: int = CHUNK) -> bool:
-    """Whether what was read can be put back after a question, and a prompt that ends later is not cut before it."""
-    if cuts_prompts(stack_of(applied(model))):
-        return False
-    cache = new_cache(model)
-    prefill(model, torch.zeros((1, _TRIED), dtype=torch.long, device=model.device), cache=cache, chunk_size=chunk_size)
-    try:
-        restore(cache, snapshot(cache))
-    except LongreachError:
-        return False
-    return True
+    def _puts_back(self) -> bool:
+        """Whether what was read can be put back after a question, and a prompt that ends later is not cut before it."""
+        if cuts_prompts(stack_of(applied(self.model))):
+            return False
+        cache = new_cache(self.model)
+        self._read([0] * _TRIED, cache)
+        try:
+            restore(cache, snapshot(cache))
+        except LongreachError:
+            return False
+        return True
 
 
 def likeliest(response: Response) -> int | None:
@@ -188,6 +192,4 @@ def likeliest(response: Response) -> int | None:
 
 
 def _timed(response: Response, tokens: float, seconds: float) -> Response:
-    return Response(
-        written=response.written, likelihoods=response.likelihoods, failed=response.failed, tokens=math.ceil(tokens), seconds=seconds
-    )
+    return replace(response, tokens=math.ceil(tokens), seconds=seconds)

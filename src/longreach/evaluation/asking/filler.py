@@ -12,6 +12,7 @@ _SHARE = 0.97  # of what is left is taken at once, so that nothing has to be cou
 _FINE = 24  # units, the last of which are taken word by word
 _SEAM = 2  # units that parts may count less apart than together
 _WORD = re.compile(r"\S+(?=\s)")
+_SPACE = re.compile(r"\s")
 _BREAK = re.compile(r"(?<=[.!?])\s|\n")
 
 
@@ -21,9 +22,10 @@ class Filler:
     def __init__(self, text: str, units: Units) -> None:
         self.text, self.units = text, units
 
-    def cut(self, count: int, start: int = 0) -> str:
+    def cut(self, count: int, start: int = 0, *, sure: bool = True) -> str:
         """The text from the line that begins at or after character `start`: `count` units at most, and less by a few words at most.
 
+        Args: sure: count the whole once more at the end; parts may count less apart than together.
         Raises: InputError where the text ends before.
         """
         if count <= 0:
@@ -44,7 +46,7 @@ class Filler:
             else:
                 each *= _SHARE
         cut = self.text[start : self._last(end, left, each)]
-        while (over := self.units.count(cut) - count) > 0:
+        while sure and (over := self.units.count(cut) - count) > 0:
             for _ in range(over):
                 cut = cut[: len(cut.rstrip()) - len(cut.rstrip().rsplit(maxsplit=1)[-1])] if cut.split(maxsplit=1)[1:] else ""
         return cut
@@ -86,6 +88,21 @@ def placed(text: str, pieces: Sequence[tuple[float, str]]) -> str:
         parts += [text[last:at], piece]
         last = at
     return "".join([*parts, text[last:]])
+
+
+def divided(text: str, shares: Sequence[float]) -> list[str]:
+    """The text in parts of about these shares of it, which end where a line or sentence does, or a word where none ends near."""
+    breaks = [found.end() for found in _BREAK.finditer(text)]
+    spaces = [found.end() for found in _SPACE.finditer(text)]
+    parts, last, reached = [], 0, 0.0
+    for share in shares[:-1]:
+        reached += share
+        wanted, slack = reached / sum(shares) * len(text), share / sum(shares) * len(text) / 4
+        ends = [end for places in (breaks, spaces) if places and abs((end := _nearest(places, wanted)) - wanted) <= slack]
+        end = ends[0] if ends else round(wanted)
+        parts.append(text[last:end])
+        last = end
+    return [*parts, text[last:]]
 
 
 def _nearest(ascending: Sequence[int], wanted: float) -> int:

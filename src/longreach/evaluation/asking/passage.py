@@ -68,7 +68,8 @@ class Response:
     """What came back for one question.
 
     Args: written: the answer. likelihoods: log-probability in nats of each choice; () where the answerer cannot tell. failed: why there is
-    no answer. tokens: read and written for it, as far as known. seconds: that it took.
+    no answer. tokens: read and written for it, as far as known. seconds: that it took. peak_bytes: memory that its passage needed beside
+    the model, where that was measured.
     """
 
     written: str = ""
@@ -76,3 +77,4 @@ class Response:
     failed: str = ""
     tokens: int | None = None
     seconds: float | None = None
+    peak_bytes: int | None = None

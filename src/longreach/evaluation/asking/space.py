@@ -1,9 +1,9 @@
 """What a text task builds a passage with: a length to fill, a way to count, real text, and random numbers."""
 
 import math
-import re
 import zlib
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import NoReturn
 
 import numpy as np
@@ -18,16 +18,17 @@ from longreach.evaluation.tasks.base import NoRoom
 DEPTHS = (0.0, 0.25, 0.5, 0.75, 1.0)  # at which facts stand in turn
 
 _CLOSE = 0.995  # of the room is filled, where items allow it
+_PROBED = 0.03  # of it is filled first, to know how long items are
+_SEAMS = 4000  # units of text in which one more may arise where it is cut, so that a long one is not counted again for a few
 _TRIES = 12
-_FOLDER = re.compile("=[^,]*/")  # where a file lies decides nothing
 
 
 class Space:
     """The length of a prompt and its answer together, in `units`, for one passage.
 
-    Args: task: that fills it, for messages. length: of everything: passage, questions, template, and the longest answer. number: of the
-    passage; with `seed` it decides all that is random. text: real text; None: the task gets none, and must not ask for any. truncate: the
-    side at which texts of a length of their own are cut where they are too long; None: none is.
+    Args: task: the spec of the task that fills it. length: of everything: passage, questions, template, and the longest answer. number: of
+    the passage; with `seed` it decides all that is random. text: real text; None: the task gets none, and must not ask for any. truncate:
+    the side at which texts of a length of their own are cut where they are too long; None: none is.
     """
 
     def __init__(
@@ -36,13 +37,13 @@ class Space:
     ) -> None:  # fmt: skip
         self.task, self.length, self.units, self.seed, self.number = task, length, units, seed, number
         self.truncate = truncate
-        self._key = zlib.crc32(_FOLDER.sub("=", task).encode())
         self._filler = text
 
     def rng(self, *key: int | str) -> np.random.Generator:
-        """Random numbers that hang on seed, passage and key alone, and so are the same at every length and for every tokenizer."""
-        words = [part if isinstance(part, int) else zlib.crc32(part.encode()) for part in key]
-        return np.random.default_rng((self.seed, self.number, self._key, *words))
+        """Random numbers that hang on seed, passage, the task's name and key alone: the same at every length, for every tokenizer, and for
+        every setting, so that what one setting changes can be compared on the same facts."""
+        words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in (self.task.partition(":")[0], *key)]
+        return np.random.default_rng((self.seed, self.number, *words))
 
     def count(self, text: str) -> int:
         """Units of a text inside a passage."""
@@ -57,8 +58,10 @@ class Space:
         return self.length - self.around(asks, turns)
 
     def drawn(self, count: int) -> int:
-        """Which of `count` texts the passage is about: each one is the turn of one passage, in an order that the seed decides."""
-        return int(np.random.default_rng((self.seed, self._key)).permutation(count)[self.number])
+        """Which of `count` texts the passage is about: each one is the turn of one passage, in an order that seed and the task's name
+        decide, and not where a file lies."""
+        rng = np.random.default_rng((self.seed, zlib.crc32(self.task.partition(":")[0].encode())))
+        return int(rng.permutation(count)[self.number])
 
     def fitted(self, text: str, asks: Sequence[Ask], shape: Callable[[str], str]) -> tuple[str, int]:
         """What `shape` makes of a text of its own length, and how many units of it had to be cut, as `truncate` says.
@@ -94,16 +97,16 @@ class Space:
         if fixed > (1 - least) * room or room < 1:
             self.too_short(self.length - room + math.ceil(fixed / (1 - least)) + 1)
         start = self.filler.start(self.number, self.length)
-        take = room - fixed
+        take = room - fixed - room // _SEAMS
         for _ in range(_TRIES):
-            text = shape(self.filler.cut(take, start))
+            text = shape(self.filler.cut(take, start, sure=False))
             if (over := self.count(text) - room) <= 0:
                 return text
             take -= over
         raise InputError(f"{self.task}: no passage of {self.length} {self.units.name} could be made with this tokenizer")
 
     def listed(self, make: Callable[[int], str], asks: Sequence[Ask], *, least: int, turns: Sequence[Turn] = ()) -> int:
-        """The most items with which `make(items)` has room; counted a few times only, however long.
+        """How many items have room in `make(items)`: the most, or as many as leave less than 0.5 % empty. It is counted a few times only.
 
         Raises: NoRoom where `least` items have none.
         """
@@ -111,7 +114,7 @@ class Space:
         return self._most(lambda items: around + self.count(make(items)), least=least)
 
     def topped(self, make: Callable[[int, int], str], asks: Sequence[Ask], *, least: int, most: int) -> tuple[int, int]:
-        """The most items with which `make(items, 0)` has room, and the most of one more with which `make(items, rest)` has.
+        """As `listed` for `make(items, 0)`, and the most of one more item with which `make(items, rest)` has room where a gap is left.
 
         For items so long that the last one would leave a gap. Args: most: of `rest`, in steps of the task's own; more of it is longer.
         Raises: NoRoom where `least` items have no room.
@@ -127,6 +130,7 @@ class Space:
         return self._topped(lambda items, rest: fixed + self.around(asks, make(items, rest)), least=least, most=most)
 
     def _topped(self, size: Callable[[int, int], int], *, least: int, most: int) -> tuple[int, int]:
+        size = cache(size)
         items = self._most(lambda items: size(items, 0), least=least)
         if size(items, 0) >= _CLOSE * self.length:  # a long passage is not counted again for so little
             return items, 0
@@ -137,23 +141,28 @@ class Space:
         return items, low
 
     def _most(self, size: Callable[[int], int], *, least: int) -> int:
-        """The most items whose size, everything included, is at most the length."""
+        """As many items as `_CLOSE` of the length takes, everything included, or the most that have room."""
+        size = cache(size)
         if (needed := size(least)) > self.length:
             self.too_short(needed)
+        probed = max(8, least)  # a few items more may not be longer, where they are rounded
         low, taken = least, needed  # what has room, and its units
+        each = max(1e-9, (size(least + probed) - needed) / probed)  # units of an item
         high: int | None = None  # what has none
-        each = max(1e-9, (size(least + 8) - needed) / 8)
+        aims = [_PROBED, (1 + _CLOSE) / 2]  # an item's units are known better when more are counted, which is cheap for few
         for _ in range(_TRIES):
-            guess = low + max(1, int((self.length - taken) / each * _CLOSE))
+            aim = aims.pop(0) if len(aims) > 1 else aims[0]
+            guess = low + max(1, int((aim * self.length - taken) / each))
             if high is not None:
                 guess = min(guess, high - 1)
             if guess <= low:
                 break
             if (counted := size(guess)) <= self.length:
-                each, low, taken = max(1e-9, (counted - taken) / (guess - low)), guess, counted
+                each = (counted - taken) / (guess - low) if counted > taken else each
+                low, taken = guess, counted
             else:
                 high, each = guess, max(each, (counted - taken) / (guess - low))
-            if taken >= _CLOSE * self.length and (high == low + 1 or taken + each > self.length):
+            if taken >= _CLOSE * self.length or high == low + 1:
                 break
         return low
 

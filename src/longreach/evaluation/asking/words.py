@@ -59,3 +59,13 @@ def word_pairs(rng: np.random.Generator, count: int) -> list[str]:
     if len(places) < count:
         raise ValueError(f"there are no {count} pairs of {len(ADJECTIVES)} adjectives and {len(NOUNS)} nouns")
     return [f"{ADJECTIVES[place // len(NOUNS)]}-{NOUNS[place % len(NOUNS)]}" for place in places]
+
+
+def some_nouns(rng: np.random.Generator, count: int) -> list[str]:
+    """So many different nouns, none of which begins with another (as candidate answers must not)."""
+    found: list[str] = []
+    for place in rng.permutation(len(NOUNS)).tolist():
+        word = NOUNS[place]
+        if len(found) < count and not any(word.startswith(other) or other.startswith(word) for other in found):
+            found.append(word)
+    return found

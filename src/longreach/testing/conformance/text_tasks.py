@@ -116,7 +116,7 @@ def check_forgetting(task: TextTask) -> int:
     return require(lost < 0.8, f"without the first half {lost:.2f} is right of what stands there") * len(marks[False])
 
 
-def check_all_marks(task: TextTask) -> int:
+def check_metrics(task: TextTask) -> int:
     """Every metric has a mark, the first of them that of `mark`, and a task with free words says so."""
     compared = 0
     for ask in _asks(task):
@@ -198,6 +198,6 @@ def _hangs_on_places(method: Method) -> bool:
 
 CHECKS = [
     *(Check(run=check, applies=_asks_in_text) for check in (check_length, check_seed, check_right_answers, check_chance, check_junk)),
-    *(Check(run=check, applies=_asks_in_text) for check in (check_all_marks, check_evidence, check_least_length)),
+    *(Check(run=check, applies=_asks_in_text) for check in (check_metrics, check_evidence, check_least_length)),
     Check(run=check_forgetting, applies=_hangs_on_places),
 ]

@@ -15,6 +15,7 @@ from longreach.core.method import MethodInfo
 from longreach.decoding.encoder import Encoder
 from longreach.evaluation.asking.passage import Passage
 from longreach.evaluation.asking.space import DEPTHS, Space
+from longreach.evaluation.tasks.retrieval._noise import NOISE, in_noise
 from longreach.evaluation.tasks.retrieval._retrieval import RetrievalTask, Wording
 from longreach.evaluation.text import Ids
 
@@ -22,7 +23,6 @@ _HEAD = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize it. "
     "I will quiz you about the important information there.\n"
 )
-_FILLER = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again.\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,14 +45,13 @@ class Passkey(RetrievalTask):
         asks = (replace(ask, opening="The pass key is"),)
 
         def text(lines: int) -> str:
-            before = round(lines * (ask.depth or 0.0))
-            return f"{_HEAD}{_FILLER * before}{wording.fact}{_FILLER * (lines - before)}"
+            return in_noise(_HEAD, wording.fact, ask.depth or 0.0, lines)
 
         return Passage(text=text(space.listed(text, asks, least=2)), asks=asks)
 
     def filler(self, encoder: Encoder, haystack: Ids, count: int) -> Ids:
         """The same line again and again, the last one cut."""
-        return np.resize(np.array(encoder.encode_inside(_FILLER), dtype=np.int32), count)
+        return np.resize(np.array(encoder.encode_inside(NOISE), dtype=np.int32), count)
 
 
 METHOD = Passkey

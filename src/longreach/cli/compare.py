@@ -1,0 +1,171 @@
+"""Compares methods by one protocol: one base model, one set of data, one budget, the same questions.
+
+Paper: A Controlled Study on Long Context Extension and Generalization in LLMs, 2024, arXiv:2409.12181
+Cost: one evaluation a method, and, with --data, one tuning run each.   Limits: methods are compared at one setting each.
+Differs from the paper: any base, data and budget; generated tasks; ranks come with paired intervals, and ties are called ties.
+"""
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from longreach.cli._options import AS_IT_IS, Loading, loads_model, open_rows
+from longreach.cli._places import check_texts
+from longreach.cli._tables import new_table, show
+from longreach.core.errors import InputError
+from longreach.core.lengths import format_length, parse_length
+from longreach.core.method import MethodInfo
+from longreach.core.spec import check_names, split_specs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from longreach.core.progress import Progress
+    from longreach.stretching.controlled import MethodComparison
+
+INFO = MethodInfo(title="A Controlled Study on Long Context Extension and Generalization in LLMs", paper="arXiv:2409.12181")
+
+_TASKS = "needle,passkey"
+_PASSAGES = 20
+_STOCK = "stock"
+
+
+@loads_model
+def compare(
+    model: Annotated[str, typer.Argument(help="A folder, a GGUF file, a hub id, or nano.")],
+    to: Annotated[str, typer.Option(metavar="LENGTH", help="The target: 4096, 32k.")],
+    kind: Annotated[
+        str | None, typer.Option(metavar="KIND", help="All methods of a kind, as positions, each as it suggests itself.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(metavar="SPEC", help="These methods; may be repeated. A name alone means what it suggests.")
+    ] = None,
+    tasks: Annotated[str, typer.Option(metavar="SPEC,...", help="What to ask.")] = _TASKS,
+    lengths: Annotated[
+        str | None, typer.Option(metavar="LENGTHS", help="1k:64k or 1k,3000. [default: a quarter, a half and all of --to]")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=2, help="Passages of each task and length.")] = _PASSAGES,
+    seed: Annotated[int, typer.Option(min=0, help="Of questions, training and bootstrap.")] = 0,
+    text: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Real text, UTF-8; may be repeated. [default: this Python's documentation and held-out source]"),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Tune the model under each method on these texts first.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of each tuning run. [default: 200]")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak rate of each tuning run. [default: 2e-4 for adapters, 2e-5 in full]")] = None,
+    full: Annotated[bool, typer.Option("--full", help="Tune every weight instead of adapters.")] = False,
+    work: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="For the tuning runs, which go on there. [default: longreach-results/compare-MODEL]")
+    ] = None,
+    rows: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="JSON Lines with the results so far. [default: longreach-results/rows/MODEL-compare.jsonl]"),
+    ] = None,
+    loading: Loading = AS_IT_IS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
+) -> None:
+    """Rank methods on one model: the same questions, the same texts, and, with --data, the same budget of tuning. Says what is noise."""
+    if (kind is None) == (method is None):
+        raise InputError("name the methods with --kind KIND or --method SPEC" + (", not with both" if kind else ""))
+    wanted = split_specs(method) if method else []
+    check_names([name for name in wanted if name != _STOCK])
+    check_texts([*(text or ())] or None)
+    for option, value in {"--steps": steps, "--lr": lr, "--full": full or None, "--work": work}.items():
+        if data is None and value is not None:
+            raise InputError(f"{option} has no effect without --data")
+    target = parse_length(to)
+
+    from longreach.cli._progress import BarProgress
+    from longreach.core import registry
+    from longreach.core.kinds import kinds
+    from longreach.data.stdlib import stdlib_text
+    from longreach.evaluation.evaluate import parse_lengths, parse_text_tasks
+    from longreach.evaluation.text import read_texts
+    from longreach.stretching.controlled import compare as run
+    from longreach.stretching.controlled import specs_meant, specs_of
+
+    if kind is not None and (kind not in kinds() or kinds()[kind].acts_on != "model" or not registry.names(kind)):
+        names = ", ".join(name for name, one in kinds().items() if one.acts_on == "model")
+        raise InputError(f"no such kind: {kind}; choose one of {names}")
+    parse_text_tasks(tasks)
+    asked = parse_lengths(lengths) if lengths else tuple(sorted({max(1, target // 4), max(1, target // 2), target}))
+    name = loading.name(model)
+    store = open_rows(rows, f"{name}-compare")
+    base = loading.load(model, decoder_only=True)
+    specs = specs_of(kind, base.model, target) if kind else specs_meant([each for each in wanted if each != _STOCK], base.model, target)
+    words = read_texts(text) if text else stdlib_text("held-out")
+    settings: dict[str, Any] = {}
+    with BarProgress() as progress, warnings.catch_warnings():
+        warnings.showwarning = lambda message, *place, **more: typer.echo(f"warning: {message}", err=True)
+
+        def prepare(spec: str) -> "PreTrainedModel":
+            if data is None or not spec:
+                return base.model
+            folder = work or Path("longreach-results", f"compare-{name.replace('/', '--')}")
+            return _tuned(loading.load(model, decoder_only=True), spec, target, data, folder, seed, settings, words, progress)
+
+        if data is not None:
+            settings |= {"tuned": {"steps": steps or 200, "lr": lr, "full": full, "data": data.name}}
+        found = run(
+            prepare, base.tokenizer, ["", *specs], target=target, tasks=tasks, lengths=asked, passages=limit, seed=seed, text=words,
+            name=name, rows=store, settings=settings, progress=progress,
+        )  # fmt: skip
+    _report(found, name, target, as_json)
+
+
+def _tuned(
+    loaded: Any, spec: str, target: int, data: Path, folder: Path, seed: int, settings: dict[str, Any], held_out: str, progress: "Progress"
+) -> "PreTrainedModel":
+    """The model, tuned under a method on as much as every other, now or before."""
+    from longreach.data.sources import read_folder
+    from longreach.training.plan import TuneConfig
+    from longreach.training.tune import tune
+
+    of = settings["tuned"]
+    more = {} if of["lr"] is None else {"lr": of["lr"]}
+    config = TuneConfig(target=target, method=spec, steps=of["steps"], full=of["full"], seed=seed, **more)
+    run = folder / spec.replace(":", "-").replace(",", "-").replace("=", "")
+    tokenizer: PreTrainedTokenizerBase = loaded.tokenizer
+    return tune(loaded.model, tokenizer, read_folder(data), config, run, held_out=held_out, progress=progress).model
+
+
+def _report(found: "MethodComparison", name: str, target: int, as_json: bool) -> None:
+    from longreach.evaluation.ranking import as_json as ranking_json
+
+    if as_json:
+        losses = {
+            spec: {"mean": loss.mean, "above": None if loss.above is None else list(loss.above)} for spec, loss in found.losses.items()
+        }
+        shown = {"model": name, "target": target, **ranking_json(found.ranking), "losses": losses, "agreement": found.agreement}
+        print(json.dumps({**shown, "left_out": dict(found.left_out)}, allow_nan=False))
+        return
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    lengths = sorted(found.ranking.ranks[0].by_length) if found.ranking.ranks else []
+    table = new_table("method", "score", "behind", *map(format_length, lengths), "loss", title=f"{name} at {target} tokens")
+    for one in found.ranking.ranks:
+        behind = "first" if one.behind is None else f"{'~' if one.is_noise else ''}{one.behind.mean:.2f}"
+        loss = found.losses[one.method]
+        table.add_row(
+            one.method or _STOCK, f"{one.score.mean:.2f} ({one.score.low:.2f}-{one.score.high:.2f})", behind,
+            *(f"{one.by_length[length]:.2f}" for length in lengths), f"{loss.mean:.3f}",
+        )  # fmt: skip
+    if found.ranking.ranks:
+        show(console, table)
+        asked = ", ".join(f"{task} by {metric}" for task, metric in found.ranking.tasks.items())
+        console.print(f"Scores above chance (1: everything right) of {asked}; {found.ranking.passages} passages.", soft_wrap=True)
+        console.print("~ cannot be told from the first (paired bootstrap, 95 %). Loss: nats a token of the last octave.", soft_wrap=True)
+    else:
+        console.print("No method is above chance on the shortest texts, so that the tasks tell nothing. By loss:", soft_wrap=True)
+        for spec, loss in sorted(found.losses.items(), key=lambda pair: pair[1].mean):
+            console.print(f"  {loss.mean:.3f}  {spec or _STOCK}", soft_wrap=True)
+    if found.ranking.at_chance:
+        console.print(f"At chance under every method: {', '.join(found.ranking.at_chance)}.", soft_wrap=True)
+    if found.agreement is not None:
+        console.print(f"Rank by loss and rank by tasks agree by {found.agreement:+.2f} (Spearman).", soft_wrap=True)
+    for spec, why in found.left_out.items():
+        console.print(f"{spec or _STOCK} is left out: {why}.", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Compares two systems by annotated preferences, with and without what length does to them."""

@@ -1,0 +1,1 @@
+"""Whether what was said in a long conversation is known."""

@@ -1,0 +1,1 @@
+"""Whether a rule is learnt from what is read."""

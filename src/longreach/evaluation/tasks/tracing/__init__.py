@@ -1,0 +1,1 @@
+"""Whether facts are joined that stand far apart."""

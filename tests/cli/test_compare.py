@@ -1,0 +1,57 @@
+import json
+
+import pytest
+
+from longreach.cli.main import run
+from longreach.testing.models import tiny_model
+from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
+
+QUICK = ("compare", "tiny", "--to", "256", "--tasks", "needle", "--lengths", "256", "--limit", "2", "--text", "book.txt")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    tiny_model(vocab_size=VOCABULARY).save_pretrained(tmp_path / "tiny")
+    tokenizer().save_pretrained(tmp_path / "tiny")
+    (tmp_path / "book.txt").write_text(real_text(), encoding="utf-8")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "book.txt").write_text(real_text(), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_methods_untuned(capsys):
+    assert run([*QUICK, "--method", "yarn;linear", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert set(found["losses"]) == {"", "yarn:factor=2", "linear:factor=2"}
+    assert found["at_chance"] == ["needle"], "a model of random weights finds nothing"
+    assert run([*QUICK, "--method", "yarn"]) == 0
+    assert "No method is above chance on the shortest texts" in capsys.readouterr().out
+
+
+def test_methods_tuned_on_one_budget(folder, capsys):
+    tuned = ("--method", "yarn", "--data", "data", "--steps", "2", "--full", "--lr", "1e-3", "--json")
+    assert run([*QUICK, *tuned]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert run([*QUICK, "--method", "yarn", "--json"]) == 0
+    untuned = json.loads(capsys.readouterr().out)
+    assert found["losses"]["yarn:factor=2"]["mean"] < untuned["losses"]["yarn:factor=2"]["mean"], "two steps are better than none"
+    assert found["losses"][""]["mean"] == untuned["losses"][""]["mean"], "the base is not tuned"
+    assert (folder / "longreach-results/compare-tiny/yarn-factor2").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name the methods with --kind KIND or --method SPEC"),
+        (["--kind", "positions", "--method", "yarn"], "not with both"),
+        (["--kind", "task"], "no such kind: task; choose one of attention, cache, positions"),
+        (["--method", "yarn", "--steps", "5"], "--steps has no effect without --data"),
+        (["--method", "nothing"], "nothing"),
+        (["--method", "yarn", "--tasks", "loss"], "loss asks nothing in plain text"),
+        (["--method", "yarn", "--data", "none", "--steps", "2"], "none is not a folder"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(arguments, message, capsys):
+    assert run([*QUICK, *arguments]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
