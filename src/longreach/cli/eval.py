@@ -35,7 +35,7 @@ def eval(  # noqa: A001 - a verb is called as its module
     method: Annotated[
         list[str] | None, typer.Option(metavar="SPEC", help="Evaluate under a method; may be repeated. stock: as the model is. [default]")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Passages of each task and length.")] = 10,
+    limit: Annotated[int, typer.Option(min=1, help="Passages of each task and length, if a file has so many.")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
     text: Annotated[
         list[Path] | None,

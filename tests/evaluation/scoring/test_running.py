@@ -46,11 +46,14 @@ def test_nothing_outside_its_folder_is_written(tmp_path):
     kept = tmp_path / "kept.txt"
     kept.write_text("here")
     for source in (
-        f"open({str(kept)!r}, 'w')", f"import os; os.remove({str(kept)!r})", f"import shutil; shutil.rmtree({str(tmp_path)!r})",
+        f"open({str(kept)!r}, 'w')", f"import os; open('a', 'w'); os.rename('a', {str(kept)!r})",
+        f"import shutil; shutil.copyfile('answer.py', {str(kept)!r})", f"import os; os.symlink('answer.py', {str(kept) + 's'!r})",
+        f"import os; os.remove({str(kept)!r})", f"import shutil; shutil.rmtree({str(tmp_path)!r})",
         f"import os; os.rename({str(kept)!r}, 'mine')", f"import os; os.symlink({str(kept)!r}, 'b'); open('b', 'w')",
     ):  # fmt: skip
         assert "may not" in run_program(source).error
     assert kept.read_text() == "here"
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.txt"]
     assert run_program("import os; open('a', 'w').write('x'); os.rename('a', 'b'); print(open('b').read())").output == "x\n"
 
 

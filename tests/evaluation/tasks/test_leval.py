@@ -80,6 +80,18 @@ def test_a_file_and_a_folder(folder):
     assert all_of_them.marks(news, "one two three") == (1.0, 1.0, 1.0)
 
 
+def test_where_a_file_lies_decides_nothing(folder):
+    lines = [json.dumps(DOCUMENT | {"input": f"number {number}"}) for number in range(20)]
+    for name in ("one", "other"):
+        (folder / name).mkdir()
+        (folder / name / "tpo.jsonl").write_text("\n".join(lines))
+    one, other = (LEval(file=Records(folder / name / "tpo.jsonl")) for name in ("one", "other"))
+    order = [one.passage(space(one, number)).text for number in range(20)]
+    assert order == [other.passage(space(other, number)).text for number in range(20)]
+    assert len(set(order)) == 20
+    assert order != sorted(order, key=lambda text: int(text.rpartition(" ")[2]))
+
+
 def test_documents_are_cut_at_words_where_the_user_says_so(folder):
     task = LEval(file=Records(folder / "tpo.jsonl"))
     with pytest.raises(NoRoom, match=r"needs a length of \d+ characters .* or cut what is too long \(--truncate\)"):

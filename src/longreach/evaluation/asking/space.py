@@ -58,8 +58,10 @@ class Space:
         return self.length - self.around(asks, turns)
 
     def drawn(self, count: int) -> int:
-        """Which of `count` texts the passage is about: each one is the turn of one passage, in an order that the seed decides."""
-        return int(np.random.default_rng((self.seed, zlib.crc32(self.task.encode()))).permutation(count)[self.number])
+        """Which of `count` texts the passage is about: each one is the turn of one passage, in an order that seed and the task's name
+        decide, and not where a file lies."""
+        rng = np.random.default_rng((self.seed, zlib.crc32(self.task.partition(":")[0].encode())))
+        return int(rng.permutation(count)[self.number])
 
     def fitted(self, text: str, asks: Sequence[Ask], shape: Callable[[str], str]) -> tuple[str, int]:
         """What `shape` makes of a text of its own length, and how many units of it had to be cut, as `truncate` says.

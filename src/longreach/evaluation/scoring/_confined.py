@@ -5,9 +5,11 @@ import resource
 import sys
 
 _WRITES = {
-    "os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.symlink", "os.truncate", "os.utime",
-    "os.setxattr", "os.removexattr", "shutil.chown", "shutil.copyfile", "shutil.move", "shutil.rmtree", "os.chflags",
+    "os.chmod", "os.chown", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.utime", "os.setxattr", "os.removexattr", "os.chflags",
+    "shutil.chown", "shutil.rmtree",
 }  # fmt: skip
+_MOVES = {"os.link", "os.rename", "shutil.move"}  # from a place to another
+_MAKES = {"os.symlink", "shutil.copyfile"}  # of what may lie anywhere
 _REFUSED = ("socket.", "ctypes.", "os.fork", "os.exec", "os.posix_spawn", "os.spawn", "os.system", "os.kill", "subprocess.", "pty.")
 
 
@@ -24,8 +26,9 @@ def _guard(folder: str) -> None:
             raise PermissionError(f"an answer that is run may not use {event}")
         if event == "open" and isinstance(given[2], int) and given[2] & writing and given[0] != os.devnull and outside(given[0]):
             raise PermissionError(f"an answer that is run may not write {given[0]!r}")
-        if event in _WRITES and outside(given[0]):
-            raise PermissionError(f"an answer that is run may not change {given[0]!r}")
+        changed = given[:1] if event in _WRITES else given[:2] if event in _MOVES else given[1:2] if event in _MAKES else ()
+        for path in filter(outside, changed):
+            raise PermissionError(f"an answer that is run may not change {path!r}")
 
     sys.addaudithook(hook)
 

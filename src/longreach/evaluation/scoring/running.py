@@ -18,7 +18,7 @@ from typing import IO, Literal
 from longreach.core.errors import UnsupportedError
 
 Ended = Literal["finished", "failed", "time", "output"]
-_APART = ("unshare", "--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child")
+_APART = ("--user", "--map-root-user", "--net", "--pid", "--fork", "--kill-child")
 _MB = 1 << 20
 
 
@@ -37,12 +37,14 @@ def run_program(
 ) -> Ran:
     """Run a Python program in an empty folder with an empty environment, and end it with all that it began.
 
+    It has the standard library without `ctypes`, and so no packages that need that, as numpy does.
+
     Args: source: the program. given: its standard input. seconds: that it may take. memory: bytes. written: bytes of each file. printed:
     bytes of its output.
     Raises: UnsupportedError on Windows, which has no such limits.
     """
     if os.name != "posix":
-        raise UnsupportedError("code", "Windows", "there are no limits for processes", "run the evaluation on Linux or macOS")
+        raise UnsupportedError("code", "Windows", "there are no limits for processes", "run the evaluation on Linux")
     with tempfile.TemporaryDirectory(prefix="longreach-answer-") as folder:
         Path(folder, "answer.py").write_text(source, encoding="utf-8", errors="replace")
         limits = (str(max(1, round(seconds + 1))), str(memory), str(written))
@@ -101,7 +103,9 @@ def _kill(process: "subprocess.Popen[bytes]") -> None:
 @cache
 def _apart() -> tuple[str, ...]:
     """What gives a process no network, and kills with it all processes that it began, where the system lets us."""
-    if which(_APART[0]) is None:
+    program = which("unshare")
+    if program is None:
         return ()
-    tried = subprocess.run([*_APART, "true"], capture_output=True, check=False)  # noqa: S603 - fixed words
-    return _APART if tried.returncode == 0 else ()
+    apart = (program, *_APART)
+    tried = subprocess.run([*apart, sys.executable, "-c", ""], capture_output=True, check=False)  # noqa: S603 - fixed words
+    return apart if tried.returncode == 0 else ()

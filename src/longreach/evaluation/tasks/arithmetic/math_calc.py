@@ -95,4 +95,4 @@ def _written(results: Sequence[int]) -> str:
 
 METHOD = MathCalc
 EXAMPLES = (MathCalc(),)
-BAD = ({"numbers": 5},)
+BAD = ()

@@ -1,6 +1,7 @@
 """M4LE: short texts put together to a long one, and a question about one of them, several, or all.
 
-Paper: M4LE: A Multi-Ability Multi-Range Multi-Task Multi-Domain Long-Context Evaluation Benchmark, 2023, arXiv:2310.19240
+Paper: M4LE: A Multi-Ability Multi-Range Multi-Task Multi-Domain Long-Context Evaluation Benchmark for Large Language Models, 2023,
+arXiv:2310.19240
 Cost: one pass over each passage and up to 64 written tokens.
 Limits: a file needs as many short texts as a passage of the length holds; none stands in it twice.
 Differs from the paper: any short labelled texts, or texts with questions, that are given as a file; without one, paragraphs of real text,
