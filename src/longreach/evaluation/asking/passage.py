@@ -1,6 +1,6 @@
 """A text and what is asked of it, as plain strings, so that any model or endpoint can be asked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,6 +33,11 @@ class Ask:
             raise ValueError(f"the right answer {self.right!r} is not among the choices")
         if len(set(self.choices)) < len(self.choices):
             raise ValueError(f"two of the choices are equal: {self.choices}")
+
+    @property
+    def sure_stops(self) -> tuple[str, ...]:
+        """Those of `until` that cannot come before the answer has begun, as a line end can."""
+        return tuple(stop for stop in self.until if stop.strip())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,3 +77,10 @@ class Response:
     tokens: int | None = None
     seconds: float | None = None
     peak_bytes: int | None = None
+
+
+def before_stop(text: str, stops: Sequence[str]) -> str:
+    """An answer to the first stop after its beginning."""
+    begun = len(text) - len(text.lstrip())
+    ends = [place for stop in stops if (place := text.find(stop, begun)) >= 0]
+    return text[: min(ends)] if ends else text
