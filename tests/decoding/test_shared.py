@@ -1,5 +1,7 @@
 """What texts begin with in common is read once, and each is read as by itself."""
 
+import weakref
+
 import pytest
 import torch
 
@@ -89,6 +91,17 @@ def test_texts_that_are_gone_on_from_twice_are_not_read_again(model):
     for begun in reading.each(beginnings([TEXT], times=3)):
         assert [int(begun.cache().get_seq_length()) for _ in range(3)] == [400] * 3
     assert sum(passes) == 400
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_cache_is_let_go_when_the_next_text_is_read(model, times):
+    reading = SharedReading(model)
+    texts = reading.each(beginnings([OTHER[:50], TEXT[:50]], times=times))
+    first = next(texts)
+    cache = weakref.ref(first.cache())
+    begun = next(texts)
+    assert begun is not first
+    assert cache() is None
 
 
 def test_what_cannot_be_put_back_is_read_again(model, monkeypatch):

@@ -28,7 +28,8 @@ _TRIED = 4  # tokens by which it is found out whether a cache can be put back
 @dataclass(frozen=True, kw_only=True)
 class Beginning:
     """A text that is read, and then gone on from. Args: ids: at least one. times: how often it is gone on from. longest: tokens of the
-    longest text that begins so, for frequencies that hang on that."""
+    longest text that begins so, for frequencies that hang on that.
+    """
 
     ids: tuple[int, ...]
     times: int = 1
@@ -38,7 +39,8 @@ class Beginning:
 @dataclass(frozen=True, kw_only=True)
 class Begun:
     """A text that was read. Args: logits: [V], of what follows it. cache: gives, as often as was said, a cache that holds just the text;
-    the one before must not be used any more."""
+    one that it gave before must not be used any more.
+    """
 
     beginning: Beginning
     logits: Tensor
@@ -59,8 +61,8 @@ class SharedReading:
     def __init__(self, model: PreTrainedModel, *, chunk_size: int = CHUNK, progress: Progress = SILENT) -> None:
         check_eval(model)
         self.model, self.chunk_size, self.progress = model, chunk_size, progress
-        self._restores = puts_back(model)
-        self._shares = self._restores and not cuts_prompts(stack_of(applied(model)))
+        self.restores = puts_back(model)
+        self._shares = self.restores and not cuts_prompts(stack_of(applied(model)))
 
     def each(self, beginnings: Sequence[Beginning]) -> Iterator[Begun]:
         """Every text, in an order that shares the most; no two have the same ids. To be used before the next is asked for.
@@ -90,35 +92,17 @@ class SharedReading:
                 cache = new_cache(self.model)
             self.progress.advance(at)
             for stop in _stops(at, islice(shared, number, None), len(beginning.ids)):
-                logits = self._read(beginning.ids, at, stop, cache)
+                logits = self.read(beginning.ids, at, stop, cache)
                 kept.append((stop, snapshot(cache)))
                 at = stop
             if at < len(beginning.ids):
-                logits = self._read(beginning.ids, at, len(beginning.ids), cache)
-            yield Begun(beginning=beginning, logits=logits, cache=self._again(beginning, cache))
+                logits = self.read(beginning.ids, at, len(beginning.ids), cache)
+            again = _Again(self, beginning, cache)
+            yield Begun(beginning=beginning, logits=logits, cache=again)
+            again.held.clear()  # whoever still has it does not keep the memory of two texts
 
-    def _again(self, beginning: Beginning, cache: Cache) -> Callable[[], Cache]:
-        if beginning.times > 1 and self._restores:
-            taken = snapshot(cache)
-
-            def put_back() -> Cache:
-                restore(cache, taken)
-                return cache
-
-            return put_back
-        read = [cache]
-
-        def read_again() -> Cache:
-            if read:
-                return read.pop()
-            fresh = new_cache(self.model)
-            self._read(beginning.ids, 0, len(beginning.ids), fresh)
-            return fresh
-
-        return read_again
-
-    def _read(self, ids: Sequence[int], start: int, stop: int, cache: Cache) -> Tensor:
-        """Read a part of the text after what the cache holds of it: the logits [V] of what follows."""
+    def read(self, ids: Sequence[int], start: int, stop: int, cache: Cache) -> Tensor:
+        """Read a part of the text after what the cache holds of it: the logits [V] of what follows. Raises: LongreachError as `each`."""
 
         def read(part: Sequence[int], cache: Cache, progress: Progress) -> Tensor:
             tokens = torch.tensor([list(part)], device=self.model.device)
@@ -131,6 +115,27 @@ class SharedReading:
             what = f"a text of {stop} tokens, {self.chunk_size} tokens a forward"
             raise LongreachError(f"the device's memory is too small for {what}; use a smaller chunk size or shorter texts") from error
         return check_finite(logits, self.model, lambda: read(ids[:stop], new_cache(self.model), SILENT))[0]
+
+
+class _Again:
+    """Gives a cache that holds a text again and again: put back, or else read anew."""
+
+    def __init__(self, reading: SharedReading, beginning: Beginning, cache: Cache) -> None:
+        self.reading, self.ids = reading, beginning.ids
+        self.held: list[tuple[Cache, Snapshot | None]] = []
+        self.held.append((cache, snapshot(cache) if beginning.times > 1 and reading.restores else None))
+
+    def __call__(self) -> Cache:
+        if not self.held:
+            fresh = new_cache(self.reading.model)
+            self.reading.read(self.ids, 0, len(self.ids), fresh)
+            return fresh
+        cache, taken = self.held[0]
+        if taken is None:
+            self.held.clear()
+        else:
+            restore(cache, taken)
+        return cache
 
 
 def puts_back(model: PreTrainedModel) -> bool:

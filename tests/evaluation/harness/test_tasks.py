@@ -151,6 +151,7 @@ def test_what_a_yaml_file_says_in_vain_is_refused():
         ({"asks": "needle,passkey"}, InputError, "one task at a time"),
         ({"length": "far"}, SpecError, "not a length"),
         ({"passages": 0}, InputError, "passages=0"),
+        ({"asks": "next_element"}, InputError, "text has no effect on next_element"),
         ({"chat": True, "tokenizer": tokens()}, InputError, "no chat template"),
     ],
 )

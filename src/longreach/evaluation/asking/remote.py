@@ -39,12 +39,10 @@ class EndpointAnswerer:
         return found
 
     def _request(self, passage: Passage, ask: Ask) -> Request:
-        most, asked = ask.most_tokens + self.more_tokens, f"{passage.text}\n\n{ask.text}"
+        most = ask.most_tokens + self.more_tokens
         if self.chat:
-            turns = [{"role": turn.role, "content": turn.text} for turn in passage.turns]
-            return Request(messages=[*turns, {"role": "user", "content": asked}], most_tokens=most)
-        said = "".join(f"{turn.role.capitalize()}: {turn.text}\n" for turn in passage.turns)
-        return Request(prompt=f"{said}{asked}\n{ask.opening or 'Answer:'}", most_tokens=most, stop=self._stops(ask))
+            return Request(messages=passage.as_messages(ask), most_tokens=most)
+        return Request(prompt=passage.as_text(ask), most_tokens=most, stop=self._stops(ask))
 
     def _stops(self, ask: Ask) -> Sequence[str]:
         return () if self.more_tokens else ask.sure_stops

@@ -84,6 +84,8 @@ class HarnessTask(Task):  # type: ignore[misc,unused-ignore]
         if passages < 1:
             raise InputError(f"passages={passages} must be at least 1")
         self.asks = _one(asks) if isinstance(asks, str) else asks
+        if text is not None and not self.asks.needs_text:
+            raise InputError(f"text has no effect on {self.asks.name()}; leave it out")
         self.length, self.passages, self.seed, self.chat = parse_length(str(length)), passages, seed, chat
         self.text = None if text is None else Path(text)
         loaded = load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
@@ -96,7 +98,7 @@ class HarnessTask(Task):  # type: ignore[misc,unused-ignore]
             generation_kwargs={"until": [], "do_sample": False},
             metadata={
                 "version": self.VERSION, "asks": self.asks.spec, "length": self.length, "tokenizer": loaded.name_or_path,
-                "passages": passages, "seed": seed, "text": str(text or "held-out"), "chat": chat,
+                "passages": passages, "seed": seed, "text": str(text or (self.asks.needs_text and "held-out") or ""), "chat": chat,
             },
         )  # fmt: skip
 
@@ -120,9 +122,14 @@ class HarnessTask(Task):  # type: ignore[misc,unused-ignore]
         if not self._made:
             text = read_texts([self.text]) if self.text is not None else stdlib_text("held-out") if self.asks.needs_text else None
             filler = None if text is None else Filler(text, self.units)
-            for number in range(self.passages):
-                space = Space(task=self.asks.spec, length=self.length, units=self.units, seed=self.seed, number=number, text=filler)
-                self._made.append(self.asks.passage(space))
+            settings: dict[str, Any] = {
+                "task": self.asks.spec,
+                "length": self.length,
+                "units": self.units,
+                "seed": self.seed,
+                "text": filler,
+            }
+            self._made = [self.asks.passage(Space(number=number, **settings)) for number in range(self.passages)]
         return [
             {
                 "passage": number,
@@ -139,8 +146,7 @@ class HarnessTask(Task):  # type: ignore[misc,unused-ignore]
     def doc_to_text(self, doc: Mapping[str, Any]) -> str:
         """The prompt as text to be completed, with the beginning of the answer."""
         passage, ask = self._asked(doc)
-        said = "".join(f"{turn.role.capitalize()}: {turn.text}\n" for turn in passage.turns)
-        return f"{said}{passage.text}\n\n{ask.text}\n{ask.opening or 'Answer:'}"
+        return passage.as_text(ask)
 
     def doc_to_target(self, doc: Mapping[str, Any]) -> str:
         """The right answer."""
@@ -172,8 +178,7 @@ class HarnessTask(Task):  # type: ignore[misc,unused-ignore]
         if chat_template is None or not apply_chat_template:
             return self.doc_to_text(doc)
         passage, ask = self._asked(doc)
-        messages = [{"role": turn.role, "content": turn.text} for turn in passage.turns]
-        return chat_template([*messages, {"role": "user", "content": f"{passage.text}\n\n{ask.text}"}]) + ask.opening
+        return chat_template(passage.as_messages(ask)) + ask.opening
 
     def construct_requests(
         self, doc: Mapping[str, Any], ctx: str, metadata: tuple[str | None, int | None, int | None] = (None, None, None), **_: Any
