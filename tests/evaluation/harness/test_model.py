@@ -55,6 +55,18 @@ def test_log_likelihoods_are_those_of_the_harness(style):
         assert greedy == greedy_too
 
 
+def test_a_context_is_read_once_for_all_its_continuations():
+    lm, passes = ours(), []
+    hook = lm.model.register_forward_pre_hook(lambda module, args: passes.append(args[0].shape[1]))
+    pairs = [(TEXT[:200], " a"), (TEXT[:200], " another word"), (TEXT[:200] + " more", " a")]
+    ids = [lm._encode_pair(*pair) for pair in pairs]
+    lm.loglikelihood(requests("loglikelihood", *pairs))
+    hook.remove()
+    tried, *passes = passes  # whether caches can be put back
+    assert tried < 10
+    assert sum(passes) == len(ids[2][0]) + sum(len(continuation) - 1 for _, continuation in ids)
+
+
 def test_what_is_greedy_is_said_to_be():
     lm, contexts = ours(), [TEXT[start : start + 60] for start in range(0, 600, 60)]
     written = lm.generate_until(requests("generate_until", *((context, {"max_gen_toks": 1, "until": []}) for context in contexts)))

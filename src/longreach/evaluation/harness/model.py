@@ -176,10 +176,10 @@ class HarnessModel(TemplateLM):  # type: ignore[misc,unused-ignore]
             parts = chain(parts, ((start + 1, logits[0]) for start, logits in after))
         total, greedy = 0.0, True
         for start, logits in parts:
-            targets = ids[0, start : start + len(logits)]
+            targets = ids[0, start : start + len(logits)].to(logits.device)
             total -= float(next_token_losses(logits, targets).double().sum())
             greedy = greedy and bool((logits.argmax(-1) == targets).all())
-        return _number(total), greedy
+        return _checked(total), greedy
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = True) -> list[float]:
         """For each text: its log-likelihood in nats, each of its tokens predicted once, from all before it in its window.
@@ -200,7 +200,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc,unused-ignore]
                 parts = read(self.model, tokens[:, :-1], chunk_size=self.chunk_size, logits="all", progress=self.progress)
                 losses = [next_token_losses(logits[0], tokens[0, 1 + start :][: logits.shape[1]]).cpu() for start, logits in parts]
                 total -= float(torch.cat(losses)[-predicted:].double().sum())
-            found.append(_number(total))
+            found.append(_checked(total))
             self.cache_hook.add_partial("loglikelihood_rolling", request.args, found[-1])
         return found
 
@@ -247,7 +247,7 @@ class HarnessModel(TemplateLM):  # type: ignore[misc,unused-ignore]
             if len(ids) < most:
                 for _, part in read(self.model, torch.tensor([[token]], device=self.model.device), cache=cache):
                     logits = part[0, -1]
-                    _number(float(logits.max()))
+                    _checked(float(logits.max()))
         text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
         return str(postprocess_generated_text(text, stop=list(stops), think_end_token=None))
 
@@ -289,7 +289,7 @@ def _greedy(given: Mapping[str, Any], most: int) -> tuple[list[str], int]:
     return stops, tokens
 
 
-def _number(value: float) -> float:
+def _checked(value: float) -> float:
     """The value itself. Raises: LongreachError where it is none; minus infinity is one."""
     if math.isnan(value) or value == math.inf:
         raise LongreachError("the logits are not finite numbers; load the model with another dtype (float32)")

@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import torch
 from jinja2 import TemplateError
 from lm_eval import simple_evaluate  # type: ignore[import-not-found,unused-ignore]
 from lm_eval.tasks import TaskManager  # type: ignore[import-not-found,unused-ignore]
@@ -97,6 +98,9 @@ def run_tasks(
             )
         except LongreachError:
             raise
+        except torch.OutOfMemoryError as error:
+            what = f"the harness's longest texts, {chunk_size} tokens a forward"
+            raise LongreachError(f"the device's memory is too small for {what}; use a smaller chunk size or shorter texts") from error
         except _WRONG as error:
             raise InputError(f"the harness stopped: {_line(error)}") from error
     return found
