@@ -65,6 +65,11 @@ def test_a_table_for_people(capsys):
         (["--tasks", "needle", "--lengths", "256", "--template", "chat"], "no chat template"),
         (["--tasks", "needle", "--lengths", "1M", "--text", "book.txt"], "give more text (--text), or choose shorter lengths"),
         (["--tasks", "needle", "--lengths", "20"], "needle needs a length of"),
+        (["--tasks", "needle", "--lengths", "256", "--truncate", "left"], "--truncate has no effect on needle"),
+        (["--tasks", "needle", "--lengths", "256", "--judge", "http://localhost:1"], "--judge has no effect on needle"),
+        (["--tasks", "leval", "--lengths", "2k", "--judge-model", "j"], "--judge-model has no effect without --judge"),
+        (["--tasks", "leval:file=missing", "--lengths", "2k"], "missing is no JSON Lines file"),
+        (["--tasks", "leval", "--lengths", "700"], "(--truncate)"),
     ],
 )
 def test_what_does_not_fit_is_one_line(arguments, message, capsys):
@@ -142,3 +147,22 @@ def test_an_endpoint_that_is_down_is_one_line(capsys, monkeypatch):
     monkeypatch.setattr("longreach.endpoint.client.backoff", lambda attempts, chance: 0.0)
     assert run([*REMOTE, "--endpoint", "http://127.0.0.1:9", "--unit", "characters", "--served-model", "m"]) == 2
     assert "cannot be reached" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_texts_of_a_file_are_cut_and_a_judge_marks_them(folder, capsys):
+    document = {"input": "A long report. " * 300, "evaluation": "LLM", "instructions": ["Sum it up."], "outputs": ["It is long."]}
+    (folder / "reports.jsonl").write_text(json.dumps(document))
+    with EndpointServer(lambda body: "Says all.\nGrade: 5") as server:
+        command = [
+            "eval", "tiny", "--tasks", "leval:file=reports.jsonl,evaluated=judged", "--lengths", "900", "--truncate", "middle", "--judge",
+            server.url,
+        ]  # fmt: skip
+        assert run(command) == 0
+        shown = capsys.readouterr().out
+        asked = len(server.received)
+        assert run([*command, "--json"]) == 0
+        assert len(server.received) < asked + 2  # which model it serves is asked again, and nothing else
+    marks = {mark["metric"]: mark["interval"][0] for mark in json.loads(capsys.readouterr().out)["marks"]}
+    assert set(marks) == {"reports/rouge_l", "reports/rouge_1", "reports/rouge_2", "reports/judge"}
+    assert marks["reports/judge"] == 1.0
+    assert "1 text was cut, by " in shown

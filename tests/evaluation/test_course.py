@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from longreach.core.errors import InputError, LongreachError, SpecError
+from longreach.endpoint.base import ChatModel, Completion
+from longreach.endpoint.errors import EndpointError
 from longreach.engine.apply import applied
 from longreach.evaluation.asking.passage import Response
 from longreach.evaluation.asking.units import Characters
@@ -12,7 +14,9 @@ from longreach.evaluation.course import Course, take
 from longreach.evaluation.evaluate import evaluate, parse_lengths, parse_text_tasks, split_tasks
 from longreach.evaluation.marks import marks
 from longreach.evaluation.rows import Row, Rows
+from longreach.evaluation.scoring.judge import Judge, grade_of
 from longreach.evaluation.tasks.base import NoRoom
+from longreach.evaluation.tasks.benchmarks.leval import LEval
 from longreach.evaluation.tasks.retrieval.needle import Needle
 from longreach.evaluation.tasks.retrieval.passkey import Passkey
 from longreach.testing.models import tiny_model
@@ -149,3 +153,72 @@ def test_lists_of_tasks_and_lengths():
     for wrong in ("4k:1k", "0", "1k:", "x"):
         with pytest.raises((InputError, SpecError)):
             parse_lengths(wrong)
+
+
+OF_A_FILE = replace(COURSE, tasks=(LEval(),), lengths=(4000,), passages=100)
+
+
+def test_texts_of_a_file_are_asked_about_once_each_and_the_length_is_their_limit():
+    found = take(Scripted(knows), OF_A_FILE, Rows())
+    assert {row.settings["passage"] for row in found.rows} == set(range(LEval().available()))
+    assert {row.settings["truncated"] for row in found.rows} == {0}
+    assert {row.score for row in found.rows} == {1.0}
+    assert {mark.metric for mark in marks(found.rows)} >= {"quality/exact_match", "scientific_qa/f1", "gov_report_summ/rouge_2"}
+
+
+def test_texts_that_are_too_long_are_refused_together_or_cut_and_counted():
+    with pytest.raises(NoRoom, match=r"^\d of 8 texts are too long: leval needs a length of \d+ characters .*--truncate"):
+        take(Scripted(knows), replace(OF_A_FILE, lengths=(2700,)), Rows())
+    rows = [take(Scripted(knows), replace(OF_A_FILE, lengths=(2700,), truncate=side), Rows()).rows for side in ("left", "middle")]
+    cut = [[row for row in of if row.settings["truncated"]] for of in rows]
+    assert {row.settings["truncate"] for row in cut[0]} == {"left"}
+    assert not {row.identity for row in cut[0]} & {row.identity for row in cut[1]}
+    assert {row.identity for row in rows[0]} & {row.identity for row in rows[1]}  # what fits is the same however others are cut
+
+
+class Grader(ChatModel):
+    """Says what it is told to say, and counts what it is asked."""
+
+    name = "grader"
+
+    def __init__(self, said):
+        self.said, self.asked = said, []
+
+    def ask(self, request):
+        self.asked.append(request.messages[0]["content"])
+        if isinstance(self.said, EndpointError):
+            raise self.said
+        return Completion(text=self.said, finish_reason="stop", seconds=0.1)
+
+    def count(self, text):
+        return None
+
+
+@pytest.mark.parametrize(
+    ("said", "grade"),
+    [
+        ("Good.\nGrade: 4", 4), ("**Grade: 5**", 5), ("grade: 1.", 1), ("Grade: 6", None), ("Grade: 3\nOr so.", None), ("4", None),
+        ("Grade: 2\nno:\nGrade: 4", None), ("", None), ("Grade: 4/5", None),
+    ],
+)  # fmt: skip
+def test_only_a_last_line_of_the_form_is_a_grade(said, grade):
+    assert grade_of(said) == grade
+
+
+def test_a_judge_marks_free_words_and_is_asked_again_alone_where_it_failed(tmp_path):
+    course = replace(OF_A_FILE, tasks=(LEval(evaluated="judged"),))
+    silent, answerer = Grader("I would rather not."), Scripted(knows)
+    failed = take(answerer, replace(course, judge=Judge(silent)), Rows(tmp_path / "rows.jsonl")).failed
+    assert (len(failed), answerer.asked, len(silent.asked)) == (3, 3, 3)
+    assert "the judge gave no grade" in failed[0].failed
+    assert {row.score for row in failed} == {None}
+    down = take(Scripted(knows), replace(course, judge=Judge(Grader(EndpointError("http://j", "is down")))), Rows()).failed
+    assert "is down" in down[0].failed
+    willing, again = Grader("Fine.\nGrade: 4"), Scripted(knows)
+    found = take(again, replace(course, judge=Judge(willing)), Rows(tmp_path / "rows.jsonl"))
+    assert (again.asked, len(willing.asked), len(found.failed)) == (0, 3, 0)
+    graded = [row for row in found.rows if row.settings["metric"].endswith("/judge")]
+    assert [row.score for row in graded] == [0.75] * 3
+    assert {row.settings["judge"] for row in graded} == {"grader"}
+    assert all(row.answer and row.answer in asked for row, asked in zip(graded, willing.asked, strict=True))
+    assert len(take(Scripted(knows), course, Rows(tmp_path / "rows.jsonl")).rows) == 9

@@ -107,6 +107,9 @@ class Careless(TextTask):
     def mark(self, ask, written):
         return float(written != f" {ask.right}\n")
 
+    def marks(self, ask, written):
+        return ()
+
     def guess(self, ask, rng):
         return ask.right
 
@@ -351,7 +354,10 @@ BROKEN = {
     "text_is_read_forwards": (Stuck(), {}),
     "target_is_covered": (Stuck(), {}),
     "same_rng_same_positions": (Stuck(), {}),
-    **{name: (Careless(), {}) for name in ("length", "seed", "right_answers", "chance", "junk", "evidence", "forgetting", "least_length")},
+    **{
+        name: (Careless(), {})
+        for name in ("length", "seed", "right_answers", "chance", "junk", "evidence", "forgetting", "least_length", "metrics")
+    },
 }
 # check -> what of the engine's cache layer is broken
 BROKEN_LAYER = {

@@ -41,6 +41,16 @@ def eval(  # noqa: A001 - a verb is called as its module
         list[Path] | None,
         typer.Option(metavar="FILE", help="Real text, UTF-8; may be repeated. [default: this Python's documentation and held-out source]"),
     ] = None,
+    truncate: Annotated[
+        Literal["left", "middle", "right"] | None,
+        typer.Option(help="Where texts of a benchmark's file are cut if they are too long. [default: they are refused]"),
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(metavar="URL", help="Have a model behind an endpoint mark answers in free words, too.")
+    ] = None,
+    judge_model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The judge. [default: the only model that its endpoint serves]")
+    ] = None,
     unit: Annotated[
         Literal["tokens", "characters"], typer.Option(help="What lengths count; in characters all tokenizers get the same passages.")
     ] = "tokens",
@@ -95,6 +105,10 @@ def eval(  # noqa: A001 - a verb is called as its module
     _check_place(model, endpoint, remote, local)
     if endpoint and unit == "tokens" and tokenizer is None:
         raise InputError("lengths in tokens need --tokenizer NAME, that of the endpoint's model; or count --unit characters")
+    if judge_model and not judge:
+        raise InputError("--judge-model has no effect without --judge")
+    if judge and workers:
+        raise InputError("--judge and --workers exclude each other")
     if tokenizer and unit == "characters":
         raise InputError("--tokenizer has no effect with --unit characters")
 
@@ -107,8 +121,13 @@ def eval(  # noqa: A001 - a verb is called as its module
     chosen, steps = parse_text_tasks(tasks), parse_lengths(lengths)
     if text and not any(task.needs_text for task in chosen):
         raise InputError(f"--text has no effect on {' and '.join(task.name() for task in chosen)}")
+    if truncate and all(task.sized for task in chosen):
+        raise InputError(f"--truncate has no effect on {' and '.join(task.name() for task in chosen)}, whose passages have any length")
+    if judge and not any(task.free for task in chosen):
+        raise InputError(f"--judge has no effect on {' and '.join(task.name() for task in chosen)}, which ask for no free words")
     common: dict[str, Any] = {
         "tasks": chosen, "lengths": steps, "passages": limit, "seed": seed, "text": read_texts(text) if text else None,
+        "truncate": truncate, "judge": _endpoint(judge, judge_model) if judge else None,
     }  # fmt: skip
     found: list[Examined] = []
     with warnings.catch_warnings():
@@ -148,7 +167,7 @@ def _check_place(model: str | None, endpoint: str | None, remote: dict[str, Any]
             raise InputError(f"{option} has no effect {where}")
 
 
-def _endpoint(url: str, model: str | None, concurrency: int | None, record: Path | None) -> "ChatModel":
+def _endpoint(url: str, model: str | None, concurrency: int | None = None, record: Path | None = None) -> "ChatModel":
     from longreach.endpoint.client import Endpoint
     from longreach.endpoint.recording import Recording
 
@@ -175,6 +194,12 @@ def _report(found: Sequence["Examined"], name: str, unit: str, as_json: bool, pa
     failed = [row for examined in found for row in examined.failed]
     if any(not mark.above_chance for mark in of_all):
         console.print("~ cannot be told from guessing. Intervals (95 %) are in --json.", soft_wrap=True)
+    if shortened := {
+        (row.task, row.length, row.settings["passage"]): row.settings["truncated"]
+        for examined in found for row in examined.rows if row.settings.get("truncated")
+    }:  # fmt: skip
+        texts = "1 text was" if len(shortened) == 1 else f"{len(shortened)} texts were"
+        console.print(f"{texts} cut, by {sum(shortened.values())} {unit} in all.", soft_wrap=True)
     if failed:
         questions = "1 question" if len(failed) == 1 else f"{len(failed)} questions"
         console.print(f"{questions} got no answer; run the command again to ask again. The first: {failed[0].failed}", soft_wrap=True)

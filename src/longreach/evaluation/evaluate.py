@@ -20,12 +20,14 @@ from longreach.endpoint.base import ChatModel
 from longreach.engine import window
 from longreach.engine.apply import applied, apply, check_unapplied, given_model
 from longreach.evaluation.asking.answerer import ModelAnswerer
+from longreach.evaluation.asking.cutting import Side
 from longreach.evaluation.asking.form import Form
 from longreach.evaluation.asking.remote import EndpointAnswerer
 from longreach.evaluation.asking.units import Characters, Tokens
 from longreach.evaluation.course import PASSAGES, Course, Examined, take
 from longreach.evaluation.measure import common_row, name_of
 from longreach.evaluation.rows import Row, Rows
+from longreach.evaluation.scoring.judge import Judge
 from longreach.evaluation.text_task import TextTask
 
 Counting = Literal["tokens", "characters"]
@@ -42,6 +44,8 @@ def evaluate(
     passages: int = PASSAGES,
     seed: int = 0,
     text: str | None = None,
+    truncate: Side | None = None,
+    judge: ChatModel | None = None,
     unit: Counting = "tokens",
     chat: bool | None = None,
     chunk_size: int = CHUNK,
@@ -60,10 +64,12 @@ def evaluate(
     Args: model: loaded, in eval mode. tokenizer: of the model. tasks: names with their settings, as `needle,tsort:segments=4`. lengths: of
     prompt and answer together: `1k:64k` doubles from the first to the last, `1k,3000` names them. method: to evaluate under. passages: of
     each task and length. seed: of all that is random. text: real text to fill passages with (default: this Python's documentation and
-    held-out source). unit: what lengths count; in characters all tokenizers get the same passages. chat: ask in the tokenizer's chat
-    template (default: where it has one). chunk_size: tokens a forward. name: what the rows call the model. rows: a JSON Lines file to find
-    results in and to add them to (default: in memory only). settings: what else was done to the model, for the rows to tell. share: (k, n)
-    of the passages every nth, from the kth on, where several processes share the work. progress: is told of the work.
+    held-out source). truncate: where texts of a length of their own are cut if they are too long (default: they are refused). judge: a
+    model behind an endpoint that marks answers in free words, too. unit: what lengths count; in characters all tokenizers get the same
+    passages. chat: ask in the tokenizer's chat template (default: where it has one). chunk_size: tokens a forward. name: what the rows call
+    the model. rows: a JSON Lines file to find results in and to add them to (default: in memory only). settings: what else was done to the
+    model, for the rows to tell. share: (k, n) of the passages every nth, from the kth on, where several processes share the work.
+    progress: is told of the work.
 
     Raises: InputError for what does not fit; LongreachError where memory runs out or the model returns no finite numbers. What was
     measured until then stays in `rows`.
@@ -83,7 +89,10 @@ def evaluate(
         if isinstance(answerer.units, Tokens) and (limit := window.position_limit(model)) is not None and max(steps) > limit:
             raise InputError(f"the model {window.cannot_read(limit)}; choose lengths to {limit} at most, or a method that lengthens it")
         row = replace(row, settings={**row.settings, "template": "chat" if answerer.form.chat else "none"})
-        course = Course(tasks=chosen, lengths=steps, passages=passages, seed=seed, text=_text(chosen, text), row=row, share=share)
+        course = Course(
+            tasks=chosen, lengths=steps, passages=passages, seed=seed, text=text_for(chosen, text), truncate=truncate,
+            judge=None if judge is None else Judge(judge), row=row, share=share,
+        )  # fmt: skip
         return take(answerer, course, Rows.of(rows), progress=progress)
 
 
@@ -96,6 +105,8 @@ def evaluate_endpoint(
     passages: int = PASSAGES,
     seed: int = 0,
     text: str | None = None,
+    truncate: Side | None = None,
+    judge: ChatModel | None = None,
     chat: bool = True,
     more_tokens: int = 0,
     rows: Rows | str | Path | None = None,
@@ -108,10 +119,10 @@ def evaluate_endpoint(
 
     Args: endpoint: an `Endpoint`, or a `Recording` of one. tasks, lengths: as in `evaluate`. tokenizer: lengths count its tokens (default:
     characters). passages: of each task and length. seed: of all that is random. text: real text to fill passages with (default: this
-    Python's documentation and held-out source). chat: ask as a user's message; otherwise the model completes text. more_tokens: that an
-    answer may take beyond those of its question, for models that think or talk before they answer; lengths have room for them. rows: a
-    JSON Lines file to find results in and to add them to (default: in memory only). settings: what else there is to know of the endpoint,
-    for the rows to tell. progress: is told of the work.
+    Python's documentation and held-out source). truncate, judge: as in `evaluate`. chat: ask as a user's message; otherwise the model
+    completes text. more_tokens: that an answer may take beyond those of its question, for models that think or talk before they answer;
+    lengths have room for them. rows: a JSON Lines file to find results in and to add them to (default: in memory only). settings: what else
+    there is to know of the endpoint, for the rows to tell. progress: is told of the work.
 
     Raises: InputError for what does not fit; UnusableEndpointError for an endpoint that nobody gets an answer from.
     """
@@ -126,12 +137,15 @@ def evaluate_endpoint(
         "tokenizer": "" if tokenizer is None else checkpoint_name(tokenizer.name_or_path), **(settings or {}),
     }  # fmt: skip
     row = Row(task="", model=endpoint.name, method="", length=0, version=longreach.__version__, settings=extra)
-    course = Course(tasks=chosen, lengths=steps, passages=passages, seed=seed, text=_text(chosen, text), row=row)
+    course = Course(
+        tasks=chosen, lengths=steps, passages=passages, seed=seed, text=text_for(chosen, text), truncate=truncate,
+        judge=None if judge is None else Judge(judge), row=row,
+    )  # fmt: skip
     answerer = EndpointAnswerer(endpoint, units, chat=chat, more_tokens=more_tokens)
     return take(answerer, course, Rows.of(rows), progress=progress)
 
 
-def _text(tasks: Sequence[TextTask], text: str | None) -> str | None:
+def text_for(tasks: Sequence[TextTask], text: str | None) -> str | None:
     """Real text for the tasks, where one of them needs some."""
     if not any(task.needs_text for task in tasks):
         return None

@@ -20,7 +20,7 @@ class TextTask(Task):
 
     `ability`: what it shows of a model: `literal` finds text by its words, `latent` by what they mean or by joining facts, `ordering` hangs
     on where things stand, `aggregation` on much of the text at once. `metric`: what `mark` returns, from 0 (worst) to 1 (best).
-    `needs_text`: passages are filled with real text.
+    `needs_text`: passages are filled with real text. `free`: some of its answers are in free words, which a judge may mark, too.
 
     A passage is decided by the seed and its number: at every length and in every tokenizer it has the same facts and questions. Items
     that grow with the length (lines, documents) are drawn one after another, so that a longer passage begins as a shorter one does.
@@ -29,7 +29,13 @@ class TextTask(Task):
     ability: ClassVar[Ability]
     metric: ClassVar[str] = "accuracy"
     needs_text: ClassVar[bool] = True
+    free: ClassVar[bool] = False
     reads_ids: ClassVar[bool] = False
+
+    @property
+    def sized(self) -> bool:
+        """Whether its passages fill the length; otherwise they are as long as they are, and the length is their limit."""
+        return True
 
     @abstractmethod
     def passage(self, space: Space) -> Passage:
@@ -38,9 +44,21 @@ class TextTask(Task):
         Raises: NoRoom for a length that does not hold the task, with the least one; InputError where the real text is too short.
         """
 
+    def available(self) -> int | None:
+        """Passages that there are; None where there is no end of them. Raises: InputError for a file without any."""
+        return None
+
     @abstractmethod
     def mark(self, ask: Ask, written: str) -> float:
         """How right an answer is, from 0 to 1; 1 for `ask.right`. It never raises, whatever was written."""
+
+    def metrics(self, ask: Ask) -> tuple[str, ...]:
+        """What `marks` returns; the first is what `mark` does."""
+        return (self.metric,)
+
+    def marks(self, ask: Ask, written: str) -> tuple[float, ...]:
+        """All marks of an answer, each from 0 to 1."""
+        return (self.mark(ask, written),)
 
     def chance(self, ask: Ask) -> float:
         """The mean mark of `guess`: what a model gets that knows the question and the form of its answers, and has read nothing."""

@@ -90,6 +90,15 @@ def test_a_conversation_fills_a_length_with_all_that_stands_around_it(style):
     assert 2970 <= used <= 3000
 
 
+def test_items_that_grow_in_steps_fill_a_length():
+    asked = space(5000)
+
+    def make(items):
+        return "step " * (items // 50 * 10)
+
+    assert len(make(asked.listed(make, ASKS, least=100))) >= 0.97 * asked.left(ASKS)
+
+
 def test_too_short_a_length_names_the_least_one():
     with pytest.raises(NoRoom, match=r"task needs a length of (\d+) characters at least here, and 100 are asked for") as refused:
         space(100).filled([(0.5, "fact " * 20)], ASKS)
@@ -101,10 +110,10 @@ def test_too_short_a_length_names_the_least_one():
         space(300).listed(lambda items: "item " * items, ASKS, least=40)
 
 
-def test_chance_is_the_same_at_every_length_and_differs_by_number_seed_key_and_task():
+def test_chance_is_the_same_at_every_length_and_setting_and_differs_by_number_seed_key_and_task():
     def draw(**values):
         key = values.pop("key", ())
         return Space(**{"task": "task", "length": 100, "units": Characters(), **values}).rng(*key).integers(10**9)
 
-    assert draw() == draw(length=5000)
+    assert draw() == draw(length=5000) == draw(task="task:form=long")
     assert len({draw(), draw(number=1), draw(seed=1), draw(key=("a",)), draw(key=(1,)), draw(task="other")}) == 6

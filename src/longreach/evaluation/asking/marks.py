@@ -3,6 +3,8 @@
 import re
 from collections.abc import Collection, Iterable, Sequence
 
+from longreach.evaluation.asking.passage import Ask
+
 NUMBER = r"\d+"
 UUID = r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
 
@@ -29,6 +31,17 @@ def all_said(pattern: str, written: str) -> tuple[str, ...]:
 def any_of(words: Iterable[str]) -> str:
     """A pattern for any of the words, the longest that fits."""
     return "|".join(re.escape(word.lower()) for word in sorted(words, key=len, reverse=True))
+
+
+def answered(ask: Ask, written: str) -> str:
+    """What is written without the opening, where that is repeated before it."""
+    begun = written.lstrip()
+    return begun[len(ask.opening) :] if begun.lower().startswith(ask.opening.lower()) else begun
+
+
+def choice_said(ask: Ask, written: str) -> float:
+    """1 where the right choice, and no other, is named in the first sentence that names any."""
+    return is_only(first_said(any_of(ask.choices), answered(ask, written)), ask.right)
 
 
 def is_only(found: Sequence[str], right: str) -> float:

@@ -14,7 +14,8 @@ class Ask:
     the opening. choices: candidate answers, `right` among them, for scoring by likelihood; each as it would be written. most_tokens: that
     an answer takes at most. until: where an answer ends. depth: where in the passage that stands which the answer hangs on, 0 to 1; of
     several places the first. evidence: the parts of the passage, word for word, without which nobody can know the answer. about: what else
-    the question is, for its row: plain JSON values. expected: what the task needs to mark an answer, where `right` does not say it.
+    the question is, for its row: plain JSON values. expected: what the task needs to mark an answer, where `right` does not say it. free:
+    answered in free words, `right` being one good answer of many, so that a judge may mark it, too.
     """
 
     text: str
@@ -27,6 +28,7 @@ class Ask:
     evidence: tuple[str, ...] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
     expected: Any = None
+    free: bool = False
 
     def __post_init__(self) -> None:
         if self.choices and self.right not in self.choices:
@@ -50,11 +52,15 @@ class Turn:
 
 @dataclass(frozen=True, kw_only=True)
 class Passage:
-    """A text to read once and all that is asked of it. Args: turns: a conversation before it, ending with an answer of the assistant."""
+    """A text to read once and all that is asked of it.
+
+    Args: turns: a conversation before it, ending with an answer of the assistant. cut: units of the text that were taken out of it.
+    """
 
     text: str
     asks: tuple[Ask, ...]
     turns: tuple[Turn, ...] = ()
+    cut: int = 0
 
     @property
     def whole(self) -> str:

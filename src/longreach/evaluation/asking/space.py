@@ -9,6 +9,7 @@ from typing import NoReturn
 import numpy as np
 
 from longreach.core.errors import InputError
+from longreach.evaluation.asking.cutting import Side, cut
 from longreach.evaluation.asking.filler import Filler, placed
 from longreach.evaluation.asking.passage import Ask, Turn
 from longreach.evaluation.asking.units import Units
@@ -25,18 +26,24 @@ _TRIES = 12
 class Space:
     """The length of a prompt and its answer together, in `units`, for one passage.
 
-    Args: task: that fills it, for messages. length: of everything: passage, questions, template, and the longest answer. number: of the
-    passage; with `seed` it decides all that is random. text: real text; None: the task gets none, and must not ask for any.
+    Args: task: the spec of the task that fills it. length: of everything: passage, questions, template, and the longest answer. number: of
+    the passage; with `seed` it decides all that is random. text: real text; None: the task gets none, and must not ask for any. truncate:
+    the side at which texts of a length of their own are cut where they are too long; None: none is.
     """
 
-    def __init__(self, *, task: str, length: int, units: Units, seed: int = 0, number: int = 0, text: Filler | None = None) -> None:
+    def __init__(
+        self, *, task: str, length: int, units: Units, seed: int = 0, number: int = 0, text: Filler | None = None,
+        truncate: Side | None = None,
+    ) -> None:  # fmt: skip
         self.task, self.length, self.units, self.seed, self.number = task, length, units, seed, number
+        self.truncate = truncate
         self._filler = text
 
     def rng(self, *key: int | str) -> np.random.Generator:
-        """Random numbers that hang on seed, passage and key alone, and so are the same at every length and for every tokenizer."""
-        words = [part if isinstance(part, int) else zlib.crc32(part.encode()) for part in key]
-        return np.random.default_rng((self.seed, self.number, zlib.crc32(self.task.encode()), *words))
+        """Random numbers that hang on seed, passage, the task's name and key alone: the same at every length, for every tokenizer, and for
+        every setting, so that what one setting changes can be compared on the same facts."""
+        words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in (self.task.partition(":")[0], *key)]
+        return np.random.default_rng((self.seed, self.number, *words))
 
     def count(self, text: str) -> int:
         """Units of a text inside a passage."""
@@ -49,6 +56,25 @@ class Space:
     def left(self, asks: Sequence[Ask], turns: Sequence[Turn] = ()) -> int:
         """Units that the passage may have; less than 1 where the length does not even hold the question."""
         return self.length - self.around(asks, turns)
+
+    def drawn(self, count: int) -> int:
+        """Which of `count` texts the passage is about: each one is the turn of one passage, in an order that the seed decides."""
+        return int(np.random.default_rng((self.seed, zlib.crc32(self.task.encode()))).permutation(count)[self.number])
+
+    def fitted(self, text: str, asks: Sequence[Ask], shape: Callable[[str], str]) -> tuple[str, int]:
+        """What `shape` makes of a text of its own length, and how many units of it had to be cut, as `truncate` says.
+
+        Raises: NoRoom where it is too long, and nothing is to be cut, or nothing would be left.
+        """
+        room, whole = self.left(asks), shape(text)
+        if (used := self.count(whole)) <= room:
+            return whole, 0
+        if self.truncate is None:
+            self.too_short(self.length - room + used, "cut what is too long (--truncate)")
+        kept = cut(text, self.truncate, lambda part: (self.count(shape(part)), room))
+        if not kept:
+            self.too_short(self.length - room + self.count(shape("")) + math.ceil(0.01 * used) + 1)
+        return (shorter := shape(kept)), used - self.count(shorter)
 
     def filled(self, pieces: Sequence[tuple[float, str]], asks: Sequence[Ask], *, before: str = "", least: float = 0.5) -> str:
         """Real text with each piece at its depth (0 to 1), as long as there is room for; `before` stands first.
@@ -117,7 +143,9 @@ class Space:
         size = cache(size)
         if (needed := size(least)) > self.length:
             self.too_short(needed)
-        low, taken, each = least, needed, max(1e-9, (size(least + 8) - needed) / 8)  # what has room, its units, and those of an item
+        probed = max(8, least)  # a few items more may not be longer, where they are rounded
+        low, taken = least, needed  # what has room, and its units
+        each = max(1e-9, (size(least + probed) - needed) / probed)  # units of an item
         high: int | None = None  # what has none
         aims = [_PROBED, (1 + _CLOSE) / 2]  # an item's units are known better when more are counted, which is cheap for few
         for _ in range(_TRIES):
@@ -128,7 +156,8 @@ class Space:
             if guess <= low:
                 break
             if (counted := size(guess)) <= self.length:
-                each, low, taken = max(1e-9, (counted - taken) / (guess - low)), guess, counted
+                each = (counted - taken) / (guess - low) if counted > taken else each
+                low, taken = guess, counted
             else:
                 high, each = guess, max(each, (counted - taken) / (guess - low))
             if taken >= _CLOSE * self.length or high == low + 1:
@@ -142,9 +171,10 @@ class Space:
             raise InputError(f"{self.task} fills its passages with real text; give some (--text FILE)")
         return self._filler
 
-    def too_short(self, least: int) -> NoReturn:
-        """Say that the length does not hold the task, and which would."""
+    def too_short(self, least: int, remedy: str = "") -> NoReturn:
+        """Say that the length does not hold the task, which would, and what else can be done."""
         raise NoRoom(
             f"{self.task} needs a length of {least} {self.units.name} at least here, and {self.length} are asked for; "
-            "choose a greater length"
+            f"choose a greater length{remedy and f', or {remedy}'}",
+            least,
         )

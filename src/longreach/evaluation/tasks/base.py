@@ -20,7 +20,11 @@ from longreach.evaluation.text import Ids
 
 
 class NoRoom(InputError):  # noqa: N818 - whoever can do without the task goes on
-    """No length of a plan holds what the task asks."""
+    """No length of a plan holds what the task asks. Args: least: the length that would, where it is known."""
+
+    def __init__(self, message: str, least: int = 0) -> None:
+        super().__init__(message)
+        self.least = least
 
 
 @dataclass(frozen=True, kw_only=True)

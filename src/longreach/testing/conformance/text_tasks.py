@@ -29,22 +29,26 @@ _JUNK = ("", " ", "\n", "\0", "?" * 5000, "I cannot answer this question.", "答
 
 
 def check_length(task: TextTask) -> int:
-    """No prompt is longer than asked, with its answer, and none is shorter by more than 1 %."""
+    """No prompt is longer than asked, with its answer, and none is shorter by more than 1 %, unless texts have lengths of their own."""
     compared = 0
     for units, length, passage in _passages(task):
         used = units.count(passage.text)
         longest = max(used + units.around(ask, passage.turns) for ask in passage.asks)
-        require(longest <= length, f"{longest} {units.name} where {length} were asked for")
-        compared += require(longest >= _FULL * length, f"only {longest} of {length} {units.name}")
+        compared += require(longest <= length, f"{longest} {units.name} where {length} were asked for")
+        compared += task.sized and require(longest >= _FULL * length, f"only {longest} of {length} {units.name}")
     return compared
 
 
 def check_seed(task: TextTask) -> int:
-    """Seed and number decide a passage; another number is another passage."""
+    """Seed and number decide a passage; another number is another passage, and of texts of a file each has its turn once."""
     units = _units()[0]
     one, same, other, reseeded = (_made(task, units, 4096, number, seed) for number, seed in ((0, 0), (0, 0), (1, 0), (0, 1)))
     require(one == same, "the same seed gives another passage")
     require(one.whole != other.whole, "the next passage is the same")
+    if (there := task.available()) is not None:
+        first, second = ([_questions(_made(task, units, 4096, number, seed)) for number in range(there)] for seed in (0, 1))
+        require(first != second, "another seed gives the same order")
+        return require(sorted(map(repr, first)) == sorted(map(repr, second)), "another seed gives other texts")
     return require(_questions(one) != _questions(reseeded), "another seed gives the same passage and questions")
 
 
@@ -112,6 +116,19 @@ def check_forgetting(task: TextTask) -> int:
     return require(lost < 0.8, f"without the first half {lost:.2f} is right of what stands there") * len(marks[False])
 
 
+def check_metrics(task: TextTask) -> int:
+    """Every metric has a mark, the first of them that of `mark`, and a task with free words says so."""
+    compared = 0
+    for ask in _asks(task):
+        require(task.free or not ask.free, f"an answer is in free words, and the task says that none is: {ask.text!r}")
+        for written in (ask.right, "", "?"):
+            marks, metrics = task.marks(ask, written), task.metrics(ask)
+            require(len(set(metrics)) == len(marks), f"{len(marks)} marks of {metrics}")
+            require(marks[0] == task.mark(ask, written), f"{metrics[0]} is {marks[0]}, and {task.mark(ask, written)} alone")
+            compared += require(all(0.0 <= mark <= 1.0 for mark in marks), f"marks of {written!r} are {marks}")
+    return compared
+
+
 def check_least_length(task: TextTask) -> int:
     """A length that is too short is refused with the least one, and that one holds the task."""
     units = _units()[1]
@@ -128,15 +145,20 @@ def check_least_length(task: TextTask) -> int:
     return require(longest <= least, f"{longest} characters where {least} are the least")
 
 
+def _numbers(task: TextTask) -> range:
+    there = task.available()
+    return range(_PASSAGES if there is None else there)
+
+
 def _passages(task: TextTask) -> Iterator[tuple[Units, int, Passage]]:
     for units in _units():
-        for number in range(_PASSAGES):
+        for number in _numbers(task):
             yield units, _LENGTHS[units.name], _passage(task, units, _LENGTHS[units.name], number)
 
 
 def _asks(task: TextTask) -> Iterator[Ask]:
     units = _units()[0]
-    for number in range(_PASSAGES):
+    for number in _numbers(task):
         yield from _passage(task, units, _LENGTHS["tokens"], number).asks
 
 
@@ -175,9 +197,7 @@ def _hangs_on_places(method: Method) -> bool:
 
 
 CHECKS = [
-    *(
-        Check(run=check, applies=_asks_in_text)
-        for check in (check_length, check_seed, check_right_answers, check_chance, check_junk, check_evidence, check_least_length)
-    ),
+    *(Check(run=check, applies=_asks_in_text) for check in (check_length, check_seed, check_right_answers, check_chance, check_junk)),
+    *(Check(run=check, applies=_asks_in_text) for check in (check_metrics, check_evidence, check_least_length)),
     Check(run=check_forgetting, applies=_hangs_on_places),
 ]

@@ -1,0 +1,1 @@
+"""Whether much of a text is taken in at once."""

@@ -1,0 +1,1 @@
+"""Benchmarks whose data is in files, which are read as their authors publish them."""

@@ -1,0 +1,1 @@
+"""What programs do, and which of them are wrong."""

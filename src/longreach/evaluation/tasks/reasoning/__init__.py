@@ -1,0 +1,1 @@
+"""Whether facts are understood and joined, wherever they stand."""
