@@ -104,6 +104,7 @@ WRONG = (
     ["library", "add", "none.txt", "--model", "nano"], ["library", "add", "setup.py", "--model", "nano", "--to", "4k"],
     ["library", "ask", "none", "why?"], ["library", "gc", "--older-than", "soon"], ["library", "remove", "none"],
     ["measure", "cut.gguf"], ["doctor", "setup.py"], ["generate", "missing.gguf", "--prompt", "a"], ["debias", "none.json"],
+    ["lm-eval", "nano", "--tasks", "hellaswag", "--method", "yarm"],
 )  # fmt: skip
 
 

@@ -23,10 +23,8 @@ def whole_length(model: PreTrainedModel, tokens: float) -> Iterator[None]:
 
     The outermost call decides.
     """
-    parameters = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
-    chooses = any(_CHOOSES in each.values() for each in (parameters, *parameters.values()) if isinstance(each, dict))
     with ExitStack() as undo:
-        for _, _, rotary in rotary_modules(model) if chooses else ():
+        for _, _, rotary in rotary_modules(model) if _choosing(model) else ():
             kinds: Any = getattr(rotary, "rope_type", None)
             for layer_type, kind in kinds.items() if isinstance(kinds, dict) else [(None, kinds)]:
                 if kind == _CHOOSES and f"{layer_type}{_PINNED}" not in vars(rotary):
@@ -34,9 +32,20 @@ def whole_length(model: PreTrainedModel, tokens: float) -> Iterator[None]:
         yield
 
 
+def frequencies_for(model: PreTrainedModel, tokens: float) -> tuple[bool, ...]:
+    """Which frequencies a text of so many tokens is read under: alike for lengths that share them; () where they hang on none."""
+    return tuple(tokens > parameters["original_max_position_embeddings"] for parameters in _choosing(model))
+
+
 def read_as_long(rotaries: Iterable[nn.Module]) -> bool:
     """Whether the text that is being read is known to be longer than the frequencies for short texts are for."""
     return any(value for rotary in rotaries for name, value in vars(rotary).items() if name.endswith(_PINNED))
+
+
+def _choosing(model: PreTrainedModel) -> list[dict[str, Any]]:
+    """The `rope_parameters` that have two sets of frequencies: the model's, or those of some layer types."""
+    parameters = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    return [each for each in (parameters, *parameters.values()) if isinstance(each, dict) and _CHOOSES in each.values()]
 
 
 def _pin(rotary: Any, layer_type: str | None, tokens: float, undo: ExitStack) -> None:

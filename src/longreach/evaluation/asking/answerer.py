@@ -17,6 +17,7 @@ from longreach.core.progress import SILENT, Progress
 from longreach.core.spec import stack_of
 from longreach.decoding.generation import end_tokens
 from longreach.decoding.reading import CHUNK, new_cache, next_token_losses, prefill, read
+from longreach.decoding.shared import puts_back
 from longreach.engine.apply import applied
 from longreach.engine.prompt import prompt_end
 from longreach.engine.snapshots import restore, snapshot
@@ -25,8 +26,6 @@ from longreach.evaluation.asking.form import Form
 from longreach.evaluation.asking.passage import Ask, Passage, Response
 from longreach.evaluation.asking.units import Tokens, Units
 from longreach.evaluation.memory import PeakMemory
-
-_TRIED = 4  # tokens by which it is found out whether a cache can be put back
 
 
 class Answerer(Protocol):
@@ -173,15 +172,7 @@ class ModelAnswerer:
 
     def _puts_back(self) -> bool:
         """Whether what was read can be put back after a question, and a prompt that ends later is not cut before it."""
-        if cuts_prompts(stack_of(applied(self.model))):
-            return False
-        cache = new_cache(self.model)
-        self._read([0] * _TRIED, cache)
-        try:
-            restore(cache, snapshot(cache))
-        except LongreachError:
-            return False
-        return True
+        return not cuts_prompts(stack_of(applied(self.model))) and puts_back(self.model)
 
 
 def likeliest(response: Response) -> int | None:

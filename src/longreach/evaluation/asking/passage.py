@@ -1,6 +1,6 @@
 """A text and what is asked of it, as plain strings, so that any model or endpoint can be asked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,11 @@ class Ask:
         if len(set(self.choices)) < len(self.choices):
             raise ValueError(f"two of the choices are equal: {self.choices}")
 
+    @property
+    def sure_stops(self) -> tuple[str, ...]:
+        """Those of `until` that cannot come before the answer has begun, as a line end can."""
+        return tuple(stop for stop in self.until if stop.strip())
+
 
 @dataclass(frozen=True, kw_only=True)
 class Turn:
@@ -62,6 +67,16 @@ class Passage:
         """All that is read before the question, the conversation included."""
         return "\n".join([*(turn.text for turn in self.turns), self.text])
 
+    def as_text(self, ask: Ask) -> str:
+        """All that is read for a question, as text to be completed, with the beginning of the answer."""
+        said = "".join(f"{turn.role.capitalize()}: {turn.text}\n" for turn in self.turns)
+        return f"{said}{self.text}\n\n{ask.text}\n{ask.opening or 'Answer:'}"
+
+    def as_messages(self, ask: Ask) -> list[dict[str, str]]:
+        """All that is read for a question, as the messages of a conversation; the beginning of the answer is none of them."""
+        turns = [{"role": turn.role, "content": turn.text} for turn in self.turns]
+        return [*turns, {"role": "user", "content": f"{self.text}\n\n{ask.text}"}]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Response:
@@ -78,3 +93,10 @@ class Response:
     tokens: int | None = None
     seconds: float | None = None
     peak_bytes: int | None = None
+
+
+def before_stop(text: str, stops: Sequence[str]) -> str:
+    """An answer to the first stop after its beginning."""
+    begun = len(text) - len(text.lstrip())
+    ends = [place for stop in stops if (place := text.find(stop, begun)) >= 0]
+    return text[: min(ends)] if ends else text

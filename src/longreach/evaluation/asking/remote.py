@@ -6,7 +6,7 @@ from longreach.core.errors import InputError
 from longreach.core.progress import SILENT, Progress
 from longreach.endpoint.base import ChatModel, Completion, Request
 from longreach.endpoint.errors import EndpointError
-from longreach.evaluation.asking.passage import Ask, Passage, Response
+from longreach.evaluation.asking.passage import Ask, Passage, Response, before_stop
 from longreach.evaluation.asking.units import Units
 
 
@@ -39,27 +39,17 @@ class EndpointAnswerer:
         return found
 
     def _request(self, passage: Passage, ask: Ask) -> Request:
-        most, asked = ask.most_tokens + self.more_tokens, f"{passage.text}\n\n{ask.text}"
+        most = ask.most_tokens + self.more_tokens
         if self.chat:
-            turns = [{"role": turn.role, "content": turn.text} for turn in passage.turns]
-            return Request(messages=[*turns, {"role": "user", "content": asked}], most_tokens=most)
-        said = "".join(f"{turn.role.capitalize()}: {turn.text}\n" for turn in passage.turns)
-        return Request(prompt=f"{said}{asked}\n{ask.opening or 'Answer:'}", most_tokens=most, stop=self._stops(ask))
+            return Request(messages=passage.as_messages(ask), most_tokens=most)
+        return Request(prompt=passage.as_text(ask), most_tokens=most, stop=self._stops(ask))
 
     def _stops(self, ask: Ask) -> Sequence[str]:
-        """Those that cannot come before the answer has begun, as a line end can."""
-        return () if self.more_tokens else tuple(stop for stop in ask.until if stop.strip())
+        return () if self.more_tokens else ask.sure_stops
 
 
 def _response(ask: Ask, said: Completion | EndpointError) -> Response:
     if isinstance(said, EndpointError):
         return Response(failed=str(said))
     tokens = None if said.prompt_tokens is None else said.prompt_tokens + (said.completion_tokens or 0)
-    return Response(written=_until(said.text, ask.until), tokens=tokens, seconds=said.seconds)
-
-
-def _until(text: str, stops: Sequence[str]) -> str:
-    """The answer to the first stop after its beginning."""
-    begun = len(text) - len(text.lstrip())
-    ends = [place for stop in stops if (place := text.find(stop, begun)) >= 0]
-    return text[: min(ends)] if ends else text
+    return Response(written=before_stop(said.text, ask.until), tokens=tokens, seconds=said.seconds)
