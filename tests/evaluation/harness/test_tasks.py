@@ -62,6 +62,27 @@ def test_the_harness_gives_the_marks_that_evaluate_gives(make, lm, book):
     assert any("likelihood" in key for key in found["results"][f"{NEEDLE}_400"])
 
 
+def test_texts_of_their_own_length_are_marked_as_evaluate_marks_them(make, lm):
+    task = make("leval", length=700, text=None, passages=99, truncate="middle")
+    found = run(lm, task)
+    assert 1 < len({doc["passage"] for doc in task.test_docs()}) < 99
+    wanted = evaluated_here(lm.model, lm.tokenizer, tasks=[task.asks], lengths=[700], passages=99, truncate="middle").rows
+    of = {row.settings["metric"] for row in wanted}
+    assert len(of) > 2
+    for metric in of:
+        scores = [row.score for row in wanted if row.settings["metric"] == metric]
+        assert found["results"][task.task_name][f"{metric},none"] == pytest.approx(sum(scores) / len(scores))
+
+
+def test_a_question_with_several_metrics_gets_them_all(make):
+    task = make("leval:evaluated=judged", length=2000, text=None)
+    doc = task.test_docs()[0]
+    marks = task.process_results(doc, [doc["right"]])
+    assert [name.rpartition("/")[2] for name in marks] == ["rouge_l", "rouge_1", "rouge_2"]
+    assert set(marks.values()) == {1.0}
+    assert marks.keys() <= task.aggregation().keys() == task.higher_is_better().keys()
+
+
 def test_prompts_are_as_long_as_the_task_says(make, lm):
     task = make()
     found = run(lm, task)
@@ -152,6 +173,7 @@ def test_what_a_yaml_file_says_in_vain_is_refused():
         ({"length": "far"}, SpecError, "not a length"),
         ({"passages": 0}, InputError, "passages=0"),
         ({"asks": "next_element"}, InputError, "text has no effect on next_element"),
+        ({"truncate": "left"}, InputError, "its passages fill the length"),
         ({"chat": True, "tokenizer": tokens()}, InputError, "no chat template"),
     ],
 )

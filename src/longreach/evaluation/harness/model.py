@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from lm_eval.api.model import TemplateLM  # type: ignore[import-not-found,unused-ignore]
-from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text  # type: ignore[import-not-found,unused-ignore]
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # type: ignore[import-not-found,unused-ignore]
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import normalize_gen_kwargs, postprocess_generated_text
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -35,7 +35,7 @@ _OF_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "seed")  # which chang
 _MARGIN = 4  # tokens before a stop that tokenizers may need to write it as they do
 
 
-class HarnessModel(TemplateLM):  # type: ignore[misc,unused-ignore]
+class HarnessModel(TemplateLM):
     """What `lm_eval.simple_evaluate(model=HarnessModel(model, tokenizer), tasks=[...])` asks, inside `longreach.apply` or outside.
 
     Made outside, its results name the model's own weights under any method that is applied later.

@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 from jinja2 import TemplateError
-from lm_eval import simple_evaluate  # type: ignore[import-not-found,unused-ignore]
-from lm_eval.tasks import TaskManager  # type: ignore[import-not-found,unused-ignore]
-from lm_eval.utils import handle_non_serializable  # type: ignore[import-not-found,unused-ignore]
+from lm_eval import simple_evaluate
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import handle_non_serializable
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from longreach.core.errors import InputError, LongreachError

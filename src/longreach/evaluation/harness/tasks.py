@@ -16,9 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lm_eval.api.instance import Instance  # type: ignore[import-not-found,unused-ignore]
-from lm_eval.api.metrics import mean  # type: ignore[import-not-found,unused-ignore]
-from lm_eval.api.task import Task, TaskConfig  # type: ignore[import-not-found,unused-ignore]
+from lm_eval.api.instance import Instance
+from lm_eval.api.metrics import mean
+from lm_eval.api.task import Task, TaskConfig
 from transformers import PreTrainedTokenizerBase
 
 import longreach
@@ -27,6 +27,7 @@ from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
 from longreach.data.stdlib import stdlib_text
 from longreach.evaluation.asking.answerer import likeliest
+from longreach.evaluation.asking.cutting import SIDES, Side
 from longreach.evaluation.asking.filler import Filler
 from longreach.evaluation.asking.form import Form
 from longreach.evaluation.asking.passage import Ask, Passage, Response, before_stop
@@ -37,22 +38,24 @@ from longreach.evaluation.evaluate import parse_text_tasks
 from longreach.evaluation.text import read_texts
 from longreach.evaluation.text_task import TextTask
 
-_SETTINGS = ("asks", "length", "tokenizer", "passages", "seed", "text", "chat")
+_SETTINGS = ("asks", "length", "tokenizer", "passages", "seed", "text", "truncate", "chat")
 _OF_HARNESS = ("task", "class", "task_alias", "metadata")  # what else its YAML files have
 
 
-class HarnessTask(Task):  # type: ignore[misc,unused-ignore]
+class HarnessTask(Task):
     """One text task at one length. Every question about a passage is a document.
 
-    Each asks for an answer, which the task marks, and for the likelihoods of the choices, where there are some: the metrics are that of the
-    task and `likelihood`, both from 0 to 1, the mean over all questions. Passages, questions and prompts are those of `longreach eval` with
-    the same seed and tokenizer. Two things the harness does its own way: a prompt is encoded as one text, and what spells a special token
-    in it is that token.
+    Each asks for an answer, which the task marks, and for the likelihoods of the choices, where there are some: the metrics are those of
+    the task and `likelihood`, from 0 to 1, each the mean over all questions that have it. Passages, questions and prompts are those of
+    `longreach eval` with the same seed and tokenizer. Two things the harness does its own way: a prompt is encoded as one text, and what
+    spells a special token in it is that token.
 
     Args: asks: a text task, or its spec. length: tokens of a prompt with its answer. tokenizer: by which lengths are counted: of a
-    checkpoint, by its name, or loaded. passages: how many. seed: of all that is random. text: a file of real text to fill passages with
-    (default: this Python's documentation and held-out source). chat: prompts are written in the chat template of the harness's model, and
-    counted in that of the tokenizer; otherwise they are text to be completed. name: in results (default: the spec and the length).
+    checkpoint, by its name, or loaded. passages: how many, or as many as there are. seed: of all that is random. text: a file of real text
+    to fill passages with (default: this Python's documentation and held-out source). truncate: where texts of a length of their own are cut
+    that are too long: left, middle or right (default: they are refused). chat: prompts are written in the chat template of the harness's
+    model, and counted in that of the tokenizer; otherwise they are text to be completed. name: in results (default: the spec and the
+    length).
     config: all of these, from a YAML file.
     Raises: InputError for what does not fit; SpecError for a task or a length that does not parse; CheckpointError for no such tokenizer.
     """
@@ -69,6 +72,7 @@ class HarnessTask(Task):  # type: ignore[misc,unused-ignore]
         passages: int = PASSAGES,
         seed: int = 0,
         text: str | Path | None = None,
+        truncate: Side | None = None,
         chat: bool = False,
         name: str | None = None,
         config: Mapping[str, Any] | None = None,
@@ -86,8 +90,11 @@ class HarnessTask(Task):  # type: ignore[misc,unused-ignore]
         self.asks = _one(asks) if isinstance(asks, str) else asks
         if text is not None and not self.asks.needs_text:
             raise InputError(f"text has no effect on {self.asks.name()}; leave it out")
+        if truncate is not None and (self.asks.sized or truncate not in SIDES):
+            why = "has no effect: its passages fill the length" if self.asks.sized else f"is none of {', '.join(SIDES)}"
+            raise InputError(f"truncate={truncate} of {self.asks.name()} {why}")
         self.length, self.passages, self.seed, self.chat = parse_length(str(length)), passages, seed, chat
-        self.text = None if text is None else Path(text)
+        self.text, self.truncate = None if text is None else Path(text), truncate
         loaded = load_tokenizer(tokenizer) if isinstance(tokenizer, str) else tokenizer
         self.units = Tokens(Form(loaded, chat))
         self._made: list[Passage] = []
@@ -98,7 +105,8 @@ class HarnessTask(Task):  # type: ignore[misc,unused-ignore]
             generation_kwargs={"until": [], "do_sample": False},
             metadata={
                 "version": self.VERSION, "asks": self.asks.spec, "length": self.length, "tokenizer": loaded.name_or_path,
-                "passages": passages, "seed": seed, "text": str(text or (self.asks.needs_text and "held-out") or ""), "chat": chat,
+                "passages": passages, "seed": seed, "text": str(text or (self.asks.needs_text and "held-out") or ""), "truncate": truncate,
+                "chat": chat,
             },
         )  # fmt: skip
 
@@ -129,7 +137,9 @@ class HarnessTask(Task):  # type: ignore[misc,unused-ignore]
                 "seed": self.seed,
                 "text": filler,
             }
-            self._made = [self.asks.passage(Space(number=number, **settings)) for number in range(self.passages)]
+            there = self.asks.available()
+            numbers = range(self.passages if there is None else min(there, self.passages))
+            self._made = [self.asks.passage(Space(number=number, truncate=self.truncate, **settings)) for number in numbers]
         return [
             {
                 "passage": number,
@@ -198,19 +208,25 @@ class HarnessTask(Task):  # type: ignore[misc,unused-ignore]
         """The marks of one question. Args: results: what was written, then (log-likelihood, greedy) of each choice."""
         _passage, ask = self._asked(doc)
         written, *choices = results
-        marks = {self.asks.metric: float(self.asks.mark(ask, before_stop(written, ask.until)))}
+        marks = dict(zip(self.asks.metrics(ask), self.asks.marks(ask, before_stop(written, ask.until)), strict=True))
         best = likeliest(Response(likelihoods=tuple(value for value, _ in choices)))
         if best is not None:
-            marks[LIKELIHOOD] = float(ask.choices[best] == ask.right)
+            marks[self._metrics(ask)[-1]] = float(ask.choices[best] == ask.right)
         return marks
 
     def aggregation(self) -> dict[str, Callable[..., float]]:
-        """The mean over all questions."""
-        return dict.fromkeys((self.asks.metric, LIKELIHOOD), mean)
+        """The mean of each metric, over all questions that have it."""
+        return {metric: mean for passage in self._made for ask in passage.asks for metric in self._metrics(ask)}
 
     def higher_is_better(self) -> dict[str, bool]:
         """Yes."""
-        return dict.fromkeys((self.asks.metric, LIKELIHOOD), True)
+        return dict.fromkeys(self.aggregation(), True)
+
+    def _metrics(self, ask: Ask) -> tuple[str, ...]:
+        """All metrics of a question; the last one is of its choices, where it has some."""
+        metrics = self.asks.metrics(ask)
+        of = metrics[0][: metrics[0].rfind("/") + 1]  # a part of a benchmark
+        return (*metrics, *([of + LIKELIHOOD] if ask.choices else []))
 
     def _asked(self, doc: Mapping[str, Any]) -> tuple[Passage, Ask]:
         passage = self._made[doc["passage"]]
