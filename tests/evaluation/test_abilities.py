@@ -46,7 +46,7 @@ def test_usable_is_the_longest_length_up_to_which_all_of_the_interval_keeps_to_t
 def test_the_bar_is_the_models_own_short_score():
     weak = curve(0.5, 0.5, 0.1)
     assert weak.bar == pytest.approx(0.425)
-    assert (weak.usable, weak.missed_at) == (0, 1024), "40 answers tell 0.5 from 0.1, but not from 0.4"
+    assert (weak.usable, weak.missed_at) == (256, 1024), "40 answers tell 0.5 from 0.1, but not from 0.4"
 
 
 def test_scores_count_above_chance():

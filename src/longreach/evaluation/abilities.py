@@ -54,7 +54,7 @@ class AbilityCurve:
     """An ability at all lengths.
 
     Args: steps: the mean over the tasks that it is judged by; none where all are at chance. usable: the longest length up to which all
-    keeps to the bar; 0 where the shortest one leaves it open; None where nothing is judged. missed_at: the first length that falls short
+    keeps to the bar, the shortest one, which sets it, at least; None where nothing is judged. missed_at: the first length that falls short
     for certain. tasks: that it is judged by. at_chance: those that say nothing of this model.
     """
 
@@ -165,8 +165,8 @@ def above_chance(mark: Mark) -> Interval:
 
 
 def _usable(steps: Sequence[AbilityScore]) -> tuple[int, int | None]:
-    usable, bar = 0, KEEPS * steps[0].score.mean if steps else 0.0
-    for step in steps:
+    usable, bar = (steps[0].length, KEEPS * steps[0].score.mean) if steps else (0, 0.0)
+    for step in steps[1:]:
         if step.score.low < bar:
             break
         usable = step.length

@@ -41,7 +41,7 @@ def usable_words(ability: JsonCard) -> str:
     """What is known of an ability's usable length, in a few words."""
     if ability["usable"] is None:
         return "at chance"
-    if ability["usable"] == 0:
+    if not ability["steps"]:
         return "cannot be told"
     last = ability["steps"][-1]["length"]
     reached = format_length(ability["usable"])
@@ -75,8 +75,8 @@ def _usable_cell(ability: JsonCard | None, title: str) -> str:
     words, missed = usable_words(ability), ability["missed_at"]
     if missed:
         more = f"<small>falls short at {format_length(missed)}</small>"
-    elif ability["usable"] is not None and ability["usable"] < ability["steps"][-1]["length"]:
-        more = "<small>then open: more questions would tell</small>" if ability["usable"] else "<small>too few questions</small>"
+    elif ability["steps"] and ability["usable"] < ability["steps"][-1]["length"]:
+        more = "<small>then open: more questions would tell</small>"
     else:
         more = ""
     return f'<td data-of="{title}"><strong>{words}</strong>{more}</td>'
