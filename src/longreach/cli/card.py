@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from longreach.evaluation.course import Examined
 
 # Of every ability, what needs no more than reading: small models answer these on short texts, if any.
-_TASKS = "needles:each=1,number_string,latent_needle,babi,icll,word_counts:form=frequent"
+_TASKS = "needles:each=1,latent_needle,babi,tsort:segments=3,icll,word_counts:form=frequent"
 _STOCK = "stock"
 _PASSAGES = 10
 _OCTAVES = 5  # lengths, the last of them the target
