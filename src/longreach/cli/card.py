@@ -104,7 +104,8 @@ def card(
             found.append(evaluate(loaded.model, loaded.tokenizer, method=given, **options, progress=progress))
     made = [as_json(one) for one in cards(row for examined in found for row in examined.rows)]
     listed = [part for spec in methods if method for part in ("--method", spec)]
-    shown = ["longreach", "card", model or "", "--lengths", ",".join(map(format_length, steps)), "--tasks", tasks, *listed]
+    place = "FOLDER" if Path(model or "").is_dir() else model or ""  # where it lies is nobody's business who sees the page
+    shown = ["longreach", "card", place, "--lengths", ",".join(map(format_length, steps)), "--tasks", tasks, *listed]
     where = out or Path("longreach-results", f"card-{name.replace('/', '--')}")
     _draw(made, f"How far {name} can be used", where, shlex.join([*shown, "--limit", str(limit), "--seed", str(seed)]))
 
