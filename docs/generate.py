@@ -1,4 +1,4 @@
-"""Writes what a program can write: the pages methods, api, evidence and agreement in `docs`, and numbers in guides.
+"""Writes what a program can write: the pages methods, api, evidence and agreement in `docs`, the gallery of cards, and numbers in guides.
 
     python docs/generate.py [--check]
 
@@ -9,6 +9,7 @@ The methods describe themselves in their own files; evidence is the rows in `doc
 import argparse
 import ast
 import inspect
+import json
 import re
 import sys
 import textwrap
@@ -19,6 +20,7 @@ from typing import Any
 import longreach
 from longreach.core.catalogue import catalogue
 from longreach.reports.agreement import agreement_page, read_agreement
+from longreach.reports.card_page import card_page
 from longreach.reports.evidence import evidence_page, read, with_numbers
 from method_pages import methods_page
 
@@ -50,7 +52,15 @@ def pages(root: Path) -> dict[Path, str]:
         root / "docs" / "evidence.md": evidence_page(evidence),
         root / "docs" / "agreement.md": agreement_page(agreement, [entry.name for entry in entries if entry.kind in _PUBLISHED]),
         guide: with_numbers(guide.read_text(encoding="utf-8"), evidence),
+        root / "docs" / "_static" / "gallery.html": gallery(root / "docs" / "evidence" / "cards"),
     }
+
+
+def gallery(folder: Path) -> str:
+    """The cards of a folder on one page, with the commands that made them."""
+    files = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    cards = [card for file in files for card in file["cards"]]
+    return card_page(cards, title="Usable lengths", commands=[file["command"] for file in files])
 
 
 def api_page() -> str:

@@ -54,6 +54,7 @@ def test_a_card_and_a_gallery_of_two(folder, capsys):
         (["card", "--gallery", "none.json", "--out", "o"], "cannot read none.json"),
         (["card", "--gallery", "none.json"], "--gallery needs --out DIR"),
         (["card", "tiny", "--to", "512", "--lengths", "256"], "choose one"),
+        (["card", "tiny", "--method", "stock stock"], "one of them is named twice"),
         (["card", "tiny", "--to", "16", "--tasks", "needle"], "needle needs a length of"),
     ],
 )

@@ -15,10 +15,13 @@ from longreach.checkpoints.choices import check_bits, check_choices
 from longreach.checkpoints.hub import is_id, name_and_revision
 from longreach.checkpoints.places import checkpoint_name, local_checkpoint
 from longreach.core.errors import CheckpointError, InputError
+from longreach.core.spec import check_spec, split_specs
 
 if TYPE_CHECKING:
     from longreach.checkpoints.checkpoint import Checkpoint
     from longreach.evaluation.rows import Rows
+
+STOCK = "stock"  # what people call the model without a method
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -119,6 +122,20 @@ def open_rows(path: Path | None, name: str) -> "Rows":
     if rows.healed:
         typer.echo(f"{path}: its last line was cut off when a run was stopped, and has been taken out", err=True)
     return rows
+
+
+def methods_named(given: list[str] | None) -> list[str]:
+    """The specs of a --method that may be repeated, each once; "" is `stock`, the model as it is, and meant where nothing is given.
+
+    Raises: InputError for one that is named twice; SpecError for one that does not parse.
+    """
+    specs = ["" if spec == STOCK else spec for spec in split_specs(given)] if given else [""]
+    if len(set(specs)) < len(specs):
+        raise InputError("--method: one of them is named twice")
+    for spec in specs:
+        if spec:
+            check_spec(spec)
+    return specs
 
 
 def parse_seconds(text: str) -> int | None:

@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model, open_rows
+from longreach.cli._options import AS_IT_IS, STOCK, ChunkSize, Loading, loads_model, methods_named, open_rows
 from longreach.cli._places import check_texts
 from longreach.cli._tables import new_table, show
 from longreach.core.errors import InputError
 from longreach.core.lengths import format_length, parse_length
-from longreach.core.spec import check_spec, split_specs
 
 if TYPE_CHECKING:
     from longreach.evaluation.course import Examined
 
 # Of every ability, what needs no more than reading: small models answer these on short texts, if any.
 _TASKS = "needles:each=1,latent_needle,babi,tsort:segments=3,icll,word_counts:form=frequent"
-_STOCK = "stock"
 _PASSAGES = 10
 _OCTAVES = 5  # lengths, the last of them the target
 _BEYOND = 4  # trained windows
@@ -73,10 +71,7 @@ def card(
         return
     if to and lengths:
         raise InputError("--to and --lengths both say how far; choose one")
-    methods = split_specs(method) if method else [_STOCK]
-    for spec in methods:
-        if spec != _STOCK:
-            check_spec(spec)
+    specs = methods_named(method)
     check_texts(text)
     target = None if to is None else parse_length(to)
 
@@ -99,11 +94,10 @@ def card(
     found: list[Examined] = []
     with BarProgress() as progress, warnings.catch_warnings():
         warnings.showwarning = lambda message, *place, **more: typer.echo(f"warning: {message}", err=True)
-        for spec in methods:
-            given = "" if spec == _STOCK else spec
-            found.append(evaluate(loaded.model, loaded.tokenizer, method=given, **options, progress=progress))
+        for spec in specs:
+            found.append(evaluate(loaded.model, loaded.tokenizer, method=spec, **options, progress=progress))
     made = [as_json(one) for one in cards(row for examined in found for row in examined.rows)]
-    listed = [part for spec in methods if method for part in ("--method", spec)]
+    listed = [part for spec in specs if method for part in ("--method", spec or STOCK)]
     place = "FOLDER" if Path(model or "").is_dir() else model or ""  # where it lies is nobody's business who sees the page
     shown = ["longreach", "card", place, "--lengths", ",".join(map(format_length, steps)), "--tasks", tasks, *listed]
     where = out or Path("longreach-results", f"card-{name.replace('/', '--')}")

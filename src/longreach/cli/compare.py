@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longreach.cli._options import AS_IT_IS, Loading, loads_model, open_rows
+from longreach.cli._options import AS_IT_IS, STOCK, Loading, loads_model, open_rows
 from longreach.cli._places import check_texts
 from longreach.cli._tables import new_table, show
 from longreach.core.errors import InputError
@@ -30,7 +30,6 @@ INFO = MethodInfo(title="A Controlled Study on Long Context Extension and Genera
 
 _TASKS = "needle,passkey"
 _PASSAGES = 20
-_STOCK = "stock"
 
 
 @loads_model
@@ -71,7 +70,7 @@ def compare(
     if (kind is None) == (method is None):
         raise InputError("name the methods with --kind KIND or --method SPEC" + (", not with both" if kind else ""))
     wanted = split_specs(method) if method else []
-    check_names([name for name in wanted if name != _STOCK])
+    check_names([name for name in wanted if name != STOCK])
     check_texts([*(text or ())] or None)
     for option, value in {"--steps": steps, "--lr": lr, "--full": full or None, "--work": work}.items():
         if data is None and value is not None:
@@ -95,7 +94,7 @@ def compare(
     name = loading.name(model)
     store = open_rows(rows, f"{name}-compare")
     base = loading.load(model, decoder_only=True)
-    specs = specs_of(kind, base.model, target) if kind else specs_meant([each for each in wanted if each != _STOCK], base.model, target)
+    specs = specs_of(kind, base.model, target) if kind else specs_meant([each for each in wanted if each != STOCK], base.model, target)
     words = read_texts(text) if text else stdlib_text("held-out")
     settings: dict[str, Any] = {}
     with BarProgress() as progress, warnings.catch_warnings():
@@ -151,7 +150,7 @@ def _report(found: "MethodComparison", name: str, target: int, as_json: bool) ->
         behind = "first" if one.behind is None else f"{'~' if one.is_noise else ''}{one.behind.mean:.2f}"
         loss = found.losses[one.method]
         table.add_row(
-            one.method or _STOCK, f"{one.score.mean:.2f} ({one.score.low:.2f}-{one.score.high:.2f})", behind,
+            one.method or STOCK, f"{one.score.mean:.2f} ({one.score.low:.2f}-{one.score.high:.2f})", behind,
             *(f"{one.by_length[length]:.2f}" for length in lengths), f"{loss.mean:.3f}",
         )  # fmt: skip
     if found.ranking.ranks:
@@ -162,10 +161,10 @@ def _report(found: "MethodComparison", name: str, target: int, as_json: bool) ->
     else:
         console.print("No method is above chance on the shortest texts, so that the tasks tell nothing. By loss:", soft_wrap=True)
         for spec, loss in sorted(found.losses.items(), key=lambda pair: pair[1].mean):
-            console.print(f"  {loss.mean:.3f}  {spec or _STOCK}", soft_wrap=True)
+            console.print(f"  {loss.mean:.3f}  {spec or STOCK}", soft_wrap=True)
     if found.ranking.at_chance:
         console.print(f"At chance under every method: {', '.join(found.ranking.at_chance)}.", soft_wrap=True)
     if found.agreement is not None:
         console.print(f"Rank by loss and rank by tasks agree by {found.agreement:+.2f} (Spearman).", soft_wrap=True)
     for spec, why in found.left_out.items():
-        console.print(f"{spec or _STOCK} is left out: {why}.", soft_wrap=True)
+        console.print(f"{spec or STOCK} is left out: {why}.", soft_wrap=True)

@@ -9,19 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model, open_rows
+from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model, methods_named, open_rows
 from longreach.cli._places import check_texts
 from longreach.cli._tables import new_table, show
 from longreach.core.errors import InputError
 from longreach.core.lengths import format_length
-from longreach.core.spec import check_spec, split_specs
 
 if TYPE_CHECKING:
     from longreach.endpoint.base import ChatModel
     from longreach.evaluation.course import Examined
     from longreach.evaluation.marks import Mark
-
-_STOCK = "stock"
 
 
 @loads_model
@@ -85,12 +82,7 @@ def eval(  # noqa: A001 - a verb is called as its module
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
     """Ask questions about passages of several lengths, and mark the answers. A stopped run goes on when run again."""
-    methods = split_specs(method) if method else [_STOCK]
-    if len(set(methods)) < len(methods):
-        raise InputError("--method: one of them is named twice")
-    for spec in methods:
-        if spec != _STOCK:
-            check_spec(spec)
+    specs = methods_named(method)
     check_texts(text)
     remote = {
         "--served-model": served_model, "--tokenizer": tokenizer, "--more-tokens": more_tokens, "--concurrency": concurrency,
@@ -145,7 +137,6 @@ def eval(  # noqa: A001 - a verb is called as its module
             store = open_rows(rows, name)
             options = {"unit": unit, "name": name, "chat": None if template == "auto" else template == "chat"}
             options |= common if chunk_size is None else {**common, "chunk_size": chunk_size}
-            specs = ["" if spec == _STOCK else spec for spec in methods]
             if workers is not None:
                 where = {"name": model, **asdict(loading), "decoder_only": True}
                 spread(Workers.parse(workers), where, options, specs, store.path or Path())

@@ -9,12 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model
+from longreach.cli._options import AS_IT_IS, STOCK, ChunkSize, Loading, loads_model, methods_named
 from longreach.cli._tables import new_table, show
 from longreach.core.errors import InputError
-from longreach.core.spec import check_spec, split_specs
 
-_STOCK = "stock"
 _WORDS = ("name", "alias", "sample_len", "sample_count")  # of a task's results, what is no metric
 
 
@@ -36,12 +34,7 @@ def lm_eval(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
     """Run tasks of lm-evaluation-harness (the extra lm-eval), whole texts at any length."""
-    methods = split_specs(method) if method else [_STOCK]
-    if len(set(methods)) < len(methods):
-        raise InputError("--method: one of them is named twice")
-    for spec in methods:
-        if spec != _STOCK:
-            check_spec(spec)
+    specs = methods_named(method)
     names = list(dict.fromkeys(name for part in tasks.split(",") if (name := part.strip())))
     if not names:
         raise InputError("no task is named")
@@ -57,10 +50,9 @@ def lm_eval(
     runs: dict[str, tuple[Path, dict[str, Any]]] = {}
     with warnings.catch_warnings(), BarProgress() as progress:
         warnings.showwarning = lambda message, *place, **more: typer.echo(f"warning: {message}", err=True)
-        for spec in methods:
-            under = "" if spec == _STOCK else spec
-            results = run_tasks(loaded.model, loaded.tokenizer, chosen, method=under, progress=progress, **options)
-            runs[spec] = write_results(results, folder), results
+        for spec in specs:
+            results = run_tasks(loaded.model, loaded.tokenizer, chosen, method=spec, progress=progress, **options)
+            runs[spec or STOCK] = write_results(results, folder), results
     _report(name, runs, as_json)
 
 
