@@ -46,3 +46,13 @@ def to_tune(_to_tune, tmp_path, monkeypatch):
     shutil.copytree(_to_tune, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def tiny_folder(tmp_path, monkeypatch):
+    """A folder to work in, with the model `tiny` (trained window 128) and the text book.txt."""
+    tiny_model(vocab_size=VOCABULARY).save_pretrained(tmp_path / "tiny")
+    tokenizer().save_pretrained(tmp_path / "tiny")
+    (tmp_path / "book.txt").write_text(real_text(), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

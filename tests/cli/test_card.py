@@ -4,19 +4,13 @@ import re
 import pytest
 
 from longreach.cli.main import run
-from longreach.testing.models import tiny_model
-from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 
 QUICK = ("card", "tiny", "--tasks", "needle,passkey:digits=3", "--lengths", "256:512", "--limit", "2", "--text", "book.txt")
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    tiny_model(vocab_size=VOCABULARY).save_pretrained(tmp_path / "tiny")
-    tokenizer().save_pretrained(tmp_path / "tiny")
-    (tmp_path / "book.txt").write_text(real_text(), encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def folder(tiny_folder):
+    return tiny_folder
 
 
 def test_a_card_and_a_gallery_of_two(folder, capsys):

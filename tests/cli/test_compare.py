@@ -3,21 +3,16 @@ import json
 import pytest
 
 from longreach.cli.main import run
-from longreach.testing.models import tiny_model
-from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
+from tests.evaluation.samples import real_text
 
 QUICK = ("compare", "tiny", "--to", "256", "--tasks", "needle", "--lengths", "256", "--limit", "2", "--text", "book.txt")
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    tiny_model(vocab_size=VOCABULARY).save_pretrained(tmp_path / "tiny")
-    tokenizer().save_pretrained(tmp_path / "tiny")
-    (tmp_path / "book.txt").write_text(real_text(), encoding="utf-8")
-    (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "book.txt").write_text(real_text(), encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+def folder(tiny_folder):
+    (tiny_folder / "data").mkdir()
+    (tiny_folder / "data" / "book.txt").write_text(real_text(), encoding="utf-8")
+    return tiny_folder
 
 
 def test_methods_untuned(capsys):

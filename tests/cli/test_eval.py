@@ -4,20 +4,16 @@ import pytest
 
 from longreach.cli.main import run
 from longreach.testing.endpoint_server import EndpointServer, Fault
-from longreach.testing.models import tiny_learned, tiny_model
-from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
+from longreach.testing.models import tiny_learned
+from tests.evaluation.samples import VOCABULARY
 
 QUICK = ("--tasks", "needle,passkey:digits=3", "--lengths", "256:512", "--limit", "2", "--text", "book.txt")
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
+def folder(tiny_folder):
     """A folder to work in, with the model `tiny` (trained window 128) and the text book.txt."""
-    tiny_model(vocab_size=VOCABULARY).save_pretrained(tmp_path / "tiny")
-    tokenizer().save_pretrained(tmp_path / "tiny")
-    (tmp_path / "book.txt").write_text(real_text(), encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
+    return tiny_folder
 
 
 def test_marks_for_programs_and_rows_for_the_next_run(folder, capsys):

@@ -3,20 +3,14 @@ import json
 import pytest
 
 from longreach.cli.main import run
-from longreach.testing.models import tiny_model
-from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 
 QUICK = ("eval", "tiny", "--tasks", "needle", "--lengths", "256", "--limit", "3", "--text", "book.txt")
 
 
 @pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    tiny_model(vocab_size=VOCABULARY).save_pretrained(tmp_path / "tiny")
-    tokenizer().save_pretrained(tmp_path / "tiny")
-    (tmp_path / "book.txt").write_text(real_text(), encoding="utf-8")
-    monkeypatch.chdir(tmp_path)
+def folder(tiny_folder):
     assert run([*QUICK, "--rows", "a.jsonl"]) == 0
-    return tmp_path
+    return tiny_folder
 
 
 def test_two_runs_under_different_methods(capsys):
