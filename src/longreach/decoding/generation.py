@@ -36,6 +36,7 @@ def tokens(
     before: Tensor | None = None,
     whole: float | None = None,
     sets: Sequence[PartSet] = (),
+    watch: Callable[[Tensor], None] | None = None,
 ) -> Iterator[int]:
     """The ids that follow `ids` [1, T], read in chunks of `chunk_size` tokens (by an encoder: whole); the end token is not among them.
 
@@ -44,7 +45,8 @@ def tokens(
 
     Args: cache: of a decoder; what it holds stands before `ids`. before: its ids [1, S], where they are known: by them it is found out
     where logits stop being finite. whole: tokens that the text may have in the end, for frequencies that hang on that; default: what is
-    held, `ids`, and what is written at most. sets: parts of `ids` that are read side by side, into a new cache.
+    held, `ids`, and what is written at most. sets: parts of `ids` that are read side by side, into a new cache. watch: is given the logits
+    [1, V] that each id is chosen from, before it is.
     Raises: LongreachError for logits that are not finite.
     """
     held = 0 if cache is None else int(cache.get_seq_length())
@@ -55,6 +57,8 @@ def tokens(
     logits, step = _begin(model, ids.to(model.device), cache, before, chunk_size, whole, progress, sets)
     read = 1 if model.config.is_encoder_decoder else held + ids.shape[1]  # a decoder of its own begins with a token of its own
     while max_new_tokens is None or produced < max_new_tokens:
+        if watch is not None:
+            watch(logits)
         token = choose(logits)
         if (number := int(token)) in ends:
             return

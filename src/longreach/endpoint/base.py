@@ -103,6 +103,11 @@ class ChatModel(Protocol):
         """How many requests are answered at a time."""
         return 1
 
+    @property
+    def window(self) -> int | None:
+        """Tokens that prompt and answer may have together; None where nobody can tell. Raises: EndpointError."""
+        return None
+
     @abstractmethod
     def ask(self, request: Request) -> Completion:
         """Answer a request. Raises: EndpointError."""
@@ -110,6 +115,10 @@ class ChatModel(Protocol):
     @abstractmethod
     def count(self, text: str) -> int | None:
         """Tokens of a text, without any that mark its beginning or end; None where nobody can tell."""
+
+    def count_chat(self, messages: Sequence[Mapping[str, Any]]) -> int | None:
+        """Tokens of the prompt that a chat makes, with all that its template adds; None where nobody can tell."""
+        return None
 
     def chat(
         self,

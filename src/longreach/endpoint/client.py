@@ -77,6 +77,8 @@ class Endpoint(ChatModel):
         self._naming = threading.Lock()
         self._dialect = Dialect()
         self._counts = True  # until the server turns out not to
+        self._window: int | None = None
+        self._asked_window = False
         self._turns = threading.BoundedSemaphore(concurrency)
         self._pacer = Pacer(requests_per_minute, sleep, now)
         self._sleep, self._now = sleep, now
@@ -131,6 +133,24 @@ class Endpoint(ChatModel):
                 earlier = error.attempts
             else:
                 return replace(answer, attempts=attempts)
+
+    @property
+    def window(self) -> int | None:
+        """The window as vLLM, SGLang, OpenRouter or longreach state it in the list of models; None for servers that do not.
+
+        Raises: InputError, EndpointError.
+        """
+        name = self.name
+        with self._naming:
+            if not self._asked_window:
+                try:
+                    windows, _ = self._exchange("GET", f"{self.url}/models", None, _windows)
+                except UnusableEndpointError as error:
+                    if error.status not in (404, 405):
+                        raise
+                    windows = {}
+                self._window, self._asked_window = windows.get(name), True
+            return self._window
 
     def count(self, text: str) -> int | None:
         """Tokens of a text, as vLLM and llama.cpp count them at `/tokenize`; None for other servers. Raises: EndpointError."""
@@ -231,6 +251,18 @@ def _read(said: Any, seconds: float, headers: Mapping[str, str], read: Read[T]) 
 
 def _models(reply: Mapping[str, Any], _: float) -> list[str]:
     return [str(model["id"]) for model in reply["data"]]
+
+
+def _windows(reply: Mapping[str, Any], _: float) -> dict[str, int]:
+    """Name -> window of the models that state theirs."""
+    found = {}
+    for model in reply["data"]:
+        own = model.get("longreach")
+        stated = [own.get("window") if isinstance(own, dict) else None, model.get("max_model_len"), model.get("context_length")]
+        windows = [number for number in stated if isinstance(number, int) and number > 0]
+        if windows:
+            found[str(model["id"])] = windows[0]
+    return found
 
 
 def _tokens(reply: Mapping[str, Any], _: float) -> int | None:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import threading
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -57,6 +57,7 @@ class Recording(ChatModel):
         self.path = Path(path)
         self.endpoint = endpoint
         self.healed = False  # whether a last line torn by a kill was taken off the file
+        self.replayed = 0  # answers that were given from the file
         self._lock = threading.Condition()
         self._under_way: set[str] = set()  # what the endpoint is being asked, and who asks for the same waits for
         self._answers: dict[str, list[Completion]] = {}
@@ -82,9 +83,18 @@ class Recording(ChatModel):
         """That of the endpoint; offline, 1."""
         return 1 if self.endpoint is None else self.endpoint.concurrency
 
+    @property
+    def window(self) -> int | None:
+        """That of the endpoint, if it can tell; offline nobody can."""
+        return None if self.endpoint is None else self.endpoint.window
+
     def count(self, text: str) -> int | None:
         """Tokens of a text, if the endpoint can tell; offline nobody can."""
         return None if self.endpoint is None else self.endpoint.count(text)
+
+    def count_chat(self, messages: Sequence[Mapping[str, Any]]) -> int | None:
+        """Tokens of a chat, if the endpoint can tell; offline nobody can."""
+        return None if self.endpoint is None else self.endpoint.count_chat(messages)
 
     def ask(self, request: Request) -> Completion:
         """Answer a request.
@@ -127,7 +137,10 @@ class Recording(ChatModel):
         answers = self._answers.get(key, [])
         turn = self._given[key] if request.by_chance else 0
         self._given[key] += 1
-        return answers[turn] if turn < len(answers) else None
+        if turn >= len(answers):
+            return None
+        self.replayed += 1
+        return answers[turn]
 
     def _write(self, call: _Call) -> None:
         with self._lock:

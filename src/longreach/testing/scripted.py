@@ -1,0 +1,110 @@
+"""A scripted chat model that is perfect inside its window: with it, whatever a workflow gets wrong is the workflow's own loss."""
+
+import math
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from longreach.endpoint.base import ChatModel, Completion, Request, TokenLogprob
+from longreach.endpoint.errors import ContextLengthError
+from longreach.workflows.wording import ANSWER, CHOICE, MOVE, NOTES, NOTHING, PLAN, SUMMARY, TEXT
+
+UNKNOWN = "I do not know."
+_MARKUP = 3  # tokens around a chat
+_SURE, _UNSURE = 0.99, 1 / 20
+
+
+class PerfectReader(ChatModel):
+    """Knows, of all that it is shown, just what matters; a token is a word.
+
+    Args: facts: sentences that matter, as they stand in the text. answer: right where all of them are in one prompt. window: words that
+    prompt and answer may have together; more is an error, as with a real model. concurrency: requests at a time. move: prompt -> a move,
+    where one is asked for. told: prompts are added to it. fails_after: calls that are answered before the process is "killed".
+    """
+
+    def __init__(
+        self,
+        facts: Sequence[str],
+        answer: str,
+        *,
+        window: int,
+        concurrency: int = 1,
+        move: Callable[["PerfectReader", str], str] | None = None,
+        fails_after: int | None = None,
+    ) -> None:
+        self.facts, self.answer = tuple(facts), answer
+        self.requests: list[Request] = []
+        self._window, self._concurrency, self._move, self._fails_after = window, concurrency, move, fails_after
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """As results state it."""
+        return "perfect"
+
+    @property
+    def window(self) -> int:
+        """In words."""
+        return self._window
+
+    @property
+    def concurrency(self) -> int:
+        """How many requests are answered at a time."""
+        return self._concurrency
+
+    def count(self, text: str) -> int:
+        """Words of a text."""
+        return len(text.split())
+
+    def count_chat(self, messages: Sequence[Mapping[str, Any]]) -> int:
+        """Words of a chat, with what a template adds."""
+        return sum(self.count(str(message["content"])) for message in messages) + _MARKUP
+
+    def ask(self, request: Request) -> Completion:
+        """What a perfect reader writes. Raises: ContextLengthError for a prompt beyond the window; KeyboardInterrupt where it is killed."""
+        prompt = str(request.messages[-1]["content"])
+        read = self.count_chat(request.messages)
+        with self._lock:
+            if self._fails_after is not None and len(self.requests) >= self._fails_after:
+                raise KeyboardInterrupt
+            self.requests.append(request)
+        if read + request.most_tokens > self._window:
+            raise ContextLengthError("perfect", f"{read} words and {request.most_tokens} to write", limit=self._window)
+        words = self.written(prompt).split(" ")
+        text = " ".join(words[: request.most_tokens])
+        cut = len(words) > request.most_tokens
+        return Completion(
+            text=text,
+            finish_reason="length" if cut else "stop",
+            prompt_tokens=read,
+            completion_tokens=min(len(words), request.most_tokens),
+            seconds=0.0,
+            logprobs=None if request.logprobs is None else (self._logprob(text, prompt, request.logprobs),),
+        )
+
+    def known(self, prompt: str) -> list[str]:
+        """The facts that are in a prompt."""
+        return [fact for fact in self.facts if fact in prompt]
+
+    def written(self, prompt: str) -> str:
+        """All that it has to say, by how the prompt ends."""
+        end = prompt.rstrip().rpartition("\n")[2]
+        known = self.known(prompt)
+        if end == MOVE and self._move is not None:
+            return self._move(self, prompt)
+        if end == CHOICE:
+            return "Yes" if known else "No"
+        if end in (NOTES, SUMMARY):
+            return " ".join(known) or NOTHING
+        if end in (ANSWER, MOVE):
+            return self.answer if len(known) == len(self.facts) else " ".join(known) or UNKNOWN
+        if end in (PLAN, TEXT):
+            raise AssertionError(f"it reads, and is asked to write: {end}")
+        raise AssertionError(f"the prompt does not end as prompts of workflows do: {prompt[-80:]!r}")
+
+    def _logprob(self, text: str, prompt: str, most: int) -> TokenLogprob:
+        """It is sure of what it knows, and of nothing else."""
+        sure = len(self.known(prompt)) > 0
+        share = _SURE if sure else _UNSURE
+        others = {f"other {number}": math.log((1 - share) / 19) for number in range(most - 1)}
+        return TokenLogprob(token=text.split(" ")[0], logprob=math.log(share), top={text.split(" ")[0]: math.log(share), **others})

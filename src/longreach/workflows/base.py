@@ -1,0 +1,75 @@
+"""The contracts of workflows: what reads a task's documents, and what writes a long text, at a desk with a model."""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from longreach.core import registry
+from longreach.core.errors import InputError, SpecError
+from longreach.core.method import Method
+from longreach.core.spec import make, parse_settings
+from longreach.workflows.desk import Desk, Note
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workflow(Method):
+    """Asks a model many times, each within its window. The task stands in every prompt word for word.
+
+    What a run costs at most is found by running it with a model that always writes as much as it may; `most_work` says what that model
+    answers where other words lead to more calls.
+    """
+
+    def most_work(self, role: str) -> str | None:
+        """The answer to calls of a role that leads to the most calls; None: any long text."""
+        return None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingWorkflow(Workflow):
+    """Does a task on documents of any length."""
+
+    kind: ClassVar[str] = "reading"
+
+    @abstractmethod
+    def read(self, desk: Desk) -> Note:
+        """The answer, with the places that it goes back to. Raises: InputError for a window without room; BudgetError; EndpointError."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WritingWorkflow(Workflow):
+    """Writes a text of any length. `needs_documents`: it works from some (a draft, examples)."""
+
+    kind: ClassVar[str] = "writing"
+    needs_documents: ClassVar[bool] = False
+
+    @abstractmethod
+    def write(self, desk: Desk) -> Iterator[Note]:
+        """The parts of the text, in order, as they are done. Raises: InputError for a window without room; BudgetError; EndpointError."""
+
+
+def reading_workflow(spec: str | ReadingWorkflow) -> ReadingWorkflow:
+    """A reading workflow from its spec, as `chain` or `rag:order=rank`. Raises: SpecError."""
+    made = _made(spec, "reading") if isinstance(spec, str) else spec
+    if not isinstance(made, ReadingWorkflow):
+        raise SpecError(f"{made} is no workflow that reads")
+    return made
+
+
+def writing_workflow(spec: str | WritingWorkflow) -> WritingWorkflow:
+    """A writing workflow from its spec. Raises: SpecError."""
+    made = _made(spec, "writing") if isinstance(spec, str) else spec
+    if not isinstance(made, WritingWorkflow):
+        raise SpecError(f"{made} is no workflow that writes")
+    return made
+
+
+def _made(spec: str, kind: str) -> Method:
+    name, settings = parse_settings(spec)
+    return make(registry.get(name, kind), settings)
+
+
+def check_documents(workflow: Workflow, given: int) -> None:
+    """Raise InputError where a workflow has no documents to work from."""
+    if given == 0:
+        raise InputError(f"{workflow.name()} works from documents; give at least one")

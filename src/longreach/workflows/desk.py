@@ -1,0 +1,171 @@
+"""The desk that a workflow works at: the task, the documents, and a model that it asks within its window and budget."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from longreach.core.errors import InputError
+from longreach.core.progress import SILENT, Progress
+from longreach.endpoint.base import ChatModel, Completion, Request
+from longreach.endpoint.errors import EndpointError
+from longreach.workflows.budget import Meter
+from longreach.workflows.counting import TokenCounter
+from longreach.workflows.cutting import Chunk, cut
+from longreach.workflows.ledger import Ledger
+from longreach.workflows.spans import Document, Span, merged
+from longreach.workflows.wording import says_nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """What the model wrote. Args: spans: of the documents that it goes back to. cut: whether it ended at its limit of tokens.
+    entropy: of the model's first token, nats, where it was asked for.
+    """
+
+    text: str
+    spans: tuple[Span, ...] = ()
+    cut: bool = False
+    entropy: float | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether it says nothing on the task."""
+        return says_nothing(self.text)
+
+
+Part = str | Chunk | Note
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A call that is to be made.
+
+    Args: parts: of the prompt; texts, chunks of the documents, and notes. most: tokens of the answer. role: what it is for, in a word.
+    seed: of the sampling, with a temperature above 0. logprobs: alternatives of each token whose log-probabilities are needed.
+    """
+
+    parts: tuple[Part, ...]
+    most: int
+    role: str
+    temperature: float = 0.0
+    seed: int | None = None
+    logprobs: int | None = None
+
+    @property
+    def prompt(self) -> str:
+        """The text of the prompt."""
+        return "\n\n".join(part if isinstance(part, str) else part.text.strip() for part in self.parts)
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """What of the documents stands in the prompt itself, each place as it was cut."""
+        return tuple(span for part in self.parts if isinstance(part, Chunk) for span in part.spans)
+
+    @property
+    def sources(self) -> tuple[Span, ...]:
+        """What it goes back to, by way of notes, too."""
+        return merged(span for part in self.parts if not isinstance(part, str) for span in part.spans)
+
+
+class Desk:
+    """Everything that a workflow may use. Threads are its own business: `ask_all` asks as many at a time as the model takes.
+
+    `task` stands in every prompt word for word; whoever writes a workflow puts it there.
+
+    Args: model: that answers. window: tokens that prompt and answer may have together. answer_tokens: of the answer to the task.
+    """
+
+    def __init__(
+        self,
+        model: ChatModel,
+        task: str,
+        documents: Sequence[Document],
+        *,
+        window: int,
+        answer_tokens: int,
+        meter: Meter,
+        ledger: Ledger,
+        count: TokenCounter,
+        progress: Progress = SILENT,
+    ) -> None:
+        self.task, self.documents = task, tuple(documents)
+        self.window, self.answer_tokens, self.count = window, answer_tokens, count
+        self.ledger = ledger
+        self._model, self._meter, self._progress = model, meter, progress
+
+    @property
+    def note_tokens(self) -> int:
+        """Of notes, where a workflow's settings leave it open: a quarter of the window."""
+        return max(8, self.window // 4)
+
+    def room(self, *around: Part, most: int) -> int:
+        """Tokens that a prompt has left beside its other parts and the answer's `most`."""
+        return self.window - most - self.count.chat(Question(parts=(*around, ""), most=most, role="").prompt) - 2
+
+    def chunks(self, *around: Part, most: int) -> list[Chunk]:
+        """All documents in chunks that fit beside other parts of a prompt and the answer's `most` tokens. Raises: InputError."""
+        return cut(self.documents, self.room(*around, most=most), self.count)
+
+    def ask(self, *parts: Part, most: int, role: str, logprobs: int | None = None) -> Note:
+        """Ask the model. Raises: BudgetError; EndpointError; InputError for a prompt that does not fit into the window."""
+        return self._asked(Question(parts=parts, most=most, role=role, logprobs=logprobs))
+
+    def ask_all(self, questions: Iterable[Question]) -> list[Note]:
+        """Ask many things that do not hang on one another, in order. Raises: as `ask`, for the first that fails."""
+        asked = list(questions)
+        sizes = [self._reserved(question) for question in asked]
+        answers = self._model.many(self._request(question) for question in asked)
+        return [self._noted(question, size, said) for question, size, said in zip(asked, sizes, answers, strict=True)]
+
+    def _asked(self, question: Question) -> Note:
+        size = self._reserved(question)
+        return self._noted(question, size, self._model.ask(self._request(question)))
+
+    def _reserved(self, question: Question) -> int:
+        """Tokens of the prompt, once the budget has them."""
+        size = self.count.chat(question.prompt)
+        if size + question.most > self.window:
+            raise InputError(
+                f"a prompt of {size} tokens ({question.role}) and an answer of up to {question.most} do not fit into a window of "
+                f"{self.window}; give a larger window (--window), shorter answers, or a shorter task"
+            )
+        self._meter.reserve(size, question.most)
+        return size
+
+    def _request(self, question: Question) -> Request:
+        return Request(
+            messages=[{"role": "user", "content": question.prompt}],
+            most_tokens=question.most,
+            temperature=question.temperature,
+            seed=question.seed,
+            logprobs=question.logprobs,
+        )
+
+    def _noted(self, question: Question, size: int, said: Completion | EndpointError) -> Note:
+        if isinstance(said, EndpointError):
+            raise said
+        text = said.text.strip()
+        written = self.count(text) if said.completion_tokens is None else min(said.completion_tokens, question.most)
+        self._meter.settle((size, question.most), (size, written))
+        self.ledger.note(question.role, size, written, question.spans, cut=said.cut, text=text)
+        self._progress.advance(size)
+        return Note(text=text, spans=question.sources, cut=said.cut, entropy=entropy_of(said))
+
+
+def kept(notes: Iterable[Note]) -> list[Note]:
+    """The notes that say something."""
+    return [note for note in notes if not note.empty]
+
+
+def entropy_of(said: Completion) -> float | None:
+    """Entropy of the first token that was written, nats: of the alternatives that are given, and of the rest as one; None without any."""
+    if not said.logprobs:
+        return None
+    shares = [math.exp(logprob) for logprob in said.logprobs[0].top.values() if logprob is not None]
+    rest = max(0.0, 1 - sum(shares))
+    return -sum(share * math.log(share) for share in [*shares, rest] if share > 0) if shares else None
+
+
+def with_spans(note: Note, spans: Iterable[Span]) -> Note:
+    """The same words, going back to these places alone."""
+    return replace(note, spans=merged(spans))

@@ -1,0 +1,53 @@
+"""A model that always writes as much as it may, at no cost: with it, a workflow shows beforehand what it costs at most."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from longreach.endpoint.base import ChatModel, Completion, Request, TokenLogprob
+from longreach.workflows.base import Workflow
+from longreach.workflows.wording import ANSWER, CHOICE, MOVE, NOTES, PLAN, SUMMARY, TEXT
+
+_ROLES = {ANSWER: "answer", NOTES: "notes", SUMMARY: "summary", MOVE: "move", CHOICE: "choice", PLAN: "plan", TEXT: "text"}
+_EVEN = TokenLogprob(token="", logprob=-math.log(2), top={"a": -math.log(2), "b": -math.log(2)})
+
+
+class LongestAnswers(ChatModel):
+    """Answers as long as it may, or what the workflow says leads to the most work. Counts tokens as the model does that it stands for."""
+
+    def __init__(self, workflow: Workflow, model: ChatModel) -> None:
+        self._workflow, self._model = workflow, model
+        self._filler = cache(self._fill)
+
+    @property
+    def name(self) -> str:
+        """That of the model that it stands for."""
+        return self._model.name
+
+    def count(self, text: str) -> int | None:
+        """As the model counts."""
+        return self._model.count(text)
+
+    def count_chat(self, messages: Sequence[Mapping[str, Any]]) -> int | None:
+        """As the model counts."""
+        return self._model.count_chat(messages)
+
+    def ask(self, request: Request) -> Completion:
+        """The longest answer."""
+        prompt = str(request.messages[-1]["content"]) if request.messages else str(request.prompt)
+        role = next((role for end, role in _ROLES.items() if prompt.rstrip().endswith(end)), "")
+        text = self._workflow.most_work(role) or self._filler(request.most_tokens)
+        logprobs = None if request.logprobs is None else (_EVEN,)
+        return Completion(text=text, finish_reason="stop", completion_tokens=request.most_tokens, seconds=0.0, logprobs=logprobs)
+
+    def _fill(self, most: int) -> str:
+        """Words of nearly so many tokens, and never more."""
+        words = most
+        while words > 1 and (counted := self._count("a " * words)) > most:
+            words = min(words - 1, words * most // counted)
+        return "a " * words
+
+    def _count(self, text: str) -> int:
+        counted = self._model.count(text)
+        return len(text) // 2 if counted is None else counted

@@ -1,0 +1,1 @@
+"""Reading workflows, one file each."""

@@ -1,0 +1,72 @@
+"""What several reading workflows do with notes: take them from chunks, merge them until they fit, and answer from them."""
+
+from collections.abc import Sequence
+
+from longreach.core.errors import InputError
+from longreach.workflows.cutting import Chunk
+from longreach.workflows.desk import Desk, Note, Part, Question, kept
+from longreach.workflows.wording import ANSWER, NOTES, NOTHING
+
+_TAKE = (
+    "Below is part {number} of {total} of a long text. Write down everything in it that helps with the task, in the words of the text, as "
+    f"short as you can. If nothing in it helps, write only {NOTHING}."
+)
+_MERGE = (
+    "Below are notes on parts of a long text, in the order of the text. Write them again, shorter. Keep every fact, name and number that "
+    "helps with the task, and leave out what is said twice."
+)
+_ANSWER = "Below are notes on a long text, in the order of the text. Do the task with the help of them, and write nothing but the answer."
+
+_NONE = "A long text was read, and nothing in it helps with the task below. Say so in your answer."
+
+
+def task_part(desk: Desk) -> str:
+    """The task as it stands in every prompt."""
+    return f"Task: {desk.task}"
+
+
+def take_notes(desk: Desk, most: int) -> list[Note]:
+    """Notes of `most` tokens at most on each chunk of the documents; those that say nothing are left out."""
+    longest = _TAKE.format(number=9999, total=9999)
+    chunks = desk.chunks(longest, task_part(desk), NOTES, most=most)
+    return kept(desk.ask_all(_taking(desk, chunk, len(chunks), most) for chunk in chunks))
+
+
+def _taking(desk: Desk, chunk: Chunk, total: int, most: int) -> Question:
+    begin = _TAKE.format(number=chunk.number + 1, total=total)
+    return Question(parts=(begin, chunk, task_part(desk), NOTES), most=most, role="notes")
+
+
+def merge_notes(desk: Desk, notes: Sequence[Note], most: int) -> list[Note]:
+    """The notes, merged by the model as often as it takes until all fit beside the answer. Raises: InputError where they never would."""
+    while not _fits(desk, notes):
+        groups = _grouped(desk, notes, most)
+        if len(groups) >= len(notes):
+            raise InputError(f"notes of {most} tokens do not fit into the window of {desk.window} two at a time; give shorter notes")
+        notes = kept(desk.ask_all(Question(parts=_merging(desk, group), most=most, role="merge") for group in groups))
+    return list(notes)
+
+
+def answer_from(desk: Desk, notes: Sequence[Note]) -> Note:
+    """The answer to the task from notes; where there are none, the model is told so, and says what it says without them."""
+    begin = _ANSWER if notes else _NONE
+    return desk.ask(begin, *notes, task_part(desk), ANSWER, most=desk.answer_tokens, role="answer")
+
+
+def _fits(desk: Desk, notes: Sequence[Note]) -> bool:
+    return desk.room(_ANSWER, *notes, task_part(desk), ANSWER, most=desk.answer_tokens) >= 0
+
+
+def _merging(desk: Desk, notes: Sequence[Note]) -> tuple[Part, ...]:
+    return (_MERGE, *notes, task_part(desk), NOTES)
+
+
+def _grouped(desk: Desk, notes: Sequence[Note], most: int) -> list[list[Note]]:
+    """Neighbours, as many as fit into a prompt together."""
+    groups: list[list[Note]] = []
+    for note in notes:
+        if groups and desk.room(*_merging(desk, [*groups[-1], note]), most=most) >= 0:
+            groups[-1].append(note)
+        else:
+            groups.append([note])
+    return groups

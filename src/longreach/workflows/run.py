@@ -1,0 +1,175 @@
+"""Runs of workflows: what they cost at most is known before the first call, and the ledger of what was read stays, however they end."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from longreach.core.errors import InputError, LongreachError
+from longreach.core.progress import SILENT, Progress
+from longreach.endpoint.base import ChatModel
+from longreach.endpoint.recording import Recording
+from longreach.workflows.base import (
+    ReadingWorkflow,
+    Workflow,
+    WritingWorkflow,
+    check_documents,
+    reading_workflow,
+    writing_workflow,
+)
+from longreach.workflows.budget import Budget, BudgetError, Cost, Meter
+from longreach.workflows.counting import TokenCounter
+from longreach.workflows.desk import Desk, Note
+from longreach.workflows.ledger import Ledger
+from longreach.workflows.longest import LongestAnswers
+from longreach.workflows.spans import Document
+
+ANSWER_TOKENS = 256
+LEAST_WINDOW = 64  # tokens: less holds no task, text and answer
+NO_LIMIT = Budget()
+W = TypeVar("W", bound=Workflow)
+
+
+class Run(Generic[W]):
+    """A workflow with all that it works on, checked. `estimate`: what it costs at most. `ledger`: of what was read so far.
+
+    Args: window: tokens that prompt and answer may have together; default: what the model states. budget: refused beforehand where the
+    run may cost more. answer_tokens: of the answer, or of a part of a text. record: a file that every call is written to, and calls that
+    it holds are answered from: a run that was stopped goes on. progress: is told of tokens read.
+
+    Raises: InputError for a task or a window that cannot be meant; BudgetError where the run may cost more than it is allowed.
+    """
+
+    def __init__(
+        self,
+        model: ChatModel,
+        documents: Sequence[Document],
+        task: str,
+        *,
+        workflow: W,
+        window: int | None = None,
+        budget: Budget = NO_LIMIT,
+        answer_tokens: int = ANSWER_TOKENS,
+        record: str | Path | None = None,
+        progress: Progress = SILENT,
+    ) -> None:
+        if not task.strip():
+            raise InputError("the task is empty")
+        if answer_tokens < 1:
+            raise InputError(f"answer_tokens={answer_tokens} must be at least 1")
+        self.workflow, self.task, self.documents = workflow, task.strip(), tuple(documents)
+        self.window = _window(model, window)
+        self.answer_tokens, self.budget, self.progress = answer_tokens, budget, progress
+        self._model = model if record is None else Recording(record, model)
+        self._count = TokenCounter(model)
+        self.estimate = self._estimate(model)
+        if not budget.covers(self.estimate):
+            raise BudgetError(f"{workflow} may take {self.estimate}, and the budget is {budget}; give a larger one, or another workflow")
+        self.ledger = self._ledger()
+
+    @contextmanager
+    def _desk(self) -> Iterator[Desk]:
+        """A desk with an empty ledger, which says why it ended where it did not end well."""
+        self.ledger = self._ledger()
+        before = self._replayed
+        try:
+            yield self._desk_of(self._model, self.ledger, self.budget, self.progress)
+        except LongreachError as error:
+            self.ledger.stopped = str(error)
+            raise
+        except KeyboardInterrupt:
+            self.ledger.stopped = "interrupted"
+            raise
+        finally:
+            self.ledger.replayed = self._replayed - before
+
+    @property
+    def _replayed(self) -> int:
+        return self._model.replayed if isinstance(self._model, Recording) else 0
+
+    def _estimate(self, model: ChatModel) -> Cost:
+        longest, ledger = LongestAnswers(self.workflow, model), self._ledger()
+        for _ in self._parts(self._desk_of(longest, ledger, NO_LIMIT, SILENT)):
+            pass
+        return ledger.cost
+
+    def _parts(self, desk: Desk) -> Iterator[Note]:
+        """All that the workflow makes."""
+        if isinstance(self.workflow, ReadingWorkflow):
+            yield self.workflow.read(desk)
+        elif isinstance(self.workflow, WritingWorkflow):
+            yield from self.workflow.write(desk)
+
+    def _desk_of(self, model: ChatModel, ledger: Ledger, budget: Budget, progress: Progress) -> Desk:
+        return Desk(
+            model, self.task, self.documents, window=self.window, answer_tokens=self.answer_tokens, meter=Meter(budget), ledger=ledger,
+            count=self._count, progress=progress,
+        )  # fmt: skip
+
+    def _ledger(self) -> Ledger:
+        return Ledger(documents=self.documents, workflow=self.workflow.spec, task=self.task, window=self.window, exact=self._count.exact)
+
+
+class Reading(Run[ReadingWorkflow]):
+    """A task on documents of any length. Args and errors: as `Run`."""
+
+    def answer(self) -> str:
+        """Do it. Raises: BudgetError; EndpointError; what was answered is in the ledger, and in the recording."""
+        self.progress.start("reading", self.estimate.read)
+        with self._desk() as desk:
+            note = self.workflow.read(desk)
+            self.ledger.support = note.spans
+        return note.text
+
+
+class Composition(Run[WritingWorkflow]):
+    """A text of any length. Args and errors: as `Run`."""
+
+    def parts(self) -> Iterator[str]:
+        """Write it: its parts in order, as they are done. Raises: as `Reading.answer`."""
+        self.progress.start("writing", self.estimate.read)
+        with self._desk() as desk:
+            for part in self.workflow.write(desk):
+                yield part.text
+
+
+def reading(
+    model: ChatModel, documents: Sequence[Document], task: str, *, workflow: str | ReadingWorkflow = "map_reduce",
+    window: int | None = None, budget: Budget = NO_LIMIT, answer_tokens: int = ANSWER_TOKENS, record: str | Path | None = None, progress: Progress = SILENT,
+) -> Reading:  # fmt: skip
+    """A task on documents, ready to be done: `.estimate` says what it costs at most, `.answer()` does it, `.ledger` says what was read.
+
+    Args: model: an `Endpoint`, a `LocalModel`, or whatever else is a `ChatModel`. workflow: a spec. The others: as `Run`.
+    Raises: as `Run`; SpecError; InputError without a document.
+    """
+    made = reading_workflow(workflow)
+    check_documents(made, len(documents))
+    return Reading(
+        model, documents, task, workflow=made, window=window, budget=budget, answer_tokens=answer_tokens, record=record, progress=progress
+    )
+
+
+def composition(
+    model: ChatModel, task: str, *, documents: Sequence[Document] = (), workflow: str | WritingWorkflow = "plan_write",
+    window: int | None = None, budget: Budget = NO_LIMIT, answer_tokens: int = ANSWER_TOKENS, record: str | Path | None = None,
+    progress: Progress = SILENT,
+) -> Composition:  # fmt: skip
+    """A text of any length, ready to be written: `.estimate` says what it costs at most, `.parts()` gives its parts as they are done.
+
+    Args: as `reading`. Raises: as `Run`; SpecError; InputError without documents for a workflow that works from some.
+    """
+    made = writing_workflow(workflow)
+    if made.needs_documents:
+        check_documents(made, len(documents))
+    return Composition(
+        model, documents, task, workflow=made, window=window, budget=budget, answer_tokens=answer_tokens, record=record, progress=progress
+    )
+
+
+def _window(model: ChatModel, given: int | None) -> int:
+    window = model.window if given is None else given
+    if window is None:
+        raise InputError(f"{model.name} does not say how many tokens its window has; give it (--window)")
+    if window < LEAST_WINDOW:
+        raise InputError(f"window={window} must be at least {LEAST_WINDOW} tokens")
+    return window

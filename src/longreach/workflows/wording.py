@@ -1,0 +1,24 @@
+"""How the prompts of workflows end: one line that says what is to be written, the same in all of them, so that small models learn one form.
+
+What a workflow says before it is its own.
+"""
+
+NOTHING = "NOTHING"  # what is written where a text says nothing on the task
+
+ANSWER = "Answer:"  # the answer to the task
+NOTES = "Notes:"  # all that a text says on the task, or NOTHING
+SUMMARY = "Summary:"  # a text in fewer words
+MOVE = "Move:"  # one move out of a list
+CHOICE = "Yes or no:"  # a yes or a no
+PLAN = "Plan:"  # what is to be written, a line for each part
+TEXT = "Text:"  # a part of a long text
+
+
+def says_nothing(text: str) -> bool:
+    """Whether notes say that there is nothing to note.
+
+    >>> says_nothing("Nothing."), says_nothing("NOTHING here on cats"), says_nothing("Nothing is known of her but a name: Ada.")
+    (True, True, False)
+    """
+    words = text.strip().strip("*_\"'`. \n")
+    return not words or words.upper() == NOTHING or words.startswith(NOTHING)

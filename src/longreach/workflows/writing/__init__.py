@@ -1,0 +1,1 @@
+"""Writing workflows, one file each."""
