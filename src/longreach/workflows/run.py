@@ -135,7 +135,8 @@ class Composition(Run[WritingWorkflow]):
 
 def reading(
     model: ChatModel, documents: Sequence[Document], task: str, *, workflow: str | ReadingWorkflow = "map_reduce",
-    window: int | None = None, budget: Budget = NO_LIMIT, answer_tokens: int = ANSWER_TOKENS, record: str | Path | None = None, progress: Progress = SILENT,
+    window: int | None = None, budget: Budget = NO_LIMIT, answer_tokens: int = ANSWER_TOKENS, record: str | Path | None = None,
+    progress: Progress = SILENT,
 ) -> Reading:  # fmt: skip
     """A task on documents, ready to be done: `.estimate` says what it costs at most, `.answer()` does it, `.ledger` says what was read.
 
