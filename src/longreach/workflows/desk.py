@@ -10,7 +10,7 @@ from longreach.endpoint.base import ChatModel, Completion, Request
 from longreach.endpoint.errors import EndpointError
 from longreach.workflows.budget import Meter
 from longreach.workflows.counting import TokenCounter
-from longreach.workflows.cutting import Chunk, cut
+from longreach.workflows.cutting import TextChunk, cut
 from longreach.workflows.ledger import Ledger
 from longreach.workflows.spans import Document, Span, merged
 from longreach.workflows.wording import says_nothing
@@ -33,11 +33,11 @@ class Note:
         return says_nothing(self.text)
 
 
-Part = str | Chunk | Note
+Part = str | TextChunk | Note
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class Query:
     """A call that is to be made.
 
     Args: parts: of the prompt; texts, chunks of the documents, and notes. most: tokens of the answer. role: what it is for, in a word.
@@ -59,7 +59,7 @@ class Question:
     @property
     def spans(self) -> tuple[Span, ...]:
         """What of the documents stands in the prompt itself, each place as it was cut."""
-        return tuple(span for part in self.parts if isinstance(part, Chunk) for span in part.spans)
+        return tuple(span for part in self.parts if isinstance(part, TextChunk) for span in part.spans)
 
     @property
     def sources(self) -> tuple[Span, ...]:
@@ -100,28 +100,28 @@ class Desk:
 
     def room(self, *around: Part, most: int) -> int:
         """Tokens that a prompt has left beside its other parts and the answer's `most`."""
-        return self.window - most - self.count.chat(Question(parts=(*around, ""), most=most, role="").prompt) - 2
+        return self.window - most - self.count.chat(Query(parts=(*around, ""), most=most, role="").prompt) - 2
 
-    def chunks(self, *around: Part, most: int) -> list[Chunk]:
+    def chunks(self, *around: Part, most: int) -> list[TextChunk]:
         """All documents in chunks that fit beside other parts of a prompt and the answer's `most` tokens. Raises: InputError."""
         return cut(self.documents, self.room(*around, most=most), self.count)
 
     def ask(self, *parts: Part, most: int, role: str, logprobs: int | None = None) -> Note:
         """Ask the model. Raises: BudgetError; EndpointError; InputError for a prompt that does not fit into the window."""
-        return self._asked(Question(parts=parts, most=most, role=role, logprobs=logprobs))
+        return self._asked(Query(parts=parts, most=most, role=role, logprobs=logprobs))
 
-    def ask_all(self, questions: Iterable[Question]) -> list[Note]:
+    def ask_all(self, questions: Iterable[Query]) -> list[Note]:
         """Ask many things that do not hang on one another, in order. Raises: as `ask`, for the first that fails."""
         asked = list(questions)
         sizes = [self._reserved(question) for question in asked]
         answers = self._model.many(self._request(question) for question in asked)
         return [self._noted(question, size, said) for question, size, said in zip(asked, sizes, answers, strict=True)]
 
-    def _asked(self, question: Question) -> Note:
+    def _asked(self, question: Query) -> Note:
         size = self._reserved(question)
         return self._noted(question, size, self._model.ask(self._request(question)))
 
-    def _reserved(self, question: Question) -> int:
+    def _reserved(self, question: Query) -> int:
         """Tokens of the prompt, once the budget has them."""
         size = self.count.chat(question.prompt)
         if size + question.most > self.window:
@@ -132,7 +132,7 @@ class Desk:
         self._meter.reserve(size, question.most)
         return size
 
-    def _request(self, question: Question) -> Request:
+    def _request(self, question: Query) -> Request:
         return Request(
             messages=[{"role": "user", "content": question.prompt}],
             most_tokens=question.most,
@@ -141,7 +141,7 @@ class Desk:
             logprobs=question.logprobs,
         )
 
-    def _noted(self, question: Question, size: int, said: Completion | EndpointError) -> Note:
+    def _noted(self, question: Query, size: int, said: Completion | EndpointError) -> Note:
         if isinstance(said, EndpointError):
             raise said
         text = said.text.strip()

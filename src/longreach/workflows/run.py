@@ -17,7 +17,7 @@ from longreach.workflows.base import (
     reading_workflow,
     writing_workflow,
 )
-from longreach.workflows.budget import Budget, BudgetError, Cost, Meter
+from longreach.workflows.budget import BudgetError, Cost, Meter, RunBudget
 from longreach.workflows.counting import TokenCounter
 from longreach.workflows.desk import Desk, Note
 from longreach.workflows.ledger import Ledger
@@ -26,11 +26,11 @@ from longreach.workflows.spans import Document
 
 ANSWER_TOKENS = 256
 LEAST_WINDOW = 64  # tokens: less holds no task, text and answer
-NO_LIMIT = Budget()
+NO_LIMIT = RunBudget()
 W = TypeVar("W", bound=Workflow)
 
 
-class Run(Generic[W]):
+class WorkflowRun(Generic[W]):
     """A workflow with all that it works on, checked. `estimate`: what it costs at most. `ledger`: of what was read so far.
 
     Args: window: tokens that prompt and answer may have together; default: what the model states. budget: refused beforehand where the
@@ -48,7 +48,7 @@ class Run(Generic[W]):
         *,
         workflow: W,
         window: int | None = None,
-        budget: Budget = NO_LIMIT,
+        budget: RunBudget = NO_LIMIT,
         answer_tokens: int = ANSWER_TOKENS,
         record: str | Path | None = None,
         progress: Progress = SILENT,
@@ -100,7 +100,7 @@ class Run(Generic[W]):
         elif isinstance(self.workflow, WritingWorkflow):
             yield from self.workflow.write(desk)
 
-    def _desk_of(self, model: ChatModel, ledger: Ledger, budget: Budget, progress: Progress) -> Desk:
+    def _desk_of(self, model: ChatModel, ledger: Ledger, budget: RunBudget, progress: Progress) -> Desk:
         return Desk(
             model, self.task, self.documents, window=self.window, answer_tokens=self.answer_tokens, meter=Meter(budget), ledger=ledger,
             count=self._count, progress=progress,
@@ -110,8 +110,8 @@ class Run(Generic[W]):
         return Ledger(documents=self.documents, workflow=self.workflow.spec, task=self.task, window=self.window, exact=self._count.exact)
 
 
-class Reading(Run[ReadingWorkflow]):
-    """A task on documents of any length. Args and errors: as `Run`."""
+class ReadingRun(WorkflowRun[ReadingWorkflow]):
+    """A task on documents of any length. Args and errors: as `WorkflowRun`."""
 
     def answer(self) -> str:
         """Do it. Raises: BudgetError; EndpointError; what was answered is in the ledger, and in the recording."""
@@ -122,11 +122,11 @@ class Reading(Run[ReadingWorkflow]):
         return note.text
 
 
-class Composition(Run[WritingWorkflow]):
-    """A text of any length. Args and errors: as `Run`."""
+class WritingRun(WorkflowRun[WritingWorkflow]):
+    """A text of any length. Args and errors: as `WorkflowRun`."""
 
     def parts(self) -> Iterator[str]:
-        """Write it: its parts in order, as they are done. Raises: as `Reading.answer`."""
+        """Write it: its parts in order, as they are done. Raises: as `ReadingRun.answer`."""
         self.progress.start("writing", self.estimate.read)
         with self._desk() as desk:
             for part in self.workflow.write(desk):
@@ -135,34 +135,34 @@ class Composition(Run[WritingWorkflow]):
 
 def reading(
     model: ChatModel, documents: Sequence[Document], task: str, *, workflow: str | ReadingWorkflow = "map_reduce",
-    window: int | None = None, budget: Budget = NO_LIMIT, answer_tokens: int = ANSWER_TOKENS, record: str | Path | None = None,
-    progress: Progress = SILENT,
-) -> Reading:  # fmt: skip
+    window: int | None = None, budget: RunBudget = NO_LIMIT, answer_tokens: int = ANSWER_TOKENS,
+    record: str | Path | None = None, progress: Progress = SILENT,
+) -> ReadingRun:  # fmt: skip
     """A task on documents, ready to be done: `.estimate` says what it costs at most, `.answer()` does it, `.ledger` says what was read.
 
-    Args: model: an `Endpoint`, a `LocalModel`, or whatever else is a `ChatModel`. workflow: a spec. The others: as `Run`.
-    Raises: as `Run`; SpecError; InputError without a document.
+    Args: model: an `Endpoint`, a `LocalModel`, or whatever else is a `ChatModel`. workflow: a spec. The others: as `WorkflowRun`.
+    Raises: as `WorkflowRun`; SpecError; InputError without a document.
     """
     made = reading_workflow(workflow)
     check_documents(made, len(documents))
-    return Reading(
+    return ReadingRun(
         model, documents, task, workflow=made, window=window, budget=budget, answer_tokens=answer_tokens, record=record, progress=progress
     )
 
 
 def composition(
     model: ChatModel, task: str, *, documents: Sequence[Document] = (), workflow: str | WritingWorkflow = "plan_write",
-    window: int | None = None, budget: Budget = NO_LIMIT, answer_tokens: int = ANSWER_TOKENS, record: str | Path | None = None,
+    window: int | None = None, budget: RunBudget = NO_LIMIT, answer_tokens: int = ANSWER_TOKENS, record: str | Path | None = None,
     progress: Progress = SILENT,
-) -> Composition:  # fmt: skip
+) -> WritingRun:  # fmt: skip
     """A text of any length, ready to be written: `.estimate` says what it costs at most, `.parts()` gives its parts as they are done.
 
-    Args: as `reading`. Raises: as `Run`; SpecError; InputError without documents for a workflow that works from some.
+    Args: as `reading`. Raises: as `WorkflowRun`; SpecError; InputError without documents for a workflow that works from some.
     """
     made = writing_workflow(workflow)
     if made.needs_documents:
         check_documents(made, len(documents))
-    return Composition(
+    return WritingRun(
         model, documents, task, workflow=made, window=window, budget=budget, answer_tokens=answer_tokens, record=record, progress=progress
     )
 
