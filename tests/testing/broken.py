@@ -26,6 +26,10 @@ from longreach.positions.tables.interpolated_positions import InterpolatedPositi
 from longreach.testing.conformance.base import cached_logits
 from longreach.testing.models import tiny_biased, tiny_encoder_decoder, tiny_learned
 from longreach.training.samplers.randomized import Randomized
+from longreach.workflows.base import ReadingWorkflow
+from longreach.workflows.desk import Note
+from longreach.workflows.spans import Span
+from longreach.workflows.wording import NOTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,6 +116,19 @@ class Careless(TextTask):
 
     def guess(self, ask, rng):
         return ask.right
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeverReads(ReadingWorkflow):
+    """Forgets the task, asks more in each run than in the one before, and answers from what it never read."""
+
+    info = MethodInfo(title="NeverReads", paper="none")
+    runs = itertools.count(1)
+
+    def read(self, desk):
+        for _ in range(next(self.runs)):
+            desk.ask(str(random.random()), NOTES, most=8, role="notes")
+        return Note(text=str(random.random()), spans=(Span(0, 0, 1),))
 
 
 @contextmanager
@@ -354,6 +371,19 @@ BROKEN = {
     "text_is_read_forwards": (Stuck(), {}),
     "target_is_covered": (Stuck(), {}),
     "same_rng_same_positions": (Stuck(), {}),
+    **{
+        name: (Forgetful(), {})
+        for name in (
+            "task_in_every_prompt",
+            "estimate",
+            "needle",
+            "inside_the_window",
+            "several_documents",
+            "ledger",
+            "resume",
+            "concurrency",
+        )
+    },
     **{
         name: (Careless(), {})
         for name in ("length", "seed", "right_answers", "chance", "junk", "evidence", "forgetting", "least_length", "metrics")

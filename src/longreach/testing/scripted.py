@@ -1,13 +1,14 @@
 """A scripted chat model that is perfect inside its window: with it, whatever a workflow gets wrong is the workflow's own loss."""
 
 import math
+import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from longreach.endpoint.base import ChatModel, Completion, Request, TokenLogprob
 from longreach.endpoint.errors import ContextLengthError
-from longreach.workflows.wording import ANSWER, CHOICE, MOVE, NOTES, NOTHING, PLAN, SUMMARY, TEXT
+from longreach.workflows.wording import ANSWER, CHOICE, FORMULA, MOVE, NOTES, NOTHING, PLAN, SO_FAR, SUMMARY, TEXT
 
 UNKNOWN = "I do not know."
 _MARKUP = 3  # tokens around a chat
@@ -18,8 +19,8 @@ class PerfectReader(ChatModel):
     """Knows, of all that it is shown, just what matters; a token is a word.
 
     Args: facts: sentences that matter, as they stand in the text. answer: right where all of them are in one prompt. window: words that
-    prompt and answer may have together; more is an error, as with a real model. concurrency: requests at a time. move: prompt -> a move,
-    where one is asked for. told: prompts are added to it. fails_after: calls that are answered before the process is "killed".
+    prompt and answer may have together; more is an error, as with a real model. concurrency: requests at a time.
+    fails_after: calls that are answered before the process is "killed".
     """
 
     def __init__(
@@ -29,12 +30,11 @@ class PerfectReader(ChatModel):
         *,
         window: int,
         concurrency: int = 1,
-        move: Callable[["PerfectReader", str], str] | None = None,
         fails_after: int | None = None,
     ) -> None:
         self.facts, self.answer = tuple(facts), answer
         self.requests: list[Request] = []
-        self._window, self._concurrency, self._move, self._fails_after = window, concurrency, move, fails_after
+        self._window, self._concurrency, self._fails_after = window, concurrency, fails_after
         self._lock = threading.Lock()
 
     @property
@@ -90,17 +90,34 @@ class PerfectReader(ChatModel):
         """All that it has to say, by how the prompt ends."""
         end = prompt.rstrip().rpartition("\n")[2]
         known = self.known(prompt)
-        if end == MOVE and self._move is not None:
-            return self._move(self, prompt)
+        if end == MOVE:
+            return self._move(prompt, known)
         if end == CHOICE:
             return "Yes" if known else "No"
         if end in (NOTES, SUMMARY):
             return " ".join(known) or NOTHING
-        if end in (ANSWER, MOVE):
-            return self.answer if len(known) == len(self.facts) else " ".join(known) or UNKNOWN
+        if end == FORMULA:
+            return NOTHING
+        if end == ANSWER:
+            if len(known) == len(self.facts) or f"{SO_FAR}\n\n{self.answer}" in prompt:
+                return self.answer
+            return " ".join(known) or (NOTHING if f"only {NOTHING}" in prompt else UNKNOWN)
         if end in (PLAN, TEXT):
             raise AssertionError(f"it reads, and is asked to write: {end}")
         raise AssertionError(f"the prompt does not end as prompts of workflows do: {prompt[-80:]!r}")
+
+    def _move(self, prompt: str, known: Sequence[str]) -> str:
+        """It notes what it sees, searches once with the words of the task, and opens what that found."""
+        noted = prompt.rpartition("\nNoted:\n")[2] if "\nNoted:\n" in prompt else ""
+        if len(known) == len(self.facts):
+            return f"answer: {self.answer}"
+        if new := [fact for fact in known if fact not in noted]:
+            return f"note: {new[0]}"
+        made = (re.search(r"^Moves so far: (.*)$", prompt, re.MULTILINE) or ["", ""])[1]
+        if "search:" not in made:
+            return f"search: {(re.search(r'^Task: (.*)$', prompt, re.MULTILINE) or ['', ''])[1]}"
+        found = re.findall(r"^(\d+): ", prompt, re.MULTILINE)
+        return next((f"open: {number}" for number in found if f"open: {number}" not in made), UNKNOWN)
 
     def _logprob(self, text: str, prompt: str, most: int) -> TokenLogprob:
         """It is sure of what it knows, and of nothing else."""

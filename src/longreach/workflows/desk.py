@@ -42,6 +42,7 @@ class Query:
 
     Args: parts: of the prompt; texts, chunks of the documents, and notes. most: tokens of the answer. role: what it is for, in a word.
     seed: of the sampling, with a temperature above 0. logprobs: alternatives of each token whose log-probabilities are needed.
+    any_size: how long the prompt is hangs on answers before it, so that an estimate takes it to fill the window.
     """
 
     parts: tuple[Part, ...]
@@ -50,6 +51,7 @@ class Query:
     temperature: float = 0.0
     seed: int | None = None
     logprobs: int | None = None
+    any_size: bool = False
 
     @property
     def prompt(self) -> str:
@@ -73,6 +75,7 @@ class Desk:
     `task` stands in every prompt word for word; whoever writes a workflow puts it there.
 
     Args: model: that answers. window: tokens that prompt and answer may have together. answer_tokens: of the answer to the task.
+    estimates: the model is not the real one, and the run is to show what it may cost.
     """
 
     def __init__(
@@ -87,11 +90,13 @@ class Desk:
         ledger: Ledger,
         count: TokenCounter,
         progress: Progress = SILENT,
+        estimates: bool = False,
     ) -> None:
         self.task, self.documents = task, tuple(documents)
         self.window, self.answer_tokens, self.count = window, answer_tokens, count
         self.ledger = ledger
         self._model, self._meter, self._progress = model, meter, progress
+        self._estimates = estimates
 
     @property
     def note_tokens(self) -> int:
@@ -102,54 +107,59 @@ class Desk:
         """Tokens that a prompt has left beside its other parts and the answer's `most`."""
         return self.window - most - self.count.chat(Query(parts=(*around, ""), most=most, role="").prompt) - 2
 
-    def chunks(self, *around: Part, most: int) -> list[TextChunk]:
-        """All documents in chunks that fit beside other parts of a prompt and the answer's `most` tokens. Raises: InputError."""
-        return cut(self.documents, self.room(*around, most=most), self.count)
+    def chunks(self, *around: Part, most: int, beside: int = 0) -> list[TextChunk]:
+        """All documents in chunks that fit beside other parts of a prompt, `beside` tokens more, and the answer's `most`.
 
-    def ask(self, *parts: Part, most: int, role: str, logprobs: int | None = None) -> Note:
+        Raises: InputError for a window without room.
+        """
+        return cut(self.documents, self.room(*around, most=most) - beside, self.count)
+
+    def ask(self, *parts: Part, most: int, role: str, any_size: bool = False) -> Note:
         """Ask the model. Raises: BudgetError; EndpointError; InputError for a prompt that does not fit into the window."""
-        return self._asked(Query(parts=parts, most=most, role=role, logprobs=logprobs))
+        return self._asked(Query(parts=parts, most=most, role=role, any_size=any_size))
 
-    def ask_all(self, questions: Iterable[Query]) -> list[Note]:
+    def ask_all(self, querys: Iterable[Query]) -> list[Note]:
         """Ask many things that do not hang on one another, in order. Raises: as `ask`, for the first that fails."""
-        asked = list(questions)
-        sizes = [self._reserved(question) for question in asked]
-        answers = self._model.many(self._request(question) for question in asked)
-        return [self._noted(question, size, said) for question, size, said in zip(asked, sizes, answers, strict=True)]
+        asked = list(querys)
+        sizes = [self._reserved(query) for query in asked]
+        answers = self._model.many(self._request(query) for query in asked)
+        return [self._noted(query, size, said) for query, size, said in zip(asked, sizes, answers, strict=True)]
 
-    def _asked(self, question: Query) -> Note:
-        size = self._reserved(question)
-        return self._noted(question, size, self._model.ask(self._request(question)))
+    def _asked(self, query: Query) -> Note:
+        size = self._reserved(query)
+        return self._noted(query, size, self._model.ask(self._request(query)))
 
-    def _reserved(self, question: Query) -> int:
+    def _reserved(self, query: Query) -> int:
         """Tokens of the prompt, once the budget has them."""
-        size = self.count.chat(question.prompt)
-        if size + question.most > self.window:
+        size = self.count.chat(query.prompt)
+        if size + query.most > self.window:
             raise InputError(
-                f"a prompt of {size} tokens ({question.role}) and an answer of up to {question.most} do not fit into a window of "
+                f"a prompt of {size} tokens ({query.role}) and an answer of up to {query.most} do not fit into a window of "
                 f"{self.window}; give a larger window (--window), shorter answers, or a shorter task"
             )
-        self._meter.reserve(size, question.most)
+        if self._estimates and query.any_size:
+            size = self.window - query.most
+        self._meter.reserve(size, query.most)
         return size
 
-    def _request(self, question: Query) -> Request:
+    def _request(self, query: Query) -> Request:
         return Request(
-            messages=[{"role": "user", "content": question.prompt}],
-            most_tokens=question.most,
-            temperature=question.temperature,
-            seed=question.seed,
-            logprobs=question.logprobs,
+            messages=[{"role": "user", "content": query.prompt}],
+            most_tokens=query.most,
+            temperature=query.temperature,
+            seed=query.seed,
+            logprobs=query.logprobs,
         )
 
-    def _noted(self, question: Query, size: int, said: Completion | EndpointError) -> Note:
+    def _noted(self, query: Query, size: int, said: Completion | EndpointError) -> Note:
         if isinstance(said, EndpointError):
             raise said
         text = said.text.strip()
-        written = self.count(text) if said.completion_tokens is None else min(said.completion_tokens, question.most)
-        self._meter.settle((size, question.most), (size, written))
-        self.ledger.note(question.role, size, written, question.spans, cut=said.cut, text=text)
+        written = self.count(text) if said.completion_tokens is None else min(said.completion_tokens, query.most)
+        self._meter.settle((size, query.most), (size, written))
+        self.ledger.note(query.role, size, written, query.spans, cut=said.cut, text=text)
         self._progress.advance(size)
-        return Note(text=text, spans=question.sources, cut=said.cut, entropy=entropy_of(said))
+        return Note(text=text, spans=query.sources, cut=said.cut, entropy=entropy_of(said))
 
 
 def kept(notes: Iterable[Note]) -> list[Note]:

@@ -89,7 +89,7 @@ class WorkflowRun(Generic[W]):
 
     def _estimate(self, model: ChatModel) -> Cost:
         longest, ledger = LongestAnswers(self.workflow, model), self._ledger()
-        for _ in self._parts(self._desk_of(longest, ledger, NO_LIMIT, SILENT)):
+        for _ in self._parts(self._desk_of(longest, ledger, NO_LIMIT, SILENT, estimates=True)):
             pass
         return ledger.cost
 
@@ -100,10 +100,10 @@ class WorkflowRun(Generic[W]):
         elif isinstance(self.workflow, WritingWorkflow):
             yield from self.workflow.write(desk)
 
-    def _desk_of(self, model: ChatModel, ledger: Ledger, budget: RunBudget, progress: Progress) -> Desk:
+    def _desk_of(self, model: ChatModel, ledger: Ledger, budget: RunBudget, progress: Progress, *, estimates: bool = False) -> Desk:
         return Desk(
             model, self.task, self.documents, window=self.window, answer_tokens=self.answer_tokens, meter=Meter(budget), ledger=ledger,
-            count=self._count, progress=progress,
+            count=self._count, progress=progress, estimates=estimates,
         )  # fmt: skip
 
     def _ledger(self) -> Ledger:
