@@ -14,7 +14,6 @@ from longreach.conversation.answer import spoken
 from longreach.conversation.prompt import Prompts
 from longreach.core.errors import InputError
 from longreach.core.progress import SILENT, Progress
-from longreach.core.spec import stack_of
 from longreach.decoding.generation import text, tokens
 from longreach.decoding.reading import CHUNK, check_eval
 from longreach.decoding.sampling import GREEDY, Sampling
@@ -22,8 +21,8 @@ from longreach.endpoint.base import ChatModel, Completion, Request, TokenLogprob
 from longreach.endpoint.errors import ContextLengthError
 from longreach.engine.apply import applied, given_model
 from longreach.engine.intended import intended_window
-from longreach.engine.reach import reach_of
-from longreach.engine.window import position_limit, stated_window
+from longreach.engine.watch import watch_on
+from longreach.engine.window import position_limit
 
 
 class LocalModel(ChatModel):
@@ -134,6 +133,6 @@ class LocalModel(ChatModel):
 
 def _reach(model: PreTrainedModel) -> int | None:
     """What the model or the method on it reaches."""
-    under, stated = stack_of(applied(model)), stated_window(model.config)
-    reach = intended_window(model) if not under else None if stated is None else reach_of(under, stated)
+    watch = watch_on(model)
+    reach = intended_window(model) if watch is None else watch.reach  # under a method the config may state what that reaches
     return min((limit for limit in (position_limit(model), reach) if limit is not None), default=None)

@@ -1,0 +1,139 @@
+"""What the verbs share that ask a model many times: which model it is, what they work on, and what a run may cost."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from longreach.cli._options import Loading
+from longreach.core.errors import InputError
+from longreach.core.lengths import parse_length
+from longreach.core.spec import check_spec
+from longreach.workflows.budget import Budget
+from longreach.workflows.spans import Document
+
+if TYPE_CHECKING:
+    from longreach.endpoint.base import ChatModel
+    from longreach.workflows.run import Run
+
+AskedModel = Annotated[
+    str | None, typer.Argument(metavar="[MODEL]", help="A folder, a GGUF file, a hub id, or nano; nothing with --endpoint.")
+]
+EndpointURL = Annotated[
+    str | None, typer.Option(metavar="URL", help="Ask an OpenAI-compatible endpoint; LONGREACH_API_KEY or OPENAI_API_KEY is its key.")
+]
+ServedModel = Annotated[str | None, typer.Option(metavar="NAME", help="The endpoint's model. [default: the only one that it serves]")]
+Concurrency = Annotated[int | None, typer.Option(min=1, help="Requests to the endpoint at a time. [default: 8]")]
+UnderMethod = Annotated[
+    str | None,
+    typer.Option(metavar="SPEC", help="Ask under a method, as yarn:factor=8, instead of one that longreach applies to the checkpoint."),
+]
+Window = Annotated[
+    str | None,
+    typer.Option(metavar="LENGTH", help="Tokens that prompt and answer may have together. [default: what the model reaches or states]"),
+]
+BudgetCalls = Annotated[int | None, typer.Option(metavar="N", help="Refuse a run that may take more calls of the model.")]
+BudgetTokens = Annotated[
+    str | None, typer.Option(metavar="LENGTH", help="Refuse a run that may take more tokens, read and written together.")
+]
+Record = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Keep every call here, and ask nothing twice: a stopped run goes on when run again.")
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskedPlace:
+    """Where the model is that a verb asks. Raises: InputError for what cannot be meant there, before anything is loaded."""
+
+    model: str | None
+    endpoint: str | None
+    served_model: str | None
+    concurrency: int | None
+    method: str | None
+    window: str | None
+    loading: Loading
+
+    def __post_init__(self) -> None:
+        if (self.model is None) == (self.endpoint is None):
+            raise InputError("name a MODEL, or an endpoint with --endpoint URL" + (", and not both" if self.model else ""))
+        remote = {"--served-model": self.served_model, "--concurrency": self.concurrency}
+        local = {"--method": self.method, **dict.fromkeys(self.loading.given(), True)}
+        where, useless = ("without --endpoint", remote) if self.endpoint is None else ("with --endpoint", local)
+        for option, value in useless.items():
+            if value is not None:
+                raise InputError(f"{option} has no effect {where}")
+        if self.method:
+            check_spec(self.method)
+        _ = self.tokens
+
+    @property
+    def tokens(self) -> int | None:
+        """Of the window, where it is given."""
+        return None if self.window is None else parse_length(self.window)
+
+
+@contextmanager
+def chat_model(place: AskedPlace) -> "Iterator[ChatModel]":
+    """The model, ready to be asked. Raises: InputError; CheckpointError; UnsupportedError for a method that does not work on it."""
+    if place.endpoint is not None:
+        from longreach.endpoint.client import Endpoint
+
+        more: dict[str, Any] = {} if place.concurrency is None else {"concurrency": place.concurrency}
+        with Endpoint(place.endpoint, place.served_model, **more) as endpoint:
+            yield endpoint
+        return
+    with _local_model(place, place.model or "") as local:
+        yield local
+
+
+@contextmanager
+def _local_model(place: AskedPlace, name: str) -> "Iterator[ChatModel]":
+    from longreach.conversation.local import LocalModel
+    from longreach.conversation.window import stack_for, window_for
+    from longreach.engine.apply import apply
+
+    loaded = place.loading.load(name, apply_method=place.method is None, decoder_only=True)
+    stack = stack_for(loaded.model, place.method, place.tokens)
+    window, concerns = window_for(loaded.model, name, stack, place.tokens)
+    for concern in concerns:
+        typer.echo(f"warning: {concern}", err=True)
+    with apply(loaded.model, stack, warn=False):
+        yield LocalModel(loaded.model, loaded.tokenizer, window=window)
+
+
+def budget_of(calls: int | None, tokens: str | None) -> Budget:
+    """What a run may cost at most. Raises: InputError."""
+    return Budget(calls=calls, tokens=None if tokens is None else parse_length(tokens))
+
+
+def show_estimate(run: "Run[Any]") -> None:
+    """Tell on stderr what a run costs at most, before it costs anything."""
+    counted = "" if run.ledger.exact else " (estimates: the endpoint does not count tokens)"
+    typer.echo(f"at most {run.estimate}{counted}", err=True)
+
+
+def documents_of(files: Sequence[str]) -> list[Document]:
+    """Text files as documents, `-` for standard input; each is called by its file's name, or by its path where two have one name.
+
+    Raises: InputError for one that cannot be read, is no UTF-8 text or is empty, and for two that are the same.
+    """
+    if len(set(files)) < len(files):
+        raise InputError("a document is given twice")
+    names = [Path(file).name if file != "-" else "standard input" for file in files]
+    called = [name if names.count(name) == 1 else file for name, file in zip(names, files, strict=True)]
+    return [Document(name=name, text=_text(file)) for name, file in zip(called, files, strict=True)]
+
+
+def _text(file: str) -> str:
+    name = "standard input" if file == "-" else file
+    try:
+        data = sys.stdin.buffer.read() if file == "-" else Path(file).read_bytes()
+        return data.decode("utf-8").removeprefix("\ufeff")
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not UTF-8 text (byte {error.start})") from None
