@@ -372,7 +372,7 @@ BROKEN = {
     "target_is_covered": (Stuck(), {}),
     "same_rng_same_positions": (Stuck(), {}),
     **{
-        name: (Forgetful(), {})
+        name: (NeverReads(), {})
         for name in (
             "task_in_every_prompt",
             "estimate",
