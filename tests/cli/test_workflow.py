@@ -13,7 +13,7 @@ CHAT = [{"role": "user", "content": "hello"}]
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "name a MODEL, or an endpoint"),
+        ({}, "name a model, or an endpoint"),
         ({"model": "tiny", "endpoint": "http://x"}, "and not both"),
         ({"model": "tiny", "served_model": "a"}, "--served-model has no effect without --endpoint"),
         ({"model": "tiny", "concurrency": 2}, "--concurrency has no effect without --endpoint"),

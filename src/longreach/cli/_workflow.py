@@ -59,7 +59,7 @@ class AskedPlace:
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.endpoint is None):
-            raise InputError("name a MODEL, or an endpoint with --endpoint URL" + (", and not both" if self.model else ""))
+            raise InputError("name a model, or an endpoint with --endpoint URL" + (", and not both" if self.model else ""))
         remote = {"--served-model": self.served_model, "--concurrency": self.concurrency}
         local = {"--method": self.method, **dict.fromkeys(self.loading.given(), True)}
         where, useless = ("without --endpoint", remote) if self.endpoint is None else ("with --endpoint", local)

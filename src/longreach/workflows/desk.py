@@ -19,7 +19,7 @@ from longreach.workflows.wording import says_nothing
 @dataclass(frozen=True, kw_only=True)
 class Note:
     """What the model wrote. Args: spans: of the documents that it goes back to. cut: whether it ended at its limit of tokens.
-    entropy: of the model's first token, nats, where it was asked for.
+    entropy: of the model's tokens on average, nats, where it was asked for.
     """
 
     text: str
@@ -157,7 +157,7 @@ class Desk:
         text = said.text.strip()
         written = self.count(text) if said.completion_tokens is None else min(said.completion_tokens, query.most)
         self._meter.settle((size, query.most), (size, written))
-        self.ledger.note(query.role, size, written, query.spans, cut=said.cut, text=text)
+        self.ledger.note(query.role, size, written, query.spans, cut=said.cut and query.logprobs is None, text=text)
         self._progress.advance(size)
         return Note(text=text, spans=query.sources, cut=said.cut, entropy=entropy_of(said))
 
@@ -168,12 +168,13 @@ def kept(notes: Iterable[Note]) -> list[Note]:
 
 
 def entropy_of(said: Completion) -> float | None:
-    """Entropy of the first token that was written, nats: of the alternatives that are given, and of the rest as one; None without any."""
-    if not said.logprobs:
-        return None
-    shares = [math.exp(logprob) for logprob in said.logprobs[0].top.values() if logprob is not None]
-    rest = max(0.0, 1 - sum(shares))
-    return -sum(share * math.log(share) for share in [*shares, rest] if share > 0) if shares else None
+    """Mean entropy of the tokens that were written, nats: of the alternatives that are given, and of the rest as one; None without any."""
+    found = [_entropy([math.exp(share) for share in token.top.values() if share is not None]) for token in said.logprobs or () if token.top]
+    return sum(found) / len(found) if found else None
+
+
+def _entropy(shares: Sequence[float]) -> float:
+    return -sum(share * math.log(share) for share in [*shares, max(0.0, 1 - sum(shares))] if share > 0)
 
 
 def with_spans(note: Note, spans: Iterable[Span]) -> Note:
