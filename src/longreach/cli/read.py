@@ -27,7 +27,7 @@ from longreach.cli._workflow import (
 from longreach.core.errors import InputError, LongreachError
 from longreach.core.files import write_text
 from longreach.workflows.base import reading_workflow
-from longreach.workflows.run import ANSWER_TOKENS, ReadingRun
+from longreach.workflows.run import ReadingRun
 
 
 @loads_model
@@ -46,7 +46,9 @@ def read(
     concurrency: Concurrency = None,
     method: UnderMethod = None,
     window: Window = None,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="Tokens of the answer.")] = ANSWER_TOKENS,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Tokens of the answer. [default: 256, or a quarter of a window that is small]")
+    ] = None,
     budget_calls: BudgetCalls = None,
     budget_tokens: BudgetTokens = None,
     record: Record = None,

@@ -16,11 +16,12 @@ _SURE, _UNSURE = 0.99, 1 / 20
 
 
 class PerfectReader(ChatModel):
-    """Knows, of all that it is shown, just what matters; a token is a word.
+    """Knows, of all that it is shown, just what matters.
 
-    Args: facts: sentences that matter, as they stand in the text. answer: right where all of them are in one prompt. window: words that
-    prompt and answer may have together; more is an error, as with a real model. concurrency: requests at a time.
-    fails_after: calls that are answered before the process is "killed".
+    Args: facts: sentences that matter, as they stand in the text. answer: right where all of them are in one prompt. window: tokens
+    that prompt and answer may have together; more is an error, as with a real model. characters: of a token; None: a token is a word.
+    concurrency: requests at a time. linked: each fact is known to matter only where those before it are in the prompt, too, as links of
+    a chain are. fails_after: calls that are answered before the process is "killed".
     """
 
     def __init__(
@@ -29,12 +30,15 @@ class PerfectReader(ChatModel):
         answer: str,
         *,
         window: int,
+        characters: int | None = None,
         concurrency: int = 1,
+        linked: bool = False,
         fails_after: int | None = None,
     ) -> None:
         self.facts, self.answer = tuple(facts), answer
         self.requests: list[Request] = []
-        self._window, self._concurrency, self._fails_after = window, concurrency, fails_after
+        self._linked = linked
+        self._window, self._characters, self._concurrency, self._fails_after = window, characters, concurrency, fails_after
         self._lock = threading.Lock()
 
     @property
@@ -44,7 +48,7 @@ class PerfectReader(ChatModel):
 
     @property
     def window(self) -> int:
-        """In words."""
+        """In tokens."""
         return self._window
 
     @property
@@ -53,11 +57,11 @@ class PerfectReader(ChatModel):
         return self._concurrency
 
     def count(self, text: str) -> int:
-        """Words of a text."""
-        return len(text.split())
+        """Tokens of a text."""
+        return len(text.split()) if self._characters is None else -(-len(text) // self._characters)
 
     def count_chat(self, messages: Sequence[Mapping[str, Any]]) -> int:
-        """Words of a chat, with what a template adds."""
+        """Tokens of a chat, with what a template adds."""
         return sum(self.count(str(message["content"])) for message in messages) + _MARKUP
 
     def ask(self, request: Request) -> Completion:
@@ -69,22 +73,27 @@ class PerfectReader(ChatModel):
                 raise KeyboardInterrupt
             self.requests.append(request)
         if read + request.most_tokens > self._window:
-            raise ContextLengthError("perfect", f"{read} words and {request.most_tokens} to write", limit=self._window)
-        words = self.written(prompt).split(" ")
-        text = " ".join(words[: request.most_tokens])
-        cut = len(words) > request.most_tokens
+            raise ContextLengthError("perfect", f"{read} tokens and {request.most_tokens} to write", limit=self._window)
+        whole = self.written(prompt)
+        text = self._first(whole, request.most_tokens)
         return Completion(
             text=text,
-            finish_reason="length" if cut else "stop",
+            finish_reason="stop" if text == whole else "length",
             prompt_tokens=read,
-            completion_tokens=min(len(words), request.most_tokens),
+            completion_tokens=min(self.count(text), request.most_tokens),
             seconds=0.0,
             logprobs=None if request.logprobs is None else (self._logprob(text, prompt, request.logprobs),),
         )
 
+    def _first(self, text: str, most: int) -> str:
+        """A text's first tokens."""
+        return " ".join(text.split(" ")[:most]) if self._characters is None else text[: most * self._characters]
+
     def known(self, prompt: str) -> list[str]:
-        """The facts that are in a prompt."""
-        return [fact for fact in self.facts if fact in prompt]
+        """The facts that are in a prompt, as far as it can know that they matter."""
+        there = [fact in prompt for fact in self.facts]
+        seen = there.index(False) if self._linked and not all(there) else len(there)
+        return [fact for fact, known in zip(self.facts[:seen], there, strict=False) if known]
 
     def written(self, prompt: str) -> str:
         """All that it has to say, by how the prompt ends."""
@@ -114,8 +123,10 @@ class PerfectReader(ChatModel):
         if new := [fact for fact in known if fact not in noted]:
             return f"note: {new[0]}"
         made = (re.search(r"^Moves so far: (.*)$", prompt, re.MULTILINE) or ["", ""])[1]
-        if "search:" not in made:
-            return f"search: {(re.search(r'^Task: (.*)$', prompt, re.MULTILINE) or ['', ''])[1]}"
+        task = (re.search(r"^Task: (.*)$", prompt, re.MULTILINE) or ["", ""])[1]
+        for wanted in [*known[::-1], task]:
+            if f"search: {wanted}"[:60] not in made:
+                return f"search: {wanted}"
         found = re.findall(r"^(\d+): ", prompt, re.MULTILINE)
         return next((f"open: {number}" for number in found if f"open: {number}" not in made), UNKNOWN)
 

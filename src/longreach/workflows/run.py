@@ -34,8 +34,8 @@ class WorkflowRun(Generic[W]):
     """A workflow with all that it works on, checked. `estimate`: what it costs at most. `ledger`: of what was read so far.
 
     Args: window: tokens that prompt and answer may have together; default: what the model states. budget: refused beforehand where the
-    run may cost more. answer_tokens: of the answer, or of a part of a text. record: a file that every call is written to, and calls that
-    it holds are answered from: a run that was stopped goes on. progress: is told of tokens read.
+    run may cost more. answer_tokens: of the answer (default: 256, or a quarter of a window that is small). record: a file that every
+    call is written to, and calls that it holds are answered from: a run that was stopped goes on. progress: is told of tokens read.
 
     Raises: InputError for a task or a window that cannot be meant; BudgetError where the run may cost more than it is allowed.
     """
@@ -49,17 +49,18 @@ class WorkflowRun(Generic[W]):
         workflow: W,
         window: int | None = None,
         budget: RunBudget = NO_LIMIT,
-        answer_tokens: int = ANSWER_TOKENS,
+        answer_tokens: int | None = None,
         record: str | Path | None = None,
         progress: Progress = SILENT,
     ) -> None:
         if not task.strip():
             raise InputError("the task is empty")
-        if answer_tokens < 1:
+        if answer_tokens is not None and answer_tokens < 1:
             raise InputError(f"answer_tokens={answer_tokens} must be at least 1")
         self.workflow, self.task, self.documents = workflow, task.strip(), tuple(documents)
         self.window = _window(model, window)
-        self.answer_tokens, self.budget, self.progress = answer_tokens, budget, progress
+        self.answer_tokens = min(ANSWER_TOKENS, self.window // 4) if answer_tokens is None else answer_tokens
+        self.budget, self.progress = budget, progress
         self._model = model if record is None else Recording(record, model)
         self._count = TokenCounter(model)
         self.estimate = self._estimate(model)
@@ -134,25 +135,35 @@ class WritingRun(WorkflowRun[WritingWorkflow]):
 
 
 def reading(
-    model: ChatModel, documents: Sequence[Document], task: str, *, workflow: str | ReadingWorkflow = "map_reduce",
-    window: int | None = None, budget: RunBudget = NO_LIMIT, answer_tokens: int = ANSWER_TOKENS,
+    model: ChatModel, documents: Sequence[str | Document], task: str, *,
+    workflow: str | ReadingWorkflow = "map_reduce",
+    window: int | None = None, budget: RunBudget = NO_LIMIT, answer_tokens: int | None = None,
     record: str | Path | None = None, progress: Progress = SILENT,
 ) -> ReadingRun:  # fmt: skip
     """A task on documents, ready to be done: `.estimate` says what it costs at most, `.answer()` does it, `.ledger` says what was read.
 
-    Args: model: an `Endpoint`, a `LocalModel`, or whatever else is a `ChatModel`. workflow: a spec. The others: as `WorkflowRun`.
+    Args: model: an `Endpoint`, a `LocalModel`, or whatever else is a `ChatModel`. documents: texts, or texts with names.
+    workflow: a spec. The others: as `WorkflowRun`.
     Raises: as `WorkflowRun`; SpecError; InputError without a document.
     """
     made = reading_workflow(workflow)
     check_documents(made, len(documents))
     return ReadingRun(
-        model, documents, task, workflow=made, window=window, budget=budget, answer_tokens=answer_tokens, record=record, progress=progress
+        model,
+        _documents(documents),
+        task,
+        workflow=made,
+        window=window,
+        budget=budget,
+        answer_tokens=answer_tokens,
+        record=record,
+        progress=progress,
     )
 
 
 def composition(
-    model: ChatModel, task: str, *, documents: Sequence[Document] = (), workflow: str | WritingWorkflow = "plan_write",
-    window: int | None = None, budget: RunBudget = NO_LIMIT, answer_tokens: int = ANSWER_TOKENS, record: str | Path | None = None,
+    model: ChatModel, task: str, *, documents: Sequence[str | Document] = (), workflow: str | WritingWorkflow = "plan_write",
+    window: int | None = None, budget: RunBudget = NO_LIMIT, answer_tokens: int | None = None, record: str | Path | None = None,
     progress: Progress = SILENT,
 ) -> WritingRun:  # fmt: skip
     """A text of any length, ready to be written: `.estimate` says what it costs at most, `.parts()` gives its parts as they are done.
@@ -163,8 +174,21 @@ def composition(
     if made.needs_documents:
         check_documents(made, len(documents))
     return WritingRun(
-        model, documents, task, workflow=made, window=window, budget=budget, answer_tokens=answer_tokens, record=record, progress=progress
+        model,
+        _documents(documents),
+        task,
+        workflow=made,
+        window=window,
+        budget=budget,
+        answer_tokens=answer_tokens,
+        record=record,
+        progress=progress,
     )
+
+
+def _documents(given: Sequence[str | Document]) -> list[Document]:
+    """Texts as documents that are called by their number. Raises: InputError for an empty one."""
+    return [each if isinstance(each, Document) else Document(name=f"text {number}", text=each) for number, each in enumerate(given, 1)]
 
 
 def _window(model: ChatModel, given: int | None) -> int:

@@ -42,7 +42,9 @@ def merge_notes(desk: Desk, notes: Sequence[Note], most: int) -> list[Note]:
     while not _fits(desk, notes):
         groups = _grouped(desk, notes, most)
         if len(groups) >= len(notes):
-            raise InputError(f"notes of {most} tokens do not fit into the window of {desk.window} two at a time; give shorter notes")
+            raise InputError(
+                f"notes of {most} tokens, two at a time, do not fit into a window of {desk.window}; give shorter notes or answers"
+            )
         notes = kept(desk.ask_all(Query(parts=_merging(desk, group), most=most, role="merge") for group in groups))
     return list(notes)
 

@@ -31,6 +31,7 @@ _REASON = (
 )
 _WRONG = "This formula cannot be computed ({why}): {formula}"
 _FORMULA_TOKENS = 64
+_COMPLAINT_TOKENS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +54,10 @@ class Reports(ReadingWorkflow):
         notes = desk.ask(_LOCATE, *passages, task_part(desk), NOTES, most=most, role="notes")
         if notes.empty:
             return answer_from(desk, [])
-        most = min(_FORMULA_TOKENS, desk.window // 8)
+        note_tokens, most = most, min(_FORMULA_TOKENS, desk.window // 8)
         said = desk.ask(_REASON, notes, task_part(desk), FORMULA, most=most, role="formula", any_size=True)
-        if not said.empty and _value(said.text) is None:
+        asks_again = desk.room(_REASON, _WRONG, task_part(desk), FORMULA, most=most) >= note_tokens + most + _COMPLAINT_TOKENS
+        if asks_again and not said.empty and _value(said.text) is None:
             why = _WRONG.format(why=_complaint(said.text), formula=said.text)
             said = desk.ask(_REASON, notes, why, task_part(desk), FORMULA, most=most, role="formula", any_size=True)
         if said.empty or (value := _value(said.text)) is None:
@@ -92,7 +94,7 @@ def _complaint(text: str) -> str:
 
 
 def _first_line(text: str) -> str:
-    return text.strip().strip("`").splitlines()[0].strip() if text.strip() else ""
+    return next((line.strip(" `") for line in text.splitlines() if line.strip(" `")), "")
 
 
 METHOD = Reports
