@@ -174,6 +174,20 @@ def test_an_answer_grows_and_can_be_stopped(page, stub):
     assert stub.asked[1]["messages"][1] == {"role": "assistant", "content": kept}
 
 
+def test_the_window_follows_an_answer_to_its_end_unless_one_reads_elsewhere(visit):
+    page = visit(800, 420)
+    ask(page, "Which things are there?")
+    again, composer = (page.locator(each).bounding_box() for each in (".again", "#composer"))
+    assert again["y"] + again["height"] <= composer["y"] + 14  # the composer begins with a fading edge
+    page.evaluate("() => scrollTo(0, 0)")
+    page.fill("#draft", "[slow] And these?")
+    page.press("#draft", "Enter")
+    expect(page.locator(".answer .said").nth(1)).to_contain_text("word1.")
+    page.evaluate("() => scrollTo(0, 10)")
+    expect(page.locator(".answer .said").nth(1)).to_contain_text("word9.")
+    assert page.evaluate("() => scrollY") == 10
+
+
 def test_stopped_before_it_begins_it_gives_the_message_back(page):
     page.fill("#draft", "[hold] Wait.")
     page.press("#draft", "Enter")

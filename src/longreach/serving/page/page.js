@@ -504,8 +504,10 @@ async function write(turn, lengths) {
     cancelAnimationFrame(due);
     fresh.open = false;
     const stopped = document.activeElement === at("stop");
+    const follow = nearEnd();
     setWriting(null);
     if (turn.versions.length) drawVersion(turn, index);
+    if (follow) toEnd();
     if (stopped) (turn.foot.querySelector('[data-name="next"]') ?? at("draft")).focus();
   }
   speaker.hear(fresh.text, true);
@@ -519,7 +521,7 @@ function setWriting(writing) {
   state.writing = writing;
   at("stop").hidden = !writing;
   at("send").hidden = Boolean(writing);
-  at("keys").textContent = writing ? "" : "Enter sends, Shift+Enter breaks the line";
+  at("keys").textContent = writing ? "" : "Enter sends, Shift+Enter: new line";
   for (const each of document.querySelectorAll("[data-again]")) each.setAttribute("aria-disabled", String(Boolean(writing)));
   if (sent) at("draft").focus();
 }
