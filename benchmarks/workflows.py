@@ -4,13 +4,14 @@ shows what the workflow itself loses, or with a real one.
     python benchmarks/workflows.py perfect --windows 4,16,64 --passages 5
     python benchmarks/workflows.py FOLDER --dtype bfloat16 --window 1024 --windows 4,16 --passages 4 --rows FILE
 
-A stopped run goes on: what is in the rows is not asked again. `--table` prints the rows as Markdown.
+    python benchmarks/workflows.py perfect --page docs/workflows.md docs/evidence/workflows/*.jsonl
+
+A stopped run goes on: what is in the rows is not asked again.
 """
 
 import argparse
 import json
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,16 +38,33 @@ WORKFLOWS = (
 )  # fmt: skip
 TASKS = "needle,needles:each=4,threads:steps=3,threads:steps=3,direction=backward"
 CHARACTERS = 4  # of a token of the scripted model
+_TITLES = {
+    "needle": "one fact",
+    "needles": "four facts",
+    "threads": "a thread, forwards",
+    "threads:direction=backward": "backwards",
+}
+_HEAD = """# What reading workflows find
+
+Written by `benchmarks/workflows.py`. A text of so many windows is read, and a question is answered about it: one fact (`needle`), four
+facts of one key (`needles:each=4`), and threads (`threads:steps=3`), in which a value is the key of the next line, which stands later
+(*forwards*) or earlier (*backwards*) in the text. Cells are mean scores; behind the comma stands the length of the text in windows. Calls
+and tokens (read and written) are what a question took on average.
+
+*perfect* is a scripted model that knows all that is in its window, and nothing else: what is missed, the workflow itself loses. In a thread
+it can tell which line matters only when it sees the line before. SmolLM2 has 135M parameters: it shows what a small real model makes of it.
+"""
 _MORE = 24  # tokens that an answer may take beside those of its question, for models that talk
 
 
 def main() -> None:
     """Ask, and keep a row for each answer."""
     options = _options()
-    rows = _known(options.rows)
-    if options.table:
-        print(_table(list(rows.values())))
+    if options.page:
+        found = [row for path in sorted(options.page[1:]) for row in _known(Path(path)).values()]
+        Path(options.page[0]).write_text(_page(found), encoding="utf-8")
         return
+    rows = _known(options.rows)
     chosen = options.only or WORKFLOWS
     asked, units = _model(options)
     filler = Filler(stdlib_text("held-out"), units)
@@ -125,29 +143,40 @@ def _known(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def _table(rows: Sequence[dict[str, Any]]) -> str:
-    """Mean scores by workflow, for each model, task and number of windows; and what a question cost at the most windows."""
-    models = sorted({(row["model"], row["window"]) for row in rows})
+    """For each model: mean scores by workflow, task and number of windows; and what a question of the longest texts took."""
     parts = []
-    for model, window in models:
+    for model, window in sorted({(row["model"], row["window"]) for row in rows}):
         of = [row for row in rows if (row["model"], row["window"]) == (model, window)]
-        columns = sorted({(row["task"], row["windows"]) for row in of})
+        columns = sorted({(row["task"], row["windows"]) for row in of}, key=lambda column: (list(_TITLES).index(column[0]), column[1]))
+        counts = {len({(row["passage"], row["question"]) for row in of if (row["task"], row["windows"]) == column}) for column in columns}
+        asked = str(*counts) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
+        heads = [f"{_TITLES[task]}, {windows}" for task, windows in columns]
+        costs = [f"calls, {windows}" for windows in sorted({row["windows"] for row in of})] + ["tokens at the most windows"]
         lines = [
-            f"{model}, windows of {window} tokens\n",
-            "| workflow | " + " | ".join(f"{task}, {windows} windows" for task, windows in columns) + " | calls | tokens |",
-            "| --- " * (len(columns) + 3) + "|",
+            f"## {model}, windows of {window} tokens, {asked} questions a cell\n",
+            "| " + " | ".join(["workflow", *heads, *costs]) + " |",
+            "| --- " * (1 + len(heads) + len(costs)) + "|",
         ]
-        most = max(row["windows"] for row in of)
         for spec in dict.fromkeys(row["workflow"] for row in of):
-            cells: dict[tuple[str, int], list[float]] = defaultdict(list)
-            spent = [row for row in of if row["workflow"] == spec and row["windows"] == most]
-            for row in of:
-                if row["workflow"] == spec:
-                    cells[row["task"], row["windows"]].append(row["score"])
-            shown = [f"{sum(cell) / len(cell):.2f} ({len(cell)})" if (cell := cells.get(column)) else "" for column in columns]
-            cost = [sum(row[name] for row in spent) / len(spent) if spent else 0 for name in ("calls", "tokens")]
-            lines.append(f"| `{spec}` | {' | '.join(shown)} | {cost[0]:,.0f} | {cost[1]:,.0f} |")
+            lines.append(f"| {' | '.join([f'`{spec}`', *_cells_of([row for row in of if row['workflow'] == spec], columns, of)])} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def _cells_of(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, int]], all_rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Scores by task and windows, calls by windows, and tokens at the most; empty where nothing was asked."""
+
+    def mean(found: list[float], form: str) -> str:
+        return format(sum(found) / len(found), form) if found else ""
+
+    lengths = sorted({row["windows"] for row in all_rows})
+    scores = [mean([row["score"] for row in rows if (row["task"], row["windows"]) == column], ".2f") for column in columns]
+    calls = [mean([row["calls"] for row in rows if row["windows"] == length], ",.0f") for length in lengths]
+    return [*scores, *calls, mean([row["tokens"] for row in rows if row["windows"] == lengths[-1]], ",.0f")]
+
+
+def _page(rows: Sequence[dict[str, Any]]) -> str:
+    return f"{_HEAD}\n{_table(rows)}\n"
 
 
 def _options() -> argparse.Namespace:
@@ -162,7 +191,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=Path, default=Path("longreach-results/workflows.jsonl"))
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--table", action="store_true", help="only print what is in the rows")
+    parser.add_argument("--page", nargs="+", metavar="PATH", help="only write this page from these files of rows")
     options = parser.parse_args()
     options.name = options.model if options.model == "perfect" else Path(options.model).name
     return options
