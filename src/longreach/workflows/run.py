@@ -170,11 +170,11 @@ def composition(
 ) -> WritingRun:  # fmt: skip
     """A text of any length, ready to be written: `.estimate` says what it costs at most, `.parts()` gives its parts as they are done.
 
-    Args: model: an `Endpoint`, a `LocalModel`, or whatever else is a `ChatModel`. task: what is to be written. documents: that it is written
-    from, where the workflow takes some: texts, or texts with names. workflow: how, a spec. window: tokens that prompt and answer may have
-    together (default: what the model states). budget: what the run may cost. answer_tokens: of a part (default: 256, or a quarter of a
-    window that is small). record: a file that every call is written to, and calls that it holds are answered from. progress: is told
-    of tokens read.
+    Args: model: an `Endpoint`, a `LocalModel`, or whatever else is a `ChatModel`. task: what is to be written. documents: that it is
+    written from, where the workflow takes some: texts, or texts with names. workflow: how, a spec. window: tokens that prompt and answer
+    may have together (default: what the model states). budget: what the run may cost. answer_tokens: of a part (default: 256, or a
+    quarter of a window that is small). record: a file that every call is written to, and calls that it holds are answered from. progress:
+    is told of tokens read.
 
     Raises: as `WorkflowRun`; SpecError; InputError without documents for a workflow that works from some.
     """

@@ -9,12 +9,12 @@ from longreach.workflows.wording import ANSWER, NOTES, NOTHING
 
 # The text first, what is wanted of it last: a model of 135M parameters copies so what it otherwise makes up.
 _TAKE = (
-    "The text above is part {number} of {total} of a long text. Write down what it says that helps with this task, word for word and as short "
-    f"as you can. If it says nothing that helps, write only {NOTHING}."
+    "The text above is part {number} of {total} of a long text. Write down what it says that helps with this task, word for "
+    f"word and as short as you can. If it says nothing that helps, write only {NOTHING}."
 )
 _MERGE = (
-    "Above are notes on parts of a long text, in the order of the text. Write them down again, shorter. Keep every fact, name and number that "
-    "helps with this task, word for word, and leave out what is said twice."
+    "Above are notes on parts of a long text, in the order of the text. Write them down again, shorter. Keep every fact, name"
+    " and number that helps with this task, word for word, and leave out what is said twice."
 )
 _ANSWER = "Below are notes on a long text, in the order of the text. Do the task with the help of them, and write nothing but the answer."
 

@@ -24,8 +24,8 @@ Direction = Literal["forward", "backward", "both"]
 _BEFORE = "Notes on the parts before:"
 _NEXT = "Next part:"
 _WORKER = (
-    "Above are notes on the parts of a long text so far, and its next part. Copy from both, word for word and as short as you can, what helps "
-    f"with this task. If nothing helps, write only {NOTHING}."
+    "Above are notes on the parts of a long text so far, and its next part. Copy from both, word for word and as short as you"
+    f" can, what helps with this task. If nothing helps, write only {NOTHING}."
 )
 
 
