@@ -38,7 +38,8 @@ def _header(ledger: JsonLedger, title: str) -> str:
     made_up = f" {ledger['made_up']} sentences of notes named numbers that the text lacks." if ledger["made_up"] else ""
     return (
         f'<header><h1>{escape(title)}</h1><p class="soft">Workflow {escape(ledger["workflow"])} in windows of {ledger["window"]:,} tokens: '
-        f"{cost['calls']:,} calls, {cost['read']:,} tokens read and {cost['written']:,} written.{counted}{recorded}{cut}{made_up}</p></header>"
+        f"{cost['calls']:,} calls, {cost['read']:,} tokens read and {cost['written']:,} written."
+        f"{counted}{recorded}{cut}{made_up}</p></header>"
     )
 
 
