@@ -290,7 +290,13 @@ def test_what_cannot_be_is_said_at_the_beginning(loaded, arguments, error, says)
 
 
 def test_the_window_is_what_the_model_or_the_method_reaches(loaded):
-    for method, window in ((None, 1024), ("linear:factor=2", 2048), ("yarn", 4096), ("sinks:window_size=64", None)):
+    for method, window in (
+        (None, 1024),
+        ("linear:factor=2", 2048),
+        ("yarn:factor=2", 2048),
+        ("yarn", 4096),
+        ("sinks:window_size=64", None),
+    ):
         given = 4096 if method == "yarn" else None
         with Conversation(*loaded, method=method, window=given) as talk:
             assert talk.room.window == window
