@@ -9,7 +9,6 @@ from longreach.core.method import Method
 from longreach.core.spec import check_spec, stack_of, unparse
 from longreach.engine.apply import applied, apply, check_unapplied
 from longreach.engine.intended import intended_window
-from longreach.engine.reach import reach_of
 from longreach.engine.watch import watch_on
 from longreach.engine.window import position_limit, stated_window
 
@@ -40,13 +39,9 @@ def window_for(model: PreTrainedModel, name: str, stack: tuple[Method, ...], giv
 
     Raises: InputError for a window beyond a table of positions.
     """
-    stated = stated_window(model.config)  # before methods are applied, under which some configs state the window that they reach
     with apply(model, stack, warn=False):  # what does not work here is refused now
         limit, active, watch = position_limit(model), stack or stack_of(applied(model)), watch_on(model)
-        if stack:
-            reach = None if stated is None else reach_of(stack, stated)
-        else:
-            reach = intended_window(model) if watch is None else watch.reach
+        reach = intended_window(model) if watch is None else watch.reach
         forgetting = [method.spec for method in active if method.info.forgets]
     concerns = [f"{each} forgets what it has no room for, and receipts do not count that; overflow=sinks does" for each in forgetting]
     if limit is not None:
