@@ -26,6 +26,7 @@ from longreach.engine.watch import watch_on
 from longreach.engine.window import stated_window
 
 _SMALL = 1 << 16  # bytes: buffers up to here are copied with a profile's modules, since methods change frequencies
+_ROOM = 1 << 16
 _PROBE = 7  # tokens by which it is found out what a cache is made of
 
 
@@ -107,6 +108,12 @@ class Profiles:
     def window(self) -> int | None:
         """Tokens of prompt and answer at most; None: without end."""
         return self.widest.window
+
+    @property
+    def room(self) -> int:
+        """Tokens for the caches of all requests, where nobody says: four of the largest windows, and 65536 at least."""
+        known = [each.window for each in self.all if each.window is not None]
+        return max(_ROOM, 4 * max(known, default=0))
 
     def smallest(self, tokens: int) -> Profile | None:
         """The first whose window holds so many tokens; None where none does."""

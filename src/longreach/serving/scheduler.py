@@ -81,6 +81,11 @@ class Scheduler:
         """Tokens that caches may come to hold of jobs that are begun."""
         return sum(job.tokens for job in list(self._running))  # a copy, for other threads ask, too
 
+    @property
+    def closing(self) -> bool:
+        """Whether nothing is begun any more."""
+        return self._closing
+
     def submit(self, job: Job) -> None:
         """Have a job done, from any thread.
 
