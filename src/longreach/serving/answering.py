@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from longreach.serving.asks import ClientAsk, ChatAsk
+from longreach.serving.asks import ChatAsk, ClientAsk
 from longreach.serving.errors import api_error
 from longreach.serving.job import ChoiceEnded, PieceWritten, PromptRead, ReadingMoved
 from longreach.serving.replies import ReplyForm, WholeChoice

@@ -13,6 +13,7 @@ from longreach.serving.app import make_app
 from longreach.serving.service import Service
 
 _LOOK = 0.05  # seconds after which it is looked whether requests have ended
+_BACKLOG = 2048  # connections that wait to be taken
 _LEAVE = 3  # seconds that connections have to close, once nothing is under way
 
 
@@ -28,11 +29,7 @@ class ServiceServer(uvicorn.Server):
         self, service: Service, *, host: str = "127.0.0.1", port: int = 0, ready: Callable[[str], None] = lambda url: None
     ) -> None:
         self._service, self._ready = service, ready
-        try:
-            family = socket.AF_INET6 if ":" in host else socket.AF_INET
-            self._socket = socket.create_server((host, port), family=family, backlog=2048)
-        except OSError as error:
-            raise InputError(f"cannot listen at {host}, port {port} ({error.strerror}); choose another --host or --port") from None
+        self._socket = _listening(host, port)
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -72,3 +69,18 @@ class ServiceServer(uvicorn.Server):
             await asyncio.sleep(_LOOK)
         await asyncio.to_thread(scheduler.stop)
         self.should_exit = True
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that listens. Raises: InputError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Without the protocol's number asyncio leaves Nagle's algorithm on, and every reply waits 40 ms for the client to confirm its head.
+    listening = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen(_BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise InputError(f"cannot listen at {host}, port {port} ({error.strerror}); choose another --host or --port") from None
+    return listening

@@ -16,7 +16,7 @@ from longreach.conversation.reply import Receipt
 from longreach.core.errors import InputError
 from longreach.core.progress import Progress
 from longreach.endpoint.base import ChatModel
-from longreach.serving.asks import ClientAsk, ChatAsk, CompletionAsk
+from longreach.serving.asks import ChatAsk, ClientAsk, CompletionAsk
 from longreach.serving.errors import too_long, wrong
 from longreach.serving.files import AttachedDocument, FileStore
 from longreach.serving.job import Job, JobEvent

@@ -76,16 +76,18 @@ class OpenText:
         elif len(self.written) == job.most:
             self._end("length")
 
-    def _tell(self, text: str) -> None:
-        if text:
+    def _tell(self, text: str, *, last: bool = False) -> None:
+        """Args: last: tokens that made no text are told, too."""
+        if text or (last and self._chosen):
             self.job.sink(PieceWritten(choice=self.choice, text=text, chosen=tuple(self._chosen)))
             self._chosen.clear()
 
     def _end(self, reason: str) -> None:
         if not self._stops.found:
             text = self._stops.push(self._decoder.end())
-            self._tell(text + self._stops.end())
+            text += self._stops.end()
             reason = "stop" if self._stops.found else reason
+            self._tell(text, last=not self._stops.found)
         self.ended = True
         self.job.sink(ChoiceEnded(choice=self.choice, reason=reason, written=len(self.written)))
 
