@@ -304,6 +304,7 @@ def test_what_is_not_supported_is_refused_by_its_name(client, field, value):
         ({"longreach": {"overflow": "sinks"}}, "longreach.overflow"),
         ({"longreach": {"overflow": "forget"}}, "longreach.overflow"),
         ({"longreach": {"depth": 1}}, "longreach.depth"),
+        ({"longreach": {"thinking_budget": 5}}, "longreach.thinking_budget"),
         ({"longreach": {"progress": True}}, "longreach.progress"),
         ({"continue_final_message": True}, "add_generation_prompt"),
     ],

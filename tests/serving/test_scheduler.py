@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,7 +7,7 @@ import torch
 from longreach.core.errors import InputError
 from longreach.decoding.generation import tokens
 from longreach.decoding.sampling import Sampling
-from longreach.serving.job import ChoiceEnded, PieceWritten, ServerBusyError, ServerClosingError, ServerFullError
+from longreach.serving.job import ChoiceEnded, PieceWritten, ServerBusyError, ServerClosingError, ServerFullError, ThinkingBudget
 from longreach.serving.profiles import Profiles
 from longreach.testing.models import random_ids
 from tests.conversation.talks import talker
@@ -220,6 +221,26 @@ def test_end_tokens_wait_for_the_least_number_of_tokens():
         scheduled.submit(each)
         run(scheduled)
         assert [(ended.written, ended.reason) for ended in told.of(ChoiceEnded)] == [(written, reason)]
+
+
+@pytest.mark.parametrize(("budget", "begun", "ends"), [(0, True, [0]), (3, True, [3]), (3, False, []), (2, None, [4])])
+def test_thoughts_end_where_their_budget_does(loaded, profile, budget, begun, ends):
+    """`begun` None: the model begins them itself, by its second token."""
+    free, told = job(profile, prompt(20), most=8, logprobs=0)
+    bound = ThinkingBudget(tokens=budget, begin=None, end=263, begun=bool(begun))
+    if begun is None:
+        second = list(tokens(profile.model, torch.tensor([prompt(20)]), max_new_tokens=2))[1]
+        bound = replace(bound, begin=second)
+    each, bound_told = job(profile, prompt(20), most=8, logprobs=0, thinking=bound)
+    scheduled = scheduler(loaded, profiles=[profile])
+    scheduled.submit(free)
+    scheduled.submit(each)
+    run(scheduled)
+    written = [[token.token for event in one.of(PieceWritten) for token in event.chosen] for one in (told, bound_told)]
+    at = [number for number, token in enumerate(written[1]) if token == 263]
+    assert at == ends
+    first = at[0] if at else 8
+    assert written[1][:first] == written[0][:first]
 
 
 def test_log_probabilities_are_those_of_the_model(loaded, profile):

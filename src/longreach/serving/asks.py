@@ -40,7 +40,8 @@ class ClientAsk:
 
     Args: most: tokens of an answer; None: not said. least: tokens before which it does not end. choices: answers. usage: whether a stream
     ends with the counts of tokens. logprobs: alternatives of each token; None: no log-probabilities. overflow: what happens to a chat that
-    is too long. read: the spec of a workflow for documents that do not fit. progress: whether a stream tells how far reading is.
+    is too long. read: the spec of a workflow for documents that do not fit. progress: whether a stream tells how far reading is. thinking:
+    tokens that the model may think before it answers; None: any.
     """
 
     model: str
@@ -55,6 +56,7 @@ class ClientAsk:
     overflow: OverflowPolicy
     read: str | None
     progress: bool
+    thinking: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,8 +98,9 @@ def completion_ask(body: Any) -> CompletionAsk:
     fields.only({"echo": (False,), "suffix": (), "best_of": (1,)})
     most = fields.whole("max_tokens", 1, _TOKENS) or _COMPLETION
     common = _common(fields, most, fields.whole("logprobs", 0, MOST_LOGPROBS))
-    if common["read"] is not None:
-        raise wrong("longreach.read", "longreach.read is for documents beside a chat")
+    for name, field in (("read", "read"), ("thinking", "thinking_budget")):
+        if common[name] is not None:
+            raise wrong(f"longreach.{field}", f"longreach.{field} is for chats")
     return CompletionAsk(prompt=prompt, **common)
 
 
@@ -149,7 +152,7 @@ def _own(fields: Fields, stream: bool) -> dict[str, Any]:
     """What lies under `longreach`."""
     own = fields.inner("longreach") or Fields({}, "longreach")
     overflow, read, progress = own.text("overflow"), own.text("read"), own.flag("progress")
-    own.only({"thinking_budget": ()})
+    thinking = own.whole("thinking_budget", 0, _TOKENS)
     own.done()
     if progress and not stream:
         raise wrong("longreach.progress", "longreach.progress needs stream: true")
@@ -160,7 +163,7 @@ def _own(fields: Fields, stream: bool) -> dict[str, Any]:
     if policy.keeps_text:
         why = "reads under a method of its own, for as long as a chat lasts; start the server with --method"
         raise wrong("longreach.overflow", f"longreach.overflow: {policy.spec} {why} {policy.name()}:... instead, or choose whole_turns")
-    return {"overflow": policy, "read": read, "progress": progress}
+    return {"overflow": policy, "read": read, "progress": progress, "thinking": thinking}
 
 
 def _sampling(fields: Fields) -> Sampling:

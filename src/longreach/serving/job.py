@@ -71,6 +71,18 @@ class JobFailed:
     error: Exception
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ThinkingBudget:
+    """How long a model may think before it answers. Args: tokens: of thoughts (>= 0). begin, end: ids of the marks around them. begun:
+    whether the prompt ends within thoughts.
+    """
+
+    tokens: int
+    begin: int | None
+    end: int
+    begun: bool
+
+
 JobEvent = ReadingMoved | PromptRead | PieceWritten | ChoiceEnded | JobFailed
 
 
@@ -81,8 +93,8 @@ class Job:
     Args: ids: of the prompt, at least one. profile: to work under. most: tokens of each choice (>= 1). least: tokens before which no end
     token is chosen. sampling: of the first choice; with a seed, each further one has the next seed. stops: texts before which writing ends.
     strips: whether white space before the answer is left out. choices: answers that are written (>= 1). logprobs: how many alternatives
-    of each token are told; None: no log-probabilities. deadline: in seconds of `time.monotonic`. sink: takes what there is to tell, in the
-    scheduler's thread; it must not wait.
+    of each token are told; None: no log-probabilities. thinking: where it is used up, the mark that ends thoughts is written. deadline: in
+    seconds of `time.monotonic`. sink: takes what there is to tell, in the scheduler's thread; it must not wait.
     """
 
     ids: tuple[int, ...]
@@ -95,6 +107,7 @@ class Job:
     strips: bool = False
     choices: int = 1
     logprobs: int | None = None
+    thinking: ThinkingBudget | None = None
     deadline: float | None = None
     _cancelled: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
 

@@ -19,7 +19,7 @@ from longreach.endpoint.base import ChatModel
 from longreach.serving.asks import ChatAsk, ClientAsk, CompletionAsk
 from longreach.serving.errors import too_long, wrong
 from longreach.serving.files import AttachedDocument, FileStore
-from longreach.serving.job import Job, JobEvent
+from longreach.serving.job import Job, JobEvent, ThinkingBudget
 from longreach.serving.metrics import Metrics
 from longreach.serving.parts import whole_messages
 from longreach.serving.profiles import Profile, Profiles
@@ -61,6 +61,7 @@ class Prepared:
     stops: tuple[str, ...]
     strips: bool = False
     receipt: Receipt | None = None
+    thinking: ThinkingBudget | None = None
 
 
 @dataclass(kw_only=True)
@@ -94,6 +95,7 @@ class Service:
         return Job(
             ids=prepared.ids, profile=prepared.profile, most=prepared.most, sink=sink, least=ask.least, sampling=ask.sampling,
             stops=prepared.stops, strips=prepared.strips, choices=ask.choices, logprobs=ask.logprobs,
+            thinking=prepared.thinking,
             deadline=None if seconds is None else time.monotonic() + seconds,
         )  # fmt: skip
 
@@ -141,7 +143,10 @@ class Service:
         profile, most = self._room(len(ids), ask.most, "messages")
         stops = (*ask.stops, *prompts.stops)
         strips = prompts.plain and not ask.goes_on
-        return Prepared(ids=tuple(ids), profile=profile, most=most, stops=stops, strips=strips, receipt=receipt)
+        thinking = None if ask.thinking is None else self._thinking(ask.thinking, ids)
+        return Prepared(
+            ids=tuple(ids), profile=profile, most=most, stops=stops, strips=strips, receipt=receipt, thinking=thinking
+        )  # fmt: skip
 
     def prompts(self, tools: Sequence[dict[str, Any]] = ()) -> Prompts:
         """What makes prompts of messages. Raises: ApiError for tools that the template cannot offer."""
@@ -149,6 +154,19 @@ class Service:
             return Prompts(self.tokenizer, list(tools))
         except InputError as error:
             raise wrong("tools", f"tools: {error}") from None
+
+    def _thinking(self, tokens: int, ids: Sequence[int]) -> ThinkingBudget:
+        """A budget for thoughts behind a prompt. Raises: ApiError for a model without marks around them."""
+        begin, end = (self._mark(mark) for mark in ("<think>", "</think>"))
+        if end is None:
+            raise wrong("longreach.thinking_budget", "longreach.thinking_budget: this model has no token </think> that ends thoughts")
+        last = next((each for each in reversed(ids) if each in (begin, end)), None)
+        return ThinkingBudget(tokens=tokens, begin=begin, end=end, begun=last is not None and last == begin)
+
+    def _mark(self, mark: str) -> int | None:
+        """The id of a mark that is one token; None where it is none."""
+        ids = self.encoded(mark, special=False)
+        return ids[0] if len(ids) == 1 else None
 
     def fits(self, ask: ChatAsk) -> bool:
         """Whether a chat fits as it is. Raises: ApiError for one that the template refuses."""

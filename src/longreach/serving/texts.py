@@ -36,6 +36,7 @@ class OpenText:
         self._choose = chooser(_for_choice(job.sampling, choice), job.profile.model.device)
         self._decoder, self._stops = PieceDecoder(tokenizer), StopText(job.stops, strips=job.strips)
         self._chosen: list[TokenChoice] = []
+        self._thoughts = 0 if job.thinking is not None and job.thinking.begun else None  # tokens; None: it is not thinking
 
     @property
     def left(self) -> int:
@@ -63,7 +64,7 @@ class OpenText:
         if len(self.written) < job.least and job.profile.ends:
             logits = logits.clone()
             logits[:, sorted(job.profile.ends)] = -torch.inf
-        token = int(self._choose(logits))
+        token = self._chosen_by(logits)
         if token in job.profile.ends:
             self._end("stop")
             return
@@ -75,6 +76,21 @@ class OpenText:
             self._end("stop")
         elif len(self.written) == job.most:
             self._end("length")
+
+    def _chosen_by(self, logits: Tensor) -> int:
+        """The next token: the likeliest or a drawn one, or the end of thoughts, where no more of them are allowed."""
+        budget = self.job.thinking
+        if budget is None:
+            return int(self._choose(logits))
+        over = self._thoughts is not None and self._thoughts >= budget.tokens
+        token = budget.end if over else int(self._choose(logits))
+        if token == budget.end:
+            self._thoughts = None
+        elif token == budget.begin:
+            self._thoughts = 0
+        elif self._thoughts is not None:
+            self._thoughts += 1
+        return token
 
     def _tell(self, text: str, *, last: bool = False) -> None:
         """Args: last: tokens that made no text are told, too."""
