@@ -49,7 +49,7 @@ def job(profile, ids, *, most=6, **more):
 def scheduler(loaded, *, profiles=None, **more):
     """One whose steps a test takes itself."""
     profiles = Profiles(*loaded).all if profiles is None else profiles
-    return Scheduler(profiles, loaded.tokenizer, **{"chunk_size": 16, **more})
+    return Scheduler(profiles, loaded.tokenizer, **{"chunk_size": 16, "now": lambda: 0.0, **more})  # time stands still
 
 
 def run(scheduled, most=500):

@@ -7,6 +7,7 @@ import torch
 from longreach.core.errors import InputError
 from longreach.decoding.generation import tokens
 from longreach.decoding.sampling import Sampling
+from longreach.engine.cache_argument import cache_of
 from longreach.serving.job import ChoiceEnded, PieceWritten, ServerBusyError, ServerClosingError, ServerFullError, ThinkingBudget
 from longreach.serving.profiles import Profiles
 from longreach.testing.models import random_ids
@@ -128,6 +129,38 @@ def test_a_long_prompt_is_read_in_spite_of_short_ones_that_never_end(loaded, pro
         if told.of(ChoiceEnded):
             return
     raise AssertionError("the long prompt was never read")
+
+
+def test_far_into_a_prompt_parts_get_smaller_and_answers_half_of_the_time():
+    """On a clock by which a token takes a microsecond for each 10 tokens before it, when it is read, and 10 ms when it is written."""
+    loaded = talker(max_position_embeddings=1 << 16)
+    (profile,) = Profiles(*loaded).all
+    clock, parts, seconds = [0.0], [], {"reading": 0.0, "writing": 0.0}
+
+    def forward(module, args, kwargs, output):
+        tokens, before = args[0].shape[1], int(cache_of(output).get_seq_length())
+        took = tokens * before / 1e7 if tokens > 1 else 0.01
+        seconds["reading" if tokens > 1 else "writing"] += took
+        clock[0] += took
+        if tokens > 1:
+            parts.append(tokens)
+
+    scheduled = scheduler(loaded, profiles=[profile], chunk_size=512, now=lambda: clock[0])
+    long, _ = job(profile, prompt(8000), most=1)
+    short, told = job(profile, prompt(16), most=200)
+    scheduled.submit(short)
+    scheduled.step()
+    scheduled.submit(long)
+    handle = profile.model.register_forward_hook(forward, with_kwargs=True)
+    while not told.reasons:
+        scheduled.step()
+    handle.remove()
+    assert parts[0] == 512
+    assert parts[1:] == sorted(parts[1:], reverse=True)
+    assert parts[-1] < 256
+    assert 0.7 < seconds["reading"] / seconds["writing"] < 1.3
+    long.cancel()
+    scheduled.step()
 
 
 def test_a_job_that_there_is_no_room_for_is_passed_but_not_for_ever(loaded, profile):

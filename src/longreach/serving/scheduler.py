@@ -22,8 +22,8 @@ from longreach.serving.metrics import Metrics
 from longreach.serving.prefixes import PrefixStore
 from longreach.serving.profiles import Profile
 from longreach.serving.texts import OpenText
+from longreach.serving.turns import ReadingTurns
 
-_AGEING = 8  # a waiting prompt counts as shorter by an eighth of a chunk each step
 _PATIENCE = 64  # steps for which others may pass a job that there is no room for
 _LOG = logging.getLogger(__name__)
 
@@ -33,7 +33,8 @@ class Scheduler:
 
     A round reads one chunk of the prompt that has the least left to be read (one that has waited long counts as shorter), and whole prompts
     besides that fit into what is left of the chunk; then it writes one token of every answer. So a short request never waits for a long
-    prompt, and a long one is never passed without end. Answers are written side by side where their caches allow (`RowBatch`).
+    prompt, and a long one is never passed without end (`ReadingTurns`). Answers are written side by side where their caches allow
+    (`RowBatch`).
 
     Args: profiles: that jobs are under. tokenizer: used in the thread alone. chunk_size: tokens of prompts that are read in a round.
     most_tokens: that all caches together may come to hold. most_running: jobs that are read and written at a time. most_waiting: jobs that
@@ -65,6 +66,7 @@ class Scheduler:
         self._running: dict[Job, list[OpenText]] = {}
         self._batches: list[RowBatch] = []
         self._thread: threading.Thread | None = None
+        self._turns = ReadingTurns(chunk_size)
 
     @property
     def running(self) -> int:
@@ -173,7 +175,7 @@ class Scheduler:
     def _admit(self) -> None:
         """Begin jobs that there is room for, the shortest first. One that has waited long is passed by none."""
         with self._news:
-            ordered = sorted(self._waiting, key=lambda each: self._rank(len(each[0].ids), each[1]))
+            ordered = sorted(self._waiting, key=lambda each: self._turns.rank(len(each[0].ids), self.steps - each[1]))
         room = self.most_tokens - self.tokens
         begun = []
         for job, came in ordered:
@@ -191,9 +193,6 @@ class Scheduler:
             if job in begun:
                 self._for([job], partial(self._open, job, came))
 
-    def _rank(self, tokens: int, since: int) -> float:
-        return tokens - (self.steps - since) * self.chunk_size / _AGEING
-
     def _open(self, job: Job, since: int) -> None:
         text = OpenText(job, 0, self._tokenizer, since)
         text.reused, text.cache = self.prefixes.find(job.profile, text.alike, job.ids)
@@ -204,17 +203,19 @@ class Scheduler:
         return [text for texts in self._running.values() for text in texts]
 
     def _read(self) -> bool:
-        """Read a chunk of one prompt, and other prompts that the rest of the chunk holds whole."""
-        room = self.chunk_size
-        reading = sorted((text for text in self._texts() if text.left), key=lambda text: self._rank(text.left, text.since))
+        """Read a part of one prompt, and other prompts that the rest of the chunk holds whole."""
+        texts = self._texts()
+        reading = sorted((text for text in texts if text.left), key=lambda text: self._turns.rank(text.left, self.steps - text.since))
+        writing = any(text.writes for text in texts)
+        alone, room = not writing and len(reading) == 1, self.chunk_size
         for place, text in enumerate(reading):
-            if place and text.left > room:
+            count = self._turns.most(text, room=room, first=not place, alone=alone)
+            if not count:
                 continue
-            count = min(room, text.left)
+            began = self._now()
             self._for([text.job], partial(self._read_some, text, count))
+            self._turns.read(text, count, self._now() - began, writing=writing)
             room -= count
-            if not room:
-                break
         return bool(reading)
 
     def _read_some(self, text: OpenText, count: int) -> None:
@@ -280,6 +281,7 @@ class Scheduler:
 
     def _write(self) -> bool:
         """One token more of every answer."""
+        began = self._now()
         batches = list(self._batches)
         alone = [text for text in self._texts() if text.writes and text.cache is not None]
         for batch in batches:
@@ -287,7 +289,11 @@ class Scheduler:
                 self._for(_jobs(batch.texts), partial(self._write_batch, batch))
         for text in alone:
             self._for([text.job], partial(self._write_one, text))
-        return bool(alone or batches)
+        if not (alone or batches):
+            self._turns.wrote_nothing()
+            return False
+        self._turns.wrote(self._now() - began)
+        return True
 
     def _write_one(self, text: OpenText) -> None:
         model, cache = text.job.profile.model, text.cache

@@ -23,12 +23,14 @@ class OpenText:
 
     Attributes: cache: None while a batch holds it. read, fed: tokens of the prompt and of the answer that the cache holds. reused: tokens
     of the prompt that another request had read. written: tokens of the answer. whole: tokens that the text may have in the end.
+    seconds_a_token: that the last part of the prompt took.
     """
 
     def __init__(self, job: Job, choice: int, tokenizer: PreTrainedTokenizerBase, since: int) -> None:
         self.job, self.choice, self.since = job, choice, since
         self.cache: Cache | None = None
         self.read = self.reused = self.fed = 0
+        self.seconds_a_token = 0.0
         self.written: list[int] = []
         self.whole = len(job.ids) + job.most
         self.alike = frequencies_for(job.profile.model, self.whole)
