@@ -207,14 +207,14 @@ class Scheduler:
         texts = self._texts()
         reading = sorted((text for text in texts if text.left), key=lambda text: self._turns.rank(text.left, self.steps - text.since))
         writing = any(text.writes for text in texts)
-        alone, room = not writing and len(reading) == 1, self.chunk_size
+        room = self.chunk_size
         for place, text in enumerate(reading):
-            count = self._turns.most(text, room=room, first=not place, alone=alone)
+            count = self._turns.most(text, room=room, first=not place, writing=writing)
             if not count:
                 continue
             began = self._now()
             self._for([text.job], partial(self._read_some, text, count))
-            self._turns.read(text, count, self._now() - began, writing=writing)
+            self._turns.read(text, count, self._now() - began)
             room -= count
         return bool(reading)
 
@@ -289,11 +289,8 @@ class Scheduler:
                 self._for(_jobs(batch.texts), partial(self._write_batch, batch))
         for text in alone:
             self._for([text.job], partial(self._write_one, text))
-        if not (alone or batches):
-            self._turns.wrote_nothing()
-            return False
         self._turns.wrote(self._now() - began)
-        return True
+        return bool(alone or batches)
 
     def _write_one(self, text: OpenText) -> None:
         model, cache = text.job.profile.model, text.cache

@@ -3,7 +3,7 @@
 from longreach.serving.texts import OpenText
 
 _AGEING = 8  # a waiting prompt counts as shorter by an eighth of a chunk each step
-_SLICE, _LONGEST = 0.1, 0.5  # seconds that a part of a prompt may take beside others, and alone: whoever comes then waits so long
+_SLICE = 0.1  # seconds that a part of a prompt may take: who comes meanwhile waits so long
 _SMALLEST = 16  # tokens of a part
 
 
@@ -16,35 +16,31 @@ class ReadingTurns:
 
     def __init__(self, chunk_size: int) -> None:
         self._chunk_size = chunk_size
-        self._owed = 0.0  # seconds for writing, before more is read of a long prompt
+        self._owed = 0.0  # seconds that answers get before more is read of a long prompt: as many as its last part took
 
     def rank(self, tokens: int, waited: int) -> float:
         """The lowest comes first. Args: tokens: left to be read. waited: steps."""
         return tokens - waited * self._chunk_size / _AGEING
 
-    def most(self, text: OpenText, *, room: int, first: bool, alone: bool) -> int:
-        """Tokens of a prompt that may be read now. Only the first may be read in part, and not while time is owed to writing.
+    def most(self, text: OpenText, *, room: int, first: bool, writing: bool) -> int:
+        """Tokens of a prompt that may be read now. Only the first may be read in part, and not while answers are owed time.
 
-        Args: room: of the chunk. alone: whether nothing else is read or written.
+        Args: room: of the chunk. writing: whether answers are written.
         """
-        part, seconds = self._chunk_size, _LONGEST if alone else _SLICE
-        if text.seconds_a_token * part > seconds:
-            part = max(_SMALLEST, int(seconds / text.seconds_a_token))
+        part = self._chunk_size
+        if text.seconds_a_token * part > _SLICE:
+            part = max(_SMALLEST, int(_SLICE / text.seconds_a_token))
         part = min(part, room)
         if text.left <= part:
             return text.left
-        return part if first and not self._owed else 0
+        return part if first and not (writing and self._owed) else 0
 
-    def read(self, text: OpenText, count: int, seconds: float, *, writing: bool) -> None:
-        """So many tokens of a prompt took so long. Args: writing: whether answers waited meanwhile."""
+    def read(self, text: OpenText, count: int, seconds: float) -> None:
+        """So many tokens of a prompt took so long."""
         text.seconds_a_token = seconds / count
-        if text.left and writing:
+        if text.left:
             self._owed = seconds
 
     def wrote(self, seconds: float) -> None:
         """A token of every answer took so long."""
         self._owed = max(0.0, self._owed - seconds)
-
-    def wrote_nothing(self) -> None:
-        """There was nothing to write."""
-        self._owed = 0.0
