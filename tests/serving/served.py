@@ -62,10 +62,10 @@ def run(scheduled, most=500):
 
 
 @contextmanager
-def server(loaded, specs=(), *, target=None, **more):
+def server(loaded, specs=(), *, name="tiny", target=None, **more):
     """A service at an address: (url, service, what serves it)."""
     profiles = Profiles(*loaded, specs, target=target)
-    service = make_service("tiny", profiles, loaded.tokenizer, **{"chunk_size": 64, "reuse_bytes": 1 << 24, **more})
+    service = make_service(name, profiles, loaded.tokenizer, **{"chunk_size": 64, "reuse_bytes": 1 << 24, **more})
     ready = threading.Event()
     serving = ServiceServer(service, ready=lambda url: ready.set())
     thread = threading.Thread(target=serving.serve_until_signal)

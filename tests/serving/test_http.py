@@ -5,6 +5,7 @@ import json
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import httpx2
@@ -321,3 +322,10 @@ def test_the_plain_template_is_that_of_conversations(loaded):
         assert reply["usage"]["prompt_tokens"] == wanted.prompt
         tools = [{"type": "function", "function": {"name": "add"}}]
         assert http.post("/v1/chat/completions", json=body(tools=tools)).json()["error"]["param"] == "tools"
+
+
+def test_many_threads_make_prompts_at_a_time(running):
+    service, texts = running[1], [f"{number} " * (50 * number) for number in range(1, 25)]
+    wanted = [service.encoded(text, special=True) for text in texts]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(lambda text: service.encoded(text, special=True), texts * 4)) == wanted * 4

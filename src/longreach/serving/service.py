@@ -4,6 +4,7 @@ import copy
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -82,7 +83,14 @@ class Service:
     card: dict[str, Any] | None = None
     read_document: ReadDocument | None = None
     created: int = field(default_factory=lambda: int(time.time()))
-    _encoding: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _encoding: AbstractContextManager[Any] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Find out whether threads may share the tokenizer: one of the tokenizers library changes only with how it is asked."""
+        self._encoding = threading.Lock()
+        self.encoded("a", special=True)
+        if self.tokenizer.is_fast:
+            self._encoding = nullcontext()
 
     @property
     def metrics(self) -> Metrics:
@@ -104,7 +112,7 @@ class Service:
         return len(self.encoded(text, special=special))
 
     def encoded(self, text: str, *, special: bool) -> list[int]:
-        """The ids of a text, whole however long it is. One thread at a time: tokenizers keep settings while they work."""
+        """The ids of a text, whole however long it is."""
         with self._encoding:
             ids: list[int] = self.tokenizer(text, add_special_tokens=special, truncation=False, verbose=False)["input_ids"]
         return ids
