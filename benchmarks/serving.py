@@ -1,6 +1,7 @@
 """`longreach serve` under load: what short requests wait beside a long prompt, many clients, what breaks, and what stays in memory.
 
-    python benchmarks/serving.py [MODEL] [--method SPEC] [--long 32k] [--clients 200] [--requests 1000] [--malformed 10000] [--json FILE]
+    python benchmarks/serving.py [MODEL] [--method SPEC] [--long 32k] [--clients 200] [--requests 1000] [--malformed 10000]
+        [--parts clients,malformed,memory,killed,long] [--json FILE]
 
 Starts servers of its own, and prints a row for each measurement: JSON in the file, text on the screen. Seconds hang on the machine and on
 what else it does; ratios less so.
@@ -28,18 +29,21 @@ from longreach.testing.malformed import malformed_bodies
 WORDS = "the cache of a model holds what it has read and a server keeps it for the next one that asks "
 PROMPT, WRITTEN = 48, 16  # words of a short request, and tokens of its answer
 ROUNDS = 40  # short requests that are timed
-WAITS = 600.0
+WAITS = 7200.0
+PARTS = ("clients", "malformed", "memory", "killed", "long")
 
 
 class Rows:
-    """Results, told as they come."""
+    """Results, told as they come. Args: file: to which they are appended."""
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
+    def __init__(self, file: Path | None) -> None:
+        self.file = file
 
     def add(self, what: str, **numbers: Any) -> None:
         """A row."""
-        self.rows.append({"what": what, **numbers})
+        if self.file is not None:
+            with self.file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"what": what, **numbers}) + "\n")
         told = (f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in numbers.items())
         print(f"{what}: {', '.join(told)}", flush=True)
 
@@ -105,9 +109,6 @@ async def beside_a_long_prompt(url: str, name: str, tokens: int, rows: Rows) -> 
             beside.append(await timed(http, short(name, 1000 + len(beside))))
         reply = (await reading).json()
         took = time.perf_counter() - began
-        alone_began = time.perf_counter()
-        await http.post("/v1/completions", json={**body, "prompt": [*ids[1:], ids[0]]})
-        alone = time.perf_counter() - alone_began
     for what, place in (("first piece", 0), ("whole answer", 1)):
         before, after = ([each[place] for each in found] for found in (idle, beside))
         rows.add(
@@ -115,7 +116,7 @@ async def beside_a_long_prompt(url: str, name: str, tokens: int, rows: Rows) -> 
             requests=len(beside), idle_p50=quantile(before, 0.5), idle_p95=quantile(before, 0.95), beside_p50=quantile(after, 0.5),
             beside_p95=quantile(after, 0.95), ratio_p95=quantile(after, 0.95) / quantile(before, 0.95),
         )  # fmt: skip
-    rows.add("the long prompt", seconds_beside_short_requests=took, seconds_alone=alone, profile=reply["longreach"]["profile"])
+    rows.add("the long prompt", seconds=took, profile=reply["longreach"]["profile"])
 
 
 async def many_clients(url: str, name: str, clients: int, rows: Rows) -> None:
@@ -228,23 +229,25 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--malformed", type=int, default=10_000)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--json", type=Path, help="rows are appended to it")
     given = parser.parse_args()
-    rows = Rows()
+    rows = Rows(given.json)
+    parts = given.parts.split(",")
     to = ("--to", str(given.long)) if given.method.endswith("auto") or ":" not in given.method else ()
-    measures: list[Callable[[str, str, subprocess.Popen[str]], Awaitable[None]]] = [
-        lambda url, name, _: many_clients(url, name, given.clients, rows),
-        lambda url, name, _: malformed(url, name, given.malformed, rows),
-        lambda url, name, process: memory(url, name, process, given.requests, rows),
-    ]
-    for measure in measures:
+    measures: dict[str, Callable[[str, str, subprocess.Popen[str]], Awaitable[None]]] = {
+        "clients": lambda url, name, _: many_clients(url, name, given.clients, rows),
+        "malformed": lambda url, name, _: malformed(url, name, given.malformed, rows),
+        "memory": lambda url, name, process: memory(url, name, process, given.requests, rows),
+    }
+    for measure in [measure for part, measure in measures.items() if part in parts]:
         with served(given.model, "--reuse", "8MiB") as (url, name, process):
             asyncio.run(measure(url, name, process))  # type: ignore[arg-type]
-    killed(given.model, rows)
-    with served(given.model, "--method", given.method, *to) as (url, name, _):
-        asyncio.run(beside_a_long_prompt(url, name, given.long, rows))
-    if given.json:
-        given.json.write_text("".join(json.dumps(row) + "\n" for row in rows.rows), encoding="utf-8")
+    if "killed" in parts:
+        killed(given.model, rows)
+    if "long" in parts:
+        with served(given.model, "--method", given.method, *to) as (url, name, _):
+            asyncio.run(beside_a_long_prompt(url, name, given.long, rows))
 
 
 if __name__ == "__main__":

@@ -311,6 +311,23 @@ def test_a_workflow_ends_where_its_client_goes(http, running, monkeypatch):
     assert ended.wait(10)
 
 
+def test_a_workflow_that_takes_too_long_is_ended(http, running, monkeypatch):
+    ended = threading.Event()
+
+    def read(model, documents, question, spec, progress):
+        try:
+            while True:
+                model.chat(HELLO, most_tokens=2)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(running[1], "read_document", read)
+    monkeypatch.setattr(running[1], "limits", Limits(seconds=0.3))
+    reply = http.post("/v1/chat/completions", json=body(messages=QUESTION, longreach={"read": "parts"}))
+    assert (reply.status_code, reply.json()["error"]["code"]) == (504, "timeout")
+    assert ended.wait(10)
+
+
 def test_the_plain_template_is_that_of_conversations(loaded):
     plain = type(loaded)(loaded.model, copy.deepcopy(loaded.tokenizer))
     plain.tokenizer.chat_template = None

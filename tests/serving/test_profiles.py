@@ -78,6 +78,8 @@ def test_profiles_share_all_weights_and_using_them_in_turn_takes_no_memory(loade
 def test_what_cannot_be_served_is_refused(loaded):
     with pytest.raises(InputError, match="is an encoder-decoder, and a server needs a causal language model"):
         Profiles(tiny_biased(), loaded.tokenizer)
+    with pytest.raises(InputError, match="reads marks in prompts"):
+        Profiles(*loaded, ["set_based"])
     with pytest.raises(UnsupportedError):
         Profiles(*loaded, ["yarn:factor=4", "stretch_positions:factor=4"])
     assert applied(loaded.model) == ""

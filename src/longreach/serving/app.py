@@ -13,7 +13,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from longreach.core.errors import LongreachError
 from longreach.serving.answering import JsonReply, answer
-from longreach.serving.asks import ChatAsk, chat_ask, completion_ask, prompt_of
+from longreach.serving.asks import REFUSE, ChatAsk, chat_ask, completion_ask, prompt_of
 from longreach.serving.errors import ApiError, api_error, wrong
 from longreach.serving.fields import Fields, parsed
 from longreach.serving.files import decoded
@@ -79,9 +79,9 @@ class _Face:
             *((path, "GET", self.page) for path in _PAGE_FILES),
         ]
 
-    async def prepared(self, work: Callable[..., T], *args: Any) -> T:
-        """What takes a while, in a thread."""
-        return await asyncio.get_running_loop().run_in_executor(self.preparing, work, *args)
+    async def prepared(self, work: Callable[..., T], *args: Any, asks: bool = False) -> T:
+        """What takes a while, in a thread. Args: asks: whether it may wait for the model (a summary does)."""
+        return await asyncio.get_running_loop().run_in_executor(self.reading if asks else self.preparing, work, *args)
 
     async def models(self) -> Response:
         return JsonReply({"object": "list", "data": [self._described()]})
@@ -173,7 +173,8 @@ class _Face:
             question = next((each.said for each in reversed(ask.messages) if each.message["role"] == "user"), "")
             ticket.begin(self.reading, documents, question, ask.read)
             return ticket
-        return ticket_of(service, await self.prepared(service.prepare_chat, ask), ask)
+        asks = ask.overflow.name() != REFUSE
+        return ticket_of(service, await self.prepared(service.prepare_chat, ask, asks=asks), ask)
 
     def _form(self, *, chat: bool, logprobs: bool) -> ReplyForm:
         return ReplyForm(self.service.name, chat=chat, decode=self.service.decoded, logprobs=logprobs)

@@ -12,6 +12,7 @@ from longreach.serving.fields import Fields
 from longreach.serving.files import FileStore
 from longreach.serving.parts import AskedMessage, read_messages
 
+REFUSE = "refuse"  # what happens to a chat that is too long where nobody says
 _TOKENS = 1 << 24  # no text has more
 _CHOICES = 16
 _STOPS, _STOP_LENGTH = 16, 256  # stop texts, and characters of one
@@ -157,7 +158,7 @@ def _own(fields: Fields, stream: bool) -> dict[str, Any]:
     if progress and not stream:
         raise wrong("longreach.progress", "longreach.progress needs stream: true")
     try:
-        policy = overflow_of(overflow or "refuse")
+        policy = overflow_of(overflow or REFUSE)
     except SpecError as error:
         raise wrong("longreach.overflow", f"longreach.overflow: {error}") from None
     if policy.keeps_text:

@@ -8,6 +8,8 @@ from longreach.core.errors import LongreachError
 from longreach.decoding.sampling import GREEDY, Sampling
 from longreach.serving.profiles import Profile
 
+LATE = "the request was not answered in the time that it may take (--timeout)"
+
 
 class ServerFullError(LongreachError):
     """More requests wait than the server lets wait; it may be asked again after a while."""

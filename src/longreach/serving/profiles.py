@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
+from longreach.attention.base import ReadsSets
 from longreach.cache.base import CachePolicy, cuts_prompts
 from longreach.conversation.window import stack_for, window_for
 from longreach.core.errors import InputError, LongreachError
@@ -91,6 +92,7 @@ class Profiles:
         try:
             for spec in specs:
                 stack = stack_for(base, spec, target)
+                _check_marks(stack)
                 window, _ = window_for(base, self.name, stack, None)
                 found.append(self._under(base, tokenizer, spec, stack, window))
         except BaseException:
@@ -129,6 +131,13 @@ class Profiles:
         model = sharing_weights(base)
         self._undo.enter_context(apply(model, stack, tokenizer=tokenizer, warn=False))
         return Profile(model, applied(model), window)
+
+
+def _check_marks(stack: Sequence[Method]) -> None:
+    """Refuse a method that reads marks in a prompt: clients' texts are read as they are."""
+    for method in stack:
+        if isinstance(method, ReadsSets):
+            raise InputError(f"{method.spec} reads marks in prompts, and a server reads them as text; use it with longreach generate")
 
 
 def _forgets(stack: Sequence[Method], cache: Cache) -> bool:

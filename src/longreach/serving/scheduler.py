@@ -17,7 +17,7 @@ from longreach.engine.prompt import prompt_end
 from longreach.engine.snapshots import Snapshot, restore, settle, snapshot
 from longreach.engine.whole_length import whole_length
 from longreach.serving.batches import RowBatch, can_stand_side_by_side, grouped, own_tensors
-from longreach.serving.job import Job, JobFailed, PromptRead, ReadingMoved, ServerBusyError, ServerClosingError, ServerFullError
+from longreach.serving.job import LATE, Job, JobFailed, PromptRead, ReadingMoved, ServerBusyError, ServerClosingError, ServerFullError
 from longreach.serving.metrics import Metrics
 from longreach.serving.prefixes import PrefixStore
 from longreach.serving.profiles import Profile
@@ -159,7 +159,7 @@ class Scheduler:
         with self._news:
             gone = [job for job, _ in self._waiting if self._over(job)]
             self._waiting = [(job, came) for job, came in self._waiting if job not in gone]
-        late = ServerBusyError("the request was not answered in the time that it may take (--timeout)")
+        late = ServerBusyError(LATE)
         for job in gone:
             if not job.cancelled:
                 job.sink(JobFailed(error=late))

@@ -17,7 +17,7 @@ from longreach.conversation.reply import Receipt
 from longreach.core.errors import InputError
 from longreach.core.progress import Progress
 from longreach.endpoint.base import ChatModel
-from longreach.serving.asks import ChatAsk, ClientAsk, CompletionAsk
+from longreach.serving.asks import REFUSE, ChatAsk, ClientAsk, CompletionAsk
 from longreach.serving.errors import too_long, wrong
 from longreach.serving.files import AttachedDocument, FileStore
 from longreach.serving.job import Job, JobEvent, ThinkingBudget
@@ -210,7 +210,7 @@ class Service:
         window = self.profiles.window or 0
         refusal = too_long(window, tokens, ask.most or 1, "messages", _remedy(ask))
         reserve = ask.most or min(RESERVE, max(1, window // 4))
-        if ask.overflow.name() == "refuse" or reserve >= window or ask.goes_on:
+        if reserve >= window or ask.goes_on:
             raise refusal
         system, turns = split(messages)
         talk = Talk(
@@ -244,7 +244,7 @@ class Service:
 
 def _remedy(ask: ChatAsk) -> str:
     """What else could be done about a chat that is too long."""
-    ways = ["longreach.overflow: whole_turns leaves out the oldest turns"] if ask.overflow.name() == "refuse" else []
+    ways = ["longreach.overflow: whole_turns leaves out the oldest turns"] if ask.overflow.name() == REFUSE else []
     if any(message.documents for message in ask.messages):
         ways.append("longreach.read names a workflow that reads documents in parts")
     return f" ({'; '.join(ways)})" if ways else ""

@@ -10,7 +10,7 @@ from contextlib import suppress
 from longreach.core.progress import Progress
 from longreach.serving.asks import ClientAsk
 from longreach.serving.files import AttachedDocument
-from longreach.serving.job import ChoiceEnded, Job, JobEvent, JobFailed, PieceWritten, PromptRead, ReadingMoved
+from longreach.serving.job import LATE, ChoiceEnded, Job, JobEvent, JobFailed, PieceWritten, PromptRead, ReadingMoved, ServerBusyError
 from longreach.serving.local import ServedModel
 from longreach.serving.replies import Account
 from longreach.serving.service import Prepared, Service
@@ -22,6 +22,7 @@ class Ticket:
     def __init__(self, service: Service, choices: int) -> None:
         self.service, self.choices = service, choices
         self.account = Account(prompt=0, profile="", window=None)
+        self.seconds: float | None = None  # that may pass, where nobody else looks at the time
         self._began, self._loop = time.monotonic(), asyncio.get_running_loop()
         self._events: asyncio.Queue[JobEvent] = asyncio.Queue()
 
@@ -37,7 +38,7 @@ class Ticket:
         """Everything up to the end of the last choice. Raises: whatever it failed with."""
         left, first = self.choices, True
         while left:
-            event = await self._events.get()
+            event = await self._next()
             if isinstance(event, JobFailed):
                 raise event.error
             if isinstance(event, PromptRead):
@@ -49,6 +50,13 @@ class Ticket:
                 self.account.written += event.written
                 left -= 1
             yield event
+
+    async def _next(self) -> JobEvent:
+        try:
+            async with asyncio.timeout(None if self.seconds is None else self._began + self.seconds - time.monotonic()):
+                return await self._events.get()
+        except TimeoutError:
+            raise ServerBusyError(LATE) from None
 
 
 class JobTicket(Ticket):
@@ -77,6 +85,7 @@ class WorkflowTicket(Ticket):
         super().__init__(service, 1)
         self._gone = threading.Event()
         self._model = ServedModel(service, self._gone)
+        self.seconds = service.limits.seconds
 
     def begin(self, threads: Executor, documents: Sequence[AttachedDocument], question: str, spec: str) -> None:
         """Read documents to answer a question."""
