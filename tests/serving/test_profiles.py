@@ -3,6 +3,7 @@ import gc
 import pytest
 import torch
 
+from longreach.checkpoints.checkpoint import load, save
 from longreach.core.errors import InputError, UnsupportedError
 from longreach.engine.apply import applied
 from longreach.serving.profiles import Profiles, own_bytes
@@ -72,6 +73,17 @@ def test_profiles_share_all_weights_and_using_them_in_turn_takes_no_memory(loade
     before = round_of_requests()
     for _ in range(3):
         assert round_of_requests() == before
+    profiles.close()
+
+
+def test_a_checkpoint_that_keeps_a_method_is_served_under_it(loaded, tmp_path):
+    save(*loaded, tmp_path / "kept", method="self_extend:neighbours=32,group=4", target=800)
+    kept = load(tmp_path / "kept")
+    (profile,) = Profiles(*kept).all
+    assert (profile.method, profile.window) == ("self_extend:neighbours=32,group=4", 928)
+    plain = load(tmp_path / "kept", apply_method=False)
+    profiles = Profiles(*plain, ["linear:factor=2"])
+    assert [(each.method, each.window) for each in profiles.all] == [("", 256), ("linear:factor=2", 512)]
     profiles.close()
 
 
