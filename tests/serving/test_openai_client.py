@@ -9,6 +9,8 @@ import torch
 
 from longreach.decoding.generation import tokens
 from longreach.decoding.sampling import Sampling
+from longreach.serving.workflow import read_document
+from tests.serving.served import server
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -45,6 +47,8 @@ def test_models(client, running):
         "method": "linear:factor=2",
         "template": "chat",
         "card": None,
+        "read": [],
+        "overflow": ["refuse", "summarise", "whole_turns"],
     }
     with pytest.raises(openai.NotFoundError, match="The model `other` does not exist"):
         client.models.retrieve("other")
@@ -328,3 +332,26 @@ def test_embeddings_do_not_exist(client):
     with pytest.raises(openai.InternalServerError) as caught:
         client.embeddings.create(model="tiny", input="a")
     assert caught.value.status_code == 501
+
+
+def test_a_document_beyond_the_window_is_read_by_a_workflow(loaded):
+    text = "The harbour lies in the north. " * 400
+    with server(loaded, read_document=read_document) as (url, _, _), openai.OpenAI(base_url=f"{url}/v1", api_key="none") as client:
+        (model,) = client.models.list().data
+        assert {"rag", "chain", "map_reduce"} <= set(model.longreach["read"])
+        assert "whole_turns" in model.longreach["overflow"]
+        assert "sinks" not in model.longreach["overflow"]
+        file = client.files.create(file=("harbour.txt", text.encode()), purpose="user_data")
+        content = [{"type": "file", "file": {"file_id": file.id}}, {"type": "text", "text": "Where does the harbour lie?"}]
+        messages = [{"role": "user", "content": content}]
+        with pytest.raises(openai.BadRequestError, match="longreach.read names a workflow"):
+            client.chat.completions.create(model="tiny", messages=messages, max_tokens=8)
+        reply = client.chat.completions.create(model="tiny", messages=messages, extra_body={"longreach": {"read": "rag:passages=1"}})
+        ledger = reply.longreach["ledger"]
+        assert ledger["workflow"] == "rag:passages=1"
+        assert ledger["documents"] == [{"name": "harbour.txt", "characters": len(text)}]
+        assert ledger["exact"]
+        assert 0 < ledger["coverage"] < 1
+        assert reply.usage.completion_tokens == ledger["cost"]["written"]
+        with pytest.raises(openai.BadRequestError, match="unknown reading 'rga'; did you mean rag"):
+            client.chat.completions.create(model="tiny", messages=messages, extra_body={"longreach": {"read": "rga"}})

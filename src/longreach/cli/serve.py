@@ -65,6 +65,7 @@ def serve(
     from longreach.serving.profiles import Profiles
     from longreach.serving.run import ServiceServer
     from longreach.serving.service import Limits, make_service
+    from longreach.serving.workflow import read_document
 
     loaded = loading.load(model, apply_method=not method)
     profiles = Profiles(loaded.model, loaded.tokenizer, specs, target=target)
@@ -76,6 +77,7 @@ def serve(
         limits=Limits(body=sizes["--max-body"], seconds=seconds, grace=leave),
         keys=keys,
         card=shown,
+        read_document=read_document,
         chunk_size=chunk_size,
         most_tokens=in_flight or profiles.room,
         most_running=max_running,

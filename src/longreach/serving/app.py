@@ -11,9 +11,10 @@ from fastapi import FastAPI, Request, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
+from longreach.core import registry
 from longreach.core.errors import LongreachError
 from longreach.serving.answering import JsonReply, answer
-from longreach.serving.asks import REFUSE, ChatAsk, chat_ask, completion_ask, prompt_of
+from longreach.serving.asks import REFUSE, ChatAsk, chat_ask, completion_ask, overflow_policies, prompt_of
 from longreach.serving.errors import ApiError, api_error, wrong
 from longreach.serving.fields import Fields, parsed
 from longreach.serving.files import decoded
@@ -188,6 +189,8 @@ class _Face:
             "method": profiles.widest.method,
             "template": "plain" if not self.service.tokenizer.chat_template else "chat",
             "card": self.service.card,
+            "read": registry.names("reading") if self.service.read_document is not None else [],
+            "overflow": overflow_policies(),
         }
         return {"id": self.service.name, "object": "model", "created": self.service.created, "owned_by": "longreach", "longreach": own}
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from longreach.conversation.overflow.base import OverflowPolicy, overflow_of
+from longreach.core import registry
 from longreach.core.errors import InputError, SpecError
 from longreach.decoding.sampling import GREEDY, Sampling
 from longreach.endpoint.base import MOST_LOGPROBS
@@ -147,6 +148,11 @@ def _common(fields: Fields, most: int | None, logprobs: int | None) -> dict[str,
     fields.only(_NEUTRAL)
     fields.done()
     return found
+
+
+def overflow_policies() -> list[str]:
+    """Names of the policies that a request may choose."""
+    return [name for name in registry.names("overflow") if not registry.module(name, "overflow").OVERFLOW.keeps_text]
 
 
 def _own(fields: Fields, stream: bool) -> dict[str, Any]:

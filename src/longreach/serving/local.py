@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from longreach.decoding.sampling import GREEDY, Sampling
 from longreach.endpoint.base import ChatModel, Completion, Request, TokenLogprob
@@ -31,6 +33,11 @@ class ServedModel(ChatModel):
     def concurrency(self) -> int:
         """How many requests are answered at a time."""
         return self._service.scheduler.most_running
+
+    @property
+    def window(self) -> int | None:
+        """That of the model as it is, where parts of a text are read best; None: without end."""
+        return self._service.profiles.all[0].window
 
     def ask(self, request: Request) -> Completion:
         """Answer a request. Raises: ContextLengthError; LongreachError where the server is full or closing, or nobody waits any more."""
@@ -62,6 +69,11 @@ class ServedModel(ChatModel):
     def count(self, text: str) -> int | None:
         """Tokens of a text, without any that mark its beginning or end."""
         return self._service.count(text)
+
+    def count_chat(self, messages: Sequence[Mapping[str, Any]]) -> int | None:
+        """Tokens of the prompt that a chat makes."""
+        prompts = self._service.prompts()
+        return len(self._service.encoded(prompts.text([dict(message) for message in messages]), special=prompts.plain))
 
     def _logprob(self, chosen: TokenChoice) -> TokenLogprob:
         decode = self._service.decoded
