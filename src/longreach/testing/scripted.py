@@ -1,13 +1,16 @@
-"""A scripted chat model that is perfect inside its window: with it, whatever a workflow gets wrong is the workflow's own loss."""
+"""Scripted chat models that are perfect inside their window: with them, whatever a workflow gets wrong is the workflow's own loss."""
 
+import hashlib
 import math
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from longreach.endpoint.base import ChatModel, Completion, Request, TokenLogprob
 from longreach.endpoint.errors import ContextLengthError
-from longreach.workflows.wording import ANSWER, CHOICE, MOVE, NOTES, NOTHING, PLAN, SUMMARY, TEXT
+from longreach.workflows.wording import ABBREVIATION, ANSWER, CHOICE, MOVE, NOTES, NOTHING, PLAN, SENTENCE, SUMMARY, TEXT
 
 UNKNOWN = "I do not know."
 _MARKUP = 3  # tokens around a chat
@@ -108,3 +111,66 @@ class PerfectReader(ChatModel):
         share = _SURE if sure else _UNSURE
         others = {f"other {number}": math.log((1 - share) / 19) for number in range(most - 1)}
         return TokenLogprob(token=text.split(" ")[0], logprob=math.log(share), top={text.split(" ")[0]: math.log(share), **others})
+
+
+class ScriptedWriter(PerfectReader):
+    """Writes as many words as it is asked for, or a share of them; a token is a word. No word of a text is in another one.
+
+    Args: share: of the words asked for that it writes. fluent: whether it writes words at all; else each of its answers is as long as may
+    be, and says nothing. points: lines of a plan that it writes. content: the examiner that it is finds nothing to object to. sentences:
+    abbreviation -> what it takes it to stand for. The others: as those of `PerfectReader`.
+    """
+
+    def __init__(
+        self,
+        *,
+        window: int,
+        share: float = 1.0,
+        fluent: bool = True,
+        points: int = 5,
+        content: bool = True,
+        sentences: Mapping[str, str] = MappingProxyType({}),
+        concurrency: int = 1,
+        fails_after: int | None = None,
+    ) -> None:
+        super().__init__((), "", window=window, concurrency=concurrency, fails_after=fails_after)
+        self._share, self._fluent, self._points, self._content, self._sentences = share, fluent, points, content, sentences
+        self.cut = 0  # answers that ended at their limit
+
+    @property
+    def name(self) -> str:
+        """As results state it."""
+        return "scripted"
+
+    def ask(self, request: Request) -> Completion:
+        """What it writes. Raises: as `PerfectReader`."""
+        said = super().ask(request)
+        with self._lock:
+            self.cut += said.cut
+        return said
+
+    def written(self, prompt: str) -> str:
+        """By how the prompt ends."""
+        end = prompt.rstrip().rpartition("\n")[2]
+        if not self._fluent:
+            return "- " * self._window
+        if end == TEXT:
+            asked = int(re.findall(r"Write about (\d+) word", prompt)[-1])
+            return " ".join(_words_of(prompt, max(1, int(asked * self._share)))) + "."
+        if end == PLAN:
+            return "\n ".join(f"{number}. Point {number} - Word Count: {100 * number} words" for number in range(1, self._points + 1))
+        if end == SENTENCE:
+            letters = re.findall(rf"{ABBREVIATION} (\w+)", prompt)[-1]
+            said = self._sentences.get(letters) or " ".join(
+                letter + word for letter, word in zip(letters, _words_of(prompt, len(letters)), strict=True)
+            )
+            return " ".join(said.split()[: max(1, int(len(letters) * self._share))])
+        if end == NOTES:
+            return NOTHING if self._content else "It says too little."
+        raise AssertionError(f"it writes, and is asked for something else: {end}")
+
+
+def _words_of(prompt: str, count: int) -> list[str]:
+    """So many words that no other prompt gets, of letters alone."""
+    named = "".join(chr(ord("a") + int(digit, 16)) for digit in hashlib.sha256(prompt.encode()).hexdigest()[:12])
+    return [f"{named}{''.join(chr(ord('q') + int(digit)) for digit in str(number))}" for number in range(count)]

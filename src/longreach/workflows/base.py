@@ -20,6 +20,8 @@ class Workflow(Method):
     answers where other words lead to more calls.
     """
 
+    filler: ClassVar[str] = "a "  # what a long text is made of there
+
     def most_work(self, role: str) -> str | None:
         """The answer to calls of a role that leads to the most calls; None: any long text."""
         return None
@@ -42,6 +44,15 @@ class WritingWorkflow(Workflow):
 
     kind: ClassVar[str] = "writing"
     needs_documents: ClassVar[bool] = False
+    filler: ClassVar[str] = "- "  # no word at all, however long: so a text is asked to be gone on with
+
+    def words_meant(self, task: str) -> int | None:
+        """How many words the text is to have; None where that is not what it aims at."""
+        return None
+
+    def pieces(self, task: str) -> tuple[str, ...]:
+        """The task, or its pieces where it is done piece by piece: each prompt has one of them word for word."""
+        return (task,)
 
     @abstractmethod
     def write(self, desk: Desk) -> Iterator[Note]:

@@ -7,9 +7,11 @@ from typing import Any
 
 from longreach.endpoint.base import ChatModel, Completion, Request, TokenLogprob
 from longreach.workflows.base import Workflow
-from longreach.workflows.wording import ANSWER, CHOICE, MOVE, NOTES, PLAN, SUMMARY, TEXT
+from longreach.workflows.wording import ANSWER, CHOICE, MOVE, NOTES, PLAN, SENTENCE, SUMMARY, TEXT
 
-_ROLES = {ANSWER: "answer", NOTES: "notes", SUMMARY: "summary", MOVE: "move", CHOICE: "choice", PLAN: "plan", TEXT: "text"}
+_ROLES = {
+    ANSWER: "answer", NOTES: "notes", SUMMARY: "summary", MOVE: "move", CHOICE: "choice", PLAN: "plan", TEXT: "text", SENTENCE: "sentence",
+}  # fmt: skip
 _EVEN = TokenLogprob(token="", logprob=-math.log(2), top={"a": -math.log(2), "b": -math.log(2)})
 
 
@@ -44,9 +46,9 @@ class LongestAnswers(ChatModel):
     def _fill(self, most: int) -> str:
         """Words of nearly so many tokens, and never more."""
         words = most
-        while words > 1 and (counted := self._count("a " * words)) > most:
+        while words > 1 and (counted := self._count(self._workflow.filler * words)) > most:
             words = min(words - 1, words * most // counted)
-        return "a " * words
+        return self._workflow.filler * words
 
     def _count(self, text: str) -> int:
         counted = self._model.count(text)
