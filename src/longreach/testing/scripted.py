@@ -55,18 +55,18 @@ class PerfectReader(ChatModel):
         """How many requests are answered at a time."""
         return self._concurrency
 
-    def count(self, text: str) -> int:
+    def count(self, text: str) -> int | None:
         """Words of a text."""
         return len(text.split())
 
-    def count_chat(self, messages: Sequence[Mapping[str, Any]]) -> int:
+    def count_chat(self, messages: Sequence[Mapping[str, Any]]) -> int | None:
         """Words of a chat, with what a template adds."""
-        return sum(self.count(str(message["content"])) for message in messages) + _MARKUP
+        return size_of_chat(messages)
 
     def ask(self, request: Request) -> Completion:
         """What a perfect reader writes. Raises: ContextLengthError for a prompt beyond the window; KeyboardInterrupt where it is killed."""
         prompt = str(request.messages[-1]["content"])
-        read = self.count_chat(request.messages)
+        read = size_of_chat(request.messages)
         with self._lock:
             if self._fails_after is not None and len(self.requests) >= self._fails_after:
                 raise KeyboardInterrupt
@@ -114,11 +114,11 @@ class PerfectReader(ChatModel):
 
 
 class ScriptedWriter(PerfectReader):
-    """Writes as many words as it is asked for, or a share of them; a token is a word. No word of a text is in another one.
+    """Writes as many words as it is asked for, or a share of them; a token is a word. Hardly a word of a text is in another one.
 
     Args: share: of the words asked for that it writes. fluent: whether it writes words at all; else each of its answers is as long as may
     be, and says nothing. points: lines of a plan that it writes. content: the examiner that it is finds nothing to object to. sentences:
-    abbreviation -> what it takes it to stand for. The others: as those of `PerfectReader`.
+    abbreviation -> what it takes it to stand for. counts: whether it tells how many tokens a text has. The others: as `PerfectReader`.
     """
 
     def __init__(
@@ -130,17 +130,27 @@ class ScriptedWriter(PerfectReader):
         points: int = 5,
         content: bool = True,
         sentences: Mapping[str, str] = MappingProxyType({}),
+        counts: bool = True,
         concurrency: int = 1,
         fails_after: int | None = None,
     ) -> None:
         super().__init__((), "", window=window, concurrency=concurrency, fails_after=fails_after)
-        self._share, self._fluent, self._points, self._content, self._sentences = share, fluent, points, content, sentences
+        self._share, self._fluent, self._points = share, fluent, points
+        self._content, self._sentences, self._counts = content, sentences, counts
         self.cut = 0  # answers that ended at their limit
 
     @property
     def name(self) -> str:
         """As results state it."""
         return "scripted"
+
+    def count(self, text: str) -> int | None:
+        """Words of a text, where it tells."""
+        return super().count(text) if self._counts else None
+
+    def count_chat(self, messages: Sequence[Mapping[str, Any]]) -> int | None:
+        """Words of a chat, where it tells."""
+        return super().count_chat(messages) if self._counts else None
 
     def ask(self, request: Request) -> Completion:
         """What it writes. Raises: as `PerfectReader`."""
@@ -170,7 +180,12 @@ class ScriptedWriter(PerfectReader):
         raise AssertionError(f"it writes, and is asked for something else: {end}")
 
 
+def size_of_chat(messages: Sequence[Mapping[str, Any]]) -> int:
+    """Words of a chat, with what a template adds."""
+    return sum(len(str(message["content"]).split()) for message in messages) + _MARKUP
+
+
 def _words_of(prompt: str, count: int) -> list[str]:
-    """So many words that no other prompt gets, of letters alone."""
-    named = "".join(chr(ord("a") + int(digit, 16)) for digit in hashlib.sha256(prompt.encode()).hexdigest()[:12])
-    return [f"{named}{''.join(chr(ord('q') + int(digit)) for digit in str(number))}" for number in range(count)]
+    """So many words of five letters, hardly any of which another prompt gets, too."""
+    first = int(hashlib.sha256(prompt.encode()).hexdigest()[:12], 16)
+    return ["".join(chr(ord("a") + (first + number) // 26**place % 26) for place in range(5)) for number in range(count)]

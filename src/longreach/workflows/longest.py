@@ -12,6 +12,8 @@ from longreach.workflows.wording import ANSWER, CHOICE, MOVE, NOTES, PLAN, SENTE
 _ROLES = {
     ANSWER: "answer", NOTES: "notes", SUMMARY: "summary", MOVE: "move", CHOICE: "choice", PLAN: "plan", TEXT: "text", SENTENCE: "sentence",
 }  # fmt: skip
+_SAMPLE = 96  # words by which it is seen how many tokens a word has
+_MOST_BYTES = 6  # that a token has on average, where nobody counts: English has hardly more than four
 _EVEN = TokenLogprob(token="", logprob=-math.log(2), top={"a": -math.log(2), "b": -math.log(2)})
 
 
@@ -45,11 +47,12 @@ class LongestAnswers(ChatModel):
 
     def _fill(self, most: int) -> str:
         """Words of nearly so many tokens, and never more."""
-        words = most
-        while words > 1 and (counted := self._count(self._workflow.filler * words)) > most:
+        filler = self._workflow.filler
+        words = most * _SAMPLE // max(1, self._count(filler * _SAMPLE))
+        while words > 1 and (counted := self._count(filler * words)) > most:
             words = min(words - 1, words * most // counted)
-        return self._workflow.filler * words
+        return filler * max(1, words)
 
     def _count(self, text: str) -> int:
         counted = self._model.count(text)
-        return len(text) // 2 if counted is None else counted
+        return len(text) // _MOST_BYTES if counted is None else counted

@@ -19,14 +19,14 @@ from longreach.workflows.writing._plan import PlannedPart, fitted, listed, parse
     ],
 )
 def test_a_line_is_read_however_it_is_written(line, point, words):
-    assert parse_plan(line) == [PlannedPart(point, words)]
+    assert parse_plan(line) == (PlannedPart(point, words),)
 
 
 @pytest.mark.parametrize(
     "line", ["Here is the plan:", "", "Total: 2000 words", "3", "- ...", "1. Main point: ... - Word count: ...", "- - -"]
 )
 def test_what_is_no_point_is_left_out(line):
-    assert parse_plan(line) == []
+    assert parse_plan(line) == ()
 
 
 def test_a_model_that_repeats_itself_does_not_repeat_the_point():

@@ -8,7 +8,7 @@ from typing import Any
 
 from longreach.core.method import Method
 from longreach.testing.conformance.base import Check, require
-from longreach.testing.scripted import ScriptedWriter
+from longreach.testing.scripted import ScriptedWriter, size_of_chat
 from longreach.workflows.base import WritingWorkflow
 from longreach.workflows.budget import Budget, BudgetError, Cost
 from longreach.workflows.ledger import Ledger
@@ -73,8 +73,8 @@ def check_writing_window(workflow: WritingWorkflow) -> int:
     for window in (_SMALL, _WINDOW):
         for model in _writers(window):
             ran = _run(workflow, model)
-            sizes = [model.count_chat(request.messages) + request.most_tokens for request in model.requests]
-            compared += require(max(sizes) <= window, f"a request of {max(sizes)} tokens in a window of {window}")
+            sizes = [size_of_chat(request.messages) + request.most_tokens for request in model.requests]
+            compared += require(max(sizes) <= model.window, f"a request of {max(sizes)} tokens in a window of {model.window}")
         compared += require(bool(ran.parts), "nothing is written")
     return compared
 
@@ -144,6 +144,8 @@ def _writers(window: int) -> Iterator[ScriptedWriter]:
     yield ScriptedWriter(window=window, fluent=False)
     yield ScriptedWriter(window=window, content=False, points=60)
     yield ScriptedWriter(window=window, points=0)
+    yield ScriptedWriter(window=2 * window, counts=False)
+    yield ScriptedWriter(window=2 * window, counts=False, share=0.5, content=False)
 
 
 def _run(workflow: WritingWorkflow, model: ScriptedWriter | None = None, *, record: Path | None = None) -> _Ran:

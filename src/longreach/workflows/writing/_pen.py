@@ -23,7 +23,7 @@ _LEAST = 0.25  # of a passage's words, asked for at least where those before wer
 _ENOUGH = 0.8  # of a passage's words, from which it is not gone on with
 _FEWEST = 4  # words that a passage must have room for
 
-_SO_FAR = "The text so far ends like this:"
+SO_FAR = "The text so far ends like this:"
 _NO_TEXT = "Nothing of the text is written yet."
 
 
@@ -36,6 +36,11 @@ def tokens_per_word(task: str, count: Count) -> float:
     """Tokens that a word has on average: in the task, where that is Chinese, else in English."""
     sample = task if any("\u4e00" <= character <= "\u9fff" for character in task) else _ENGLISH
     return count(sample) / max(1, words_in(sample))
+
+
+def note_tokens(desk: Desk, shown: int) -> int:
+    """Tokens that a note may have, of which so many are shown: fewer where tokens are estimates, which are on the safe side."""
+    return shown if desk.count.exact else max(1, shown // 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,11 +131,11 @@ class Pen:
         if not self._pieces:
             return (_NO_TEXT,)
         shown = ending(self.text, most, self._desk.count)
-        return (f"{_SO_FAR}\n{shown}",) if shown else ()
+        return (f"{SO_FAR}\n{shown}",) if shown else ()
 
     def _asked(self, before: Sequence[Part], passage: str, pace: Pace, asked: int) -> Note:
         line = f"{passage}\n{write_about(asked)}"
-        room = self._desk.room(*before, _SO_FAR, f"{passage}\n{write_about(pace.most_words)}", TEXT, most=pace.most)
+        room = self._desk.room(*before, SO_FAR, f"{passage}\n{write_about(pace.most_words)}", TEXT, most=pace.most)
         return self._desk.ask(*before, *self.end(room), line, TEXT, most=pace.tokens(asked), role="text")
 
     def _add(self, note: Note, *, first: bool) -> None:

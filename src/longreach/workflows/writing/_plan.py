@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 
 from longreach.workflows.output_length import words_asked, words_in
@@ -30,11 +31,12 @@ class PlannedPart:
     words: int | None = None
 
 
-def parse_plan(text: str) -> list[PlannedPart]:
+@lru_cache(maxsize=8)
+def parse_plan(text: str) -> tuple[PlannedPart, ...]:
     r"""The points of a plan, in order: lines that are numbered, have a bullet or name a number of words; what is said twice, once.
 
     >>> parse_plan("Here it is:\nParagraph 1 - Main Point: The sea. - Word Count: 200 words\n2) **The ship**\n- Storms (about 50 words)")
-    [PlannedPart(point='The sea.', words=200), PlannedPart(point='The ship', words=None), PlannedPart(point='Storms', words=50)]
+    (PlannedPart(point='The sea.', words=200), PlannedPart(point='The ship', words=None), PlannedPart(point='Storms', words=50))
     """
     found: dict[str, PlannedPart] = {}
     for line in text.splitlines():
@@ -46,7 +48,7 @@ def parse_plan(text: str) -> list[PlannedPart]:
         words = words_asked(f"{length[1] or length[2]} words") if length else None
         if words_in(point) and not point.startswith("..."):  # the form of a plan, copied from the prompt
             found.setdefault(point.casefold(), PlannedPart(point, words))
-    return list(found.values())
+    return tuple(found.values())
 
 
 def fitted(plan: Sequence[PlannedPart], points: int) -> list[PlannedPart]:
