@@ -22,7 +22,7 @@ _ANSWER = 32
 TASK = "htwt\nPlease write a story of 400 words about the watchman of Orlow."
 _DRAFTS = (
     "The watchman of Orlow keeps a copper key. He hides it below the seventh stair.\n\nOne day the key is gone, and nobody knows why.",
-    "How the wind turned!\nThe tower has forty stairs, and each of them is worn.\nAt night the lamp burns.",
+    "\n\n".join(f"How the wind turned in year {year}!\nThe tower has {year} stairs, and each of them is worn." for year in range(40)),
 )
 _LEAST, _MOST = 0.75, 1.35  # of the words asked for, with writers that write half of them, or a third more
 _SHARES = (1.0, 0.5, 4 / 3)

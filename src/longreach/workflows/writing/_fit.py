@@ -18,9 +18,15 @@ def beginning(text: str, most: int, count: Count) -> str:
     text = " ".join(text.split())
     if count(text) <= most:
         return text
+    end = words_that_fit(text, lambda end: count(f"{text[:end]} …"), most)
+    return f"{text[:end]} …" if end else ""
+
+
+def words_that_fit(text: str, tokens: Callable[[int], int], most: int) -> int:
+    """Where the last word ends up to which a text has at most `most` tokens; 0 where none does. Args: tokens: up to a place in the text."""
     ends = [found.end() for found in _WORD.finditer(text, 0, max(1, most) * _LONGEST)]
-    words = _most(len(ends), most, lambda words: count(f"{text[: ends[words - 1]]} …"))
-    return f"{text[: ends[words - 1]]} …" if words else ""
+    words = _most(len(ends), most, lambda words: tokens(ends[words - 1]))
+    return ends[words - 1] if words else 0
 
 
 def ending(text: str, most: int, count: Count) -> str:

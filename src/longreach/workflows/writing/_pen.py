@@ -5,15 +5,16 @@ model writes: so that a run with the longest answers costs the most.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from longreach.core.errors import InputError
 from longreach.workflows.desk import Desk, Note, Part
 from longreach.workflows.output_length import words_in
-from longreach.workflows.spans import merged
+from longreach.workflows.spans import Document, merged
 from longreach.workflows.wording import TEXT, write_about
 from longreach.workflows.writing._fit import ENDS, Count, ending
+from longreach.workflows.writing._recall import PASSAGE_TOKENS, Recall
 
 _ENGLISH = "The keeper of the lighthouse wrote down every ship that passed, and what the weather was like on the day when it came by."
 _FREEDOM = 1.4  # times as many tokens as the words asked for have on average: writers do not count
@@ -24,6 +25,7 @@ _ENOUGH = 0.8  # of a passage's words, from which it is not gone on with
 _FEWEST = 4  # words that a passage must have room for
 
 SO_FAR = "The text so far ends like this:"
+_EARLIER = "Passages from earlier in the text:"
 _NO_TEXT = "Nothing of the text is written yet."
 
 
@@ -86,11 +88,18 @@ class Pace:
         return max(1, math.ceil(self.words * _LEAST), min(lacking, self.most_words))
 
 
-class Pen:
-    """The text as it grows. Args: retries: how often a passage that is too short is gone on with."""
+Revise = Callable[[Note, int], Note]  # (what was written, words that were asked for) -> what takes its place
 
-    def __init__(self, desk: Desk, *, retries: int) -> None:
-        self._desk, self._retries = desk, retries
+
+class Pen:
+    """The text as it grows.
+
+    Args: retries: how often a passage that is too short is gone on with. recalled: tokens of passages from farther back that a prompt
+    shows beside the end of the text, where the whole text does not fit.
+    """
+
+    def __init__(self, desk: Desk, *, retries: int, recalled: int = 0) -> None:
+        self._desk, self._retries, self._recalled = desk, retries, recalled
         self._pieces: list[str] = []
         self.words = 0
 
@@ -99,10 +108,11 @@ class Pen:
         """All that is written."""
         return "".join(self._pieces)
 
-    def write(self, before: Sequence[Part], passage: str, pace: Pace, goal: int) -> Note | None:
+    def write(self, before: Sequence[Part], passage: str, pace: Pace, goal: int, *, revise: Revise | None = None) -> Note | None:
         """The next passage; None where the model writes nothing.
 
-        Args: before: of the prompt, without the text so far. passage: what it is to be about. goal: words that the text then has.
+        Args: before: of the prompt, without the text so far. passage: what it is to be about. goal: words that the text then has. revise:
+        makes of each answer what is kept.
         """
         begun, notes = len(self._pieces), list[Note]()
         for _ in range(1 + self._retries):
@@ -110,6 +120,8 @@ class Pen:
             note = self._asked(before, passage, pace, asked)
             if not note.text:
                 break  # the same would be asked again
+            if revise:
+                note = revise(note, asked)
             self._add(note, first=not notes)
             notes.append(note)
             if goal - self.words <= (1 - _ENOUGH) * pace.words:
@@ -119,24 +131,22 @@ class Pen:
         spans = merged(span for note in notes for span in note.spans)
         return Note(text="".join(self._pieces[begun:]).strip(), spans=spans, cut=notes[-1].cut)
 
-    def replace(self, passage: Note, text: str) -> None:
-        """Put other words in the place of the last passage."""
-        whole = self.text
-        kept = whole.removesuffix(passage.text)
-        self._pieces = [kept, text]
-        self.words += words_in(text) - words_in(passage.text)
-
-    def end(self, most: int) -> tuple[Part, ...]:
-        """The end of the text so far as it stands in a prompt: what of it fits into so many tokens."""
+    def end(self, most: int, query: str = "") -> tuple[Part, ...]:
+        """What a prompt shows of the text so far, in so many tokens: all of it, or passages that match the query, and the end."""
         if not self._pieces:
             return (_NO_TEXT,)
-        shown = ending(self.text, most, self._desk.count)
-        return (f"{SO_FAR}\n{shown}",) if shown else ()
+        count, text = self._desk.count, self.text
+        shown = ending(text, most, count)
+        if not self._recalled or shown == text or most <= 2 * self._recalled:
+            return (f"{SO_FAR}\n{shown}",) if shown else ()
+        shown = ending(text, most - self._recalled - count(_EARLIER), count)
+        earlier = Recall([Document(name="", text=text.removesuffix(shown))], PASSAGE_TOKENS, count).best(query, self._recalled)
+        return ((f"{_EARLIER}\n{earlier.text}",) if earlier else ()) + (f"{SO_FAR}\n{shown}",)
 
     def _asked(self, before: Sequence[Part], passage: str, pace: Pace, asked: int) -> Note:
-        line = f"{passage}\n{write_about(asked)}"
         room = self._desk.room(*before, SO_FAR, f"{passage}\n{write_about(pace.most_words)}", TEXT, most=pace.most)
-        return self._desk.ask(*before, *self.end(room), line, TEXT, most=pace.tokens(asked), role="text")
+        line = f"{passage}\n{write_about(asked)}"
+        return self._desk.ask(*before, *self.end(room, passage), line, TEXT, most=pace.tokens(asked), role="text")
 
     def _add(self, note: Note, *, first: bool) -> None:
         """What was cut in the middle of a sentence goes on in the same line."""

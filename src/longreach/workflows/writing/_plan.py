@@ -81,6 +81,12 @@ def spread(plan: Sequence[PlannedPart], passages: int) -> list[int]:
     return counts
 
 
+def points_of(text: str, parts: int, most: int, count: Count, *, general: str) -> list[str]:
+    """Exactly so many points of a plan as a model wrote it, in at most so many tokens each. Args: general: for those that are missing."""
+    points = worded(fitted(parse_plan(text), parts), most, count)
+    return points + [beginning(general, most, count)] * (parts - len(points))
+
+
 def worded(plan: Sequence[PlannedPart], most: int, count: Count) -> list[str]:
     """The points in at most so many tokens each."""
     return [beginning(part.point, most, count) for part in plan]

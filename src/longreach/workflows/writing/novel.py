@@ -19,7 +19,7 @@ from longreach.workflows.output_length import words_asked
 from longreach.workflows.wording import NOTES, PLAN, TEXT, write_about
 from longreach.workflows.writing._fit import beginning
 from longreach.workflows.writing._pen import SO_FAR, Pace, Pen, note_tokens, task_part
-from longreach.workflows.writing._plan import POINT_TOKENS, fitted, longest_plan, parse_plan, worded
+from longreach.workflows.writing._plan import POINT_TOKENS, longest_plan, points_of
 
 _WORDS = 3000  # where neither the settings nor the task say how many
 _LINE = 24  # tokens of a line of an outline beside what it says
@@ -139,9 +139,8 @@ class _Telling:
         most = min(parts * (self.point + _LINE), self.answer)
         shown = self.pen.end(min(self.desk.room(*before, SO_FAR, ask, PLAN, most=most), self.notes))
         note = self.desk.ask(*before, *shown, ask, PLAN, most=most, role="plan")
-        points = worded(fitted(parse_plan(note.text), parts), self.point, self.desk.count)
-        general = beginning(_NO_OUTLINE.format(of=above[-1].partition(": ")[2] if above else self.desk.task), self.point, self.desk.count)
-        return points + [general] * (parts - len(points))
+        general = _NO_OUTLINE.format(of=above[-1].partition(": ")[2] if above else self.desk.task)
+        return points_of(note.text, parts, self.point, self.desk.count, general=general)
 
     def _note_characters(self) -> None:
         before = (_CHARACTERS, task_part(self.desk), *self._listed_characters())

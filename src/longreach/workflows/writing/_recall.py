@@ -1,0 +1,49 @@
+"""Passages of documents, or of what is written already, that match what is to be written next: as many as there is room for."""
+
+from collections.abc import Iterable, Sequence
+
+from longreach.workflows.cutting import Chunk, cut
+from longreach.workflows.lexical import LexicalIndex
+from longreach.workflows.spans import Document, Span
+from longreach.workflows.writing._fit import Count, words_that_fit
+
+PASSAGE_TOKENS = 96  # of a passage, at most
+
+
+class Recall:
+    """Passages of some documents, to be found by what they say. Args: most: tokens of a passage."""
+
+    def __init__(self, documents: Sequence[Document], most: int, count: Count) -> None:
+        self._count = count
+        self._passages = [passage for number, each in enumerate(documents) for passage in _passages(number, each, most, count)]
+        self._index = LexicalIndex([passage.text for passage in self._passages])
+
+    def best(self, query: str, room: int) -> Chunk | None:
+        """The passages that match a query best, best first, until so many tokens are full; None where not a word fits."""
+        return filled((self._passages[number] for number in self._index.ranked(query)), room, self._count)
+
+
+def filled(passages: Iterable[Chunk], room: int, count: Count) -> Chunk | None:
+    """The first passages as one, as long as they fit into so many tokens, with the last one cut so that the room is full."""
+    text, spans = "", list[Span]()
+    for passage in passages:
+        longer = f"{text}\n\n{passage.text}" if text else passage.text
+        if count(longer) <= room:
+            text, spans = longer, [*spans, *passage.spans]
+            continue
+        begun = longer.removesuffix(passage.text)
+        if end := words_that_fit(passage.text, lambda end, begun=begun, passage=passage: count(begun + passage.text[:end]), room):  # type: ignore[misc]
+            text = begun + passage.text[:end]
+            spans += [Span(span.document, span.start, span.start + end) for span in passage.spans]
+        break
+    return Chunk(text=text, spans=tuple(spans), tokens=count(text)) if text else None
+
+
+def _passages(number: int, document: Document, most: int, count: Count) -> list[Chunk]:
+    """Those of a document, whose places are those of their text, without white space around it."""
+    found = []
+    for chunk in cut([document], most, count):
+        (span,) = chunk.spans
+        start = document.text.index(chunk.text, span.start)
+        found.append(Chunk(text=chunk.text, spans=(Span(number, start, start + len(chunk.text)),), tokens=chunk.tokens))
+    return found
