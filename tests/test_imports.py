@@ -105,6 +105,7 @@ WRONG = (
     ["library", "ask", "none", "why?"], ["library", "gc", "--older-than", "soon"], ["library", "remove", "none"],
     ["measure", "cut.gguf"], ["doctor", "setup.py"], ["generate", "missing.gguf", "--prompt", "a"], ["debias", "none.json"],
     ["lm-eval", "nano", "--tasks", "hellaswag", "--method", "yarm"],
+    ["write", "nano", "--task", "x", "--workflow", "plan_rite"], ["write", "nano", "--task", "x", "--from", "nowhere"],
 )  # fmt: skip
 
 

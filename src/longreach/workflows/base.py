@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from longreach.core import registry
 from longreach.core.errors import InputError, SpecError
@@ -40,10 +40,10 @@ class ReadingWorkflow(Workflow):
 
 @dataclass(frozen=True, kw_only=True)
 class WritingWorkflow(Workflow):
-    """Writes a text of any length. `needs_documents`: it works from some (a draft, examples)."""
+    """Writes a text of any length. `documents`: whether it works from some (a draft, examples): it needs them, may have them, or not."""
 
     kind: ClassVar[str] = "writing"
-    needs_documents: ClassVar[bool] = False
+    documents: ClassVar[Literal["none", "some", "needed"]] = "none"
     filler: ClassVar[str] = "- "  # no word at all, however long: so a text is asked to be gone on with
 
     def words_meant(self, task: str) -> int | None:
@@ -84,3 +84,11 @@ def check_documents(workflow: Workflow, given: int) -> None:
     """Raise InputError where a workflow has no documents to work from."""
     if given == 0:
         raise InputError(f"{workflow.name()} works from documents; give at least one")
+
+
+def check_given(workflow: WritingWorkflow, given: int) -> None:
+    """Raise InputError where a workflow lacks documents to write from, and where it would never look at those that are given."""
+    if workflow.documents == "needed":
+        check_documents(workflow, given)
+    if workflow.documents == "none" and given:
+        raise InputError(f"{workflow.name()} writes from the task alone, and documents have no effect on it; leave them out")

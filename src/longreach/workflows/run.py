@@ -14,6 +14,7 @@ from longreach.workflows.base import (
     Workflow,
     WritingWorkflow,
     check_documents,
+    check_given,
     reading_workflow,
     writing_workflow,
 )
@@ -34,8 +35,8 @@ class Run(Generic[W]):
     """A workflow with all that it works on, checked. `estimate`: what it costs at most. `ledger`: of what was read so far.
 
     Args: window: tokens that prompt and answer may have together; default: what the model states. budget: refused beforehand where the
-    run may cost more. answer_tokens: of the answer, or of a part of a text. record: a file that every call is written to, and calls that
-    it holds are answered from: a run that was stopped goes on. progress: is told of tokens read.
+    run may cost more. answer_tokens: of a reading's answer. record: a file that every call is written to, and calls that it
+    holds are answered from: a run that was stopped goes on. progress: is told of tokens read.
 
     Raises: InputError for a task or a window that cannot be meant; BudgetError where the run may cost more than it is allowed.
     """
@@ -152,19 +153,16 @@ def reading(
 
 def composition(
     model: ChatModel, task: str, *, documents: Sequence[Document] = (), workflow: str | WritingWorkflow = "plan_write",
-    window: int | None = None, budget: Budget = NO_LIMIT, answer_tokens: int = ANSWER_TOKENS, record: str | Path | None = None,
-    progress: Progress = SILENT,
+    window: int | None = None, budget: Budget = NO_LIMIT, record: str | Path | None = None, progress: Progress = SILENT,
 ) -> Composition:  # fmt: skip
     """A text of any length, ready to be written: `.estimate` says what it costs at most, `.parts()` gives its parts as they are done.
 
-    Args: as `reading`. Raises: as `Run`; SpecError; InputError without documents for a workflow that works from some.
+    Args: as `reading`. Raises: as `Run`; SpecError; InputError without documents for a workflow that needs some, and with documents for
+    one that does not read them.
     """
     made = writing_workflow(workflow)
-    if made.needs_documents:
-        check_documents(made, len(documents))
-    return Composition(
-        model, documents, task, workflow=made, window=window, budget=budget, answer_tokens=answer_tokens, record=record, progress=progress
-    )
+    check_given(made, len(documents))
+    return Composition(model, documents, task, workflow=made, window=window, budget=budget, record=record, progress=progress)
 
 
 def _window(model: ChatModel, given: int | None) -> int:

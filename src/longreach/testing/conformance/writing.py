@@ -157,7 +157,7 @@ def _run(workflow: WritingWorkflow, model: ScriptedWriter | None = None, *, reco
 def _composition(
     workflow: WritingWorkflow, model: ScriptedWriter, *, record: Path | None = None, budget: Budget | None = None
 ) -> Composition:  # fmt: skip
-    documents = [Document(name=f"draft {number}", text=text) for number, text in enumerate(_DRAFTS)] if workflow.needs_documents else []
+    documents = [Document(name=f"draft {number}", text=text) for number, text in enumerate(_DRAFTS)] if workflow.documents != "none" else []
     return Composition(model, documents, TASK, workflow=workflow, budget=budget or Budget(), answer_tokens=_ANSWER, record=record)
 
 

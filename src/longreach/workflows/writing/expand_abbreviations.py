@@ -12,7 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from longreach.core.errors import InputError
 from longreach.core.method import MethodInfo, at_least
@@ -73,7 +73,7 @@ class ExpandAbbreviations(WritingWorkflow):
         title="Parameter Efficient Tuning Allows Scalable Personalization of LLMs for Text Entry: A Case Study on Abbreviation Expansion",
         paper="arXiv:2312.14327",
     )
-    needs_documents: ClassVar[bool] = True
+    documents: ClassVar[Literal["none", "some", "needed"]] = "needed"
     examples: int = 8
     samples: int = 4
     rounds: int = 2

@@ -10,7 +10,7 @@ of given novels is extracted from parts of equal length, not from groups of simi
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from longreach.core.method import MethodInfo, at_least
 from longreach.workflows.base import WritingWorkflow
@@ -59,6 +59,7 @@ class Novel(WritingWorkflow):
     info: ClassVar[MethodInfo] = MethodInfo(
         title="Ex3: Automatic Novel Writing by Extracting, Excelsior and Expanding", paper="arXiv:2408.08506"
     )
+    documents: ClassVar[Literal["none", "some", "needed"]] = "some"
     words: int | None = None
     depth: int = 2
     branches: int = 5

@@ -10,7 +10,7 @@ examiner objects in words or not at all, and gives no marks; the tree's shape fo
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from longreach.core.method import MethodInfo, at_least
 from longreach.workflows.base import WritingWorkflow
@@ -75,7 +75,7 @@ class Patent(WritingWorkflow):
     info: ClassVar[MethodInfo] = MethodInfo(
         title="AutoPatent: A Multi-Agent Framework for Automatic Patent Generation", paper="arXiv:2412.09796"
     )
-    needs_documents: ClassVar[bool] = True
+    documents: ClassVar[Literal["none", "some", "needed"]] = "needed"
     words: int | None = None
     sections: int = 4
     reviews: int = 1
