@@ -31,6 +31,7 @@ SMALLER = {  # what makes a verb short here; --force: a random model passes no b
     "eval": _ASKING, "card": _ASKING, "compare": [*_ASKING, "--tasks", "passkey", "--lengths", "300"], "parity": [],
     "context-probe": ["--tokens", "12", "--context", "4"],
     "debias": [], "library": [], "library ask": ["--max-new-tokens", "4"],
+    "write": ["--window", "2000"],
 }  # fmt: skip
 
 
