@@ -14,6 +14,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,17 @@ def api_page() -> str:
     for title, described in (("Classes", classes), ("What they return", returned), ("Errors", errors)):
         parts.append(f"## {title}")
         for each in described:
-            made = [_signature(vars(each)["__init__"], f"longreach.{each.__name__}")] if each in classes else []
+            made = [_made(each)] if each in classes else []
             parts += [f"### {each.__name__}", *made, *_prose(each), *_members(each)]
     return "\n\n".join(parts) + "\n"
+
+
+def _made(of: type) -> str:
+    """How an object of a class is made."""
+    name = f"longreach.{of.__name__}"
+    if is_dataclass(of):  # what makes it is written nowhere
+        return f"```python\n{name}{inspect.signature(of).replace(return_annotation=inspect.Signature.empty)}\n```"
+    return _signature(vars(of)["__init__"], name)
 
 
 def _returned(function: Callable[..., Any]) -> Iterator[type]:

@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from longreach.checkpoints.checkpoint import load, save
     from longreach.conversation.conversation import Conversation
+    from longreach.conversation.local import LocalModel
     from longreach.core.errors import CheckpointError, InputError, LongreachError, SpecError, UnsupportedError
     from longreach.core.spec import parse
     from longreach.decoding.writing import generate
@@ -23,13 +24,17 @@ if TYPE_CHECKING:
     from longreach.planning.plan import plan_memory
     from longreach.stretching.fit import fit
     from longreach.stretching.stretch import stretch
+    from longreach.workflows.run import composition, reading
+    from longreach.workflows.spans import Document
 
 _HOMES = {
     "CheckpointError": "longreach.core.errors",
     "Conversation": "longreach.conversation.conversation",
+    "Document": "longreach.workflows.spans",
     "Endpoint": "longreach.endpoint.client",
     "InputError": "longreach.core.errors",
     "Library": "longreach.library",
+    "LocalModel": "longreach.conversation.local",
     "LongreachError": "longreach.core.errors",
     "Recording": "longreach.endpoint.recording",
     "SpecError": "longreach.core.errors",
@@ -37,6 +42,7 @@ _HOMES = {
     "parse": "longreach.core.spec",
     "apply": "longreach.engine.apply",
     "attach": "longreach.engine.attach",
+    "composition": "longreach.workflows.run",
     "doctor": "longreach.diagnosis.doctor",
     "equip": "longreach.engine.weights",
     "evaluate": "longreach.evaluation.evaluate",
@@ -46,6 +52,7 @@ _HOMES = {
     "load": "longreach.checkpoints.checkpoint",
     "measure": "longreach.evaluation.measure",
     "plan_memory": "longreach.planning.plan",
+    "reading": "longreach.workflows.run",
     "restore": "longreach.engine.snapshots",
     "save": "longreach.checkpoints.checkpoint",
     "snapshot": "longreach.engine.snapshots",
@@ -55,15 +62,18 @@ _HOMES = {
 __all__ = [
     "CheckpointError",
     "Conversation",
+    "Document",
     "Endpoint",
     "InputError",
     "Library",
+    "LocalModel",
     "LongreachError",
     "Recording",
     "SpecError",
     "UnsupportedError",
     "apply",
     "attach",
+    "composition",
     "doctor",
     "equip",
     "evaluate",
@@ -74,6 +84,7 @@ __all__ = [
     "measure",
     "parse",
     "plan_memory",
+    "reading",
     "restore",
     "save",
     "snapshot",

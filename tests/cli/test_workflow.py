@@ -4,7 +4,7 @@ from longreach.cli._options import AS_IT_IS, Loading
 from longreach.cli._workflow import AskedPlace, budget_of, chat_model, documents_of
 from longreach.core.errors import InputError, LongreachError
 from longreach.testing.endpoint_server import EndpointServer
-from longreach.workflows.budget import Budget
+from longreach.workflows.budget import RunBudget
 
 NOWHERE = {"model": None, "endpoint": None, "served_model": None, "concurrency": None, "method": None, "window": None, "loading": AS_IT_IS}
 CHAT = [{"role": "user", "content": "hello"}]
@@ -13,7 +13,7 @@ CHAT = [{"role": "user", "content": "hello"}]
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({}, "name a MODEL, or an endpoint"),
+        ({}, "name a model, or an endpoint"),
         ({"model": "tiny", "endpoint": "http://x"}, "and not both"),
         ({"model": "tiny", "served_model": "a"}, "--served-model has no effect without --endpoint"),
         ({"model": "tiny", "concurrency": 2}, "--concurrency has no effect without --endpoint"),
@@ -69,5 +69,5 @@ def test_documents_that_cannot_be_read_are_named(tmp_path, monkeypatch, files, m
 
 
 def test_a_budget_reads_lengths():
-    assert budget_of(3, "2k") == Budget(calls=3, tokens=2048)
-    assert budget_of(None, None) == Budget()
+    assert budget_of(3, "2k") == RunBudget(calls=3, tokens=2048)
+    assert budget_of(None, None) == RunBudget()

@@ -29,6 +29,7 @@ SMALLER = {  # what makes a verb short here; --force: a random model passes no b
     "tune": [*_TRAINING, "--steps", "2", "--force", "--text", "held.txt"],
     "generate": ["--max-new-tokens", "4"], "chat": ["--max-new-tokens", "4"],
     "eval": _ASKING, "card": _ASKING, "compare": [*_ASKING, "--tasks", "passkey", "--lengths", "300"], "parity": [],
+    "read": ["--window", "2k", "--max-new-tokens", "4"],
     "context-probe": ["--tokens", "12", "--context", "4"],
     "debias": [], "library": [], "library ask": ["--max-new-tokens", "4"],
     "write": ["--window", "2000"],

@@ -27,8 +27,11 @@ from longreach.testing.conformance.base import cached_logits
 from longreach.testing.models import tiny_biased, tiny_encoder_decoder, tiny_learned
 from longreach.testing.scripted import ScriptedWriter
 from longreach.training.samplers.randomized import Randomized
-from longreach.workflows.base import WritingWorkflow
+from longreach.workflows.base import ReadingWorkflow, WritingWorkflow
+from longreach.workflows.desk import Note
 from longreach.workflows.output_length import words_in
+from longreach.workflows.spans import Span
+from longreach.workflows.wording import NOTES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +118,19 @@ class Careless(TextTask):
 
     def guess(self, ask, rng):
         return ask.right
+
+
+@dataclass(frozen=True, kw_only=True)
+class NeverReads(ReadingWorkflow):
+    """Forgets the task, asks more in each run than in the one before, and answers from what it never read."""
+
+    info = MethodInfo(title="NeverReads", paper="none")
+    runs = itertools.count(1)
+
+    def read(self, desk):
+        for _ in range(next(self.runs)):
+            desk.ask(str(random.random()), NOTES, most=8, role="notes")
+        return Note(text=str(random.random()), spans=(Span(0, 0, 1),))
 
 
 @contextmanager
@@ -394,6 +410,19 @@ BROKEN = {
         )
     },
     "cuts_are_told": (Scrawl(), {"ScriptedWriter": Secretive}),
+    **{
+        name: (NeverReads(), {})
+        for name in (
+            "task_in_every_prompt",
+            "estimate",
+            "needle",
+            "inside_the_window",
+            "several_documents",
+            "ledger",
+            "resume",
+            "concurrency",
+        )
+    },
     **{
         name: (Careless(), {})
         for name in ("length", "seed", "right_answers", "chance", "junk", "evidence", "forgetting", "least_length", "metrics")

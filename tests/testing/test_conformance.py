@@ -29,6 +29,7 @@ from longreach.testing.conformance import (
     tables,
     text_tasks,
     waiting,
+    workflows,
     writing,
 )
 from longreach.testing.conformance.base import Check, close, same
@@ -70,7 +71,9 @@ def test_every_bad_setting_is_tried(name):
 
 
 def test_every_check_is_used():
-    suites = (biased, caches, chunks, cross, engine, packed, positions, samplers, sets, skipping, tables, text_tasks, waiting, writing)
+    suites = (
+        biased, caches, chunks, cross, engine, packed, positions, samplers, sets, skipping, tables, text_tasks, waiting, workflows, writing,
+    )  # fmt: skip
     written = {name.removeprefix("check_") for suite in suites for name in vars(suite) if name.startswith("check_")}
     assert written == set(CHECKS) == {case.check.name for case in CASES}
     assert len(CHECKS) == len(conformance.checks()), "two checks of one name"

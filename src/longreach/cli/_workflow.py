@@ -13,12 +13,12 @@ from longreach.cli._options import Loading
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
 from longreach.core.spec import check_spec
-from longreach.workflows.budget import Budget
+from longreach.workflows.budget import RunBudget
 from longreach.workflows.spans import Document
 
 if TYPE_CHECKING:
     from longreach.endpoint.base import ChatModel
-    from longreach.workflows.run import Run
+    from longreach.workflows.run import WorkflowRun
 
 AskedModel = Annotated[str | None, typer.Argument(help="A folder, a GGUF file, a hub id, or nano; nothing with --endpoint.")]
 EndpointURL = Annotated[
@@ -57,7 +57,7 @@ class AskedPlace:
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.endpoint is None):
-            raise InputError("name a MODEL, or an endpoint with --endpoint URL" + (", and not both" if self.model else ""))
+            raise InputError("name a model, or an endpoint with --endpoint URL" + (", and not both" if self.model else ""))
         remote = {"--served-model": self.served_model, "--concurrency": self.concurrency}
         local = {"--method": self.method, **dict.fromkeys(self.loading.given(), True)}
         where, useless = ("without --endpoint", remote) if self.endpoint is None else ("with --endpoint", local)
@@ -103,12 +103,12 @@ def _local_model(place: AskedPlace, name: str) -> "Iterator[ChatModel]":
         yield LocalModel(loaded.model, loaded.tokenizer, window=window)
 
 
-def budget_of(calls: int | None, tokens: str | None) -> Budget:
+def budget_of(calls: int | None, tokens: str | None) -> RunBudget:
     """What a run may cost at most. Raises: InputError."""
-    return Budget(calls=calls, tokens=None if tokens is None else parse_length(tokens))
+    return RunBudget(calls=calls, tokens=None if tokens is None else parse_length(tokens))
 
 
-def show_estimate(run: "Run[Any]") -> None:
+def show_estimate(run: "WorkflowRun[Any]") -> None:
     """Tell on stderr what a run costs at most, before it costs anything."""
     counted = "" if run.ledger.exact else " (estimates: the endpoint does not count tokens)"
     typer.echo(f"at most {run.estimate}{counted}", err=True)

@@ -31,7 +31,7 @@ from longreach.core.progress import SILENT
 from longreach.workflows.base import check_given, writing_workflow
 
 if TYPE_CHECKING:
-    from longreach.workflows.run import Composition
+    from longreach.workflows.run import WritingRun
 
 
 @loads_model
@@ -87,7 +87,7 @@ def write(
         raise InputError(f"{asked.name} wrote nothing; give another model")
 
 
-def _kept(run: "Composition", out: Path | None) -> Iterator[str]:
+def _kept(run: "WritingRun", out: Path | None) -> Iterator[str]:
     """The text in pieces, each of which is in the file before it is shown."""
     from longreach.core.files import write_text
 

@@ -21,6 +21,7 @@ class Workflow(Method):
     """
 
     filler: ClassVar[str] = "a "  # what a long text is made of there
+    filler_bytes: ClassVar[int] = 2  # that a token of it has, where nobody counts tokens
 
     def most_work(self, role: str) -> str | None:
         """The answer to calls of a role that leads to the most calls; None: any long text."""
@@ -45,6 +46,7 @@ class WritingWorkflow(Workflow):
     kind: ClassVar[str] = "writing"
     documents: ClassVar[Literal["none", "some", "needed"]] = "none"
     filler: ClassVar[str] = "- "  # no word at all, however long: so a text is asked to be gone on with
+    filler_bytes: ClassVar[int] = 6  # English has hardly more than four
 
     def words_meant(self, task: str) -> int | None:
         """How many words the text is to have; None where that is not what it aims at."""

@@ -29,7 +29,7 @@ class Cost:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Budget:
+class RunBudget:
     """The most that a run may cost; None: no limit. Args: calls: of the model. tokens: read and written together.
 
     Raises: InputError for a limit below 1.
@@ -56,7 +56,7 @@ class Budget:
 class Meter:
     """Keeps a run within its budget. Threads may share it: what is asked for counts at once, at the most that it may cost."""
 
-    def __init__(self, budget: Budget) -> None:
+    def __init__(self, budget: RunBudget) -> None:
         self.budget = budget
         self._lock = threading.Lock()
         self._spent = Cost()

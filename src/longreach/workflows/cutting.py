@@ -16,7 +16,7 @@ _ENDS = ((re.compile(r"\n\s*\n"), 0.3), (re.compile(r"[.!?]['\")\]]*\s+|\n"), 0.
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chunk:
+class TextChunk:
     """Text of documents, as a model is shown it. Args: spans: what it shows. tokens: of the text. number: from 0, in reading order."""
 
     text: str
@@ -25,7 +25,7 @@ class Chunk:
     number: int = 0
 
 
-def cut(documents: Sequence[Document], most: int, count: Count) -> list[Chunk]:
+def cut(documents: Sequence[Document], most: int, count: Count) -> list[TextChunk]:
     """Chunks of at most `most` tokens, in reading order, that together are all text of the documents.
 
     Where there are several documents, each chunk names those that it shows, and short ones share a chunk.
@@ -34,20 +34,20 @@ def cut(documents: Sequence[Document], most: int, count: Count) -> list[Chunk]:
     if most < 1:
         raise InputError("the window leaves no room for a part of the text; give a larger window (--window), or shorter answers")
     named = len(documents) > 1
-    pieces: list[Chunk] = []
+    pieces: list[TextChunk] = []
     for number, document in enumerate(documents):
         heading = f"[{document.name}]\n" if named else ""
         room = most - (count(heading) if heading else 0)
         for span in _spans(document.text, number, room, count):
             text = heading + document.text[span.start : span.end].strip()
-            pieces.append(Chunk(text=text, spans=(span,), tokens=count(text)))
+            pieces.append(TextChunk(text=text, spans=(span,), tokens=count(text)))
     packed = _packed(pieces, most, count) if named else pieces
-    return [Chunk(text=each.text, spans=each.spans, tokens=each.tokens, number=at) for at, each in enumerate(packed)]
+    return [TextChunk(text=each.text, spans=each.spans, tokens=each.tokens, number=at) for at, each in enumerate(packed)]
 
 
-def fitting(chunks: Iterable[Chunk], room: int) -> list[Chunk]:
+def fitting(chunks: Iterable[TextChunk], room: int) -> list[TextChunk]:
     """As many of the first chunks as fit into so many tokens, each with a blank line behind it."""
-    found: list[Chunk] = []
+    found: list[TextChunk] = []
     for chunk in chunks:
         if (room := room - size_of(chunk)) < 0:
             break
@@ -55,7 +55,7 @@ def fitting(chunks: Iterable[Chunk], room: int) -> list[Chunk]:
     return found
 
 
-def size_of(chunk: Chunk) -> int:
+def size_of(chunk: TextChunk) -> int:
     """Tokens that a chunk takes up in a prompt, with the blank line behind it."""
     return chunk.tokens + 2
 
@@ -111,14 +111,14 @@ def _border(text: str, start: int, wanted: int) -> int:
     return max(wanted, start + 1)
 
 
-def _packed(pieces: Sequence[Chunk], most: int, count: Count) -> list[Chunk]:
+def _packed(pieces: Sequence[TextChunk], most: int, count: Count) -> list[TextChunk]:
     """Neighbours together, as long as they fit."""
-    found: list[Chunk] = []
+    found: list[TextChunk] = []
     for piece in pieces:
         if found and found[-1].tokens + piece.tokens <= most:
             text = f"{found[-1].text}\n\n{piece.text}"
             if (tokens := count(text)) <= most:
-                found[-1] = Chunk(text=text, spans=(*found[-1].spans, *piece.spans), tokens=tokens)
+                found[-1] = TextChunk(text=text, spans=(*found[-1].spans, *piece.spans), tokens=tokens)
                 continue
         found.append(piece)
     return found

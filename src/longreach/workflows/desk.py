@@ -10,7 +10,7 @@ from longreach.endpoint.base import ChatModel, Completion, Request
 from longreach.endpoint.errors import EndpointError
 from longreach.workflows.budget import Meter
 from longreach.workflows.counting import TokenCounter
-from longreach.workflows.cutting import Chunk, cut
+from longreach.workflows.cutting import TextChunk, cut
 from longreach.workflows.ledger import Ledger
 from longreach.workflows.spans import Document, Span, merged
 from longreach.workflows.wording import says_nothing
@@ -19,7 +19,7 @@ from longreach.workflows.wording import says_nothing
 @dataclass(frozen=True, kw_only=True)
 class Note:
     """What the model wrote. Args: spans: of the documents that it goes back to. cut: whether it ended at its limit of tokens.
-    entropy: of the model's first token, nats, where it was asked for.
+    entropy: of the model's tokens on average, nats, where it was asked for.
     """
 
     text: str
@@ -33,15 +33,16 @@ class Note:
         return says_nothing(self.text)
 
 
-Part = str | Chunk | Note
+Part = str | TextChunk | Note
 
 
 @dataclass(frozen=True, kw_only=True)
-class Question:
+class Query:
     """A call that is to be made.
 
     Args: parts: of the prompt; texts, chunks of the documents, and notes. most: tokens of the answer. role: what it is for, in a word.
     seed: of the sampling, with a temperature above 0. logprobs: alternatives of each token whose log-probabilities are needed.
+    any_size: how long the prompt is hangs on answers before it, so that an estimate takes it to fill the window.
     """
 
     parts: tuple[Part, ...]
@@ -50,6 +51,7 @@ class Question:
     temperature: float = 0.0
     seed: int | None = None
     logprobs: int | None = None
+    any_size: bool = False
 
     @property
     def prompt(self) -> str:
@@ -59,7 +61,7 @@ class Question:
     @property
     def spans(self) -> tuple[Span, ...]:
         """What of the documents stands in the prompt itself, each place as it was cut."""
-        return tuple(span for part in self.parts if isinstance(part, Chunk) for span in part.spans)
+        return tuple(span for part in self.parts if isinstance(part, TextChunk) for span in part.spans)
 
     @property
     def sources(self) -> tuple[Span, ...]:
@@ -73,6 +75,7 @@ class Desk:
     `task` stands in every prompt word for word; whoever writes a workflow puts it there.
 
     Args: model: that answers. window: tokens that prompt and answer may have together. answer_tokens: of the answer to the task.
+    estimates: the model is not the real one, and the run is to show what it may cost.
     """
 
     def __init__(
@@ -87,11 +90,13 @@ class Desk:
         ledger: Ledger,
         count: TokenCounter,
         progress: Progress = SILENT,
+        estimates: bool = False,
     ) -> None:
         self.task, self.documents = task, tuple(documents)
         self.window, self.answer_tokens, self.count = window, answer_tokens, count
         self.ledger = ledger
         self._model, self._meter, self._progress = model, meter, progress
+        self._estimates = estimates
 
     @property
     def note_tokens(self) -> int:
@@ -100,56 +105,61 @@ class Desk:
 
     def room(self, *around: Part, most: int) -> int:
         """Tokens that a prompt has left beside its other parts and the answer's `most`."""
-        return self.window - most - self.count.chat(Question(parts=(*around, ""), most=most, role="").prompt) - 2
+        return self.window - most - self.count.chat(Query(parts=(*around, ""), most=most, role="").prompt) - 2
 
-    def chunks(self, *around: Part, most: int) -> list[Chunk]:
-        """All documents in chunks that fit beside other parts of a prompt and the answer's `most` tokens. Raises: InputError."""
-        return cut(self.documents, self.room(*around, most=most), self.count)
+    def chunks(self, *around: Part, most: int, beside: int = 0) -> list[TextChunk]:
+        """All documents in chunks that fit beside other parts of a prompt, `beside` tokens more, and the answer's `most`.
 
-    def ask(self, *parts: Part, most: int, role: str, logprobs: int | None = None) -> Note:
+        Raises: InputError for a window without room.
+        """
+        return cut(self.documents, self.room(*around, most=most) - beside, self.count)
+
+    def ask(self, *parts: Part, most: int, role: str, any_size: bool = False) -> Note:
         """Ask the model. Raises: BudgetError; EndpointError; InputError for a prompt that does not fit into the window."""
-        return self._asked(Question(parts=parts, most=most, role=role, logprobs=logprobs))
+        return self._asked(Query(parts=parts, most=most, role=role, any_size=any_size))
 
-    def ask_all(self, questions: Iterable[Question]) -> list[Note]:
+    def ask_all(self, querys: Iterable[Query]) -> list[Note]:
         """Ask many things that do not hang on one another, in order. Raises: as `ask`, for the first that fails."""
-        asked = list(questions)
-        sizes = [self._reserved(question) for question in asked]
-        answers = self._model.many(self._request(question) for question in asked)
-        return [self._noted(question, size, said) for question, size, said in zip(asked, sizes, answers, strict=True)]
+        asked = list(querys)
+        sizes = [self._reserved(query) for query in asked]
+        answers = self._model.many(self._request(query) for query in asked)
+        return [self._noted(query, size, said) for query, size, said in zip(asked, sizes, answers, strict=True)]
 
-    def _asked(self, question: Question) -> Note:
-        size = self._reserved(question)
-        return self._noted(question, size, self._model.ask(self._request(question)))
+    def _asked(self, query: Query) -> Note:
+        size = self._reserved(query)
+        return self._noted(query, size, self._model.ask(self._request(query)))
 
-    def _reserved(self, question: Question) -> int:
+    def _reserved(self, query: Query) -> int:
         """Tokens of the prompt, once the budget has them."""
-        size = self.count.chat(question.prompt)
-        if size + question.most > self.window:
+        size = self.count.chat(query.prompt)
+        if size + query.most > self.window:
             raise InputError(
-                f"a prompt of {size} tokens ({question.role}) and an answer of up to {question.most} do not fit into a window of "
+                f"a prompt of {size} tokens ({query.role}) and an answer of up to {query.most} do not fit into a window of "
                 f"{self.window}; give a larger window (--window), shorter answers, or a shorter task"
             )
-        self._meter.reserve(size, question.most)
+        if self._estimates and query.any_size:
+            size = self.window - query.most
+        self._meter.reserve(size, query.most)
         return size
 
-    def _request(self, question: Question) -> Request:
+    def _request(self, query: Query) -> Request:
         return Request(
-            messages=[{"role": "user", "content": question.prompt}],
-            most_tokens=question.most,
-            temperature=question.temperature,
-            seed=question.seed,
-            logprobs=question.logprobs,
+            messages=[{"role": "user", "content": query.prompt}],
+            most_tokens=query.most,
+            temperature=query.temperature,
+            seed=query.seed,
+            logprobs=query.logprobs,
         )
 
-    def _noted(self, question: Question, size: int, said: Completion | EndpointError) -> Note:
+    def _noted(self, query: Query, size: int, said: Completion | EndpointError) -> Note:
         if isinstance(said, EndpointError):
             raise said
         text = said.text.strip()
-        written = self.count(text) if said.completion_tokens is None else min(said.completion_tokens, question.most)
-        self._meter.settle((size, question.most), (size, written))
-        self.ledger.note(question.role, size, written, question.spans, cut=said.cut, text=text)
+        written = self.count(text) if said.completion_tokens is None else min(said.completion_tokens, query.most)
+        self._meter.settle((size, query.most), (size, written))
+        self.ledger.note(query.role, size, written, query.spans, cut=said.cut and query.logprobs is None, text=text)
         self._progress.advance(size)
-        return Note(text=text, spans=question.sources, cut=said.cut, entropy=entropy_of(said))
+        return Note(text=text, spans=query.sources, cut=said.cut, entropy=entropy_of(said))
 
 
 def kept(notes: Iterable[Note]) -> list[Note]:
@@ -158,12 +168,13 @@ def kept(notes: Iterable[Note]) -> list[Note]:
 
 
 def entropy_of(said: Completion) -> float | None:
-    """Entropy of the first token that was written, nats: of the alternatives that are given, and of the rest as one; None without any."""
-    if not said.logprobs:
-        return None
-    shares = [math.exp(logprob) for logprob in said.logprobs[0].top.values() if logprob is not None]
-    rest = max(0.0, 1 - sum(shares))
-    return -sum(share * math.log(share) for share in [*shares, rest] if share > 0) if shares else None
+    """Mean entropy of the tokens that were written, nats: of the alternatives that are given, and of the rest as one; None without any."""
+    found = [_entropy([math.exp(share) for share in token.top.values() if share is not None]) for token in said.logprobs or () if token.top]
+    return sum(found) / len(found) if found else None
+
+
+def _entropy(shares: Sequence[float]) -> float:
+    return -sum(share * math.log(share) for share in [*shares, max(0.0, 1 - sum(shares))] if share > 0)
 
 
 def with_spans(note: Note, spans: Iterable[Span]) -> Note:

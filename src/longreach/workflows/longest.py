@@ -7,13 +7,20 @@ from typing import Any
 
 from longreach.endpoint.base import ChatModel, Completion, Request, TokenLogprob
 from longreach.workflows.base import Workflow
-from longreach.workflows.wording import ANSWER, CHOICE, MOVE, NOTES, PLAN, SENTENCE, SUMMARY, TEXT
+from longreach.workflows.wording import ANSWER, CHOICE, FORMULA, MOVE, NOTES, PLAN, SENTENCE, SUMMARY, TEXT
 
 _ROLES = {
-    ANSWER: "answer", NOTES: "notes", SUMMARY: "summary", MOVE: "move", CHOICE: "choice", PLAN: "plan", TEXT: "text", SENTENCE: "sentence",
-}  # fmt: skip
+    ANSWER: "answer",
+    NOTES: "notes",
+    SUMMARY: "summary",
+    MOVE: "move",
+    CHOICE: "choice",
+    FORMULA: "formula",
+    PLAN: "plan",
+    TEXT: "text",
+    SENTENCE: "sentence",
+}
 _SAMPLE = 96  # words by which it is seen how many tokens a word has
-_MOST_BYTES = 6  # that a token has on average, where nobody counts: English has hardly more than four
 _EVEN = TokenLogprob(token="", logprob=-math.log(2), top={"a": -math.log(2), "b": -math.log(2)})
 
 
@@ -43,7 +50,7 @@ class LongestAnswers(ChatModel):
         role = next((role for end, role in _ROLES.items() if prompt.rstrip().endswith(end)), "")
         text = self._workflow.most_work(role) or self._filler(request.most_tokens)
         logprobs = None if request.logprobs is None else (_EVEN,)
-        return Completion(text=text, finish_reason="stop", completion_tokens=request.most_tokens, seconds=0.0, logprobs=logprobs)
+        return Completion(text=text, finish_reason="length", completion_tokens=request.most_tokens, seconds=0.0, logprobs=logprobs)
 
     def _fill(self, most: int) -> str:
         """Words of nearly so many tokens, and never more."""
@@ -55,4 +62,4 @@ class LongestAnswers(ChatModel):
 
     def _count(self, text: str) -> int:
         counted = self._model.count(text)
-        return len(text) // _MOST_BYTES if counted is None else counted
+        return len(text) // self._workflow.filler_bytes if counted is None else counted

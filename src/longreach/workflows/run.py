@@ -18,7 +18,7 @@ from longreach.workflows.base import (
     reading_workflow,
     writing_workflow,
 )
-from longreach.workflows.budget import Budget, BudgetError, Cost, Meter
+from longreach.workflows.budget import BudgetError, Cost, Meter, RunBudget
 from longreach.workflows.counting import TokenCounter
 from longreach.workflows.desk import Desk, Note
 from longreach.workflows.ledger import Ledger
@@ -27,16 +27,16 @@ from longreach.workflows.spans import Document
 
 ANSWER_TOKENS = 256
 LEAST_WINDOW = 64  # tokens: less holds no task, text and answer
-NO_LIMIT = Budget()
+NO_LIMIT = RunBudget()
 W = TypeVar("W", bound=Workflow)
 
 
-class Run(Generic[W]):
+class WorkflowRun(Generic[W]):
     """A workflow with all that it works on, checked. `estimate`: what it costs at most. `ledger`: of what was read so far.
 
     Args: window: tokens that prompt and answer may have together; default: what the model states. budget: refused beforehand where the
-    run may cost more. answer_tokens: of a reading's answer. record: a file that every call is written to, and calls that it
-    holds are answered from: a run that was stopped goes on. progress: is told of tokens read.
+    run may cost more. answer_tokens: of a reading's answer (default: 256, or a quarter of a window that is small). record: a file that
+    every call is written to, and calls that it holds are answered from: a run that was stopped goes on. progress: is told of tokens read.
 
     Raises: InputError for a task or a window that cannot be meant; BudgetError where the run may cost more than it is allowed.
     """
@@ -49,18 +49,19 @@ class Run(Generic[W]):
         *,
         workflow: W,
         window: int | None = None,
-        budget: Budget = NO_LIMIT,
-        answer_tokens: int = ANSWER_TOKENS,
+        budget: RunBudget = NO_LIMIT,
+        answer_tokens: int | None = None,
         record: str | Path | None = None,
         progress: Progress = SILENT,
     ) -> None:
         if not task.strip():
             raise InputError("the task is empty")
-        if answer_tokens < 1:
+        if answer_tokens is not None and answer_tokens < 1:
             raise InputError(f"answer_tokens={answer_tokens} must be at least 1")
         self.workflow, self.task, self.documents = workflow, task.strip(), tuple(documents)
         self.window = _window(model, window)
-        self.answer_tokens, self.budget, self.progress = answer_tokens, budget, progress
+        self.answer_tokens = min(ANSWER_TOKENS, self.window // 4) if answer_tokens is None else answer_tokens
+        self.budget, self.progress = budget, progress
         self._model = model if record is None else Recording(record, model)
         self._count = TokenCounter(model)
         self.estimate = self._estimate(model)
@@ -90,7 +91,7 @@ class Run(Generic[W]):
 
     def _estimate(self, model: ChatModel) -> Cost:
         longest, ledger = LongestAnswers(self.workflow, model), self._ledger()
-        for _ in self._parts(self._desk_of(longest, ledger, NO_LIMIT, SILENT)):
+        for _ in self._parts(self._desk_of(longest, ledger, NO_LIMIT, SILENT, estimates=True)):
             pass
         return ledger.cost
 
@@ -101,18 +102,18 @@ class Run(Generic[W]):
         elif isinstance(self.workflow, WritingWorkflow):
             yield from self.workflow.write(desk)
 
-    def _desk_of(self, model: ChatModel, ledger: Ledger, budget: Budget, progress: Progress) -> Desk:
+    def _desk_of(self, model: ChatModel, ledger: Ledger, budget: RunBudget, progress: Progress, *, estimates: bool = False) -> Desk:
         return Desk(
             model, self.task, self.documents, window=self.window, answer_tokens=self.answer_tokens, meter=Meter(budget), ledger=ledger,
-            count=self._count, progress=progress,
+            count=self._count, progress=progress, estimates=estimates,
         )  # fmt: skip
 
     def _ledger(self) -> Ledger:
         return Ledger(documents=self.documents, workflow=self.workflow.spec, task=self.task, window=self.window, exact=self._count.exact)
 
 
-class Reading(Run[ReadingWorkflow]):
-    """A task on documents of any length. Args and errors: as `Run`."""
+class ReadingRun(WorkflowRun[ReadingWorkflow]):
+    """A task on documents of any length. Args and errors: as `WorkflowRun`."""
 
     def answer(self) -> str:
         """Do it. Raises: BudgetError; EndpointError; what was answered is in the ledger, and in the recording."""
@@ -123,11 +124,11 @@ class Reading(Run[ReadingWorkflow]):
         return note.text
 
 
-class Composition(Run[WritingWorkflow]):
-    """A text of any length. Args and errors: as `Run`."""
+class WritingRun(WorkflowRun[WritingWorkflow]):
+    """A text of any length. Args and errors: as `WorkflowRun`."""
 
     def parts(self) -> Iterator[str]:
-        """Write it: its parts in order, as they are done. Raises: as `Reading.answer`."""
+        """Write it: its parts in order, as they are done. Raises: as `ReadingRun.answer`."""
         self.progress.start("writing", self.estimate.read)
         with self._desk() as desk:
             for part in self.workflow.write(desk):
@@ -135,34 +136,58 @@ class Composition(Run[WritingWorkflow]):
 
 
 def reading(
-    model: ChatModel, documents: Sequence[Document], task: str, *, workflow: str | ReadingWorkflow = "map_reduce",
-    window: int | None = None, budget: Budget = NO_LIMIT, answer_tokens: int = ANSWER_TOKENS, record: str | Path | None = None,
-    progress: Progress = SILENT,
-) -> Reading:  # fmt: skip
+    model: ChatModel, documents: Sequence[str | Document], task: str, *,
+    workflow: str | ReadingWorkflow = "map_reduce",
+    window: int | None = None, budget: RunBudget = NO_LIMIT, answer_tokens: int | None = None,
+    record: str | Path | None = None, progress: Progress = SILENT,
+) -> ReadingRun:  # fmt: skip
     """A task on documents, ready to be done: `.estimate` says what it costs at most, `.answer()` does it, `.ledger` says what was read.
 
-    Args: model: an `Endpoint`, a `LocalModel`, or whatever else is a `ChatModel`. workflow: a spec. The others: as `Run`.
-    Raises: as `Run`; SpecError; InputError without a document.
+    Args: model: an `Endpoint`, a `LocalModel`, or whatever else is a `ChatModel`. documents: texts, or texts with names. task: what is to
+    be done. workflow: how, a spec. window: tokens that prompt and answer may have together (default: what the model states). budget: what
+    the run may cost. answer_tokens: of the answer (default: 256, or a quarter of a window that is small). record: a file that every call is
+    written to, and calls that it holds are answered from. progress: is told of tokens read.
+    Raises: as `WorkflowRun`; SpecError; InputError without a document.
     """
     made = reading_workflow(workflow)
     check_documents(made, len(documents))
-    return Reading(
-        model, documents, task, workflow=made, window=window, budget=budget, answer_tokens=answer_tokens, record=record, progress=progress
+    return ReadingRun(
+        model,
+        _documents(documents),
+        task,
+        workflow=made,
+        window=window,
+        budget=budget,
+        answer_tokens=answer_tokens,
+        record=record,
+        progress=progress,
     )
 
 
 def composition(
-    model: ChatModel, task: str, *, documents: Sequence[Document] = (), workflow: str | WritingWorkflow = "plan_write",
-    window: int | None = None, budget: Budget = NO_LIMIT, record: str | Path | None = None, progress: Progress = SILENT,
-) -> Composition:  # fmt: skip
+    model: ChatModel, task: str, *, documents: Sequence[str | Document] = (), workflow: str | WritingWorkflow = "plan_write",
+    window: int | None = None, budget: RunBudget = NO_LIMIT, record: str | Path | None = None, progress: Progress = SILENT,
+) -> WritingRun:  # fmt: skip
     """A text of any length, ready to be written: `.estimate` says what it costs at most, `.parts()` gives its parts as they are done.
 
-    Args: as `reading`. Raises: as `Run`; SpecError; InputError without documents for a workflow that needs some, and with documents for
-    one that does not read them.
+    Args: model: an `Endpoint`, a `LocalModel`, or whatever else is a `ChatModel`. task: what is to be written. documents: that it is
+    written from, where the workflow takes some: texts, or texts with names. workflow: how, a spec. window: tokens that prompt and answer
+    may have together (default: what the model states). budget: what the run may cost. record: a file that every call is written to, and
+    calls that it holds are answered from. progress: is told of tokens read.
+
+    Raises: as `WorkflowRun`; SpecError; InputError without documents for a workflow that needs some, and with documents for one that does
+    not read them.
     """
     made = writing_workflow(workflow)
     check_given(made, len(documents))
-    return Composition(model, documents, task, workflow=made, window=window, budget=budget, record=record, progress=progress)
+    return WritingRun(
+        model, _documents(documents), task, workflow=made, window=window, budget=budget, record=record, progress=progress
+    )  # fmt: skip
+
+
+def _documents(given: Sequence[str | Document]) -> list[Document]:
+    """Texts as documents that are called by their number. Raises: InputError for an empty one."""
+    return [each if isinstance(each, Document) else Document(name=f"text {number}", text=each) for number, each in enumerate(given, 1)]
 
 
 def _window(model: ChatModel, given: int | None) -> int:

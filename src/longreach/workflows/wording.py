@@ -5,11 +5,14 @@ What a workflow says before it is its own.
 
 NOTHING = "NOTHING"  # what is written where a text says nothing on the task
 
+SO_FAR = "The answer so far:"  # stands before an answer from earlier parts of a text
+
 ANSWER = "Answer:"  # the answer to the task
 NOTES = "Notes:"  # all that a text says on the task, or NOTHING
 SUMMARY = "Summary:"  # a text in fewer words
 MOVE = "Move:"  # one move out of a list
 CHOICE = "Yes or no:"  # a yes or a no
+FORMULA = "Formula:"  # a calculation
 PLAN = "Plan:"  # what is to be written, a line for each part
 TEXT = "Text:"  # a part of a long text
 ABBREVIATION = "Abbreviation:"  # the first letters of a sentence's words

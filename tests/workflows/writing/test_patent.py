@@ -2,7 +2,7 @@ import pytest
 
 from longreach.core.errors import InputError
 from longreach.testing.scripted import ScriptedWriter
-from longreach.workflows.cutting import Chunk
+from longreach.workflows.cutting import TextChunk
 from longreach.workflows.output_length import words_in
 from longreach.workflows.run import composition
 from longreach.workflows.spans import Document, Span
@@ -100,7 +100,7 @@ def test_passages_fill_the_room_and_have_the_places_that_are_shown():
 
 def test_only_the_last_passage_is_cut():
     passages = [
-        Chunk(text=text, spans=(Span(0, at, at + len(text)),), tokens=3) for at, text in ((0, "one two three"), (20, "four five six"))
+        TextChunk(text=text, spans=(Span(0, at, at + len(text)),), tokens=3) for at, text in ((0, "one two three"), (20, "four five six"))
     ]
     found = filled(passages, 5, words)
     assert found.text == "one two three\n\nfour five"

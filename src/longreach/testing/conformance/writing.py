@@ -8,12 +8,12 @@ from typing import Any
 
 from longreach.core.method import Method
 from longreach.testing.conformance.base import Check, require
-from longreach.testing.scripted import ScriptedWriter, size_of_chat
+from longreach.testing.scripted import ScriptedWriter
 from longreach.workflows.base import WritingWorkflow
-from longreach.workflows.budget import Budget, BudgetError, Cost
+from longreach.workflows.budget import BudgetError, Cost, RunBudget
 from longreach.workflows.ledger import Ledger
 from longreach.workflows.output_length import words_in
-from longreach.workflows.run import Composition
+from longreach.workflows.run import WritingRun
 from longreach.workflows.spans import Document
 
 _WINDOW = 600  # words
@@ -29,7 +29,7 @@ _SHARES = (1.0, 0.5, 4 / 3)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Ran:
+class _Composed:
     """A run that ended. Args: estimate: what it was to cost at most."""
 
     parts: list[str]
@@ -61,7 +61,7 @@ def check_writing_estimate(workflow: WritingWorkflow) -> int:
             compared += require(spent.calls == len(model.requests), f"{len(model.requests)} calls, and the ledger has {spent.calls}")
     most = _composition(workflow, _model()).estimate
     try:
-        _composition(workflow, _model(), budget=Budget(tokens=most.tokens - 1))
+        _composition(workflow, _model(), budget=RunBudget(tokens=most.tokens - 1))
     except BudgetError:
         return compared + 1
     raise AssertionError("a token less than it may take is accepted as its budget")
@@ -73,7 +73,7 @@ def check_writing_window(workflow: WritingWorkflow) -> int:
     for window in (_SMALL, _WINDOW):
         for model in _writers(window):
             ran = _run(workflow, model)
-            sizes = [size_of_chat(request.messages) + request.most_tokens for request in model.requests]
+            sizes = [model.size_of_chat(request.messages) + request.most_tokens for request in model.requests]
             compared += require(max(sizes) <= model.window, f"a request of {max(sizes)} tokens in a window of {model.window}")
         compared += require(bool(ran.parts), "nothing is written")
     return compared
@@ -148,17 +148,17 @@ def _writers(window: int) -> Iterator[ScriptedWriter]:
     yield ScriptedWriter(window=2 * window, counts=False, share=0.5, content=False)
 
 
-def _run(workflow: WritingWorkflow, model: ScriptedWriter | None = None, *, record: Path | None = None) -> _Ran:
+def _run(workflow: WritingWorkflow, model: ScriptedWriter | None = None, *, record: Path | None = None) -> _Composed:
     model = model or _model()
     run = _composition(workflow, model, record=record)
-    return _Ran(parts=list(run.parts()), ledger=run.ledger, estimate=run.estimate, model=model)
+    return _Composed(parts=list(run.parts()), ledger=run.ledger, estimate=run.estimate, model=model)
 
 
 def _composition(
-    workflow: WritingWorkflow, model: ScriptedWriter, *, record: Path | None = None, budget: Budget | None = None
-) -> Composition:  # fmt: skip
+    workflow: WritingWorkflow, model: ScriptedWriter, *, record: Path | None = None, budget: RunBudget | None = None
+) -> WritingRun:  # fmt: skip
     documents = [Document(name=f"draft {number}", text=text) for number, text in enumerate(_DRAFTS)] if workflow.documents != "none" else []
-    return Composition(model, documents, TASK, workflow=workflow, budget=budget or Budget(), answer_tokens=_ANSWER, record=record)
+    return WritingRun(model, documents, TASK, workflow=workflow, budget=budget or RunBudget(), answer_tokens=_ANSWER, record=record)
 
 
 def _model(**settings: Any) -> ScriptedWriter:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from longreach.core.errors import InputError
-from longreach.workflows.cutting import Chunk
-from longreach.workflows.desk import Desk, Note, Part, Question, kept
+from longreach.workflows.cutting import TextChunk
+from longreach.workflows.desk import Desk, Note, Part, Query, kept
 from longreach.workflows.wording import ANSWER, NOTES, NOTHING
 
 _TAKE = (
@@ -32,9 +32,9 @@ def take_notes(desk: Desk, most: int) -> list[Note]:
     return kept(desk.ask_all(_taking(desk, chunk, len(chunks), most) for chunk in chunks))
 
 
-def _taking(desk: Desk, chunk: Chunk, total: int, most: int) -> Question:
+def _taking(desk: Desk, chunk: TextChunk, total: int, most: int) -> Query:
     begin = _TAKE.format(number=chunk.number + 1, total=total)
-    return Question(parts=(begin, chunk, task_part(desk), NOTES), most=most, role="notes")
+    return Query(parts=(begin, chunk, task_part(desk), NOTES), most=most, role="notes")
 
 
 def merge_notes(desk: Desk, notes: Sequence[Note], most: int) -> list[Note]:
@@ -42,8 +42,10 @@ def merge_notes(desk: Desk, notes: Sequence[Note], most: int) -> list[Note]:
     while not _fits(desk, notes):
         groups = _grouped(desk, notes, most)
         if len(groups) >= len(notes):
-            raise InputError(f"notes of {most} tokens do not fit into the window of {desk.window} two at a time; give shorter notes")
-        notes = kept(desk.ask_all(Question(parts=_merging(desk, group), most=most, role="merge") for group in groups))
+            raise InputError(
+                f"notes of {most} tokens, two at a time, do not fit into a window of {desk.window}; give shorter notes or answers"
+            )
+        notes = kept(desk.ask_all(Query(parts=_merging(desk, group), most=most, role="merge") for group in groups))
     return list(notes)
 
 

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, TypeVar, get_args
 from longreach.core.errors import SpecError
 from longreach.core.method import MethodInfo, at_least
 from longreach.workflows.base import ReadingWorkflow
-from longreach.workflows.cutting import Chunk, cut, fitting
+from longreach.workflows.cutting import TextChunk, cut, fitting
 from longreach.workflows.desk import Desk, Note
 from longreach.workflows.lexical import LexicalIndex
 from longreach.workflows.reading._notes import task_part
@@ -53,7 +53,7 @@ class Rag(ReadingWorkflow):
         return desk.ask(_BEGIN, *shown, task_part(desk), ANSWER, most=desk.answer_tokens, role="answer")
 
 
-def _ordered(best: list[Chunk], order: Order) -> list[Chunk]:
+def _ordered(best: list[TextChunk], order: Order) -> list[TextChunk]:
     if order == "text":
         return sorted(best, key=lambda passage: passage.number)
     return best_at_ends(best) if order == "ends" else best

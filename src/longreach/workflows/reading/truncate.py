@@ -11,7 +11,7 @@ from typing import ClassVar, Literal, get_args
 from longreach.core.errors import SpecError
 from longreach.core.method import MethodInfo
 from longreach.workflows.base import ReadingWorkflow
-from longreach.workflows.cutting import Chunk, cut, fitting, size_of
+from longreach.workflows.cutting import TextChunk, cut, fitting, size_of
 from longreach.workflows.desk import Desk, Note
 from longreach.workflows.reading._notes import task_part
 from longreach.workflows.wording import ANSWER
@@ -40,7 +40,7 @@ class Truncate(ReadingWorkflow):
         room = desk.room(*around, most=desk.answer_tokens)
         return desk.ask(_BEGIN, *self._kept(desk, room), *around[1:], most=desk.answer_tokens, role="answer")
 
-    def _kept(self, desk: Desk, room: int) -> list[Chunk]:
+    def _kept(self, desk: Desk, room: int) -> list[TextChunk]:
         whole = cut(desk.documents, room, desk.count)
         if len(whole) == 1:
             return whole

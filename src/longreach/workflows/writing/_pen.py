@@ -46,7 +46,7 @@ def note_tokens(desk: Desk, shown: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
+class Stride:
     """A text in passages of equal length. Args: passages: how many. words: of each. most: tokens that an answer may have."""
 
     passages: int
@@ -54,7 +54,7 @@ class Pace:
     rate: float
 
     @classmethod
-    def of(cls, desk: Desk, words: int, *, part_words: int, room: int) -> "Pace":
+    def of(cls, desk: Desk, words: int, *, part_words: int, room: int) -> "Stride":
         """That of a text of so many words. Args: part_words: of a passage, at most. room: tokens that there are for an answer.
 
         Raises: InputError where hardly a word would fit.
@@ -108,7 +108,7 @@ class Pen:
         """All that is written."""
         return "".join(self._pieces)
 
-    def write(self, before: Sequence[Part], passage: str, pace: Pace, goal: int, *, revise: Revise | None = None) -> Note | None:
+    def write(self, before: Sequence[Part], passage: str, stride: Stride, goal: int, *, revise: Revise | None = None) -> Note | None:
         """The next passage; None where the model writes nothing.
 
         Args: before: of the prompt, without the text so far. passage: what it is to be about. goal: words that the text then has. revise:
@@ -116,15 +116,15 @@ class Pen:
         """
         begun, notes = len(self._pieces), list[Note]()
         for _ in range(1 + self._retries):
-            asked = pace.asked(goal - self.words)
-            note = self._asked(before, passage, pace, asked)
+            asked = stride.asked(goal - self.words)
+            note = self._asked(before, passage, stride, asked)
             if not note.text:
                 break  # the same would be asked again
             if revise:
                 note = revise(note, asked)
             self._add(note, first=not notes)
             notes.append(note)
-            if goal - self.words <= (1 - _ENOUGH) * pace.words:
+            if goal - self.words <= (1 - _ENOUGH) * stride.words:
                 break
         if not notes:
             return None
@@ -143,10 +143,10 @@ class Pen:
         earlier = Recall([Document(name="", text=text.removesuffix(shown))], PASSAGE_TOKENS, count).best(query, self._recalled)
         return ((f"{_EARLIER}\n{earlier.text}",) if earlier else ()) + (f"{SO_FAR}\n{shown}",)
 
-    def _asked(self, before: Sequence[Part], passage: str, pace: Pace, asked: int) -> Note:
-        room = self._desk.room(*before, SO_FAR, f"{passage}\n{write_about(pace.most_words)}", TEXT, most=pace.most)
+    def _asked(self, before: Sequence[Part], passage: str, stride: Stride, asked: int) -> Note:
+        room = self._desk.room(*before, SO_FAR, f"{passage}\n{write_about(stride.most_words)}", TEXT, most=stride.most)
         line = f"{passage}\n{write_about(asked)}"
-        return self._desk.ask(*before, *self.end(room, passage), line, TEXT, most=pace.tokens(asked), role="text")
+        return self._desk.ask(*before, *self.end(room, passage), line, TEXT, most=stride.tokens(asked), role="text")
 
     def _add(self, note: Note, *, first: bool) -> None:
         """What was cut in the middle of a sentence goes on in the same line."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from longreach.workflows.cutting import Chunk, cut
+from longreach.workflows.cutting import TextChunk, cut
 from longreach.workflows.lexical import LexicalIndex
 from longreach.workflows.spans import Document, Span
 from longreach.workflows.writing._fit import Count, words_that_fit
@@ -18,12 +18,12 @@ class Recall:
         self._passages = [passage for number, each in enumerate(documents) for passage in _passages(number, each, most, count)]
         self._index = LexicalIndex([passage.text for passage in self._passages])
 
-    def best(self, query: str, room: int) -> Chunk | None:
+    def best(self, query: str, room: int) -> TextChunk | None:
         """The passages that match a query best, best first, until so many tokens are full; None where not a word fits."""
         return filled((self._passages[number] for number in self._index.ranked(query)), room, self._count)
 
 
-def filled(passages: Iterable[Chunk], room: int, count: Count) -> Chunk | None:
+def filled(passages: Iterable[TextChunk], room: int, count: Count) -> TextChunk | None:
     """The first passages as one, as long as they fit into so many tokens, with the last one cut so that the room is full."""
     text, spans = "", list[Span]()
     for passage in passages:
@@ -36,14 +36,14 @@ def filled(passages: Iterable[Chunk], room: int, count: Count) -> Chunk | None:
             text = begun + passage.text[:end]
             spans += [Span(span.document, span.start, span.start + end) for span in passage.spans]
         break
-    return Chunk(text=text, spans=tuple(spans), tokens=count(text)) if text else None
+    return TextChunk(text=text, spans=tuple(spans), tokens=count(text)) if text else None
 
 
-def _passages(number: int, document: Document, most: int, count: Count) -> list[Chunk]:
+def _passages(number: int, document: Document, most: int, count: Count) -> list[TextChunk]:
     """Those of a document, whose places are those of their text, without white space around it."""
     found = []
     for chunk in cut([document], most, count):
         (span,) = chunk.spans
         start = document.text.index(chunk.text, span.start)
-        found.append(Chunk(text=chunk.text, spans=(Span(number, start, start + len(chunk.text)),), tokens=chunk.tokens))
+        found.append(TextChunk(text=chunk.text, spans=(Span(number, start, start + len(chunk.text)),), tokens=chunk.tokens))
     return found

@@ -18,8 +18,8 @@ from longreach.core.errors import InputError
 from longreach.core.method import MethodInfo, at_least
 from longreach.workflows.abbreviations import abbreviation_of, letters_of, likeness, spoken_words
 from longreach.workflows.base import WritingWorkflow
-from longreach.workflows.cutting import Chunk
-from longreach.workflows.desk import Desk, Note, Question
+from longreach.workflows.cutting import TextChunk
+from longreach.workflows.desk import Desk, Note, Query
 from longreach.workflows.lexical import LexicalIndex
 from longreach.workflows.spans import Document, Span
 from longreach.workflows.wording import ABBREVIATION, SENTENCE
@@ -101,7 +101,7 @@ class ExpandAbbreviations(WritingWorkflow):
         for turn in range(self.rounds):
             numbers = range(turn * self.samples, (turn + 1) * self.samples)
             notes = desk.ask_all(
-                Question(parts=prompt, most=most, role="sentence", temperature=_TEMPERATURE if number else 0.0, seed=number)
+                Query(parts=prompt, most=most, role="sentence", temperature=_TEMPERATURE if number else 0.0, seed=number)
                 for number in numbers
             )
             found = [sentence for note in notes if abbreviation_of(sentence := _sentence(note.text)) == line.letters]
@@ -115,17 +115,17 @@ class ExpandAbbreviations(WritingWorkflow):
                 return Note(text=each.text, spans=(each.place,))
         return Note(text=f"{line.text} ({NONE_FITS})")
 
-    def _prompt(self, desk: Desk, line: _Line, alike: Sequence[_Said], most: int) -> tuple[str | Chunk, ...]:
+    def _prompt(self, desk: Desk, line: _Line, alike: Sequence[_Said], most: int) -> tuple[str | TextChunk, ...]:
         """The most similar sentences, the most similar one last, as many as fit."""
         context = [_BEFORE.format(context=line.context)] if line.context else []
         asked = "\n".join([*context, f"{ABBREVIATION} {line.letters}", SENTENCE])
         around = (_BEGIN, f"Task: {line.text}", asked)
-        room, shown = desk.room(*around, most=most), list[Chunk]()
+        room, shown = desk.room(*around, most=most), list[TextChunk]()
         for each in alike[: self.examples]:
             text = f"{ABBREVIATION} {each.letters}\n{SENTENCE} {each.text}"
             if (room := room - (tokens := desk.count(text)) - 2) < 0:
                 break
-            shown.append(Chunk(text=text, spans=(each.place,), tokens=tokens))
+            shown.append(TextChunk(text=text, spans=(each.place,), tokens=tokens))
         return (_BEGIN, *shown[::-1], f"Task: {line.text}", asked)
 
 

@@ -14,11 +14,11 @@ from typing import ClassVar, Literal
 
 from longreach.core.method import MethodInfo, at_least
 from longreach.workflows.base import WritingWorkflow
-from longreach.workflows.desk import Desk, Note, Part, Question
+from longreach.workflows.desk import Desk, Note, Part, Query
 from longreach.workflows.output_length import words_asked
 from longreach.workflows.wording import NOTES, PLAN, TEXT, write_about
 from longreach.workflows.writing._fit import beginning
-from longreach.workflows.writing._pen import SO_FAR, Pace, Pen, note_tokens, task_part
+from longreach.workflows.writing._pen import SO_FAR, Pen, Stride, note_tokens, task_part
 from longreach.workflows.writing._plan import POINT_TOKENS, longest_plan, points_of
 
 _WORDS = 3000  # where neither the settings nor the task say how many
@@ -85,14 +85,14 @@ class Novel(WritingWorkflow):
         around = (task_part(desk), _PASSAGE, write_about(words), TEXT)
         free = min(desk.room(begin, *around, most=0) for begin in (_WRITE, _OUTLINE, _CHARACTERS))
         answer, notes = free * 3 // 8, max(8, min(_NOTES, free // 8))
-        pace = Pace.of(desk, words, part_words=self.part_words, room=answer)
+        stride = Stride.of(desk, words, part_words=self.part_words, room=answer)
         telling = _Telling(
-            desk=desk, pace=pace, pen=Pen(desk, retries=self.retries), branches=self.branches, depth=self.depth, words=words, answer=answer,
-            notes=notes, point=max(6, min(POINT_TOKENS, free // 4 // (self.depth + 1))),
+            desk=desk, stride=stride, pen=Pen(desk, retries=self.retries), branches=self.branches, depth=self.depth, words=words,
+            answer=answer, notes=notes, point=max(6, min(POINT_TOKENS, free // 4 // (self.depth + 1))),
         )  # fmt: skip
         if desk.documents:
             telling.structure = extracted(desk, notes)
-        yield from telling.expand((), pace.passages)
+        yield from telling.expand((), stride.passages)
 
 
 @dataclass(kw_only=True)
@@ -101,7 +101,7 @@ class _Telling:
     point."""
 
     desk: Desk
-    pace: Pace
+    stride: Stride
     pen: Pen
     branches: int
     depth: int
@@ -129,8 +129,8 @@ class _Telling:
         path, _, point = above[-1].partition(": ")
         for _ in range(passages):
             self.done += 1
-            goal = self.words * self.done // self.pace.passages
-            if note := self.pen.write((_WRITE, *self._known(above)), _PASSAGE.format(path=path, point=point), self.pace, goal):
+            goal = self.words * self.done // self.stride.passages
+            if note := self.pen.write((_WRITE, *self._known(above)), _PASSAGE.format(path=path, point=point), self.stride, goal):
                 yield note
 
     def _outline(self, above: Sequence[str], parts: int) -> list[str]:
@@ -147,7 +147,7 @@ class _Telling:
         before = (_CHARACTERS, task_part(self.desk), *self._listed_characters())
         most = note_tokens(self.desk, self.notes)
         room = self.desk.room(*before, SO_FAR, NOTES, most=most)
-        note = self.desk.ask(*before, *self.pen.end(min(room, self.pace.most)), NOTES, most=most, role="notes")
+        note = self.desk.ask(*before, *self.pen.end(min(room, self.stride.most)), NOTES, most=most, role="notes")
         if not note.empty:
             self.characters = beginning(note.text, self.notes, self.desk.count)
 
@@ -166,14 +166,14 @@ def extracted(desk: Desk, tokens: int) -> str:
     most = note_tokens(desk, tokens)
     chunks = desk.chunks(_EXTRACT, task_part(desk), NOTES, most=most)
     notes = desk.ask_all(
-        Question(parts=(_EXTRACT, chunk, task_part(desk), NOTES), most=most, role="extract") for chunk in chunks
+        Query(parts=(_EXTRACT, chunk, task_part(desk), NOTES), most=most, role="extract") for chunk in chunks
     )  # fmt: skip
     texts = [beginning(note.text, tokens, desk.count) for note in notes]
     group = max(2, desk.room(_MERGE, task_part(desk), NOTES, most=most) // (tokens + 2))
     while len(texts) > 1:
         groups = [texts[at : at + group] for at in range(0, len(texts), group)]
         merged = desk.ask_all(
-            Question(parts=(_MERGE, *texts, task_part(desk), NOTES), most=most, role="merge") for texts in groups
+            Query(parts=(_MERGE, *texts, task_part(desk), NOTES), most=most, role="merge") for texts in groups
         )  # fmt: skip
         texts = [beginning(note.text, tokens, desk.count) for note in merged]
     return texts[0]

@@ -17,7 +17,7 @@ from longreach.workflows.base import WritingWorkflow
 from longreach.workflows.desk import Desk, Note, Part
 from longreach.workflows.output_length import words_asked
 from longreach.workflows.wording import NOTES, NOTHING, PLAN, TEXT, write_about
-from longreach.workflows.writing._pen import Pace, Pen, note_tokens, task_part
+from longreach.workflows.writing._pen import Pen, Stride, note_tokens, task_part
 from longreach.workflows.writing._plan import POINT_TOKENS, longest_plan, points_of
 from longreach.workflows.writing._recall import PASSAGE_TOKENS, Recall
 
@@ -119,18 +119,18 @@ class _Office:
 
     def part(self, name: str, says: list[str] | None, words: int) -> Iterator[Note]:
         """A part of the patent. Args: says: what it has to say, passage by passage; None: that is to be planned."""
-        pace = Pace.of(self._desk, words, part_words=self._patent.part_words, room=self._answer)
-        notes = says * pace.passages if says else self._planned(pace.passages)
+        stride = Stride.of(self._desk, words, part_words=self._patent.part_words, room=self._answer)
+        notes = says * stride.passages if says else self._planned(stride.passages)
         before = self._goal
         for number, note in enumerate(notes, 1):
             self._goal = before + words * number // len(notes)
-            passage = self._passage(f"{name}: {note}", pace)
+            passage = self._passage(f"{name}: {note}", stride)
             if passage and number == 1:
                 yield Note(text=f"{name}\n\n{passage.text}", spans=passage.spans, cut=passage.cut)
             elif passage:
                 yield passage
 
-    def _passage(self, says: str, pace: Pace) -> Note | None:
+    def _passage(self, says: str, stride: Stride) -> Note | None:
         before = (task_part(self._desk), *self._references(says))
 
         def revised(note: Note, asked: int) -> Note:
@@ -141,11 +141,11 @@ class _Office:
                 if review.empty:
                     break
                 line = f"{_OBJECTIONS}\n{review.text}\n\n{write_about(asked)}"
-                again = self._desk.ask(_TO_REVISE, *of, line, TEXT, most=pace.tokens(asked), role="revision")
+                again = self._desk.ask(_TO_REVISE, *of, line, TEXT, most=stride.tokens(asked), role="revision")
                 note = again if again.text else note
             return note
 
-        return self._pen.write((_TO_WRITE, *before), f"Now comes {says}", pace, self._goal, revise=revised)
+        return self._pen.write((_TO_WRITE, *before), f"Now comes {says}", stride, self._goal, revise=revised)
 
     def _planned(self, passages: int) -> list[str]:
         """What each passage of the description has to say: the leaves of a tree of sections and their parts."""

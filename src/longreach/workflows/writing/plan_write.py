@@ -17,7 +17,7 @@ from longreach.workflows.base import WritingWorkflow
 from longreach.workflows.desk import Desk, Note
 from longreach.workflows.output_length import words_asked
 from longreach.workflows.wording import PLAN, TEXT, write_about
-from longreach.workflows.writing._pen import Pace, Pen, task_part
+from longreach.workflows.writing._pen import Pen, Stride, task_part
 from longreach.workflows.writing._plan import (
     MOST_POINTS,
     POINT_TOKENS,
@@ -76,18 +76,18 @@ class PlanWrite(WritingWorkflow):
         """The passages, in order."""
         words = self.words_meant(desk.task)
         free = desk.room(_TO_WRITE, task_part(desk), _PASSAGE, write_about(words), TEXT, most=0)
-        pace = Pace.of(desk, words, part_words=self.part_words, room=free * 3 // 8)
-        points = max(1, min(pace.passages, MOST_POINTS, free // 4 // _LEAST_POINT))
+        stride = Stride.of(desk, words, part_words=self.part_words, room=free * 3 // 8)
+        points = max(1, min(stride.passages, MOST_POINTS, free // 4 // _LEAST_POINT))
         point_tokens = min(POINT_TOKENS, free // 4 // points)
         plan = self._plan(desk, words, points, point_tokens)
         shown = worded(plan, point_tokens, desk.count)
         pen, done = Pen(desk, retries=self.retries), 0
         before = (_TO_WRITE, task_part(desk), f"{PLAN}\n{listed(shown)}")
-        for number, (point, passages) in enumerate(zip(shown, spread(plan, pace.passages), strict=True), 1):
+        for number, (point, passages) in enumerate(zip(shown, spread(plan, stride.passages), strict=True), 1):
             line = _PASSAGE.format(number=number, total=len(shown), point=point)
             for _ in range(passages):
                 done += 1
-                if note := pen.write(before, line, pace, words * done // pace.passages):
+                if note := pen.write(before, line, stride, words * done // stride.passages):
                     yield note
 
     def _plan(self, desk: Desk, words: int, points: int, point_tokens: int) -> list[PlannedPart]:

@@ -33,7 +33,7 @@ _ASKED = {
 }
 
 
-class Document(NamedTuple):
+class FactDocument(NamedTuple):
     """What a document is about, and the sentence of it that counts."""
 
     title: str
@@ -43,7 +43,7 @@ class Document(NamedTuple):
 class Chain(NamedTuple):
     """Documents that lead from a person to an answer."""
 
-    documents: tuple[Document, ...]
+    documents: tuple[FactDocument, ...]
     question: str
     opening: str
     answer: str
@@ -58,7 +58,7 @@ def chains(rng: np.random.Generator, count: int, hops: int) -> list[Chain]:
     )
     made = []
     for links in zip(people, companies, towns, rivers, lakes, strict=True):
-        documents = [Document(links[step], _SAID[step].format(links[step], links[step + 1])) for step in range(hops)]
+        documents = [FactDocument(links[step], _SAID[step].format(links[step], links[step + 1])) for step in range(hops)]
         question, opening = (text.format(links[0]) for text in _ASKED[hops])
         made.append(Chain(tuple(documents), question, opening, links[hops]))
     return made

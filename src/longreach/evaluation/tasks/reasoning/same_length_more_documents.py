@@ -20,7 +20,7 @@ from longreach.evaluation.asking.items import spread
 from longreach.evaluation.asking.marks import answered, any_of, first_said, is_only
 from longreach.evaluation.asking.passage import Ask, Passage
 from longreach.evaluation.asking.space import Space
-from longreach.evaluation.tasks.reasoning._chains import MOST_HOPS, Chain, Document, chains, most_chains
+from longreach.evaluation.tasks.reasoning._chains import MOST_HOPS, Chain, FactDocument, chains, most_chains
 from longreach.evaluation.tasks.reasoning._musique import multi_hop
 from longreach.evaluation.text_task import Ability, TextTask
 
@@ -82,7 +82,7 @@ class SameLengthMoreDocuments(TextTask):
             expected=one.answers,
             evidence=tuple(one.paragraphs[place].text for place in needed),
         )  # fmt: skip
-        pieces = _laid_out([(paragraph.depth, Document(paragraph.title, paragraph.text)) for paragraph in kept])
+        pieces = _laid_out([(paragraph.depth, FactDocument(paragraph.title, paragraph.text)) for paragraph in kept])
         head = f"Here are {self.documents} documents.\n"
         return Passage(text=space.shaped(lambda text: head + placed(text, pieces), (ask,), least=0.0), asks=(ask,))
 
@@ -128,7 +128,7 @@ def between(taken: list[float], count: int) -> list[float]:
     return found
 
 
-def _laid_out(facts: list[tuple[float, Document]]) -> list[tuple[float, str]]:
+def _laid_out(facts: list[tuple[float, FactDocument]]) -> list[tuple[float, str]]:
     """Each fact at its place, and a title half-way between it and the fact before."""
     pieces: list[tuple[float, str]] = []
     before = None

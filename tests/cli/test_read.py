@@ -1,0 +1,97 @@
+import json
+
+import pytest
+
+from longreach.cli.main import run
+from longreach.testing.endpoint_server import EndpointServer
+
+ASK = ["--ask", "Where is the key?"]
+
+
+@pytest.fixture
+def docs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    filler = "Nothing happened on that day, and nobody came.\n"
+    (tmp_path / "diary.txt").write_text(f"{filler * 60}The key lies below the stair.\n{filler * 60}", encoding="utf-8")
+    return tmp_path
+
+
+def chats(server):
+    return [post for post in server.posts if post.path.endswith("/chat/completions")]
+
+
+def answer(body):
+    prompt = body["messages"][-1]["content"]
+    if "below the stair" not in prompt:
+        return "NOTHING"
+    return "below the stair" if prompt.endswith("Answer:") else "The key lies below the stair."
+
+
+def test_documents_are_read_through_an_endpoint(docs, capsys):
+    with EndpointServer(answer) as server:
+        options = ["--endpoint", server.url, "--window", "400", "--ledger", "ledger.html", "--record", "calls.jsonl"]
+        assert run(["read", "diary.txt", *ASK, *options]) == 0
+        first = len(chats(server))
+        told = capsys.readouterr()
+        assert told.out == "below the stair\n"
+        assert told.err.startswith("at most ")
+        assert "estimates: the endpoint does not count tokens" in told.err
+        assert "read 100% of the text" in told.err
+        page = (docs / "ledger.html").read_text(encoding="utf-8")
+        assert "below the stair" in page
+        assert "longreach read diary.txt" in page or "Again" in page
+        assert run(["read", "diary.txt", *ASK, *options[:-4], "--record", "calls.jsonl", "--json"]) == 0
+        assert len(chats(server)) == first, "the recording was not used"
+    said = json.loads(capsys.readouterr().out)
+    assert said["answer"] == "below the stair"
+    assert said["ledger"]["replayed"] == said["ledger"]["cost"]["calls"]
+
+
+def test_documents_are_read_by_a_model_in_this_process(tiny_folder, capsys):
+    (tiny_folder / "note.txt").write_text("The harbour lies in the north. " * 40, encoding="utf-8")
+    options = ["--model", "tiny", "--max-new-tokens", "4", "--workflow", "truncate", "--ledger", "ledger.json"]
+    assert run(["read", "note.txt", "--ask", "Where?", *options]) == 0
+    said = json.loads((tiny_folder / "ledger.json").read_text(encoding="utf-8"))
+    assert said["answer"] == capsys.readouterr().out.rstrip("\n")
+    assert said["ledger"]["window"] == 128
+    assert 0 < said["ledger"]["coverage"] < 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["diary.txt", *ASK], "name a model, or an endpoint"),
+        (["none.txt", *ASK, "--model", "nano"], "cannot read none.txt"),
+        (["diary.txt", "--ask", " ", "--model", "nano"], "--ask is empty"),
+        (["diary.txt", *ASK, "--model", "nano", "--workflow", "map_redcue"], "map_reduce"),
+        (["diary.txt", *ASK, "--model", "nano", "--workflow", "rag:order=best"], "order=best"),
+        (["diary.txt", *ASK, "--model", "nano", "--ledger", "page.txt"], "ends in .html or .json"),
+        (["diary.txt", *ASK, "--model", "nano", "--window", "far"], "far"),
+        (["diary.txt", "diary.txt", *ASK, "--model", "nano"], "given twice"),
+        (["diary.txt", *ASK, "--model", "nano", "--served-model", "x"], "no effect"),
+    ],
+)
+def test_wrong_input_is_one_line(docs, capsys, arguments, message):
+    assert run(["read", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert message in told
+    assert len(told.strip().splitlines()) == 1
+
+
+def test_a_budget_that_is_too_small_costs_nothing(docs, capsys):
+    with EndpointServer(answer) as server:
+        assert run(["read", "diary.txt", *ASK, "--endpoint", server.url, "--window", "400", "--budget-calls", "2"]) == 2
+        assert not chats(server)
+    assert "the budget is 2 calls" in capsys.readouterr().err
+
+
+def test_an_endpoint_that_fails_leaves_the_ledger(docs, capsys):
+    def failing(body):
+        raise AssertionError("not today")
+
+    with EndpointServer(failing) as server:
+        options = ["--endpoint", server.url, "--window", "400", "--ledger", "ledger.json"]
+        assert run(["read", "diary.txt", *ASK, *options]) != 0
+    said = json.loads((docs / "ledger.json").read_text(encoding="utf-8"))
+    assert said["answer"] == ""
+    assert said["ledger"]["stopped"]
