@@ -1,5 +1,6 @@
 """Runs of workflows: what they cost at most is known before the first call, and the ledger of what was read stays, however they end."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,7 @@ from longreach.workflows.spans import Document
 ANSWER_TOKENS = 256
 LEAST_WINDOW = 64  # tokens: less holds no task, text and answer
 NO_LIMIT = RunBudget()
+_UNCOUNTED = 1.02  # times the tokens read, where nobody counts them: how full a prompt gets then hangs on how long words are
 W = TypeVar("W", bound=Workflow)
 
 
@@ -93,7 +95,8 @@ class WorkflowRun(Generic[W]):
         longest, ledger = LongestAnswers(self.workflow, model), self._ledger()
         for _ in self._parts(self._desk_of(longest, ledger, NO_LIMIT, SILENT, estimates=True)):
             pass
-        return ledger.cost
+        cost = ledger.cost
+        return cost if self._count.exact else Cost(calls=cost.calls, read=math.ceil(cost.read * _UNCOUNTED), written=cost.written)
 
     def _parts(self, desk: Desk) -> Iterator[Note]:
         """All that the workflow makes."""

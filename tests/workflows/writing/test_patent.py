@@ -6,7 +6,7 @@ from longreach.workflows.cutting import TextChunk
 from longreach.workflows.output_length import words_in
 from longreach.workflows.run import composition
 from longreach.workflows.spans import Document, Span
-from longreach.workflows.writing._recall import Recall, filled
+from longreach.workflows.writing._recall import Recall, filled, passages_of
 
 TASK = "Write the patent."
 TOPICS = ("hinge", "spring", "lamp", "valve", "rotor", "casing")
@@ -91,11 +91,11 @@ def test_a_passage_is_written_with_what_the_draft_says_on_it():
 def test_passages_fill_the_room_and_have_the_places_that_are_shown():
     documents = [DRAFT, Document(name="second", text="  \n Another spring, of brass, lies in the drawer.")]
     for room in (3, 17, 60, 1000):
-        found = Recall(documents, 20, words).best("spring", room)
+        found = Recall(passages_of(documents, 20, words), words).best("spring", room)
         assert words(found.text) == min(room, sum(words(document.text) for document in documents))
         assert found.text.split() == [word for span in found.spans for word in documents[span.document].text[span.start : span.end].split()]
         assert "spring" in documents[found.spans[0].document].text[found.spans[0].start :][:60]  # the best first
-    assert Recall(documents, 20, words).best("spring", 0) is None
+    assert Recall(passages_of(documents, 20, words), words).best("spring", 0) is None
 
 
 def test_only_the_last_passage_is_cut():

@@ -22,7 +22,7 @@ _ANSWER = 32
 TASK = "htwt\nPlease write a story of 400 words about the watchman of Orlow."
 _DRAFTS = (
     "The watchman of Orlow keeps a copper key. He hides it below the seventh stair.\n\nOne day the key is gone, and nobody knows why.",
-    "\n\n".join(f"How the wind turned in year {year}!\nThe tower has {year} stairs, and each of them is worn." for year in range(40)),
+    "\n\n".join(f"How the wind turned in year {year}!\nThe tower has {year} stairs, and each of them is worn." for year in range(20)),
 )
 _LEAST, _MOST = 0.75, 1.35  # of the words asked for, with writers that write half of them, or a third more
 _SHARES = (1.0, 0.5, 4 / 3)
@@ -52,7 +52,7 @@ def check_writing_task(workflow: WritingWorkflow) -> int:
 def check_writing_estimate(workflow: WritingWorkflow) -> int:
     """No run costs more than it was told to cost at most, whoever writes, and a smaller budget is refused beforehand."""
     compared = 0
-    for window in (_SMALL, _WINDOW, 5 * _WINDOW):
+    for window in (_SMALL, 5 * _WINDOW):
         for model in _writers(window):
             ran = _run(workflow, model)
             spent, most = ran.ledger.cost, ran.estimate
@@ -70,11 +70,10 @@ def check_writing_estimate(workflow: WritingWorkflow) -> int:
 def check_writing_window(workflow: WritingWorkflow) -> int:
     """No request is larger than the window, however small that is, and the text is written in spite of it."""
     compared = 0
-    for window in (_SMALL, _WINDOW):
-        for model in _writers(window):
-            ran = _run(workflow, model)
-            sizes = [model.size_of_chat(request.messages) + request.most_tokens for request in model.requests]
-            compared += require(max(sizes) <= model.window, f"a request of {max(sizes)} tokens in a window of {model.window}")
+    for model in _writers(_SMALL):
+        ran = _run(workflow, model)
+        sizes = [model.size_of_chat(request.messages) + request.most_tokens for request in model.requests]
+        compared += require(max(sizes) <= model.window, f"a request of {max(sizes)} tokens in a window of {model.window}")
         compared += require(bool(ran.parts), "nothing is written")
     return compared
 
@@ -138,14 +137,13 @@ def check_writing_concurrency(workflow: WritingWorkflow) -> int:
 
 
 def _writers(window: int) -> Iterator[ScriptedWriter]:
-    """Writers that keep to what they are asked for, and others."""
-    for share in (*_SHARES, 0.0, 9.0):
-        yield ScriptedWriter(window=window, share=share)
+    """Writers of too little, of too much, of nothing but dashes, of no plan, of objections to everything, and one that counts no tokens."""
+    yield ScriptedWriter(window=window, share=0.5)
+    yield ScriptedWriter(window=window, share=9.0)
     yield ScriptedWriter(window=window, fluent=False)
+    yield ScriptedWriter(window=window, share=0.0, points=0)
     yield ScriptedWriter(window=window, content=False, points=60)
-    yield ScriptedWriter(window=window, points=0)
-    yield ScriptedWriter(window=2 * window, counts=False)
-    yield ScriptedWriter(window=2 * window, counts=False, share=0.5, content=False)
+    yield ScriptedWriter(window=2 * window, counts=False, content=False)
 
 
 def _run(workflow: WritingWorkflow, model: ScriptedWriter | None = None, *, record: Path | None = None) -> _Composed:

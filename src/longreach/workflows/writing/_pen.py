@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from longreach.core.errors import InputError
+from longreach.workflows.cutting import TextChunk
 from longreach.workflows.desk import Desk, Note, Part
 from longreach.workflows.output_length import words_in
 from longreach.workflows.spans import Document, merged
 from longreach.workflows.wording import TEXT, write_about
 from longreach.workflows.writing._fit import ENDS, Count, ending
-from longreach.workflows.writing._recall import PASSAGE_TOKENS, Recall
+from longreach.workflows.writing._recall import PASSAGE_TOKENS, Recall, passages_of
 
 _ENGLISH = "The keeper of the lighthouse wrote down every ship that passed, and what the weather was like on the day when it came by."
 _FREEDOM = 1.4  # times as many tokens as the words asked for have on average: writers do not count
@@ -101,6 +102,7 @@ class Pen:
     def __init__(self, desk: Desk, *, retries: int, recalled: int = 0) -> None:
         self._desk, self._retries, self._recalled = desk, retries, recalled
         self._pieces: list[str] = []
+        self._passages: list[tuple[int, TextChunk]] = []  # where in the text each ends at the latest, and the passage
         self.words = 0
 
     @property
@@ -140,7 +142,8 @@ class Pen:
         if not self._recalled or shown == text or most <= 2 * self._recalled:
             return (f"{SO_FAR}\n{shown}",) if shown else ()
         shown = ending(text, most - self._recalled - count(_EARLIER), count)
-        earlier = Recall([Document(name="", text=text.removesuffix(shown))], PASSAGE_TOKENS, count).best(query, self._recalled)
+        before = [passage for end, passage in self._passages if end <= len(text) - len(shown)]
+        earlier = Recall(before, count).best(query, self._recalled)
         return ((f"{_EARLIER}\n{earlier.text}",) if earlier else ()) + (f"{SO_FAR}\n{shown}",)
 
     def _asked(self, before: Sequence[Part], passage: str, stride: Stride, asked: int) -> Note:
@@ -154,3 +157,6 @@ class Pen:
         joint = "" if not self._pieces else " " if going_on else "\n\n"
         self._pieces.append(joint + note.text)
         self.words += words_in(note.text)
+        if self._recalled:
+            passages, end = passages_of([Document(name="", text=note.text)], PASSAGE_TOKENS, self._desk.count), len(self.text)
+            self._passages += [(end, passage) for passage in passages]

@@ -11,12 +11,11 @@ PASSAGE_TOKENS = 96  # of a passage, at most
 
 
 class Recall:
-    """Passages of some documents, to be found by what they say. Args: most: tokens of a passage."""
+    """Passages that can be found by what they say."""
 
-    def __init__(self, documents: Sequence[Document], most: int, count: Count) -> None:
-        self._count = count
-        self._passages = [passage for number, each in enumerate(documents) for passage in _passages(number, each, most, count)]
-        self._index = LexicalIndex([passage.text for passage in self._passages])
+    def __init__(self, passages: Sequence[TextChunk], count: Count) -> None:
+        self._passages, self._count = passages, count
+        self._index = LexicalIndex([passage.text for passage in passages])
 
     def best(self, query: str, room: int) -> TextChunk | None:
         """The passages that match a query best, best first, until so many tokens are full; None where not a word fits."""
@@ -39,11 +38,12 @@ def filled(passages: Iterable[TextChunk], room: int, count: Count) -> TextChunk 
     return TextChunk(text=text, spans=tuple(spans), tokens=count(text)) if text else None
 
 
-def _passages(number: int, document: Document, most: int, count: Count) -> list[TextChunk]:
-    """Those of a document, whose places are those of their text, without white space around it."""
+def passages_of(documents: Sequence[Document], most: int, count: Count) -> list[TextChunk]:
+    """Passages of at most so many tokens, whose places are those of their text, without white space around it."""
     found = []
-    for chunk in cut([document], most, count):
-        (span,) = chunk.spans
-        start = document.text.index(chunk.text, span.start)
-        found.append(TextChunk(text=chunk.text, spans=(Span(number, start, start + len(chunk.text)),), tokens=chunk.tokens))
+    for number, document in enumerate(documents):
+        for chunk in cut([document], most, count):
+            (span,) = chunk.spans
+            start = document.text.index(chunk.text, span.start)
+            found.append(TextChunk(text=chunk.text, spans=(Span(number, start, start + len(chunk.text)),), tokens=chunk.tokens))
     return found

@@ -19,7 +19,7 @@ from longreach.workflows.output_length import words_asked
 from longreach.workflows.wording import NOTES, NOTHING, PLAN, TEXT, write_about
 from longreach.workflows.writing._pen import Pen, Stride, note_tokens, task_part
 from longreach.workflows.writing._plan import POINT_TOKENS, longest_plan, points_of
-from longreach.workflows.writing._recall import PASSAGE_TOKENS, Recall
+from longreach.workflows.writing._recall import PASSAGE_TOKENS, Recall, passages_of
 
 _WORDS = 4000  # where neither the settings nor the task say how many
 _TITLE_WORDS, _ABSTRACT_WORDS = 12, 150  # at most
@@ -114,7 +114,7 @@ class _Office:
         self._point = max(6, min(POINT_TOKENS, free // 24))
         self._review = max(6, min(_REVIEW, free // 12))
         self._pen = Pen(desk, retries=patent.retries, recalled=max(1, free // 10))
-        self._draft = Recall(desk.documents, max(1, min(PASSAGE_TOKENS, self._shown)), desk.count)
+        self._draft = Recall(passages_of(desk.documents, max(1, min(PASSAGE_TOKENS, self._shown)), desk.count), desk.count)
         self._goal = 0
 
     def part(self, name: str, says: list[str] | None, words: int) -> Iterator[Note]:
