@@ -8,7 +8,10 @@ _TOO_LONG, _TOO_SHORT = 3, 2  # how gently the score falls: to 0 at four times w
 
 
 def words_in(text: str) -> int:
-    """Words of a text; of Chinese, characters. Numbers are none. English and Chinese are counted as LongBench-Write counts them.
+    """Words of a text; of Chinese, characters. Numbers are none.
+
+    English and Chinese are counted as LongBench-Write counts them, but for letters beside a digit or a Chinese character (3D), which it
+    leaves out.
 
     >>> words_in("Don't count 12 of them: 长文")
     7
