@@ -18,7 +18,6 @@ from longreach.workflows.spans import Document
 
 _WINDOW = 600  # words
 _SMALL = 360
-_ANSWER = 32
 TASK = "htwt\nPlease write a story of 400 words about the watchman of Orlow."
 _DRAFTS = (
     "The watchman of Orlow keeps a copper key. He hides it below the seventh stair.\n\nOne day the key is gone, and nobody knows why.",
@@ -156,7 +155,7 @@ def _composition(
     workflow: WritingWorkflow, model: ScriptedWriter, *, record: Path | None = None, budget: RunBudget | None = None
 ) -> WritingRun:  # fmt: skip
     documents = [Document(name=f"draft {number}", text=text) for number, text in enumerate(_DRAFTS)] if workflow.documents != "none" else []
-    return WritingRun(model, documents, TASK, workflow=workflow, budget=budget or RunBudget(), answer_tokens=_ANSWER, record=record)
+    return WritingRun(model, documents, TASK, workflow=workflow, budget=budget or RunBudget(), record=record)
 
 
 def _model(**settings: Any) -> ScriptedWriter:

@@ -48,7 +48,7 @@ def note_tokens(desk: Desk, shown: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Stride:
-    """A text in passages of equal length. Args: passages: how many. words: of each. most: tokens that an answer may have."""
+    """A text in passages of equal length. Args: passages: how many. words: of each. rate: tokens of a word."""
 
     passages: int
     words: int

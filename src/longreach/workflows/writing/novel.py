@@ -173,7 +173,7 @@ def extracted(desk: Desk, tokens: int) -> str:
     while len(texts) > 1:
         groups = [texts[at : at + group] for at in range(0, len(texts), group)]
         merged = desk.ask_all(
-            Query(parts=(_MERGE, *texts, task_part(desk), NOTES), most=most, role="merge") for texts in groups
+            Query(parts=(_MERGE, *together, task_part(desk), NOTES), most=most, role="merge") for together in groups
         )  # fmt: skip
         texts = [beginning(note.text, tokens, desk.count) for note in merged]
     return texts[0]
