@@ -46,6 +46,7 @@ def main() -> None:
 def pages(root: Path) -> dict[Path, str]:
     """Path -> text of every generated page below `root`, whose guide stands around what is written into it."""
     guide, evidence = root / "docs" / "guide-extend.md", read(root / "docs" / "evidence")
+    serving = root / "docs" / "guide-serve.md"
     entries, agreement = catalogue(), read_agreement(root / "docs" / "evidence" / "agreement")
     return {
         root / "docs" / "methods.md": methods_page(entries),
@@ -53,8 +54,30 @@ def pages(root: Path) -> dict[Path, str]:
         root / "docs" / "evidence.md": evidence_page(evidence),
         root / "docs" / "agreement.md": agreement_page(agreement, [entry.name for entry in entries if entry.kind in _PUBLISHED]),
         guide: with_numbers(guide.read_text(encoding="utf-8"), evidence),
+        serving: with_load(serving.read_text(encoding="utf-8"), root / "docs" / "evidence" / "serving" / "nano.jsonl"),
         root / "docs" / "_static" / "gallery.html": gallery(root / "docs" / "evidence" / "cards"),
     }
+
+
+def with_load(text: str, file: Path) -> str:
+    """The guide to serving, with the rows that `benchmarks/serving.py` wrote between its markers."""
+    lines = ["| measured | found |", "| --- | --- |"]
+    for line in file.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        what = row.pop("what")
+        found = [f"{name.replace('_', ' ')}: {_shown(value)}" for name, value in row.items()]
+        lines.append(f"| {what} | {', '.join(found)} |")
+    begin, end = "<!-- load -->\n", "<!-- /load -->"
+    before, _, rest = text.partition(begin)
+    return before + begin + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.3g}"
+    if isinstance(value, list):
+        return " ".join(map(str, value))
+    return " ".join(f"{name}: {count}" for name, count in value.items()) if isinstance(value, dict) else str(value)
 
 
 def gallery(folder: Path) -> str:

@@ -46,7 +46,7 @@ def test_sampling_is_that_of_transformers(model, ids):
     sampling = {"temperature": 1.5, "top_k": 6, "top_p": 0.8}
     out = model.generate(ids, max_new_tokens=1, do_sample=True, **sampling, return_dict_in_generate=True, output_scores=True)
     expected = out.scores[0][0].softmax(-1) * 2000
-    choose = generation._chooser(Sampling(**sampling, seed=0), torch.device("cpu"))
+    choose = generation.chooser(Sampling(**sampling, seed=0), torch.device("cpu"))
     logits = model(ids).logits[:, -1]
     drawn = torch.bincount(torch.tensor([int(choose(logits)) for _ in range(2000)]), minlength=expected.numel())
     possible = expected > 0

@@ -13,9 +13,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from longreach.conversation.answer import Answer, spoken
 from longreach.conversation.held import HeldText
-from longreach.conversation.messages import Message, Turn, check_messages, joined, split
+from longreach.conversation.messages import Message, Turn, check_messages, split
 from longreach.conversation.overflow.base import Condensed, Excerpt, OverflowPolicy, Room, Talk, overflow_of
-from longreach.conversation.prompt import Prompts
+from longreach.conversation.prompt import Prompts, summary_request
 from longreach.conversation.reply import Omitted, Reply, Stop
 from longreach.conversation.window import stack_for, window_for
 from longreach.core.errors import InputError, LongreachError
@@ -28,10 +28,6 @@ from longreach.decoding.sampling import GREEDY, Sampling
 from longreach.engine.apply import applied, apply, given_model
 
 RESERVE = 256  # tokens kept free for an answer
-
-_ASK = (
-    "Summarise the conversation below in a few sentences, for somebody who goes on with it. Keep names, numbers and what was agreed on.\n\n"
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -257,9 +253,7 @@ class Conversation:
 
     def _summary(self, turns: Sequence[Turn], before: str, most: int, progress: Progress) -> tuple[str, int] | None:
         """A summary in the model's own words, of `most` tokens at most, and how many it has; None where it does not fit into the window."""
-        said = Prompts.plainly(joined(turns))
-        known = f"What was said before that: {before}\n\n" if before else ""
-        ids = self._prompts.ids([{"role": "user", "content": f"{_ASK}{known}{said}"}])
+        ids = self._prompts.ids(summary_request(turns, before))
         if self.room.window is not None and len(ids) + most > self.room.window:
             return None
         written = tokens(

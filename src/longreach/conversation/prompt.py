@@ -11,6 +11,9 @@ from longreach.conversation.messages import Message, Turn, joined
 from longreach.core.errors import InputError
 
 _NAMES = {"user": "User", "assistant": "Assistant", "tool": "Tool"}
+_SUMMARISE = (
+    "Summarise the conversation below in a few sentences, for somebody who goes on with it. Keep names, numbers and what was agreed on.\n\n"
+)
 PLAIN = "User: ...\\nAssistant: ..."  # how the plain template is named to users
 
 
@@ -90,6 +93,12 @@ class Prompts:
         """Tokens of each turn: what the prompt has less without it and those before it. The system's are in none."""
         counts = [self.count([*system, *joined(turns[begin:])], answer=False) for begin in range(len(turns))]
         return [before - after for before, after in zip(counts, [*counts[1:], self.system_tokens(system)], strict=False)]
+
+
+def summary_request(turns: Sequence[Turn], before: str) -> list[Message]:
+    """What asks a model for a summary of turns. Args: before: the summary of what was said before them; "" where nothing was."""
+    known = f"What was said before that: {before}\n\n" if before else ""
+    return [{"role": "user", "content": f"{_SUMMARISE}{known}{Prompts.plainly(joined(turns))}"}]
 
 
 def _name(call: dict[str, Any]) -> str:

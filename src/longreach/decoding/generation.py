@@ -53,7 +53,7 @@ def tokens(
     if whole is None:
         whole = math.inf if max_new_tokens is None else held + ids.shape[1] - sum(each.saved for each in sets) + max_new_tokens
     ends, produced = end_tokens(model), 0
-    choose = _chooser(sampling, model.device)
+    choose = chooser(sampling, model.device)
     logits, step = _begin(model, ids.to(model.device), cache, before, chunk_size, whole, progress, sets)
     read = 1 if model.config.is_encoder_decoder else held + ids.shape[1]  # a decoder of its own begins with a token of its own
     while max_new_tokens is None or produced < max_new_tokens:
@@ -127,24 +127,55 @@ def _encode(model: PreTrainedModel, ids: Tensor, progress: Progress) -> tuple[Te
     return step(torch.tensor([[start]], device=model.device)).logits[:, -1], step
 
 
-def text(ids: Iterable[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
-    """Decode a stream of ids into pieces of whole characters. Of what was decoded, only a few tokens are kept.
+def chooser(sampling: Sampling, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """How the next token is chosen: logits [1, V] -> its id [1, 1]. With a seed, the same for the same logits."""
+    if sampling.temperature == 0:
+        return lambda logits: logits.argmax(-1, keepdim=True)
+    generator, warpers = torch.Generator(device), sampling.warpers()
+    generator.seed() if sampling.seed is None else generator.manual_seed(sampling.seed)
+    before: Any = torch.empty(1, 0, dtype=torch.long, device=device)  # these warpers do not look at what came before
+
+    def sample(logits: Tensor) -> Tensor:
+        scores: Any = logits.float()
+        return torch.multinomial(warpers(before, scores).softmax(-1), 1, generator=generator)
+
+    return sample
+
+
+class PieceDecoder:
+    """Decodes ids as they come into pieces of whole characters. Of what was decoded, only a few tokens are kept.
 
     Special tokens are left out. Bytes that never become a character come out as U+FFFD.
     """
-    window: list[int] = []
-    shown = 0  # characters of the window's text that are out already
-    for token in ids:
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._window: list[int] = []
+        self._shown = 0  # characters of the window's text that are out already
+
+    def push(self, token: int) -> str:
+        """What is whole now; "" where a character is not."""
+        window = self._window
         window.append(token)
-        decoded = _decode(tokenizer, window)
+        decoded = _decode(self._tokenizer, window)
         whole = _whole(decoded)
-        if len(whole) > shown:
-            yield whole[shown:]
-            shown = len(whole)
+        piece = whole[self._shown :]
+        self._shown = max(self._shown, len(whole))
         if len(window) > 2 * _CONTEXT and (whole == decoded or len(window) > _PENDING):
             del window[:-_CONTEXT]
-            shown = len(_whole(_decode(tokenizer, window)))
-    yield from filter(None, [_decode(tokenizer, window)[shown:]])
+            self._shown = len(_whole(_decode(self._tokenizer, window)))
+        return piece
+
+    def end(self) -> str:
+        """What was held back, as it is."""
+        return _decode(self._tokenizer, self._window)[self._shown :]
+
+
+def text(ids: Iterable[int], tokenizer: PreTrainedTokenizerBase) -> Iterator[str]:
+    """Decode a stream of ids into pieces of whole characters, as `PieceDecoder` does."""
+    decoder = PieceDecoder(tokenizer)
+    yield from filter(None, map(decoder.push, ids))
+    yield from filter(None, [decoder.end()])
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerBase, prompt: str, *, chat: bool = False) -> Tensor:
@@ -176,21 +207,6 @@ def end_tokens(model: PreTrainedModel) -> set[int]:
     configs = (getattr(model, "generation_config", None), model.config.get_text_config())
     ends: int | list[int] = next((found for config in configs if (found := getattr(config, "eos_token_id", None)) is not None), [])
     return {ends} if isinstance(ends, int) else set(ends)
-
-
-def _chooser(sampling: Sampling, device: torch.device) -> Callable[[Tensor], Tensor]:
-    """logits [1, V] -> the next id [1, 1]."""
-    if sampling.temperature == 0:
-        return lambda logits: logits.argmax(-1, keepdim=True)
-    generator, warpers = torch.Generator(device), sampling.warpers()
-    generator.seed() if sampling.seed is None else generator.manual_seed(sampling.seed)
-    before: Any = torch.empty(1, 0, dtype=torch.long, device=device)  # these warpers do not look at what came before
-
-    def sample(logits: Tensor) -> Tensor:
-        scores: Any = logits.float()
-        return torch.multinomial(warpers(before, scores).softmax(-1), 1, generator=generator)
-
-    return sample
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:

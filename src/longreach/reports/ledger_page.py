@@ -35,9 +35,11 @@ def _header(ledger: JsonLedger, title: str) -> str:
     counted = "" if ledger["exact"] else " Tokens are estimates."
     recorded = f" {ledger['replayed']} of the calls were answered from a recording." if ledger["replayed"] else ""
     cut = f" {ledger['cut']} answers ended at their limit of tokens." if ledger["cut"] else ""
+    made_up = f" {ledger['made_up']} sentences of notes named numbers that the text lacks." if ledger["made_up"] else ""
     return (
         f'<header><h1>{escape(title)}</h1><p class="soft">Workflow {escape(ledger["workflow"])} in windows of {ledger["window"]:,} tokens: '
-        f"{cost['calls']:,} calls, {cost['read']:,} tokens read and {cost['written']:,} written.{counted}{recorded}{cut}</p></header>"
+        f"{cost['calls']:,} calls, {cost['read']:,} tokens read and {cost['written']:,} written."
+        f"{counted}{recorded}{cut}{made_up}</p></header>"
     )
 
 

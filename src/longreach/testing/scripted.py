@@ -49,7 +49,7 @@ class PerfectReader(ChatModel):
         linked: bool = False,
         fails_after: int | None = None,
     ) -> None:
-        self.facts, self.answer = tuple(facts), answer
+        self.facts, self.answer = tuple(fact.strip() for fact in facts), answer
         self.requests: list[Request] = []
         self._linked = linked
         self._window, self._characters, self._concurrency, self._fails_after = window, characters, concurrency, fails_after

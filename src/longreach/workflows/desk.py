@@ -1,6 +1,7 @@
 """The desk that a workflow works at: the task, the documents, and a model that it asks within its window and budget."""
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -34,6 +35,10 @@ class Note:
 
 
 Part = str | TextChunk | Note
+
+_NUMBER = re.compile(r"\d(?:[\d.,]*\d)?")
+_DIGITS = 3  # of a number that nobody counts up
+_SENTENCE = re.compile(r".*?(?:[.!?]['\")\]]*(?:\s+|$)|\n+|$)", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +105,8 @@ class Desk:
 
     @property
     def note_tokens(self) -> int:
-        """Of notes, where a workflow's settings leave it open: a quarter of the window."""
-        return max(8, self.window // 4)
+        """Of notes, where a workflow's settings leave it open: a sixth of the window, so that two and their merger fit into it."""
+        return max(8, self.window // 6)
 
     def room(self, *around: Part, most: int) -> int:
         """Tokens that a prompt has left beside its other parts and the answer's `most`."""
@@ -124,6 +129,19 @@ class Desk:
         sizes = [self._reserved(query) for query in asked]
         answers = self._model.many(self._request(query) for query in asked)
         return [self._noted(query, size, said) for query, size, said in zip(asked, sizes, answers, strict=True)]
+
+    def grounded(self, note: Note, *sources: Part) -> Note:
+        """Notes without the sentences that name a number which neither their sources nor the task have; the ledger counts them.
+
+        Notes are to be in the words of the text, so such a number is made up. One or two digits may be a count, and stay.
+        """
+        known = _numbers(Query(parts=(*sources, self.task), most=1, role="").prompt)
+        sentences = _SENTENCE.findall(note.text)
+        fine = [sentence for sentence in sentences if known >= _numbers(sentence)]
+        if len(fine) == len(sentences):
+            return note
+        self.ledger.made_up += len(sentences) - len(fine)
+        return replace(note, text="".join(fine).strip())
 
     def _asked(self, query: Query) -> Note:
         size = self._reserved(query)
@@ -175,6 +193,12 @@ def entropy_of(said: Completion) -> float | None:
 
 def _entropy(shares: Sequence[float]) -> float:
     return -sum(share * math.log(share) for share in [*shares, max(0.0, 1 - sum(shares))] if share > 0)
+
+
+def _numbers(text: str) -> set[str]:
+    """The numbers of a text that have three digits or more, without commas."""
+    found = {number.replace(",", "") for number in _NUMBER.findall(text)}
+    return {number for number in found if sum(map(str.isdigit, number)) >= _DIGITS}
 
 
 def with_spans(note: Note, spans: Iterable[Span]) -> Note:

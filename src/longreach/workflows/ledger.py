@@ -34,8 +34,9 @@ class Ledger:
     """What happened to each part of the documents.
 
     Args: documents: all that there is to read. workflow: its spec. task: as it was given. window: tokens. exact: whether tokens were
-    counted, not estimated. calls: in the order in which they were answered. support: what the answer goes back to. stopped: why there is
-    no answer, if there is none.
+    counted, not estimated. calls: in the order in which they were answered. support: what the answer goes back to. replayed: calls that a
+    recording answered. made_up: sentences of notes that were left out, for they named a number that the text does not have. stopped: why
+    there is no answer, if there is none.
     """
 
     documents: Sequence[Document]
@@ -46,6 +47,7 @@ class Ledger:
     calls: list[Call] = field(default_factory=list)
     support: tuple[Span, ...] = ()
     replayed: int = 0
+    made_up: int = 0
     stopped: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -96,6 +98,8 @@ class Ledger:
             parts.append(f"{self.replayed} of the calls answered from the recording")
         if self.cut:
             parts.append(f"{self.cut} answer{'s' * (self.cut != 1)} cut at the limit of tokens")
+        if self.made_up:
+            parts.append(f"{self.made_up} sentence{'s' * (self.made_up != 1)} of notes left out for numbers that the text does not have")
         if not self.exact:
             parts.append("tokens are estimates")
         return "; ".join(parts)
@@ -125,6 +129,7 @@ class Ledger:
             "cost": asdict(self.cost),
             "replayed": self.replayed,
             "cut": self.cut,
+            "made_up": self.made_up,
             "stopped": self.stopped,
             "calls": [call | {"spans": [asdict(span) for span in made.spans]} for call, made in zip(calls, self.calls, strict=True)],
         }

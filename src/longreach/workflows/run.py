@@ -74,7 +74,8 @@ class WorkflowRun(Generic[W]):
     @contextmanager
     def _desk(self) -> Iterator[Desk]:
         """A desk with an empty ledger, which says why it ended where it did not end well."""
-        self.ledger = self._ledger()
+        if self.ledger.calls:  # it is done again
+            self.ledger = self._ledger()
         before = self._replayed
         try:
             yield self._desk_of(self._model, self.ledger, self.budget, self.progress)

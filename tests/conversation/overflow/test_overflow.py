@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from longreach.conversation import conversation
 from longreach.conversation.conversation import Conversation
 from longreach.conversation.messages import split
 from longreach.conversation.overflow.base import OverflowPolicy, Room, overflow_of
 from longreach.conversation.overflow.summarise import Summarise
+from longreach.conversation.prompt import summary_request
 from longreach.core import registry
 from longreach.core.errors import InputError, SpecError
 from longreach.core.kinds import all_kinds, load
@@ -223,8 +223,7 @@ def test_a_summary_is_what_the_model_writes(loaded):
     assert reply.receipt.summary
     assert prompt[0]["content"] == f"Be brief.\n\nSummary of the conversation so far: {reply.receipt.summary}"
     last = reply.receipt.left_out[-1].turn
-    said = talk._prompts.plainly([m for turn in split(talk.messages)[1][:last] for m in turn])
-    asked_for = [{"role": "user", "content": f"{conversation._ASK}{said}"}]
+    asked_for = summary_request(split(talk.messages)[1][:last], "")
     written = list(tokens(model, torch.tensor([talk._prompts.ids(asked_for)]), max_new_tokens=8, cache=new_cache(model)))
     assert tokenizer.decode(written, skip_special_tokens=True).strip() == reply.receipt.summary
     assert f"for which a summary of {reply.receipt.summary_tokens} tokens stands" in str(reply.receipt)

@@ -7,13 +7,14 @@ from longreach.workflows.cutting import TextChunk
 from longreach.workflows.desk import Desk, Note, Part, Query, kept
 from longreach.workflows.wording import ANSWER, NOTES, NOTHING
 
+# The text first, what is wanted of it last: a model of 135M parameters copies so what it otherwise makes up.
 _TAKE = (
-    "Below is part {number} of {total} of a long text. Write down everything in it that helps with the task, in the words of the text, as "
-    f"short as you can. If nothing in it helps, write only {NOTHING}."
+    "The text above is part {number} of {total} of a long text. Write down what it says that helps with this task, word for "
+    f"word and as short as you can. If it says nothing that helps, write only {NOTHING}."
 )
 _MERGE = (
-    "Below are notes on parts of a long text, in the order of the text. Write them again, shorter. Keep every fact, name and number that "
-    "helps with the task, and leave out what is said twice."
+    "Above are notes on parts of a long text, in the order of the text. Write them down again, shorter. Keep every fact, name"
+    " and number that helps with this task, word for word, and leave out what is said twice."
 )
 _ANSWER = "Below are notes on a long text, in the order of the text. Do the task with the help of them, and write nothing but the answer."
 
@@ -29,12 +30,13 @@ def take_notes(desk: Desk, most: int) -> list[Note]:
     """Notes of `most` tokens at most on each chunk of the documents; those that say nothing are left out."""
     longest = _TAKE.format(number=9999, total=9999)
     chunks = desk.chunks(longest, task_part(desk), NOTES, most=most)
-    return kept(desk.ask_all(_taking(desk, chunk, len(chunks), most) for chunk in chunks))
+    notes = desk.ask_all(_taking(desk, chunk, len(chunks), most) for chunk in chunks)
+    return kept(desk.grounded(note, chunk) for note, chunk in zip(notes, chunks, strict=True))
 
 
 def _taking(desk: Desk, chunk: TextChunk, total: int, most: int) -> Query:
     begin = _TAKE.format(number=chunk.number + 1, total=total)
-    return Query(parts=(begin, chunk, task_part(desk), NOTES), most=most, role="notes")
+    return Query(parts=(chunk, begin, task_part(desk), NOTES), most=most, role="notes")
 
 
 def merge_notes(desk: Desk, notes: Sequence[Note], most: int) -> list[Note]:
@@ -45,7 +47,8 @@ def merge_notes(desk: Desk, notes: Sequence[Note], most: int) -> list[Note]:
             raise InputError(
                 f"notes of {most} tokens, two at a time, do not fit into a window of {desk.window}; give shorter notes or answers"
             )
-        notes = kept(desk.ask_all(Query(parts=_merging(desk, group), most=most, role="merge") for group in groups))
+        merged = desk.ask_all(Query(parts=_merging(desk, group), most=most, role="merge") for group in groups)
+        notes = kept(desk.grounded(note, *group) for note, group in zip(merged, groups, strict=True))
     return list(notes)
 
 
@@ -60,7 +63,7 @@ def _fits(desk: Desk, notes: Sequence[Note]) -> bool:
 
 
 def _merging(desk: Desk, notes: Sequence[Note]) -> tuple[Part, ...]:
-    return (_MERGE, *notes, task_part(desk), NOTES)
+    return (*notes, _MERGE, task_part(desk), NOTES)
 
 
 def _grouped(desk: Desk, notes: Sequence[Note], most: int) -> list[list[Note]]:

@@ -21,18 +21,17 @@ from longreach.workflows.wording import NOTES, NOTHING
 
 Direction = Literal["forward", "backward", "both"]
 
-_WORKER = (
-    "A long text is read part by part. Below are the notes on the parts before, and the next part. Write the notes again, so that they "
-    "hold all that helps with the task from both. Keep every fact, name and number that helps. If nothing helps, in the notes and the "
-    f"part, write only {NOTHING}."
-)
-_BEFORE = "Notes so far:"
+_BEFORE = "Notes on the parts before:"
 _NEXT = "Next part:"
+_WORKER = (
+    "Above are notes on the parts of a long text so far, and its next part. Copy from both, word for word and as short as you"
+    f" can, what helps with this task. If nothing helps, write only {NOTHING}."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ChainOfAgents(ReadingWorkflow):
-    """Args: note_tokens: of the notes that are handed on (default: a quarter of the window). order: in which the parts are read:
+    """Args: note_tokens: of the notes that are handed on (default: a sixth of the window). order: in which the parts are read:
     `forward`, `backward`, or in `both` directions, each by itself.
     """
 
@@ -50,7 +49,7 @@ class ChainOfAgents(ReadingWorkflow):
     def read(self, desk: Desk) -> Note:
         """The manager's answer."""
         most = self.note_tokens or max(8, desk.note_tokens // (2 if self.order == "both" else 1))
-        chunks = desk.chunks(_WORKER, _BEFORE, "", _NEXT, task_part(desk), NOTES, most=most, beside=most)
+        chunks = desk.chunks(_BEFORE, "", _NEXT, _WORKER, task_part(desk), NOTES, most=most, beside=most)
         ways = {"forward": [chunks], "backward": [chunks[::-1]], "both": [chunks, chunks[::-1]]}[self.order]
         return answer_from(desk, kept(_handed_on(desk, way, most) for way in ways))
 
@@ -58,7 +57,8 @@ class ChainOfAgents(ReadingWorkflow):
 def _handed_on(desk: Desk, chunks: Iterable[TextChunk], most: int) -> Note:
     notes = Note(text=NOTHING)
     for chunk in chunks:
-        said = desk.ask(_WORKER, _BEFORE, notes, _NEXT, chunk, task_part(desk), NOTES, most=most, role="worker")
+        said = desk.ask(_BEFORE, notes, _NEXT, chunk, _WORKER, task_part(desk), NOTES, most=most, role="worker")
+        said = desk.grounded(said, notes, chunk)
         if not said.empty:  # what added nothing is no source
             notes = with_spans(said, notes.spans) if said.text == notes.text else said
     return notes

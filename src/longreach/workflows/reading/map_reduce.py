@@ -17,7 +17,7 @@ from longreach.workflows.reading._notes import answer_from, merge_notes, take_no
 
 @dataclass(frozen=True, kw_only=True)
 class MapReduce(ReadingWorkflow):
-    """Args: note_tokens: of the notes on a part, and of merged ones (default: a quarter of the window)."""
+    """Args: note_tokens: of the notes on a part, and of merged ones (default: a sixth of the window)."""
 
     info: ClassVar[MethodInfo] = MethodInfo(title="Recursively Summarizing Books with Human Feedback", paper="arXiv:2109.10862")
     note_tokens: int | None = None

@@ -42,7 +42,7 @@ _SO_FAR, _NEXT = "Summary so far:", "Next part:"
 
 @dataclass(frozen=True, kw_only=True)
 class TreeSummary(ReadingWorkflow):
-    """Args: form: `hierarchical` or `incremental`. summary_tokens: of the longest summary (default: a quarter of the window)."""
+    """Args: form: `hierarchical` or `incremental`. summary_tokens: of the longest summary (default: a sixth of the window)."""
 
     info: ClassVar[MethodInfo] = MethodInfo(
         title="BooookScore: A systematic exploration of book-length summarization in the era of LLMs", paper="arXiv:2310.00785"

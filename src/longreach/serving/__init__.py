@@ -1,0 +1,1 @@
+"""A server that speaks OpenAI's protocol, for models under methods: many requests at a time, of any length."""
