@@ -104,6 +104,7 @@ WRONG = (
     ["library", "add", "none.txt", "--model", "nano"], ["library", "add", "setup.py", "--model", "nano", "--to", "4k"],
     ["library", "ask", "none", "why?"], ["library", "gc", "--older-than", "soon"], ["library", "remove", "none"],
     ["measure", "cut.gguf"], ["doctor", "setup.py"], ["generate", "missing.gguf", "--prompt", "a"], ["debias", "none.json"],
+    ["write", "nano", "--task", "x", "--workflow", "plan_rite"], ["write", "nano", "--task", "x", "--from", "nowhere"],
     ["lm-eval", "nano", "--tasks", "hellaswag", "--method", "yarm"], ["serve", "nano", "--method", "yarm"], ["serve", "nowhere/at/all"],
     ["serve", "nano", "--to", "4k"], ["serve", "nano", "--timeout", "soon"],
     ["serve", "nano", "--reuse", "much"], ["serve", "nano", "--api-key-file", "none.txt"], ["serve", "nano", "--card", "setup.py"],

@@ -59,6 +59,7 @@ def test_the_readme_shows_commands():
     [
         ("README.md", [r"^ *48213$"]),
         ("docs/index.md", [r"\S"]),
+        ("docs/guide-write.md", [r"^\d+ calls, .* written\n29\d\d 100\n$"]),
         ("docs/guide-memory.md", [r"^48213\n90647\n48213\n$", r"^\d+ tokens, 0 .*nothing was left out\n.*\n.*; left out: turn"]),
     ],
 )

@@ -32,6 +32,7 @@ SMALLER = {  # what makes a verb short here; --force: a random model passes no b
     "read": ["--window", "2k", "--max-new-tokens", "4"],
     "context-probe": ["--tokens", "12", "--context", "4"],
     "debias": [], "library": [], "library ask": ["--max-new-tokens", "4"],
+    "write": ["--window", "2000"],
 }  # fmt: skip
 
 
@@ -44,7 +45,8 @@ def commands(page: Path) -> list[list[str]]:
 
 def shorter(words: list[str]) -> list[str]:
     """The command at four windows, with few steps and texts."""
-    verb, *rest = shlex.split(re.sub(r"--(to|context) \w+", rf"--\1 {4 * WINDOW}", shlex.join(words)).replace("--tune 300", "--tune 2"))
+    line = re.sub(r"--(to|context) \w+", rf"--\1 {4 * WINDOW}", shlex.join(words)).replace("--tune 300", "--tune 2")
+    verb, *rest = shlex.split(re.sub(r"\d+ words", "8 words", line))
     if verb == "stretch" and "--methods" not in rest:
         rest += ["--methods", "yarn"]
     return [verb, *rest, *SMALLER.get(" ".join([verb, *rest[:1]]), SMALLER[verb])]

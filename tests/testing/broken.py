@@ -25,9 +25,11 @@ from longreach.positions.scaling.linear import Linear
 from longreach.positions.tables.interpolated_positions import InterpolatedPositions
 from longreach.testing.conformance.base import cached_logits
 from longreach.testing.models import tiny_biased, tiny_encoder_decoder, tiny_learned
+from longreach.testing.scripted import ScriptedWriter
 from longreach.training.samplers.randomized import Randomized
-from longreach.workflows.base import ReadingWorkflow
+from longreach.workflows.base import ReadingWorkflow, WritingWorkflow
 from longreach.workflows.desk import Note
+from longreach.workflows.output_length import words_in
 from longreach.workflows.spans import Span
 from longreach.workflows.wording import NOTES
 
@@ -263,6 +265,30 @@ def of_the_begin(model, method):
         hook.remove()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scrawl(WritingWorkflow):
+    """Forgets the task, asks something else every time, asks more the more it gets, and keeps nothing of what it got."""
+
+    info = MethodInfo(title="", paper="")
+
+    def words_meant(self, task):
+        return 100
+
+    def write(self, desk):
+        for _ in range(4):
+            note = desk.ask(str(next(ByMood.calls)), "Write about 20 words.", "Text:", most=16, role="text")
+            if not words_in(note.text):
+                break
+        yield from ()
+
+
+class Secretive(ScriptedWriter):
+    """Does not say that its answers were cut."""
+
+    def ask(self, request):
+        return replace(super().ask(request), finish_reason="stop")
+
+
 LONGER = InterpolatedPositions(factor=2)
 SHARPER = AttentionAlignment(temperature=0.7)
 WAITING = Attendre(budget=20, delay=8, chunk=4)
@@ -371,6 +397,19 @@ BROKEN = {
     "text_is_read_forwards": (Stuck(), {}),
     "target_is_covered": (Stuck(), {}),
     "same_rng_same_positions": (Stuck(), {}),
+    **{
+        name: (Scrawl(), {})
+        for name in (
+            "writing_task",
+            "writing_estimate",
+            "writing_window",
+            "writing_resume",
+            "writing_concurrency",
+            "writing_length",
+            "nothing_is_lost",
+        )
+    },
+    "cuts_are_told": (Scrawl(), {"ScriptedWriter": Secretive}),
     **{
         name: (NeverReads(), {})
         for name in (

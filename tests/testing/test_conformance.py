@@ -30,6 +30,7 @@ from longreach.testing.conformance import (
     text_tasks,
     waiting,
     workflows,
+    writing,
 )
 from longreach.testing.conformance.base import Check, close, same
 from tests.core.test_method import test_a_bad_setting_is_refused_by_name_and_value as bad_settings
@@ -70,7 +71,9 @@ def test_every_bad_setting_is_tried(name):
 
 
 def test_every_check_is_used():
-    suites = (biased, caches, chunks, cross, engine, packed, positions, samplers, sets, skipping, tables, text_tasks, waiting, workflows)
+    suites = (
+        biased, caches, chunks, cross, engine, packed, positions, samplers, sets, skipping, tables, text_tasks, waiting, workflows, writing,
+    )  # fmt: skip
     written = {name.removeprefix("check_") for suite in suites for name in vars(suite) if name.startswith("check_")}
     assert written == set(CHECKS) == {case.check.name for case in CASES}
     assert len(CHECKS) == len(conformance.checks()), "two checks of one name"

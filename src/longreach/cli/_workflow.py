@@ -20,9 +20,7 @@ if TYPE_CHECKING:
     from longreach.endpoint.base import ChatModel
     from longreach.workflows.run import WorkflowRun
 
-AskedModel = Annotated[
-    str | None, typer.Argument(metavar="[MODEL]", help="A folder, a GGUF file, a hub id, or nano; nothing with --endpoint.")
-]
+AskedModel = Annotated[str | None, typer.Argument(help="A folder, a GGUF file, a hub id, or nano; nothing with --endpoint.")]
 EndpointURL = Annotated[
     str | None, typer.Option(metavar="URL", help="Ask an OpenAI-compatible endpoint; LONGREACH_API_KEY or OPENAI_API_KEY is its key.")
 ]

@@ -1,5 +1,6 @@
-"""A scripted chat model that is perfect inside its window: with it, whatever a workflow gets wrong is the workflow's own loss."""
+"""Scripted chat models that are perfect inside their window: with them, whatever a workflow gets wrong is the workflow's own loss."""
 
+import hashlib
 import math
 import re
 import threading
@@ -8,7 +9,20 @@ from typing import Any
 
 from longreach.endpoint.base import ChatModel, Completion, Request, TokenLogprob
 from longreach.endpoint.errors import ContextLengthError
-from longreach.workflows.wording import ANSWER, CHOICE, FORMULA, MOVE, NOTES, NOTHING, PLAN, SO_FAR, SUMMARY, TEXT
+from longreach.workflows.wording import (
+    ABBREVIATION,
+    ANSWER,
+    CHOICE,
+    FORMULA,
+    MOVE,
+    NOTES,
+    NOTHING,
+    PLAN,
+    SENTENCE,
+    SO_FAR,
+    SUMMARY,
+    TEXT,
+)  # fmt: skip
 
 UNKNOWN = "I do not know."
 _MARKUP = 3  # tokens around a chat
@@ -56,18 +70,26 @@ class PerfectReader(ChatModel):
         """How many requests are answered at a time."""
         return self._concurrency
 
-    def count(self, text: str) -> int:
+    def count(self, text: str) -> int | None:
         """Tokens of a text."""
+        return self.size(text)
+
+    def count_chat(self, messages: Sequence[Mapping[str, Any]]) -> int | None:
+        """Tokens of a chat, with what a template adds."""
+        return self.size_of_chat(messages)
+
+    def size(self, text: str) -> int:
+        """Tokens of a text, whether it tells or not."""
         return len(text.split()) if self._characters is None else -(-len(text) // self._characters)
 
-    def count_chat(self, messages: Sequence[Mapping[str, Any]]) -> int:
-        """Tokens of a chat, with what a template adds."""
-        return sum(self.count(str(message["content"])) for message in messages) + _MARKUP
+    def size_of_chat(self, messages: Sequence[Mapping[str, Any]]) -> int:
+        """Tokens of a chat, whether it tells or not."""
+        return sum(self.size(str(message["content"])) for message in messages) + _MARKUP
 
     def ask(self, request: Request) -> Completion:
         """What a perfect reader writes. Raises: ContextLengthError for a prompt beyond the window; KeyboardInterrupt where it is killed."""
         prompt = str(request.messages[-1]["content"])
-        read = self.count_chat(request.messages)
+        read = self.size_of_chat(request.messages)
         with self._lock:
             if self._fails_after is not None and len(self.requests) >= self._fails_after:
                 raise KeyboardInterrupt
@@ -80,7 +102,7 @@ class PerfectReader(ChatModel):
             text=text,
             finish_reason="stop" if text == whole else "length",
             prompt_tokens=read,
-            completion_tokens=min(self.count(text), request.most_tokens),
+            completion_tokens=min(self.size(text), request.most_tokens),
             seconds=0.0,
             logprobs=None if request.logprobs is None else (self._logprob(text, prompt, request.logprobs),),
         )
@@ -136,3 +158,73 @@ class PerfectReader(ChatModel):
         share = _SURE if sure else _UNSURE
         others = {f"other {number}": math.log((1 - share) / 19) for number in range(most - 1)}
         return TokenLogprob(token=text.split(" ")[0], logprob=math.log(share), top={text.split(" ")[0]: math.log(share), **others})
+
+
+class ScriptedWriter(PerfectReader):
+    """Writes as many words as it is asked for, or a share of them; a token is a word. Hardly a word of a text is in another one.
+
+    Args: share: of the words asked for that it writes. fluent: whether it writes words at all; else each of its answers is as long as may
+    be, and says nothing. points: lines of a plan that it writes. content: the examiner that it is finds nothing to object to. counts:
+    whether it tells how many tokens a text has. The others: as `PerfectReader`.
+    """
+
+    def __init__(
+        self,
+        *,
+        window: int,
+        share: float = 1.0,
+        fluent: bool = True,
+        points: int = 5,
+        content: bool = True,
+        counts: bool = True,
+        concurrency: int = 1,
+        fails_after: int | None = None,
+    ) -> None:
+        super().__init__((), "", window=window, concurrency=concurrency, fails_after=fails_after)
+        self._share, self._fluent, self._points = share, fluent, points
+        self._content, self._counts = content, counts
+        self.cut = 0  # answers that ended at their limit
+
+    @property
+    def name(self) -> str:
+        """As results state it."""
+        return "scripted"
+
+    def count(self, text: str) -> int | None:
+        """Words of a text, where it tells."""
+        return super().count(text) if self._counts else None
+
+    def count_chat(self, messages: Sequence[Mapping[str, Any]]) -> int | None:
+        """Words of a chat, where it tells."""
+        return super().count_chat(messages) if self._counts else None
+
+    def ask(self, request: Request) -> Completion:
+        """What it writes. Raises: as `PerfectReader`."""
+        said = super().ask(request)
+        with self._lock:
+            self.cut += said.cut
+        return said
+
+    def written(self, prompt: str) -> str:
+        """By how the prompt ends."""
+        end = prompt.rstrip().rpartition("\n")[2]
+        if not self._fluent:
+            return "- " * self._window
+        if end == TEXT:
+            asked = int(re.findall(r"Write about (\d+) word", prompt)[-1])
+            return " ".join(_words_of(prompt, max(1, int(asked * self._share)))) + "."
+        if end == PLAN:
+            return "\n ".join(f"{number}. Point {number} - Word Count: {100 * number} words" for number in range(1, self._points + 1))
+        if end == SENTENCE:
+            letters = re.findall(rf"{ABBREVIATION} (\w+)", prompt)[-1]
+            said = [letter + word for letter, word in zip(letters, _words_of(prompt, len(letters)), strict=True)]
+            return " ".join(said[: max(1, int(len(letters) * self._share))])
+        if end == NOTES:
+            return NOTHING if self._content else "It says too little."
+        raise AssertionError(f"it writes, and is asked for something else: {end}")
+
+
+def _words_of(prompt: str, count: int) -> list[str]:
+    """So many words of five letters, hardly any of which another prompt gets, too."""
+    first = int(hashlib.sha256(prompt.encode()).hexdigest()[:12], 16)
+    return ["".join(chr(ord("a") + (first + number) // 26**place % 26) for place in range(5)) for number in range(count)]

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from longreach.core import registry
 from longreach.core.errors import InputError, SpecError
@@ -19,6 +19,9 @@ class Workflow(Method):
     What a run costs at most is found by running it with a model that always writes as much as it may; `most_work` says what that model
     answers where other words lead to more calls.
     """
+
+    filler: ClassVar[str] = "a "  # what a long text is made of there
+    filler_bytes: ClassVar[int] = 2  # that a token of it has, where nobody counts tokens
 
     def most_work(self, role: str) -> str | None:
         """The answer to calls of a role that leads to the most calls; None: any long text."""
@@ -38,10 +41,20 @@ class ReadingWorkflow(Workflow):
 
 @dataclass(frozen=True, kw_only=True)
 class WritingWorkflow(Workflow):
-    """Writes a text of any length. `needs_documents`: it works from some (a draft, examples)."""
+    """Writes a text of any length. `documents`: whether it works from some (a draft, examples): it needs them, may have them, or not."""
 
     kind: ClassVar[str] = "writing"
-    needs_documents: ClassVar[bool] = False
+    documents: ClassVar[Literal["none", "some", "needed"]] = "none"
+    filler: ClassVar[str] = "- "  # no word at all, however long: so a text is asked to be gone on with
+    filler_bytes: ClassVar[int] = 6  # English has hardly more than four
+
+    def words_meant(self, task: str) -> int | None:
+        """How many words the text is to have; None where that is not what it aims at."""
+        return None
+
+    def pieces(self, task: str) -> tuple[str, ...]:
+        """The task, or its pieces where it is done piece by piece: each prompt has one of them word for word."""
+        return (task,)
 
     @abstractmethod
     def write(self, desk: Desk) -> Iterator[Note]:
@@ -73,3 +86,11 @@ def check_documents(workflow: Workflow, given: int) -> None:
     """Raise InputError where a workflow has no documents to work from."""
     if given == 0:
         raise InputError(f"{workflow.name()} works from documents; give at least one")
+
+
+def check_given(workflow: WritingWorkflow, given: int) -> None:
+    """Raise InputError where a workflow lacks documents to write from, and where it would never look at those that are given."""
+    if workflow.documents == "needed":
+        check_documents(workflow, given)
+    if workflow.documents == "none" and given:
+        raise InputError(f"{workflow.name()} writes from the task alone, and documents have no effect on it; leave them out")

@@ -7,7 +7,7 @@ from typing import Any
 
 from longreach.endpoint.base import ChatModel, Completion, Request, TokenLogprob
 from longreach.workflows.base import Workflow
-from longreach.workflows.wording import ANSWER, CHOICE, FORMULA, MOVE, NOTES, PLAN, SUMMARY, TEXT
+from longreach.workflows.wording import ANSWER, CHOICE, FORMULA, MOVE, NOTES, PLAN, SENTENCE, SUMMARY, TEXT
 
 _ROLES = {
     ANSWER: "answer",
@@ -18,7 +18,9 @@ _ROLES = {
     FORMULA: "formula",
     PLAN: "plan",
     TEXT: "text",
+    SENTENCE: "sentence",
 }
+_SAMPLE = 96  # words by which it is seen how many tokens a word has
 _EVEN = TokenLogprob(token="", logprob=-math.log(2), top={"a": -math.log(2), "b": -math.log(2)})
 
 
@@ -52,11 +54,12 @@ class LongestAnswers(ChatModel):
 
     def _fill(self, most: int) -> str:
         """Words of nearly so many tokens, and never more."""
-        words = most
-        while words > 1 and (counted := self._count("a " * words)) > most:
+        filler = self._workflow.filler
+        words = most * _SAMPLE // max(1, self._count(filler * _SAMPLE))
+        while words > 1 and (counted := self._count(filler * words)) > most:
             words = min(words - 1, words * most // counted)
-        return "a " * words
+        return filler * max(1, words)
 
     def _count(self, text: str) -> int:
         counted = self._model.count(text)
-        return len(text) // 2 if counted is None else counted
+        return len(text) // self._workflow.filler_bytes if counted is None else counted

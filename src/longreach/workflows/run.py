@@ -1,5 +1,6 @@
 """Runs of workflows: what they cost at most is known before the first call, and the ledger of what was read stays, however they end."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from longreach.workflows.base import (
     Workflow,
     WritingWorkflow,
     check_documents,
+    check_given,
     reading_workflow,
     writing_workflow,
 )
@@ -27,6 +29,7 @@ from longreach.workflows.spans import Document
 ANSWER_TOKENS = 256
 LEAST_WINDOW = 64  # tokens: less holds no task, text and answer
 NO_LIMIT = RunBudget()
+_UNCOUNTED = 1.02  # times the tokens read, where nobody counts them: how full a prompt gets then hangs on how long words are
 W = TypeVar("W", bound=Workflow)
 
 
@@ -34,8 +37,8 @@ class WorkflowRun(Generic[W]):
     """A workflow with all that it works on, checked. `estimate`: what it costs at most. `ledger`: of what was read so far.
 
     Args: window: tokens that prompt and answer may have together; default: what the model states. budget: refused beforehand where the
-    run may cost more. answer_tokens: of the answer (default: 256, or a quarter of a window that is small). record: a file that every
-    call is written to, and calls that it holds are answered from: a run that was stopped goes on. progress: is told of tokens read.
+    run may cost more. answer_tokens: of a reading's answer (default: 256, or a quarter of a window that is small). record: a file that
+    every call is written to, and calls that it holds are answered from: a run that was stopped goes on. progress: is told of tokens read.
 
     Raises: InputError for a task or a window that cannot be meant; BudgetError where the run may cost more than it is allowed.
     """
@@ -93,7 +96,8 @@ class WorkflowRun(Generic[W]):
         longest, ledger = LongestAnswers(self.workflow, model), self._ledger()
         for _ in self._parts(self._desk_of(longest, ledger, NO_LIMIT, SILENT, estimates=True)):
             pass
-        return ledger.cost
+        cost = ledger.cost
+        return cost if self._count.exact else Cost(calls=cost.calls, read=math.ceil(cost.read * _UNCOUNTED), written=cost.written)
 
     def _parts(self, desk: Desk) -> Iterator[Note]:
         """All that the workflow makes."""
@@ -166,33 +170,23 @@ def reading(
 
 def composition(
     model: ChatModel, task: str, *, documents: Sequence[str | Document] = (), workflow: str | WritingWorkflow = "plan_write",
-    window: int | None = None, budget: RunBudget = NO_LIMIT, answer_tokens: int | None = None, record: str | Path | None = None,
-    progress: Progress = SILENT,
+    window: int | None = None, budget: RunBudget = NO_LIMIT, record: str | Path | None = None, progress: Progress = SILENT,
 ) -> WritingRun:  # fmt: skip
     """A text of any length, ready to be written: `.estimate` says what it costs at most, `.parts()` gives its parts as they are done.
 
     Args: model: an `Endpoint`, a `LocalModel`, or whatever else is a `ChatModel`. task: what is to be written. documents: that it is
     written from, where the workflow takes some: texts, or texts with names. workflow: how, a spec. window: tokens that prompt and answer
-    may have together (default: what the model states). budget: what the run may cost. answer_tokens: of a part (default: 256, or a
-    quarter of a window that is small). record: a file that every call is written to, and calls that it holds are answered from. progress:
-    is told of tokens read.
+    may have together (default: what the model states). budget: what the run may cost. record: a file that every call is written to, and
+    calls that it holds are answered from. progress: is told of tokens read.
 
-    Raises: as `WorkflowRun`; SpecError; InputError without documents for a workflow that works from some.
+    Raises: as `WorkflowRun`; SpecError; InputError without documents for a workflow that needs some, and with documents for one that does
+    not read them.
     """
     made = writing_workflow(workflow)
-    if made.needs_documents:
-        check_documents(made, len(documents))
+    check_given(made, len(documents))
     return WritingRun(
-        model,
-        _documents(documents),
-        task,
-        workflow=made,
-        window=window,
-        budget=budget,
-        answer_tokens=answer_tokens,
-        record=record,
-        progress=progress,
-    )
+        model, _documents(documents), task, workflow=made, window=window, budget=budget, record=record, progress=progress
+    )  # fmt: skip
 
 
 def _documents(given: Sequence[str | Document]) -> list[Document]:

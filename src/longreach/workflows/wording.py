@@ -15,6 +15,8 @@ CHOICE = "Yes or no:"  # a yes or a no
 FORMULA = "Formula:"  # a calculation
 PLAN = "Plan:"  # what is to be written, a line for each part
 TEXT = "Text:"  # a part of a long text
+ABBREVIATION = "Abbreviation:"  # the first letters of a sentence's words
+SENTENCE = "Sentence:"  # what an abbreviation stands for
 
 
 def says_nothing(text: str) -> bool:
@@ -25,3 +27,12 @@ def says_nothing(text: str) -> bool:
     """
     words = text.strip().strip("*_\"'`. \n")
     return not words or words.upper() == NOTHING or words.startswith(NOTHING)
+
+
+def write_about(words: int) -> str:
+    """How a prompt says how long a text is to be.
+
+    >>> write_about(1), write_about(120)
+    ('Write about 1 word.', 'Write about 120 words.')
+    """
+    return f"Write about {words} word{'s' * (words != 1)}."

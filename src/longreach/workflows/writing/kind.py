@@ -7,5 +7,5 @@ KIND = Kind(
     package="longreach.workflows.writing",
     acts_on="endpoint",
     contract="longreach.workflows.base:WritingWorkflow",
-    suites=("longreach.testing.conformance.workflows",),
+    suites=("longreach.testing.conformance.writing",),
 )

@@ -1,0 +1,151 @@
+"""How long texts get that are asked for in 500 to 4000 words: in one call, and by a workflow; draws the table of docs/guide-write.md.
+
+    python benchmarks/writing.py [MODEL] [--scripted] [--draw] [--words 500,1000,2000,4000] [--topics 1] [--workflow plan_write]
+
+The score is S_l of LongBench-Write. What was measured is not measured again. --scripted: writers that write exactly what they are asked
+for, half of it, a third more, or 300 words at most, and count words as tokens: with them every error is the workflow's own.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from longreach.endpoint.base import ChatModel, Completion, Request
+from longreach.testing.scripted import ScriptedWriter
+from longreach.workflows.output_length import longwriter_lengths, words_in
+from longreach.workflows.run import composition
+from longreach.workflows.wording import TEXT, write_about
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROWS, PAGE = DOCS / "evidence" / "writing", DOCS / "guide-write.md"
+BEGIN, END = "<!-- writing -->\n", "<!-- /writing -->"
+TOPICS = ("the history of lighthouses", "how bread is baked", "a year in the life of a village", "why people travel")
+ONE_CALL = "one call"
+_SHORT = 300  # words
+_TOKENS_PER_WORD = 2  # that one call may take: more than any text of so many words has
+
+
+class ShortWriter(ScriptedWriter):
+    """Ends after 300 words at the latest, as models do that were never shown longer answers."""
+
+    def ask(self, request: Request) -> Completion:
+        """What it writes."""
+        said = super().ask(request)
+        words = said.text.split(" ")
+        if len(words) <= _SHORT:
+            return said
+        return Completion(text=f"{' '.join(words[:_SHORT])}.", finish_reason="stop", completion_tokens=_SHORT, seconds=0.0)
+
+
+SCRIPTED = {
+    "scripted: as asked": lambda: ScriptedWriter(window=8192),
+    "scripted: half of it": lambda: ScriptedWriter(window=8192, share=0.5),
+    "scripted: a third more": lambda: ScriptedWriter(window=8192, share=4 / 3),
+    "scripted: 300 words at most": lambda: ShortWriter(window=8192),
+}
+
+
+def in_one_call(model: ChatModel, task: str, words: int) -> tuple[str, dict[str, int]]:
+    """What a model writes by itself, and what that took."""
+    prompt = f"{task}\n\n{write_about(words)}\n\n{TEXT}"
+    messages = [{"role": "user", "content": prompt}]
+    read = model.count_chat(messages) or 0
+    most = min(_TOKENS_PER_WORD * words, (model.window or 0) - read)
+    said = model.chat(messages, most_tokens=most)
+    return said.text, {"calls": 1, "read": read, "written": said.completion_tokens or 0, "at_most": read + most, "cut": int(said.cut)}
+
+
+def by_workflow(model: ChatModel, task: str, workflow: str) -> tuple[str, dict[str, int]]:
+    """What a workflow writes with it, and what that took."""
+    run = composition(model, task, workflow=workflow)
+    text = "\n\n".join(run.parts())
+    cost = run.ledger.cost
+    return text, {"calls": cost.calls, "read": cost.read, "written": cost.written, "at_most": run.estimate.tokens, "cut": run.ledger.cut}
+
+
+def measured(model: ChatModel, name: str, args: argparse.Namespace, known: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The rows that are not known yet."""
+    have = {(row["model"], row["way"], row["asked"], row["topic"]) for row in known}
+    for topic in TOPICS[: args.topics]:
+        for words in args.words:
+            for way in (ONE_CALL, args.workflow):
+                if (name, way, words, topic) in have:
+                    continue
+                task, begun = f"Write a text of {words} words about {topic}.", time.perf_counter()
+                text, took = in_one_call(model, task, words) if way == ONE_CALL else by_workflow(model, task, way)
+                found = words_in(text)
+                yield {
+                    "model": name, "way": way, "topic": topic, "asked": words, "found": found,
+                    "score": round(longwriter_lengths(words, found), 2), **took, "seconds": round(time.perf_counter() - begun, 1),
+                }  # fmt: skip
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """A line for each model and way: words reached and S_l at each length, means over topics."""
+    lengths = sorted({row["asked"] for row in rows})
+    lines = [f"| model | | {' | '.join(f'{length:,} words' for length in lengths)} | texts | calls a text |"]
+    lines.append("| --- " * (len(lengths) + 4) + "|")
+    for model, way in dict.fromkeys((row["model"], row["way"]) for row in rows):
+        of = [row for row in rows if (row["model"], row["way"]) == (model, way)]
+        cells = []
+        for length in lengths:
+            at = [row for row in of if row["asked"] == length]
+            cells.append(f"{fmean(row['found'] for row in at):,.0f} (S_l {fmean(row['score'] for row in at):.0f})" if at else "-")
+        calls = fmean(row["calls"] for row in of)
+        way = way if way == ONE_CALL else f"`{way}`"
+        lines.append(f"| {model} | {way} | {' | '.join(cells)} | {len(of)} | {calls:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def read_rows() -> list[dict[str, Any]]:
+    """All that was measured."""
+    return [json.loads(line) for file in sorted(ROWS.glob("*.jsonl")) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def draw() -> None:
+    """Put the table into the guide."""
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
+    PAGE.write_text(before + BEGIN + table(read_rows()) + END + rest.partition(END)[2], encoding="utf-8")
+
+
+def add(model: ChatModel, name: str, file: str, args: argparse.Namespace) -> None:
+    """Measure what is missing, and write each row as it is there."""
+    ROWS.mkdir(parents=True, exist_ok=True)
+    for row in measured(model, name, args, read_rows()):
+        with (ROWS / f"{file}.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(f"{json.dumps(row)}\n")
+        print(json.dumps(row), flush=True)
+
+
+def main() -> None:
+    """Measure, and draw."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("model", nargs="?")
+    options.add_argument("--scripted", action="store_true")
+    options.add_argument("--draw", action="store_true", help="the table alone")
+    options.add_argument("--name")
+    options.add_argument("--dtype")
+    options.add_argument("--words", type=lambda text: [int(each) for each in text.split(",")], default=[500, 1000, 2000, 4000])
+    options.add_argument("--topics", type=int, default=1)
+    options.add_argument("--workflow", default="plan_write")
+    args = options.parse_args()
+    if args.scripted:
+        for name, make in SCRIPTED.items():
+            add(make(), name, "scripted", args)
+    if args.model:
+        import longreach
+        from longreach.conversation.local import LocalModel
+
+        name = args.name or Path(args.model).name
+        add(LocalModel(*longreach.load(args.model, dtype=args.dtype)), name, name, args)
+    if args.draw:
+        draw()
+    print(table(read_rows()))
+
+
+if __name__ == "__main__":
+    main()
