@@ -7,6 +7,7 @@ import httpx2
 import pytest
 
 from longreach.serving import asks
+from longreach.serving.workflow import read_document
 from tests.conversation.talks import talker
 from tests.serving.conftest import TEMPLATE
 from tests.serving.served import server
@@ -18,8 +19,9 @@ ADDRESS = "http://127.0.0.1:8000"
 
 @pytest.fixture(scope="module")
 def url():
-    with server(talker(template=TEMPLATE, max_position_embeddings=512), ["linear:factor=4"], name="nano", chunk_size=128) as (url, _, _):
-        yield url
+    loaded = talker(template=TEMPLATE, max_position_embeddings=512)
+    with server(loaded, ["linear:factor=4"], name="nano", chunk_size=128, read_document=read_document) as found:
+        yield found[0]
 
 
 def test_the_python_runs(url, capsys):
@@ -27,6 +29,7 @@ def test_the_python_runs(url, capsys):
     exec(code.replace(ADDRESS, url), {})
     printed = capsys.readouterr().out
     assert re.search(r"^left out: turns 1-\d+ \(\d+ tokens\)", printed, re.MULTILINE)
+    assert re.search(r"^0\.\d+$", printed, re.MULTILINE), "the coverage of the ledger"
     assert "{'stage': 'reading', 'done': 128, 'total': " in printed
 
 
