@@ -43,6 +43,17 @@ def test_a_text_is_written_shown_and_kept(place, capsys):
     assert err.splitlines()[-1].startswith("3 calls, ")
 
 
+def test_the_ledger_has_every_call_and_the_text(place, capsys):
+    code, calls = served("--task", TASK, "--ledger", "pages/story.html")
+    page = (place / "pages" / "story.html").read_text(encoding="utf-8")
+    assert code == 0
+    assert "<h1>What was written</h1>" in page
+    assert f"All {calls} calls" in page
+    assert capsys.readouterr().out.strip().splitlines()[0][:40] in page
+    assert served("--task", TASK, "--ledger", "story.txt") == (2, 0)
+    assert "ends in .html or .json" in capsys.readouterr().err
+
+
 def test_what_an_endpoint_does_not_count_is_said_to_be_an_estimate(place, capsys):
     with EndpointServer(answered) as server:
         assert run(["write", "--endpoint", server.url, "--window", "2000", "--task", TASK]) == 0

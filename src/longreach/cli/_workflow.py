@@ -1,5 +1,7 @@
 """What the verbs share that ask a model many times: which model it is, what they work on, and what a run may cost."""
 
+import json
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from longreach.cli._options import Loading
-from longreach.core.errors import InputError
+from longreach.cli._places import check_writable
+from longreach.core.errors import InputError, LongreachError
 from longreach.core.lengths import parse_length
 from longreach.core.spec import check_spec
 from longreach.workflows.budget import RunBudget
@@ -40,6 +43,10 @@ BudgetTokens = Annotated[
 ]
 Record = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Keep every call here, and ask nothing twice: a stopped run goes on when run again.")
+]
+
+LedgerFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write what was read and what the answer goes back to: a page, or JSON (.json).")
 ]
 
 
@@ -112,6 +119,36 @@ def show_estimate(run: "WorkflowRun[Any]") -> None:
     """Tell on stderr what a run costs at most, before it costs anything."""
     counted = "" if run.ledger.exact else " (estimates: the endpoint does not count tokens)"
     typer.echo(f"at most {run.estimate}{counted}", err=True)
+
+
+def check_ledger(path: Path | None) -> None:
+    """Raise InputError for a ledger that cannot be written."""
+    if path is not None and path.suffix not in (".html", ".json"):
+        raise InputError(f"--ledger {path}: give a name that ends in .html or .json")
+    if path is not None:
+        check_writable(path.parent, "--ledger")
+
+
+def write_ledger(path: Path | None, run: "WorkflowRun[Any]", text: str) -> None:
+    """Write the ledger of a run, as a page or as JSON, where that is asked for. Args: text: the answer, or what was written.
+
+    Raises: LongreachError where nothing can be written there.
+    """
+    from longreach.core.files import write_text
+    from longreach.reports.ledger_page import ledger_page
+
+    if path is None:
+        return
+    found = run.ledger.to_dict()
+    command = shlex.join(("longreach", *sys.argv[1:]))
+    title = "What was read" if found["documents"] else "What was written"
+    page = ledger_page(found, text, title=title, command=command)
+    whole = page if path.suffix == ".html" else json.dumps({"answer": text, "ledger": found}, ensure_ascii=False, indent=2) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, whole)
+    except OSError as error:
+        raise LongreachError(f"cannot write {path}: {error.strerror}") from None
 
 
 def documents_of(files: Sequence[str]) -> list[Document]:

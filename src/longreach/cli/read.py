@@ -1,9 +1,6 @@
 """`longreach read`: a task on documents that are longer than any window."""
 
 import json
-import shlex
-import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,17 +12,19 @@ from longreach.cli._workflow import (
     BudgetTokens,
     Concurrency,
     EndpointURL,
+    LedgerFile,
     Record,
     ServedModel,
     UnderMethod,
     Window,
     budget_of,
     chat_model,
+    check_ledger,
     documents_of,
     show_estimate,
+    write_ledger,
 )
-from longreach.core.errors import InputError, LongreachError
-from longreach.core.files import write_text
+from longreach.core.errors import InputError
 from longreach.workflows.base import reading_workflow
 from longreach.workflows.run import ReadingRun
 
@@ -52,9 +51,7 @@ def read(
     budget_calls: BudgetCalls = None,
     budget_tokens: BudgetTokens = None,
     record: Record = None,
-    ledger: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write what was read and what the answer goes back to: a page, or JSON (.json).")
-    ] = None,
+    ledger: LedgerFile = None,
     loading: Loading = AS_IT_IS,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with answer and ledger, for programs.")] = False,
 ) -> None:
@@ -65,8 +62,7 @@ def read(
     chosen, budget, documents = reading_workflow(workflow), budget_of(budget_calls, budget_tokens), documents_of(docs)
     if not ask.strip():
         raise InputError("--ask is empty; say what is to be done")
-    if ledger is not None and ledger.suffix not in (".html", ".json"):
-        raise InputError(f"--ledger {ledger}: give a name that ends in .html or .json")
+    check_ledger(ledger)
 
     from longreach.cli._progress import BarProgress
 
@@ -80,21 +76,6 @@ def read(
         try:
             answer = run.answer()
         finally:
-            if ledger is not None:
-                _write_ledger(ledger, run, answer)
+            write_ledger(ledger, run, answer)
     typer.echo(str(run.ledger), err=True)
     print(json.dumps({"answer": answer, "ledger": run.ledger.to_dict()}, ensure_ascii=False) if as_json else answer)
-
-
-def _write_ledger(path: Path, run: ReadingRun, answer: str) -> None:
-    """As a page, or as JSON. Raises: LongreachError where nothing can be written there."""
-    from longreach.reports.ledger_page import ledger_page
-
-    found = run.ledger.to_dict()
-    command = " ".join(shlex.quote(word) for word in ("longreach", *sys.argv[1:]))
-    page = ledger_page(found, answer, title="What was read", command=command)
-    text = page if path.suffix == ".html" else json.dumps({"answer": answer, "ledger": found}, ensure_ascii=False, indent=2) + "\n"
-    try:
-        write_text(path, text)
-    except OSError as error:
-        raise LongreachError(f"cannot write {path}: {error.strerror}") from None

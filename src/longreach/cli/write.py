@@ -17,14 +17,17 @@ from longreach.cli._workflow import (
     BudgetTokens,
     Concurrency,
     EndpointURL,
+    LedgerFile,
     Record,
     ServedModel,
     UnderMethod,
     Window,
     budget_of,
     chat_model,
+    check_ledger,
     documents_of,
     show_estimate,
+    write_ledger,
 )
 from longreach.core.errors import InputError
 from longreach.core.progress import SILENT
@@ -55,6 +58,7 @@ def write(
     budget_tokens: BudgetTokens = None,
     record: Record = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the text here, too, after each of its parts.")] = None,
+    ledger: LedgerFile = None,
     loading: Loading = AS_IT_IS,
 ) -> None:
     """Write a text of any length, and see its parts as they are done. What it costs at most is said first; Ctrl-C keeps what is written."""
@@ -65,6 +69,7 @@ def write(
     )
     made, budget, texts = writing_workflow(workflow), budget_of(budget_calls, budget_tokens), documents_of(documents or [])
     check_given(made, len(texts))
+    check_ledger(ledger)
     if out is not None:
         if out.is_dir():
             raise InputError(f"--out {out} is a folder; name a file")
@@ -79,23 +84,23 @@ def write(
             asked, task, documents=texts, workflow=made, window=place.tokens, budget=budget, record=record, progress=progress
         )  # fmt: skip
         show_estimate(run)
+        written: list[str] = []
         try:
-            print_pieces(_kept(run, out))
+            print_pieces(_kept(run, out, written))
         finally:
             typer.echo(str(run.ledger), err=True)
+            write_ledger(ledger, run, "".join(written))
     if not any(call.text for call in run.ledger.calls):
         raise InputError(f"{asked.name} wrote nothing; give another model")
 
 
-def _kept(run: "WritingRun", out: Path | None) -> Iterator[str]:
-    """The text in pieces, each of which is in the file before it is shown."""
+def _kept(run: "WritingRun", out: Path | None, written: list[str]) -> Iterator[str]:
+    """The text in pieces, each of which is in the file, and in `written`, before it is shown."""
     from longreach.core.files import write_text
 
-    text = ""
     for part in run.parts():
-        piece = f"\n\n{part}" if text else part
-        text += piece
+        written.append(f"\n\n{part}" if written else part)
         if out is not None:
             out.parent.mkdir(parents=True, exist_ok=True)
-            write_text(out, f"{text}\n")
-        yield piece
+            write_text(out, f"{''.join(written)}\n")
+        yield written[-1]
