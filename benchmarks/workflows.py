@@ -147,10 +147,10 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
     parts = []
     for model, window in sorted({(row["model"], row["window"]) for row in rows}):
         of = [row for row in rows if (row["model"], row["window"]) == (model, window)]
-        columns = sorted({(row["task"], row["windows"]) for row in of}, key=lambda column: (list(_TITLES).index(column[0]), column[1]))
+        columns = sorted({(row["task"], row["windows"]) for row in of}, key=_place)
         counts = {len({(row["passage"], row["question"]) for row in of if (row["task"], row["windows"]) == column}) for column in columns}
         asked = str(*counts) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-        heads = [f"{_TITLES[task]}, {windows}" for task, windows in columns]
+        heads = [f"{_TITLES.get(task, task)}, {windows}" for task, windows in columns]
         costs = [f"calls, {windows}" for windows in sorted({row["windows"] for row in of})] + ["tokens at the most windows"]
         lines = [
             f"## {model}, windows of {window} tokens, {asked} questions a cell\n",
@@ -161,6 +161,13 @@ def _table(rows: Sequence[dict[str, Any]]) -> str:
             lines.append(f"| {' | '.join([f'`{spec}`', *_cells_of([row for row in of if row['workflow'] == spec], columns, of)])} |")
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def _place(column: tuple[str, int]) -> tuple[int, str, int]:
+    """Tasks in the order of their titles, others behind them."""
+    task, windows = column
+    known = list(_TITLES)
+    return (known.index(task) if task in known else len(known), task, windows)
 
 
 def _cells_of(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, int]], all_rows: Sequence[dict[str, Any]]) -> list[str]:
