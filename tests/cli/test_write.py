@@ -1,6 +1,7 @@
 import _thread
 import itertools
 import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,15 @@ def recorded():
     return len(record.read_text(encoding="utf-8").splitlines()) if record.exists() else 0
 
 
+@pytest.fixture
+def listens():
+    """This process listens to Ctrl-C, also where it was begun in the background, which is deaf to it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listens")
 def test_ctrl_c_keeps_what_is_written(place, capsys):
     calls = itertools.count(1)
 
