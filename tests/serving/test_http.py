@@ -268,8 +268,8 @@ def test_documents_that_do_not_fit_need_a_workflow(http):
 def test_a_workflow_reads_documents_with_the_served_model(http, running, monkeypatch):
     asked = []
 
-    def read(model, documents, question, spec, progress):
-        asked.append(SimpleNamespace(documents=documents, question=question, spec=spec))
+    def read(model, documents, question, spec, most, progress):
+        asked.append(SimpleNamespace(documents=documents, question=question, spec=spec, most=most))
         if spec == "wrong":
             raise InputError("unknown workflow 'wrong'")
         progress.start("searching", 10)
@@ -283,7 +283,7 @@ def test_a_workflow_reads_documents_with_the_served_model(http, running, monkeyp
     assert reply["usage"]["completion_tokens"] == 4
     assert reply["choices"][0]["finish_reason"] == "stop"
     assert asked[0].documents[0].text == "a" * 1200
-    assert (asked[0].question, asked[0].spec) == ("what?", "parts")
+    assert (asked[0].question, asked[0].spec, asked[0].most) == ("what?", "parts", body()["max_tokens"])
     more = {"read": "parts", "progress": True}
     with http.stream("POST", "/v1/chat/completions", json=body(messages=QUESTION, longreach=more, stream=True)) as stream:
         events = [json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line and not line.endswith("[DONE]")]
@@ -295,10 +295,32 @@ def test_a_workflow_reads_documents_with_the_served_model(http, running, monkeyp
     assert (wrong.status_code, wrong.json()["error"]["message"]) == (400, "unknown workflow 'wrong'")
 
 
+def test_a_workflow_sees_the_system_prompt_and_the_last_message_and_the_receipt_says_so(http, running, monkeypatch):
+    asked = []
+    monkeypatch.setattr(running[1], "read_document", lambda *given: asked.append(given[2]) or ("it", {}))
+    earlier = [{"role": "system", "content": "be brief"}, QUESTION[0], {"role": "assistant", "content": "this"}]
+    messages = [*earlier, {"role": "user", "content": "and then?"}]
+    reply = http.post("/v1/chat/completions", json=body(messages=messages, longreach={"read": "parts"})).json()
+    assert asked == ["be brief\n\nand then?"]
+    left = reply["longreach"]["receipt"]["left_out"]
+    assert [(each["turn"], each["role"]) for each in left] == [(1, "user"), (1, "assistant")]
+    assert all(each["tokens"] for each in left)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("n", 2), ("stop", ["."]), ("min_tokens", 2), ("logprobs", True), ("tools", [{"type": "function", "function": {"name": "look"}}])],
+)
+def test_what_has_no_effect_on_a_workflow_is_refused(http, running, monkeypatch, name, value):
+    monkeypatch.setattr(running[1], "read_document", lambda *given: ("it", {}))
+    reply = http.post("/v1/chat/completions", json=body(messages=QUESTION, longreach={"read": "parts"}, **{name: value}))
+    assert (reply.status_code, reply.json()["error"]["param"]) == (400, name)
+
+
 def test_a_workflow_ends_where_its_client_goes(http, running, monkeypatch):
     ended = threading.Event()
 
-    def read(model, documents, question, spec, progress):
+    def read(model, documents, question, spec, most, progress):
         try:
             while True:
                 model.chat(HELLO, most_tokens=2)
@@ -314,7 +336,7 @@ def test_a_workflow_ends_where_its_client_goes(http, running, monkeypatch):
 def test_a_workflow_that_takes_too_long_is_ended(http, running, monkeypatch):
     ended = threading.Event()
 
-    def read(model, documents, question, spec, progress):
+    def read(model, documents, question, spec, most, progress):
         try:
             while True:
                 model.chat(HELLO, most_tokens=2)

@@ -168,11 +168,10 @@ class _Face:
         if documents and ask.read is not None and not await self.prepared(service.fits, ask):
             if service.read_document is None:
                 raise wrong("longreach.read", "this server reads no documents beyond its window")
-            if ask.choices > 1 or ask.logprobs is not None or ask.tools or ask.goes_on:
-                raise wrong("longreach.read", "longreach.read goes with none of n, logprobs, tools and continue_final_message")
-            ticket = WorkflowTicket(service)
-            question = next((each.said for each in reversed(ask.messages) if each.message["role"] == "user"), "")
-            ticket.begin(self.reading, documents, question, ask.read)
+            _check_reads(ask)
+            question, receipt = await self.prepared(service.asked_of_documents, ask)
+            ticket = WorkflowTicket(service, receipt)
+            ticket.begin(self.reading, documents, question, ask.read, ask.most)
             return ticket
         asks = ask.overflow.name() != REFUSE
         return ticket_of(service, await self.prepared(service.prepare_chat, ask, asks=asks), ask)
@@ -215,6 +214,17 @@ class _Face:
         if special not in (None, True, False):
             raise wrong("add_special_tokens", "add_special_tokens must be true or false")
         return list(prompt) if isinstance(prompt, tuple) else self.service.encoded(prompt, special=special is not False)
+
+
+def _check_reads(ask: ChatAsk) -> None:
+    """Refuse what has no effect on a workflow that reads documents. Raises: ApiError."""
+    useless = {
+        "n": ask.choices > 1, "logprobs": ask.logprobs is not None, "tools": ask.tools, "stop": ask.stops, "min_tokens": ask.least,
+        "longreach.thinking_budget": ask.thinking is not None, "continue_final_message": ask.goes_on,
+    }  # fmt: skip
+    for name, given in useless.items():
+        if given:
+            raise wrong(name, f"{name} has no effect on longreach.read, which reads these documents; leave one of them out")
 
 
 def _read_chat(body: bytes, service: Service) -> ChatAsk:

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 from longreach.conversation.messages import Turn, split
 from longreach.conversation.overflow.base import Excerpt, Room, Talk
 from longreach.conversation.prompt import Prompts, summary_request
-from longreach.conversation.reply import Receipt
+from longreach.conversation.reply import Omitted, Receipt
 from longreach.core.errors import InputError
 from longreach.core.progress import Progress
 from longreach.endpoint.base import ChatModel
@@ -36,9 +36,12 @@ class ReadDocument(Protocol):
     """A workflow that answers a question from documents that are longer than the window."""
 
     def __call__(
-        self, chat_model: ChatModel, documents: Sequence[AttachedDocument], question: str, spec: str, progress: Progress
+        self, chat_model: ChatModel, documents: Sequence[AttachedDocument], question: str, spec: str, most: int | None, progress: Progress
     ) -> tuple[str, dict[str, Any]]:
-        """(answer, ledger: what was read and what was not, as JSON). Raises: LongreachError; InputError for a spec that does not parse."""
+        """(answer, ledger: what was read and what was not, as JSON). Args: most: tokens of the answer; None: not said.
+
+        Raises: LongreachError; InputError for a spec that does not parse.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,6 +239,19 @@ class Service:
         written = run_job(self.scheduler, ids=tuple(ids), profile=profile, most=most, stops=prompts.stops)
         found = written.text.strip()
         return found, self.count(found)
+
+    def asked_of_documents(self, ask: ChatAsk) -> tuple[str, Receipt]:
+        """What a workflow is asked, the system prompt and the last message, and which messages of the chat it does not see."""
+        last = max(number for number, each in enumerate(ask.messages) if each.message["role"] == "user")
+        system = [each.said for each in ask.messages if each.message["role"] == "system"]
+        left, turn = list[Omitted](), 0
+        for number, each in enumerate(ask.messages):
+            role = each.message["role"]
+            turn += role == "user"
+            if role != "system" and number != last:
+                left.append(Omitted(turn=max(turn, 1), role=role, tokens=self.count(each.said)))
+        question = "\n\n".join([*system, ask.messages[last].said])
+        return question, Receipt(policy=f"read={ask.read}", left_out=tuple(left))
 
     def _locked(self, work: Callable[[], T]) -> T:
         with self._encoding:

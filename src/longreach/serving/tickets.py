@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 
+from longreach.conversation.reply import Receipt
 from longreach.core.progress import Progress
 from longreach.serving.asks import ClientAsk
 from longreach.serving.files import AttachedDocument
@@ -79,32 +80,35 @@ class JobTicket(Ticket):
 
 
 class WorkflowTicket(Ticket):
-    """Of a workflow that reads documents in a thread, and tells of it as a job does."""
+    """Of a workflow that reads documents in a thread, and tells of it as a job does. Args: receipt: of messages that it does not see."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, receipt: Receipt) -> None:
         super().__init__(service, 1)
+        self._receipt = receipt
         self._gone = threading.Event()
         self._model = ServedModel(service, self._gone)
         self.seconds = service.limits.seconds
 
-    def begin(self, threads: Executor, documents: Sequence[AttachedDocument], question: str, spec: str) -> None:
-        """Read documents to answer a question."""
-        threads.submit(self._read, documents, question, spec)
+    def begin(self, threads: Executor, documents: Sequence[AttachedDocument], question: str, spec: str, most: int | None) -> None:
+        """Read documents to answer a question, in so many tokens at most; None: not said."""
+        threads.submit(self._read, documents, question, spec, most)
 
     def cancel(self) -> None:
         """Every request of the workflow ends where it is."""
         self._gone.set()
 
-    def _read(self, documents: Sequence[AttachedDocument], question: str, spec: str) -> None:
+    def _read(self, documents: Sequence[AttachedDocument], question: str, spec: str, most: int | None) -> None:
         read = self.service.read_document
         try:
             assert read is not None  # noqa: S101 - without one nothing is begun
-            answer, ledger = read(self._model, documents, question, spec, _Told(self))
+            answer, ledger = read(self._model, documents, question, spec, most, _Told(self))
         except Exception as error:  # noqa: BLE001 - it is told to the client, whatever it is
             self.put(JobFailed(error=error))
             return
-        profile = self.service.profiles.widest
-        self.account = Account(prompt=self._model.read, profile=profile.method, window=profile.window, ledger=ledger)
+        profile = self.service.profiles.all[0]  # whose window the model reads parts in
+        self.account = Account(
+            prompt=self._model.read, profile=profile.method, window=profile.window, receipt=self._receipt, ledger=ledger
+        )  # fmt: skip
         self.put(PromptRead(reused=0))
         self.put(PieceWritten(choice=0, text=answer))
         self.put(ChoiceEnded(choice=0, reason="stop", written=self._model.written))

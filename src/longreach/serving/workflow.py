@@ -11,9 +11,9 @@ from longreach.workflows.spans import Document
 
 
 def read_document(
-    chat_model: ChatModel, documents: Sequence[AttachedDocument], question: str, spec: str, progress: Progress
+    chat_model: ChatModel, documents: Sequence[AttachedDocument], question: str, spec: str, most: int | None, progress: Progress
 ) -> tuple[str, dict[str, Any]]:
-    """(answer, ledger). Raises: as `longreach.reading`, and what the calls fail with."""
+    """(answer, ledger). Args: most: tokens of the answer. Raises: as `longreach.reading`, and what the calls fail with."""
     named = [Document(name=document.name, text=document.text) for document in documents]
-    run = reading(chat_model, named, question, workflow=spec, progress=progress)
+    run = reading(chat_model, named, question, workflow=spec, answer_tokens=most, progress=progress)
     return run.answer(), run.ledger.to_dict()
