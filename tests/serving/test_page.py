@@ -262,6 +262,11 @@ def test_documents_are_dropped_checked_and_read_by_a_workflow(page, stub):
     page.get_by_label("Read documents by").select_option("chain")
     page.get_by_role("button", name="Read so, and answer").click()
     expect(page.locator(".ledger")).to_contain_text("Read by chain in 2 calls: 990 tokens read, 49 written. 1 of the model")
+    page.get_by_role("button", name="Again, longer").click()
+    expect(page.get_by_role("group", name="Versions of this answer")).to_contain_text("2 of 2")
+    assert "min_tokens" not in stub.asked[-1]
+    assert stub.asked[-1]["max_tokens"] > 0
+    page.get_by_role("button", name="Version before").click()
     asked = stub.asked[-1]
     assert asked["longreach"]["read"] == "chain"
     assert asked["messages"][-1]["content"] == [

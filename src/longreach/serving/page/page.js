@@ -684,6 +684,8 @@ function drawnReceipt(receipt) {
 function drawnAgain(turn, index) {
   const { usage, ledger } = version(turn).facts; // a workflow's usage is that of all its calls
   const written = Math.max(1, (ledger ? null : usage?.completion_tokens) ?? Math.ceil(version(turn).text.length / 4));
+  // No workflow can be told to write more than it has to say.
+  const between = (least, most) => (ledger ? { max_tokens: most } : { min_tokens: least, max_tokens: most });
   const [half, more] = [Math.max(1, Math.round(written / 2)), Math.round(written * 1.5)];
   const traits = { "data-again": true, "aria-disabled": String(Boolean(state.writing)) };
   const to = (name, label, lengths) =>
@@ -695,15 +697,15 @@ function drawnAgain(turn, index) {
   const exactly = (event) => {
     event.preventDefault();
     const asked = Number(many.value);
-    if (many.value && many.checkValidity()) rewrite(turn, index, { min_tokens: asked, max_tokens: asked });
+    if (many.value && many.checkValidity()) rewrite(turn, index, between(asked, asked));
     else many.focus();
   };
   const go = make("button", { ...traits, class: "small", "data-name": "go", "aria-label": "Again, with this many tokens" }, "Go");
   return make(
     "div", { class: "again", role: "group", "aria-label": "Ask again" }, make("span", {}, "Again"),
     to("Shorter", `shorter: at most ${tokens(half)}`, { max_tokens: half }),
-    to("As long", `about as long: ${tokens(written)}`, { min_tokens: Math.ceil(written * 0.9), max_tokens: Math.ceil(written * 1.1) }),
-    to("Longer", `longer: at least ${tokens(more)}`, { min_tokens: more, max_tokens: written * 3 }),
+    to("As long", `about as long: ${tokens(written)}`, between(Math.ceil(written * 0.9), Math.ceil(written * 1.1))),
+    to("Longer", `longer: at least ${tokens(more)}`, between(more, written * 3)),
     make("form", { class: "many", onsubmit: exactly, novalidate: true }, many, go),
     turn.versions.length > 1 ? drawnVersions(turn, index) : null,
   );
