@@ -3,8 +3,9 @@ import json
 import pytest
 
 import longreach
+from longreach.core import registry
 from longreach.core.errors import InputError, SpecError
-from longreach.endpoint.base import ChatModel, Completion
+from longreach.endpoint.base import ChatModel, Completion, TokenLogprob
 from longreach.endpoint.errors import EndpointError
 from longreach.endpoint.recording import Recording
 from longreach.testing.scripted import PerfectReader
@@ -32,6 +33,28 @@ class Mute(ChatModel):
 
     def ask(self, request):
         return Completion(text="NOTHING", finish_reason="stop", seconds=0.0)
+
+    def count(self, text):
+        return None
+
+
+class Prosy(ChatModel):
+    """Counts nothing for others, and writes as much as it may, in tokens of `width` bytes.."""
+
+    name, window = "prosy", 1200
+
+    def __init__(self, width):
+        self.width, self.most = width, 0
+
+    def ask(self, request):
+        read = len(request.messages[0]["content"]) // self.width
+        self.most = max(self.most, read + request.most_tokens)
+        token = TokenLogprob(token="a", logprob=-0.7, top={"a": -0.7, "b": -0.7})
+        text = ("a" * (self.width - 1) + " ") * request.most_tokens
+        return Completion(
+            text=text, finish_reason="length", prompt_tokens=read, completion_tokens=request.most_tokens, seconds=0.0,
+            logprobs=None if request.logprobs is None else (token,),
+        )  # fmt: skip
 
     def count(self, text):
         return None
@@ -124,6 +147,16 @@ def test_tokens_of_a_model_that_counts_none_are_estimates_on_the_safe_side():
     run = reading(Mute(), [text()], TASK, window=400)
     run.answer()
     assert str(run.ledger).endswith("tokens are estimates")
+
+
+@pytest.mark.parametrize("width", [3, 5, 8])
+@pytest.mark.parametrize("workflow", registry.names("reading"))
+def test_a_run_ends_within_its_estimate_where_nobody_counts_tokens(workflow, width):
+    run = reading(model := Prosy(width), [text(4000)], TASK, workflow=workflow)
+    run.answer()
+    assert run.ledger.cost.calls <= run.estimate.calls
+    assert run.ledger.cost.tokens <= run.estimate.tokens
+    assert model.most <= model.window
 
 
 def test_a_window_has_to_be_known():

@@ -9,6 +9,7 @@ from longreach.core import registry
 from longreach.core.errors import InputError, SpecError
 from longreach.core.method import Method
 from longreach.core.spec import make, parse_settings
+from longreach.workflows.counting import BYTES_PER_TOKEN
 from longreach.workflows.desk import Desk, Note
 
 
@@ -21,7 +22,7 @@ class Workflow(Method):
     """
 
     filler: ClassVar[str] = "a "  # what a long text is made of there
-    filler_bytes: ClassVar[int] = 2  # that a token of it has, where nobody counts tokens
+    filler_bytes: ClassVar[int] = BYTES_PER_TOKEN  # that a token of it has, where nobody counts tokens
 
     def most_work(self, role: str) -> str | None:
         """The answer to calls of a role that leads to the most calls; None: any long text."""

@@ -10,7 +10,7 @@ from longreach.core.progress import SILENT, Progress
 from longreach.endpoint.base import ChatModel, Completion, Request
 from longreach.endpoint.errors import EndpointError
 from longreach.workflows.budget import Meter
-from longreach.workflows.counting import TokenCounter
+from longreach.workflows.counting import BYTES_PER_TOKEN, TokenCounter
 from longreach.workflows.cutting import TextChunk, cut
 from longreach.workflows.ledger import Ledger
 from longreach.workflows.spans import Document, Span, merged
@@ -37,6 +37,7 @@ class Note:
 Part = str | TextChunk | Note
 
 _NUMBER = re.compile(r"\d(?:[\d.,]*\d)?")
+_SHARE = BYTES_PER_TOKEN / 5  # of estimated tokens, in tokens of prose, which have up to 5 bytes on average
 _DIGITS = 3  # of a number that nobody counts up
 _SENTENCE = re.compile(r".*?(?:[.!?]['\")\]]*(?:\s+|$)|\n+|$)", re.DOTALL)
 
@@ -47,7 +48,8 @@ class Query:
 
     Args: parts: of the prompt; texts, chunks of the documents, and notes. most: tokens of the answer. role: what it is for, in a word.
     seed: of the sampling, with a temperature above 0. logprobs: alternatives of each token whose log-probabilities are needed.
-    any_size: how long the prompt is hangs on answers before it, so that an estimate takes it to fill the window.
+    any_size: how long the prompt is hangs on answers before it, so that an estimate takes it to fill the window. again: the answer stands
+    in later prompts, and must not take up more room there than `most`.
     """
 
     parts: tuple[Part, ...]
@@ -57,6 +59,7 @@ class Query:
     seed: int | None = None
     logprobs: int | None = None
     any_size: bool = False
+    again: bool = False
 
     @property
     def prompt(self) -> str:
@@ -119,13 +122,13 @@ class Desk:
         """
         return cut(self.documents, self.room(*around, most=most) - beside, self.count)
 
-    def ask(self, *parts: Part, most: int, role: str, any_size: bool = False) -> Note:
+    def ask(self, *parts: Part, most: int, role: str, any_size: bool = False, again: bool = False) -> Note:
         """Ask the model. Raises: BudgetError; EndpointError; InputError for a prompt that does not fit into the window."""
-        return self._asked(Query(parts=parts, most=most, role=role, any_size=any_size))
+        return self._asked(Query(parts=parts, most=most, role=role, any_size=any_size, again=again))
 
-    def ask_all(self, querys: Iterable[Query]) -> list[Note]:
+    def ask_all(self, queries: Iterable[Query]) -> list[Note]:
         """Ask many things that do not hang on one another, in order. Raises: as `ask`, for the first that fails."""
-        asked = list(querys)
+        asked = list(queries)
         sizes = [self._reserved(query) for query in asked]
         answers = self._model.many(self._request(query) for query in asked)
         return [self._noted(query, size, said) for query, size, said in zip(asked, sizes, answers, strict=True)]
@@ -142,6 +145,12 @@ class Desk:
             return note
         self.ledger.made_up += len(sentences) - len(fine)
         return replace(note, text="".join(fine).strip())
+
+    def first_part(self, text: str, most: int) -> str:
+        """The beginning of a text, of so many tokens at most, to the end of a sentence where there is one."""
+        while text and (tokens := self.count(text)) > most:
+            text = text[: int(len(text) * most / tokens * 0.98)]
+        return text[: text.rindex(".") + 1] if "." in text else text
 
     def _asked(self, query: Query) -> Note:
         size = self._reserved(query)
@@ -160,10 +169,15 @@ class Desk:
         self._meter.reserve(size, query.most)
         return size
 
+    def _most(self, query: Query) -> int:
+        """Tokens that the model may write: fewer where they are estimates, by which a token of theirs may be more than one."""
+        safe = self.count.exact or self._estimates or not query.again
+        return query.most if safe else max(1, int(query.most * _SHARE))
+
     def _request(self, query: Query) -> Request:
         return Request(
             messages=[{"role": "user", "content": query.prompt}],
-            most_tokens=query.most,
+            most_tokens=self._most(query),
             temperature=query.temperature,
             seed=query.seed,
             logprobs=query.logprobs,
@@ -172,12 +186,14 @@ class Desk:
     def _noted(self, query: Query, size: int, said: Completion | EndpointError) -> Note:
         if isinstance(said, EndpointError):
             raise said
-        text = said.text.strip()
+        text, cut_off = said.text.strip(), said.cut
+        if query.again and self.count(text) > query.most:  # it was counted otherwise than it was written
+            text, cut_off = self.first_part(text, query.most), True
         written = self.count(text) if said.completion_tokens is None else min(said.completion_tokens, query.most)
         self._meter.settle((size, query.most), (size, written))
-        self.ledger.note(query.role, size, written, query.spans, cut=said.cut and query.logprobs is None, text=text)
+        self.ledger.note(query.role, size, written, query.spans, cut=cut_off and query.logprobs is None, text=text)
         self._progress.advance(size)
-        return Note(text=text, spans=query.sources, cut=said.cut, entropy=entropy_of(said))
+        return Note(text=text, spans=query.sources, cut=cut_off, entropy=entropy_of(said))
 
 
 def kept(notes: Iterable[Note]) -> list[Note]:

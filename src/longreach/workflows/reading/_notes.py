@@ -36,7 +36,7 @@ def take_notes(desk: Desk, most: int) -> list[Note]:
 
 def _taking(desk: Desk, chunk: TextChunk, total: int, most: int) -> Query:
     begin = _TAKE.format(number=chunk.number + 1, total=total)
-    return Query(parts=(chunk, begin, task_part(desk), NOTES), most=most, role="notes")
+    return Query(parts=(chunk, begin, task_part(desk), NOTES), most=most, role="notes", again=True)
 
 
 def merge_notes(desk: Desk, notes: Sequence[Note], most: int) -> list[Note]:
@@ -47,7 +47,7 @@ def merge_notes(desk: Desk, notes: Sequence[Note], most: int) -> list[Note]:
             raise InputError(
                 f"notes of {most} tokens, two at a time, do not fit into a window of {desk.window}; give shorter notes or answers"
             )
-        merged = desk.ask_all(Query(parts=_merging(desk, group), most=most, role="merge") for group in groups)
+        merged = desk.ask_all(Query(parts=_merging(desk, group), most=most, role="merge", again=True) for group in groups)
         notes = kept(desk.grounded(note, *group) for note, group in zip(merged, groups, strict=True))
     return list(notes)
 

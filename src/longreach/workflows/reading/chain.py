@@ -57,7 +57,7 @@ class ChainOfAgents(ReadingWorkflow):
 def _handed_on(desk: Desk, chunks: Iterable[TextChunk], most: int) -> Note:
     notes = Note(text=NOTHING)
     for chunk in chunks:
-        said = desk.ask(_BEFORE, notes, _NEXT, chunk, _WORKER, task_part(desk), NOTES, most=most, role="worker")
+        said = desk.ask(_BEFORE, notes, _NEXT, chunk, _WORKER, task_part(desk), NOTES, most=most, role="worker", again=True)
         said = desk.grounded(said, notes, chunk)
         if not said.empty:  # what added nothing is no source
             notes = with_spans(said, notes.spans) if said.text == notes.text else said

@@ -55,7 +55,7 @@ class MemoryStream(ReadingWorkflow):
         room = desk.room(*around, most=most)
         size = min(self.memory_tokens or desk.window // 4, room)
         parts = desk.chunks(*around, most=most, beside=room - size)
-        summaries = desk.ask_all(Query(parts=(_SUMMARISE, part, *around[1:]), most=most, role="summary") for part in parts)
+        summaries = desk.ask_all(Query(parts=(_SUMMARISE, part, *around[1:]), most=most, role="summary", again=True) for part in parts)
         picked = self._picked(desk, parts)
         states: dict[int, State] = dict.fromkeys(picked, "raw")
         if not _fits(desk, parts, summaries, states):

@@ -44,17 +44,17 @@ class Refine(ReadingWorkflow):
         *chunks, last = desk.chunks(_NEXT, SO_FAR, "", task_part(desk), ANSWER, most=most, beside=most)
         answer: Note | None = None
         for chunk in chunks:
-            answer = _refined(desk, answer, _FIRST, chunk)
-        return _refined(desk, answer, _LAST, last) or Note(text=NOTHING)
+            answer = _refined(desk, answer, _FIRST, chunk, again=True)
+        return _refined(desk, answer, _LAST, last, again=False) or Note(text=NOTHING)
 
 
-def _refined(desk: Desk, answer: Note | None, begin: str, chunk: TextChunk) -> Note | None:
-    """The answer with what a part adds to it. Args: begin: what is asked where there is none yet."""
+def _refined(desk: Desk, answer: Note | None, begin: str, chunk: TextChunk, *, again: bool) -> Note | None:
+    """The answer with what a part adds to it. Args: begin: what is asked where there is none. again: whether parts follow."""
     most, task = desk.answer_tokens, task_part(desk)
     if answer is None:
-        said = desk.ask(begin, chunk, task, ANSWER, most=most, role="answer", any_size=True)
+        said = desk.ask(begin, chunk, task, ANSWER, most=most, role="answer", any_size=True, again=again)
         return None if said.empty else said
-    said = desk.ask(_NEXT, SO_FAR, answer, chunk, task, ANSWER, most=most, role="answer", any_size=True)
+    said = desk.ask(_NEXT, SO_FAR, answer, chunk, task, ANSWER, most=most, role="answer", any_size=True, again=again)
     if said.empty:
         return answer
     return with_spans(said, answer.spans) if said.text == answer.text else said

@@ -51,7 +51,7 @@ class Reports(ReadingWorkflow):
         """The value of the formula and the formula, or an answer in words where the task asks for no calculation."""
         most = self.note_tokens or desk.note_tokens
         passages = _located(desk, self.passage_tokens or max(8, desk.window // 8), most)
-        notes = desk.ask(_LOCATE, *passages, task_part(desk), NOTES, most=most, role="notes")
+        notes = desk.ask(_LOCATE, *passages, task_part(desk), NOTES, most=most, role="notes", again=True)
         if notes.empty:
             return answer_from(desk, [])
         note_tokens, most = most, min(_FORMULA_TOKENS, desk.window // 8)

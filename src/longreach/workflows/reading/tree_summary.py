@@ -83,7 +83,7 @@ def _tree(desk: Desk, most: int) -> list[Note]:
     small = max(8, limits(2, most)[0])  # of the summaries of parts
     begin = _PART.format(words=words(small))
     chunks = desk.chunks(begin, task, SUMMARY, most=small)
-    level = kept(desk.ask_all(Query(parts=(begin, chunk, task, SUMMARY), most=small, role="summary") for chunk in chunks))
+    level = kept(desk.ask_all(Query(parts=(begin, chunk, task, SUMMARY), most=small, role="summary", again=True) for chunk in chunks))
     while len(level) > 1 and desk.room(*level, task, _MERGE, SUMMARY, most=desk.answer_tokens) < 0:
         merged = _merged(desk, level, most)
         if len(merged) >= len(level):
@@ -99,19 +99,12 @@ def _merged(desk: Desk, level: Sequence[Note], most: int) -> list[Note]:
     room = desk.room(_CONTEXT_BEFORE, begin, task, SUMMARY, most=most)
     pending = list(level)
     while pending:
-        context: tuple[Part, ...] = (_CONTEXT_BEFORE, _first_part(desk, found[-1].text, int(room * _CONTEXT))) if found else ()
+        context: tuple[Part, ...] = (_CONTEXT_BEFORE, desk.first_part(found[-1].text, int(room * _CONTEXT))) if found else ()
         group = [pending.pop(0)]
         while pending and desk.room(*context, begin, *group, pending[0], task, SUMMARY, most=most) >= 0:
             group.append(pending.pop(0))
-        found.append(desk.ask(*context, begin, *group, task, SUMMARY, most=most, role="merge"))
+        found.append(desk.ask(*context, begin, *group, task, SUMMARY, most=most, role="merge", again=True))
     return kept(found)
-
-
-def _first_part(desk: Desk, text: str, most: int) -> str:
-    """The beginning of a text, of so many tokens at most, to the end of a sentence where there is one."""
-    while text and desk.count(text) > most:
-        text = text[: int(len(text) * most / desk.count(text) * 0.98)]
-    return text if "." not in text else text[: text.rindex(".") + 1]
 
 
 def _running(desk: Desk, most: int) -> list[Note]:
@@ -120,14 +113,14 @@ def _running(desk: Desk, most: int) -> list[Note]:
     summary: Note | None = None
     for chunk in desk.chunks(begin, _SO_FAR, "", _NEXT, task, SUMMARY, most=most, beside=most):
         if summary is None:
-            said = desk.ask(first, chunk, task, SUMMARY, most=most, role="summary")
+            said = desk.ask(first, chunk, task, SUMMARY, most=most, role="summary", again=True)
             summary = None if said.empty else said
             continue
-        said = desk.ask(begin, _SO_FAR, summary, _NEXT, chunk, task, SUMMARY, most=most, role="summary")
+        said = desk.ask(begin, _SO_FAR, summary, _NEXT, chunk, task, SUMMARY, most=most, role="summary", again=True)
         if said.cut:
             half = most // 2
-            shorter = desk.ask(_COMPRESS.format(words=words(half)), summary, task, SUMMARY, most=half, role="compress")
-            said = desk.ask(begin, _SO_FAR, shorter, _NEXT, chunk, task, SUMMARY, most=most, role="summary")
+            shorter = desk.ask(_COMPRESS.format(words=words(half)), summary, task, SUMMARY, most=half, role="compress", again=True)
+            said = desk.ask(begin, _SO_FAR, shorter, _NEXT, chunk, task, SUMMARY, most=most, role="summary", again=True)
         summary = summary if said.empty else said
     return [summary] if summary is not None else []
 
