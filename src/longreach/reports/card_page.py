@@ -76,7 +76,7 @@ def _usable_cell(ability: JsonCard | None, title: str) -> str:
     if missed:
         more = f"<small>falls short at {format_length(missed)}</small>"
     elif ability["steps"] and ability["usable"] < ability["steps"][-1]["length"]:
-        more = "<small>then open: more questions would tell</small>"
+        more = "<small>then open</small>"
     else:
         more = ""
     return f'<td data-of="{title}"><strong>{words}</strong>{more}</td>'
