@@ -18,7 +18,7 @@ import longreach
 from longreach.conversation.reply import Omitted, Receipt
 
 PAGE = Path(longreach.__file__).parent / "serving" / "page"
-CARD = Path(__file__).parents[2] / "docs" / "evidence" / "cards" / "smollm2-135m-instruct.json"
+CARD = Path(__file__).with_name("card.json")
 TYPES = {"index.html": "text/html", "page.js": "text/javascript", "page.css": "text/css"}
 WINDOW, TRAINED = 400, 200
 MARKDOWN = "Three things — naïve, 文字 and 🙂.\n\n- one `a<b`\n- **two**\n\n```py\nprint('<b>')\n```\n\nThat is all."
