@@ -317,10 +317,12 @@ def test_what_has_no_effect_on_a_workflow_is_refused(http, running, monkeypatch,
     assert (reply.status_code, reply.json()["error"]["param"]) == (400, name)
 
 
-def test_a_workflow_ends_where_its_client_goes(http, running, monkeypatch):
+@pytest.fixture
+def endless(running, monkeypatch):
+    """A workflow that asks without end; the event says that it was ended."""
     ended = threading.Event()
 
-    def read(model, documents, question, spec, most, progress):
+    def read(model, *_):
         try:
             while True:
                 model.chat(HELLO, most_tokens=2)
@@ -328,26 +330,20 @@ def test_a_workflow_ends_where_its_client_goes(http, running, monkeypatch):
             ended.set()
 
     monkeypatch.setattr(running[1], "read_document", read)
+    return ended
+
+
+def test_a_workflow_ends_where_its_client_goes(http, endless):
     with pytest.raises(httpx2.TimeoutException):
         http.post("/v1/chat/completions", json=body(messages=QUESTION, longreach={"read": "parts"}), timeout=0.3)
-    assert ended.wait(10)
+    assert endless.wait(10)
 
 
-def test_a_workflow_that_takes_too_long_is_ended(http, running, monkeypatch):
-    ended = threading.Event()
-
-    def read(model, documents, question, spec, most, progress):
-        try:
-            while True:
-                model.chat(HELLO, most_tokens=2)
-        finally:
-            ended.set()
-
-    monkeypatch.setattr(running[1], "read_document", read)
+def test_a_workflow_that_takes_too_long_is_ended(http, running, monkeypatch, endless):
     monkeypatch.setattr(running[1], "limits", Limits(seconds=0.3))
     reply = http.post("/v1/chat/completions", json=body(messages=QUESTION, longreach={"read": "parts"}))
     assert (reply.status_code, reply.json()["error"]["code"]) == (504, "timeout")
-    assert ended.wait(10)
+    assert endless.wait(10)
 
 
 def test_the_plain_template_is_that_of_conversations(loaded):

@@ -1,4 +1,7 @@
-"""The page of `longreach serve`, driven in a browser against a server without a model."""
+"""The page of `longreach serve`, driven in a browser against a server without a model.
+
+Longer than 400 lines: its tests share one browser, which takes longer to start than most of them to run, and each worker starts one a file.
+"""
 
 import json
 import re

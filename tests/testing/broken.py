@@ -1,4 +1,7 @@
-"""What breaks every shared check: a method or a helper that is wrong where the check looks, so that it has to say so."""
+"""What breaks every shared check: a method or a helper that is wrong where the check looks, so that it has to say so.
+
+Longer than 400 lines: it is one table, check -> what breaks it, and what stands in it.
+"""
 
 import itertools
 import random

@@ -147,7 +147,9 @@ class Desk:
         return replace(note, text="".join(fine).strip())
 
     def first_part(self, text: str, most: int) -> str:
-        """The beginning of a text, of so many tokens at most, to the end of a sentence where there is one."""
+        """A text, or its beginning of so many tokens at most, to the end of a sentence where there is one."""
+        if self.count(text) <= most:
+            return text
         while text and (tokens := self.count(text)) > most:
             text = text[: int(len(text) * most / tokens * 0.98)]
         return text[: text.rindex(".") + 1] if "." in text else text

@@ -41,7 +41,7 @@ def _taking(desk: Desk, chunk: TextChunk, total: int, most: int) -> Query:
 
 def merge_notes(desk: Desk, notes: Sequence[Note], most: int) -> list[Note]:
     """The notes, merged by the model as often as it takes until all fit beside the answer. Raises: InputError where they never would."""
-    while not _fits(desk, notes):
+    while not fits(desk, notes):
         groups = _grouped(desk, notes, most)
         if len(groups) >= len(notes):
             raise InputError(
@@ -58,7 +58,8 @@ def answer_from(desk: Desk, notes: Sequence[Note]) -> Note:
     return desk.ask(begin, *notes, task_part(desk), ANSWER, most=desk.answer_tokens, role="answer")
 
 
-def _fits(desk: Desk, notes: Sequence[Note]) -> bool:
+def fits(desk: Desk, notes: Sequence[Note]) -> bool:
+    """Whether the notes leave room for the answer from them."""
     return desk.room(_ANSWER, *notes, task_part(desk), ANSWER, most=desk.answer_tokens) >= 0
 
 

@@ -15,7 +15,7 @@ from longreach.core.errors import InputError, SpecError
 from longreach.core.method import MethodInfo, at_least
 from longreach.workflows.base import ReadingWorkflow
 from longreach.workflows.desk import Desk, Note, Part, Query, kept
-from longreach.workflows.reading._notes import answer_from, task_part
+from longreach.workflows.reading._notes import answer_from, fits, task_part
 from longreach.workflows.wording import NOTHING, SUMMARY
 
 Form = Literal["hierarchical", "incremental"]
@@ -84,7 +84,7 @@ def _tree(desk: Desk, most: int) -> list[Note]:
     begin = _PART.format(words=words(small))
     chunks = desk.chunks(begin, task, SUMMARY, most=small)
     level = kept(desk.ask_all(Query(parts=(begin, chunk, task, SUMMARY), most=small, role="summary", again=True) for chunk in chunks))
-    while len(level) > 1 and desk.room(*level, task, _MERGE, SUMMARY, most=desk.answer_tokens) < 0:
+    while len(level) > 1 and not fits(desk, level):
         merged = _merged(desk, level, most)
         if len(merged) >= len(level):
             raise InputError(f"two summaries do not fit into the window of {desk.window}; give shorter ones (summary_tokens)")
