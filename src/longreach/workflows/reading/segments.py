@@ -8,8 +8,8 @@ Paper: XL3M: A Training-free Framework for LLM Length Extension Based on Segment
 Cost: the whole text once, in as many calls of a few tokens as it has segments, side by side where the model takes several, and a call more.
 Limits: needs log-probabilities; a model may be sure of a wrong answer, too. What takes many segments together does not fit.
 Differs from the paper: the entropy is that of the first twelve tokens and not of one (`probe_tokens=1`), for chat models begin their
-answers with words that say nothing. Endpoints give the likeliest 20 tokens only, and the rest counts as one. Segments end at sentences and do not
-overlap.
+answers with words that say nothing. Endpoints give the likeliest 20 tokens only, and the rest counts as one. Segments end at sentences
+and do not overlap.
 """
 
 from dataclasses import dataclass
