@@ -17,6 +17,7 @@ from longreach.decoding.sets import PartSet, read_sets
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.finite import check_finite
 from longreach.engine.sets import cache_for_sets
+from longreach.engine.stock import stock_attention
 from longreach.engine.whole_length import whole_length
 
 _CONTEXT = 8  # tokens kept for decoding the next: a character takes 4 at most, and some tokenizers look at the token before
@@ -66,7 +67,7 @@ def tokens(
         produced += 1
         if produced != max_new_tokens:
             again = partial(step, token)
-            with torch.no_grad(), whole_length(model, whole):
+            with torch.no_grad(), stock_attention(model), whole_length(model, whole):
                 logits = check_finite(again().logits[:, -1], model, again, first=read + produced - 1)
 
 

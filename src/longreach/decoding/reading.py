@@ -6,12 +6,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from longreach.core.errors import InputError
 from longreach.core.progress import SILENT, Progress
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.prompt import prompt_end
+from longreach.engine.stock import stock_attention, stock_cache
 from longreach.engine.whole_length import whole_length
 
 CHUNK = 512
@@ -20,7 +21,7 @@ UNPREDICTED = -100  # transformers' label for a token that is not predicted
 
 def new_cache(model: PreTrainedModel) -> Cache:
     """An empty cache for `model`; under an applied method the engine fills it with its own layers at the first forward."""
-    return DynamicCache(config=model.config)
+    return stock_cache(model)
 
 
 def check_eval(model: PreTrainedModel) -> None:
@@ -53,7 +54,7 @@ def read(
     for start in range(0, total, chunk_size):
         part = ids[:, start : start + chunk_size]
         last = start + part.shape[1] == total
-        with torch.no_grad(), whole_length(model, whole), prompt_end(whole):
+        with torch.no_grad(), stock_attention(model), whole_length(model, whole), prompt_end(whole):
             out = model(part, **cache_argument(model, cache), use_cache=True, logits_to_keep=0 if logits == "all" else 1, **inputs)
         progress.advance(part.numel())
         if logits == "all" or last:

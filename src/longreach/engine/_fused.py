@@ -52,9 +52,9 @@ def _flash_cpu(
 ) -> tuple[Tensor, Tensor]:
     b, h, t, d = q.shape
     groups = k.shape[1]
-    fold = t == 1 and groups != h and mask is None and bias is None
-    if fold:  # one query: the heads of a group become its rows, several times faster in bfloat16
-        q = q.reshape(b, groups, h // groups, d)
+    fold = not causal and groups != h and mask is None and bias is None
+    if fold:  # the heads of a group become rows of one: keys are read once for all, several times faster for few queries
+        q = q.reshape(b, groups, h // groups * t, d)
     if mask is not None:
         added = torch.zeros(mask.shape, dtype=q.dtype, device=q.device) if bias is None else bias
         bias = added.masked_fill(~mask, float("-inf"))
@@ -63,7 +63,7 @@ def _flash_cpu(
     out, lse = _FlashCpu.apply(q, k, v, bias, scale, causal) if _needs_grad(q, k, v) else _flash(q, k, v, bias, scale, causal)
     if mask is not None:  # the kernel reports lse 0 for a row that sees nothing
         lse = lse.masked_fill(~mask.any(-1), float("-inf"))
-    return (out.reshape(b, h, 1, d), lse.reshape(b, h, 1)) if fold else (out, lse)
+    return (out.reshape(b, h, t, d), lse.reshape(b, h, t)) if fold else (out, lse)
 
 
 def _flash(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, causal: bool) -> tuple[Tensor, Tensor]:

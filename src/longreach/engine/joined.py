@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.cache_utils import DynamicSlidingWindowLayer
 
 from longreach.core.errors import LongreachError, UnsupportedError
 from longreach.engine._store import BandLayer
 from longreach.engine.apply import applied, unwrapped
 from longreach.engine.examine import examine
 from longreach.engine.rotation import Rotation, length_kept, rotary_modules, table
+from longreach.engine.stock import keeps_all
 from longreach.engine.watch import watch_of
 from longreach.engine.window import position_limit, trained_window
 
@@ -65,7 +66,7 @@ def _check(model: PreTrainedModel, caches: Sequence[Cache]) -> None:
             raise _refusal(model, f"{applied(model)} computes attention, and what it keeps cannot be moved to other positions")
         if isinstance(layer, DynamicSlidingWindowLayer):
             raise _refusal(model, "some of its layers keep only a window of each document")
-        if type(layer) is not DynamicLayer:
+        if not keeps_all(layer):
             raise _refusal(model, f"it keeps more of a text than keys and values ({type(layer).__name__})")
 
 

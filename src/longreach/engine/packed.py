@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from longreach.attention.base import Packs
@@ -26,6 +25,7 @@ from longreach.engine.cache_argument import cache_argument, cache_of, take_cache
 from longreach.engine.forward import apart, forward_replaced, named_inputs, rounding, transformer_of
 from longreach.engine.interface import interface
 from longreach.engine.layout import Layout
+from longreach.engine.stock import keeps_all
 from longreach.engine.tables import position_tables
 
 NAME = "longreach_packed"
@@ -227,7 +227,7 @@ class PackedCache(DynamicCache):
         """Keys and values [R, K, L, D] as they are."""
         keys, values = self.layout.unpack_heads(key_states), self.layout.unpack_heads(value_states)
         layer = self.real.layers[layer_idx] if layer_idx < len(self.real.layers) else None
-        if type(layer) is DynamicLayer and not self.real.offloading:  # which would copy them behind the nothing that it holds
+        if keeps_all(layer) and not self.real.offloading:  # which would copy them behind the nothing that it holds
             layer.update(keys[:, :, :0], values[:, :, :0])
             layer.keys, layer.values = keys, values
         else:

@@ -17,6 +17,7 @@ from longreach.core.errors import LongreachError
 from longreach.engine._groups import GroupedLayer
 from longreach.engine._store import AGES, BandLayer
 from longreach.engine.snapshots import restore, snapshot
+from longreach.engine.stock import keeps_all
 
 _KEYS, _VALUES = "keys", "values"
 
@@ -97,7 +98,7 @@ def _patchable(layer: Any) -> bool:
             and layer.stream.read is None
             and not aged
         )
-    return layer is None or type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) or type(layer).__name__ == "DummyLayer"
+    return layer is None or keeps_all(layer) or type(layer) is DynamicSlidingWindowLayer or type(layer).__name__ == "DummyLayer"
 
 
 def _part(layer: Any, start: int, end: int) -> _Part:

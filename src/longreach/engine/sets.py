@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from longreach.attention.base import ReadsSets
@@ -26,6 +25,7 @@ from longreach.engine._own import own_attention
 from longreach.engine.cache_argument import cache_argument, take_cache
 from longreach.engine.forward import apart, forward_replaced, named_inputs, rounding, transformer_of
 from longreach.engine.interface import interface
+from longreach.engine.stock import keeps_all
 
 _NAME = "longreach_sets"
 _INSTEAD = "choose a causal language model with rotary or learned positions, whose layers keep keys and values"
@@ -79,7 +79,7 @@ def side_by_side(cache: Cache) -> Iterator[Callable[[], None]]:
 
 def _layers(cache: Cache) -> list[Any]:
     """Raises: LongreachError for layers that keep more, or less, than the keys and values of all tokens."""
-    if any(type(layer) is not DynamicLayer for layer in cache.layers):
+    if any(not keeps_all(layer) for layer in cache.layers):
         raise LongreachError("parts of a text can be read side by side only where a cache keeps the keys and values of all tokens")
     return cache.layers
 

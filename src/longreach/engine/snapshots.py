@@ -18,6 +18,7 @@ from longreach.engine._pages import Pages
 from longreach.engine._store import CLOSED, HALF_WRITTEN, OUTSIDE, BandLayer, Held
 from longreach.engine._stream import Stream
 from longreach.engine._tree import Place, Reader, Writer, copied, in_place
+from longreach.engine.stock import GrowingLayer, keeps_all
 from longreach.engine.watch import ClosedLayer, Watch, watch_of
 
 
@@ -166,7 +167,8 @@ def _check(layers: Sequence[Any], watch: Watch | None) -> None:
 
 
 def _check_kind(layer: Any) -> None:
-    if not _holds_nothing(layer) and type(layer) not in (BandLayer, GroupedLayer, DynamicLayer, DynamicSlidingWindowLayer):
+    known = keeps_all(layer) or type(layer) in (BandLayer, GroupedLayer, DynamicSlidingWindowLayer)
+    if not _holds_nothing(layer) and not known:
         raise LongreachError(f"a cache with a {type(layer).__name__} has no snapshots; use a DynamicCache of attention layers")
 
 
@@ -242,7 +244,7 @@ def _made(part: Part, layer: Any) -> Any:
 
 
 def _plain_layer(held: Plain) -> DynamicLayer:
-    layer = DynamicLayer() if held.window is None else DynamicSlidingWindowLayer(sliding_window=held.window)
+    layer = GrowingLayer() if held.window is None else DynamicSlidingWindowLayer(sliding_window=held.window)
     layer.lazy_initialization(held.keys, held.values)
     layer.keys, layer.values = held.keys, held.values
     if isinstance(layer, DynamicSlidingWindowLayer):

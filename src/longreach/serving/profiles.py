@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.cache_utils import DynamicLayer
 
 from longreach.attention.base import ReadsSets
 from longreach.cache.base import CachePolicy, cuts_prompts
@@ -23,6 +22,7 @@ from longreach.decoding.generation import end_tokens
 from longreach.decoding.reading import check_eval, new_cache, prefill
 from longreach.decoding.shared import puts_back
 from longreach.engine.apply import applied, apply, given_model
+from longreach.engine.stock import keeps_all
 from longreach.engine.watch import watch_on
 from longreach.engine.window import stated_window
 
@@ -50,7 +50,7 @@ class Profile:
         self.reuses = self.restores and not cuts_prompts(stack)
         probed = self._probed()
         self.crops = self.reuses and not _forgets(stack, probed) and _crops(probed)
-        self.whole = self.crops and all(type(layer) is DynamicLayer for layer in self._probed().layers)
+        self.whole = self.crops and all(keeps_all(layer) for layer in self._probed().layers)
 
     def empty(self) -> Cache:
         """An empty cache that the model takes for one of its own, also where it is filled by hand."""

@@ -1,0 +1,152 @@
+"""Models as they are, without a method: the same attention and the same cache as transformers', computed without copies of the past.
+
+In every forward pass, transformers joins all keys and values so far to the new ones, and, where a mask is given, repeats them for each
+query head. Far into a text that costs more than attention itself.
+"""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from longreach.engine._fused import Merge, attend
+from longreach.engine.interface import interface
+
+NAME = "longreach_stock"
+SHORT = 1024  # keys up to which attention is transformers' own, bit for bit
+_SDPA = "sdpa"
+_SPARE = 8  # an eighth of what a buffer holds is room for more
+
+
+@dataclass
+class _Buffer:
+    """Args: data: [B, K, capacity, D]. filled: tokens written; what somebody got a view of is never written again."""
+
+    data: Tensor
+    filled: int
+
+    def continues(self, held: Tensor, count: int) -> bool:
+        """Whether `held` is all that was written, and `count` tokens more have room."""
+        return (
+            held.data_ptr() == self.data.data_ptr()
+            and held.shape[2] == self.filled
+            and (held.shape[:2], held.shape[3], held.stride()) == (self.data.shape[:2], self.data.shape[3], self.data.stride())
+            and self.filled + count <= self.data.shape[2]
+        )
+
+
+class GrowingLayer(DynamicLayer):
+    """A `DynamicLayer` whose keys and values are views of buffers with room at the end, so that new ones are written behind them.
+
+    As with a `DynamicLayer`, tensors that it gave out stay as they are: where another layer has written behind the same keys, or some
+    were taken back, the next update moves to buffers of its own.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._buffers: dict[str, _Buffer] = {}
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Add keys and values [B, K, T, D]: all of them so far."""
+        if torch.is_grad_enabled() and (key_states.requires_grad or value_states.requires_grad):  # writing in place would break gradients
+            joined: tuple[Tensor, Tensor] = super().update(key_states, value_states, *args, **kwargs)
+            return joined
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys = self._joined("keys", self.keys, key_states)
+        self.values = self._joined("values", self.values, value_states)
+        return self.keys, self.values
+
+    def reset(self) -> None:
+        """Empty the layer."""
+        super().reset()
+        self._buffers = {}
+
+    def _joined(self, name: str, held: Tensor | None, new: Tensor) -> Tensor:
+        held = new[:, :, :0] if held is None or not held.numel() else held
+        if held.dtype != new.dtype:
+            return torch.cat([held, new], 2)
+        before, count = held.shape[2], new.shape[2]
+        buffer = self._buffers.get(name)
+        if buffer is None or not buffer.continues(held, count):
+            room = before + count + max(64, (before + count) // _SPARE)
+            buffer = self._buffers[name] = _Buffer(new.new_empty(*new.shape[:2], room, new.shape[3]), before)
+            buffer.data[:, :, :before] = held
+        buffer.data[:, :, before : before + count] = new
+        buffer.filled = before + count
+        return buffer.data[:, :, : buffer.filled]
+
+
+def keeps_all(layer: object) -> TypeGuard[DynamicLayer]:
+    """Whether a layer of a cache keeps the keys and values of all tokens, and nothing else."""
+    return type(layer) in (DynamicLayer, GrowingLayer)
+
+
+def stock_cache(model: PreTrainedModel) -> DynamicCache:
+    """An empty cache for the model, whose full layers grow in place."""
+    cache = DynamicCache(config=model.config)
+    cache.layers[:] = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+@contextmanager
+def stock_attention(model: PreTrainedModel) -> Iterator[None]:
+    """Inside, a model without a method attends to more than `SHORT` keys without copying them; on leaving, it is as it was.
+
+    Only on a CPU, and only where it attends by transformers' `sdpa`. The sums are the same, in another order.
+    """
+    if model.device.type != "cpu" or model.config.get_text_config()._attn_implementation != _SDPA:
+        yield
+        return
+    with interface(model, NAME, _attention, ALL_MASK_ATTENTION_FUNCTIONS[_SDPA]):
+        yield
+
+
+def _attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
+) -> tuple[Tensor, None]:
+    """The attention function registered with transformers: queries [B, H, T, D], keys and values [B, K, S, D] -> [B, T, H, D]."""
+    if key.shape[2] <= SHORT or not _plain(module, query, key, value, options) or not _sees_all_before(attention_mask, query, key):
+        found: tuple[Tensor, None] = ALL_ATTENTION_FUNCTIONS[_SDPA](module, query, key, value, attention_mask, **options)
+        return found
+    scale, count = options.get("scaling"), query.shape[2]
+    scale, past, whole, merge = query.shape[3] ** -0.5 if scale is None else scale, key.shape[2] - count, slice(0, count), Merge()
+    merge.add(*attend(query, key[:, :, :past], value[:, :, :past], scale=scale), whole, count)
+    merge.add(*attend(query, key[:, :, past:], value[:, :, past:], scale=scale, causal=count > 1), whole, count)
+    return merge.result(None, query).transpose(1, 2).contiguous(), None
+
+
+def _plain(module: Any, query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> bool:
+    """Whether this is a causal softmax, and nothing else, that needs no gradient."""
+    causal = options.get("is_causal")
+    others = options.get("dropout") or options.get("output_attentions")
+    added = options.get("softcap") is not None or options.get("position_bias") is not None
+    grad = torch.is_grad_enabled() and any(each.requires_grad for each in (query, key, value))
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    return causal and not (others or added or grad) and key.shape[-1] == value.shape[-1] and query.dtype == key.dtype == value.dtype
+
+
+_checked: tuple[weakref.ref[Tensor], bool] | None = None  # the mask that was looked at last: all layers of a pass get the same one
+
+
+def _sees_all_before(mask: Tensor | None, query: Tensor, key: Tensor) -> bool:
+    """Whether every query sees the keys up to its own, and none behind it."""
+    global _checked
+    count, total = query.shape[2], key.shape[2]
+    if mask is None:
+        return count == 1
+    if mask.dtype != torch.bool or mask.ndim != 4 or mask.shape[-2:] != (count, total) or count == total:
+        return False
+    if _checked is None or _checked[0]() is not mask:
+        past = total - count
+        seen = torch.ones(count, count, dtype=torch.bool, device=mask.device).tril()
+        _checked = weakref.ref(mask), bool(mask[..., :past].all()) and bool((mask[..., past:] == seen).all())
+    return _checked[1]
