@@ -12,7 +12,7 @@ from longreach.core.errors import InputError
 from longreach.core.progress import SILENT, Progress
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.prompt import prompt_end
-from longreach.engine.stock import stock_attention, stock_cache
+from longreach.engine.stock import expect, stock_attention, stock_cache
 from longreach.engine.whole_length import whole_length
 
 CHUNK = 512
@@ -51,6 +51,7 @@ def read(
     cache = new_cache(model) if cache is None else cache
     total = ids.shape[1]
     whole = cache.get_seq_length() + total
+    expect(cache, whole)
     for start in range(0, total, chunk_size):
         part = ids[:, start : start + chunk_size]
         last = start + part.shape[1] == total

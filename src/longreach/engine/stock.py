@@ -12,7 +12,7 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -23,7 +23,7 @@ from longreach.engine.interface import interface
 NAME = "longreach_stock"
 SHORT = 1024  # keys up to which attention is transformers' own, bit for bit
 _SDPA = "sdpa"
-_SPARE = 8  # an eighth of what a buffer holds is room for more
+_SPARE = 256  # tokens of room that a buffer gets when it has to grow: then so many tokens are written before it is copied again
 
 
 @dataclass
@@ -47,11 +47,12 @@ class GrowingLayer(DynamicLayer):
     """A `DynamicLayer` whose keys and values are views of buffers with room at the end, so that new ones are written behind them.
 
     As with a `DynamicLayer`, tensors that it gave out stay as they are: where another layer has written behind the same keys, or some
-    were taken back, the next update moves to buffers of its own.
+    were taken back, the next update moves to buffers of its own. `expected` tokens have room from the first update on.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.expected = 0
         self._buffers: dict[str, _Buffer] = {}
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -77,7 +78,7 @@ class GrowingLayer(DynamicLayer):
         before, count = held.shape[2], new.shape[2]
         buffer = self._buffers.get(name)
         if buffer is None or not buffer.continues(held, count):
-            room = before + count + max(64, (before + count) // _SPARE)
+            room = max(before + count, self.expected) + (_SPARE if before else 0)
             buffer = self._buffers[name] = _Buffer(new.new_empty(*new.shape[:2], room, new.shape[3]), before)
             buffer.data[:, :, :before] = held
         buffer.data[:, :, before : before + count] = new
@@ -95,6 +96,13 @@ def stock_cache(model: PreTrainedModel) -> DynamicCache:
     cache = DynamicCache(config=model.config)
     cache.layers[:] = [GrowingLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
+
+
+def expect(cache: Cache, tokens: int) -> None:
+    """Let the cache make room for so many tokens in all at once."""
+    for layer in cache.layers:
+        if isinstance(layer, GrowingLayer):
+            layer.expected = tokens
 
 
 @contextmanager
