@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import Cache, DynamicCache, LlamaConfig, LlamaForCausalLM, StaticCache
 
-from longreach.decoding.reading import new_cache
+from longreach.decoding.reading import new_cache, prefill
 from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
 
@@ -20,11 +20,12 @@ HEAD_DIM = HIDDEN // HEADS
 
 @dataclass(frozen=True)
 class Contender:
-    """Something to time. spec: longreach method, or "" for stock transformers. static: a StaticCache."""
+    """Something to time. spec: longreach method, or "" for stock transformers. static: a StaticCache. read: by longreach, without one."""
 
     name: str
     spec: str = ""
     static: bool = False
+    read: bool = False
 
 
 def make_model(dtype: torch.dtype, vocabulary: int = VOCABULARY) -> LlamaForCausalLM:
@@ -54,7 +55,10 @@ class Run:
     def prefill(self, length: int, chunk: int) -> Cache:
         """Read `length` random tokens into a new cache; logits of the last one only."""
         ids = torch.randint(0, VOCABULARY, (1, length))
-        cache = new_cache(self.model)
+        cache = new_cache(self.model) if self.contender.spec or self.contender.read else DynamicCache(config=self.model.config)
+        if self.contender.read:
+            prefill(self.model, ids, cache=cache, chunk_size=chunk)
+            return cache
         for start in range(0, length, chunk):
             self.model(ids[:, start : start + chunk], **cache_argument(self.model, cache), use_cache=True, logits_to_keep=1)
         return cache
@@ -87,6 +91,9 @@ class Run:
         """Decode `tokens` tokens, one forward pass each."""
         ids = torch.zeros(1, 1, dtype=torch.long)
         for _ in range(tokens):
+            if self.contender.read:
+                prefill(self.model, ids, cache=cache)
+                continue
             self.model(ids, **cache_argument(self.model, cache), use_cache=True)
 
     def train(self, positions: torch.Tensor) -> None:

@@ -1,6 +1,6 @@
 """Prefill, decoding and training against stock transformers (SDPA, DynamicCache), as ratios of time in one run.
 
-python benchmarks/speed.py [prefill|decode|flat|long|train] [--dtype float32|bfloat16] [--rounds 5]
+python benchmarks/speed.py [prefill|decode|flat|plain|long|train] [--dtype float32|bfloat16] [--rounds 5]
 """
 
 import argparse
@@ -9,10 +9,11 @@ from functools import partial
 
 import torch
 from _setup import KV_HEADS, LAYERS, Contender, Run, interleaved
+from transformers import Cache
 
 from longreach.engine.prompt import prompt_end
 
-STOCK, STATIC = Contender("stock DynamicCache"), Contender("stock StaticCache", static=True)
+STOCK, STATIC, READ = Contender("stock DynamicCache"), Contender("stock StaticCache", static=True), Contender("longreach", read=True)
 FULL, EXTEND = Contender("full", "full"), Contender("self_extend", "self_extend:neighbours=1024,group=8")
 SINKS = Contender("sinks 4 + 1020", "sinks:num_sinks=4,window_size=1020")
 HALF = "/".join(f"{layer}.{head}" for layer in range(LAYERS) for head in range(KV_HEADS // 2))
@@ -66,6 +67,19 @@ def flat(dtype: torch.dtype, rounds: int) -> None:
     print(f"sinks decode, 256k over 4k tokens seen, {dtype}: {times['262144'] / times['4096']:.3f} (0.9 to 1.1)", flush=True)
 
 
+def plain(dtype: torch.dtype, rounds: int) -> None:
+    """Without a method: a prompt in chunks of 512 tokens, then single tokens, by transformers and by longreach."""
+    for length in (8192, 32768):
+        runs = {contender.name: Run(contender, dtype) for contender in (STOCK, READ)}
+        caches: dict[str, Cache] = {}
+
+        def read(name: str, runs: dict[str, Run] = runs, caches: dict[str, Cache] = caches, length: int = length) -> None:
+            caches[name] = runs[name].prefill(length, 512)
+
+        report(f"{length} tokens in chunks of 512", interleaved({name: partial(read, name) for name in runs}, rounds, warm=0), {}, dtype)
+        report(f"a token after {length}", interleaved({n: partial(run.decode, caches[n], 8) for n, run in runs.items()}, rounds), {}, dtype)
+
+
 def long(dtype: torch.dtype, rounds: int) -> None:
     """A prompt of 32k tokens, and eight tokens after it, under methods that keep or read less of it; one thread, processor time."""
     threads, length = torch.get_num_threads(), 32768
@@ -112,12 +126,12 @@ def report(what: str, times: dict[str, float], most: dict[str, float], dtype: to
 def main() -> None:
     """All parts, or the one named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", nargs="?", choices=["prefill", "decode", "flat", "long", "train"])
+    parser.add_argument("part", nargs="?", choices=["prefill", "decode", "flat", "plain", "long", "train"])
     parser.add_argument("--dtype", choices=["float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     for dtype in [args.dtype] if args.dtype else ["float32", "bfloat16"]:
-        for part in (prefill, decode, flat, long, train):
+        for part in (prefill, decode, flat, plain, long, train):
             if args.part in (None, part.__name__):
                 part(getattr(torch, dtype), args.rounds)
 

@@ -3,7 +3,7 @@
 from longreach.serving.texts import OpenText
 
 _AGEING = 8  # a waiting prompt counts as shorter by an eighth of a chunk each step
-_SLICE = 0.1  # seconds that a part of a prompt may take: who comes meanwhile waits so long
+_SLICE = 0.05  # seconds that a part of a prompt may take: who comes meanwhile waits so long
 _SMALLEST = 16  # tokens of a part
 
 
