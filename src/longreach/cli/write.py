@@ -19,6 +19,7 @@ from longreach.cli._workflow import (
     EndpointURL,
     LedgerFile,
     Record,
+    Replay,
     ServedModel,
     UnderMethod,
     Window,
@@ -57,6 +58,7 @@ def write(
     budget_calls: BudgetCalls = None,
     budget_tokens: BudgetTokens = None,
     record: Record = None,
+    replay: Replay = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the text here, too, after each of its parts.")] = None,
     ledger: LedgerFile = None,
     loading: Loading = AS_IT_IS,
@@ -65,8 +67,9 @@ def write(
     if not task.strip():
         raise InputError("the task is empty")
     place = AskedPlace(
-        model=model, endpoint=endpoint, served_model=served_model, concurrency=concurrency, method=method, window=window, loading=loading
-    )
+        model=model, endpoint=endpoint, served_model=served_model, concurrency=concurrency, method=method, window=window, record=record,
+        replay=replay, loading=loading,
+    )  # fmt: skip
     made, budget, texts = writing_workflow(workflow), budget_of(budget_calls, budget_tokens), documents_of(documents or [])
     check_given(made, len(texts))
     check_ledger(ledger)
@@ -83,7 +86,7 @@ def write(
         run = composition(
             asked, task, documents=texts, workflow=made, window=place.tokens, budget=budget, record=record, progress=progress
         )  # fmt: skip
-        show_estimate(run)
+        show_estimate(run, place)
         written: list[str] = []
         try:
             print_pieces(_kept(run, out, written))
