@@ -110,7 +110,7 @@ def test_a_replay_of_another_run_is_one_line(recorded, capsys, changed):
         (["diary.txt", *ASK], "name a model, or an endpoint"),
         (["none.txt", *ASK, "--model", "nano"], "cannot read none.txt"),
         (["diary.txt", "--ask", " ", "--model", "nano"], "--ask is empty"),
-        (["diary.txt", *ASK, "--model", "nano", "--workflow", "map_redcue"], "map_reduce"),
+        (["diary.txt", *ASK, "--model", "nano", "--workflow", "map_redcue"], "unknown workflow 'map_redcue'; did you mean map_reduce or"),
         (["diary.txt", *ASK, "--model", "nano", "--workflow", "rag:order=best"], "order=best"),
         (["diary.txt", *ASK, "--model", "nano", "--ledger", "page.txt"], "ends in .html or .json"),
         (["diary.txt", *ASK, "--model", "nano", "--window", "far"], "far"),

@@ -136,7 +136,7 @@ def test_a_model_in_this_process_writes(tiny_folder, capsys):
     ("arguments", "message"),
     [
         (["--task", " "], "the task is empty"),
-        (["--task", "x", "--workflow", "plan_rite"], "unknown"),
+        (["--task", "x", "--workflow", "plan_rite"], "unknown workflow 'plan_rite'; did you mean plan_write or"),
         (["--task", "x", "--workflow", "plan_write:words=0"], "words=0"),
         (["--task", "x", "--from", "draft.txt"], "plan_write writes from the task alone, and documents have no effect"),
         (["--task", "x", "--workflow", "patent"], "patent works from documents; give at least one"),
