@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from longreach.cli._options import Loading
+from longreach.cli._panels import ENDPOINT, FILES, LIMITS
 from longreach.cli._places import check_writable
 from longreach.core.errors import InputError, LongreachError
 from longreach.core.lengths import parse_length
@@ -25,10 +26,16 @@ if TYPE_CHECKING:
 
 AskedModel = Annotated[str | None, typer.Argument(help="A folder, a GGUF file, a hub id, or nano; nothing with --endpoint.")]
 EndpointURL = Annotated[
-    str | None, typer.Option(metavar="URL", help="Ask an OpenAI-compatible endpoint; LONGREACH_API_KEY or OPENAI_API_KEY is its key.")
+    str | None,
+    typer.Option(
+        metavar="URL", help="Ask an OpenAI-compatible endpoint; LONGREACH_API_KEY or OPENAI_API_KEY is its key.", rich_help_panel=ENDPOINT
+    ),
 ]
-ServedModel = Annotated[str | None, typer.Option(metavar="NAME", help="The endpoint's or the recording's model. [default: the only one]")]
-Concurrency = Annotated[int | None, typer.Option(min=1, help="Requests to the endpoint at a time. [default: 8]")]
+ServedModel = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The endpoint's or the recording's model. [default: the only one]", rich_help_panel=ENDPOINT),
+]
+Concurrency = Annotated[int | None, typer.Option(min=1, help="Requests to the endpoint at a time. [default: 8]", rich_help_panel=ENDPOINT)]
 UnderMethod = Annotated[
     str | None,
     typer.Option(metavar="SPEC", help="Ask under a method, as yarn:factor=8, instead of one that longreach applies to the checkpoint."),
@@ -37,18 +44,28 @@ Window = Annotated[
     str | None,
     typer.Option(metavar="LENGTH", help="Tokens that prompt and answer may have together. [default: what the model reaches or states]"),
 ]
-BudgetCalls = Annotated[int | None, typer.Option(metavar="N", help="Refuse a run that may take more calls of the model.")]
+BudgetCalls = Annotated[
+    int | None, typer.Option(metavar="N", help="Refuse a run that may take more calls of the model.", rich_help_panel=LIMITS)
+]
 BudgetTokens = Annotated[
-    str | None, typer.Option(metavar="LENGTH", help="Refuse a run that may take more tokens, read and written together.")
+    str | None,
+    typer.Option(metavar="LENGTH", help="Refuse a run that may take more tokens, read and written together.", rich_help_panel=LIMITS),
 ]
 Record = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Keep every call here, and ask nothing twice: a stopped run goes on when run again.")
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Keep every call here, and ask nothing twice: a stopped run goes on when run again.", rich_help_panel=FILES
+    ),
 ]
 Replay = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Do a recorded run again from its --record file alone; no model is needed.")
+    Path | None,
+    typer.Option(metavar="FILE", help="Do a recorded run again from its --record file alone; no model is needed.", rich_help_panel=FILES),
 ]
 LedgerFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Write what was read and what the answer goes back to: a page, or JSON (.json).")
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Write what was read and what the answer goes back to: a page, or JSON (.json).", rich_help_panel=FILES
+    ),
 ]
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model, methods_named, open_rows
+from longreach.cli._panels import ENDPOINT, FILES, JUDGE, PASSAGES, SPEED
 from longreach.cli._places import check_texts
 from longreach.cli._tables import new_table, show
 from longreach.core.errors import InputError
@@ -32,50 +33,80 @@ def eval(  # noqa: A001 - a verb is called as its module
     method: Annotated[
         list[str] | None, typer.Option(metavar="SPEC", help="Evaluate under a method; may be repeated. stock: as the model is. [default]")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Passages of each task and length, if a file has so many.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Passages of each task and length, if a file has so many.", rich_help_panel=PASSAGES)
+    ] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is random.", rich_help_panel=PASSAGES)] = 0,
     text: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Real text, UTF-8; may be repeated. [default: this Python's documentation and held-out source]"),
+        typer.Option(
+            metavar="FILE",
+            help="Real text, UTF-8; may be repeated. [default: this Python's documentation and held-out source]",
+            rich_help_panel=PASSAGES,
+        ),
     ] = None,
     truncate: Annotated[
         Literal["left", "middle", "right"] | None,
-        typer.Option(help="Where texts of a benchmark's file are cut if they are too long. [default: they are refused]"),
+        typer.Option(
+            help="Where texts of a benchmark's file are cut if they are too long. [default: they are refused]", rich_help_panel=PASSAGES
+        ),
     ] = None,
     judge: Annotated[
-        str | None, typer.Option(metavar="URL", help="Have a model behind an endpoint mark answers in free words, too.")
+        str | None,
+        typer.Option(metavar="URL", help="Have a model behind an endpoint mark answers in free words, too.", rich_help_panel=JUDGE),
     ] = None,
     judge_model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The judge. [default: the only model that its endpoint serves]")
+        str | None,
+        typer.Option(metavar="NAME", help="The judge. [default: the only model that its endpoint serves]", rich_help_panel=JUDGE),
     ] = None,
     unit: Annotated[
-        Literal["tokens", "characters"], typer.Option(help="What lengths count; in characters all tokenizers get the same passages.")
+        Literal["tokens", "characters"],
+        typer.Option(help="What lengths count; in characters all tokenizers get the same passages.", rich_help_panel=PASSAGES),
     ] = "tokens",
     template: Annotated[
         Literal["auto", "chat", "none"],
-        typer.Option(help="Ask in the chat template, or as text to complete. auto: chat, where it can."),
+        typer.Option(help="Ask in the chat template, or as text to complete. auto: chat, where it can.", rich_help_panel=PASSAGES),
     ] = "auto",
     endpoint: Annotated[
-        str | None, typer.Option(metavar="URL", help="Ask an OpenAI-compatible endpoint; LONGREACH_API_KEY or OPENAI_API_KEY is its key.")
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Ask an OpenAI-compatible endpoint; LONGREACH_API_KEY or OPENAI_API_KEY is its key.",
+            rich_help_panel=ENDPOINT,
+        ),
     ] = None,
     served_model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The endpoint's model. [default: the only one that it serves]")
+        str | None,
+        typer.Option(metavar="NAME", help="The endpoint's model. [default: the only one that it serves]", rich_help_panel=ENDPOINT),
     ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the endpoint's model, to count tokens: a folder, a hub id, or nano.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Of the endpoint's model, to count tokens: a folder, a hub id, or nano.", rich_help_panel=ENDPOINT
+        ),
     ] = None,
     more_tokens: Annotated[
-        int | None, typer.Option(min=0, help="Tokens that an endpoint's answer may take to think or talk. [default: 0]")
+        int | None,
+        typer.Option(min=0, help="Tokens that an endpoint's answer may take to think or talk. [default: 0]", rich_help_panel=ENDPOINT),
     ] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests to the endpoint at a time. [default: 8]")] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Requests to the endpoint at a time. [default: 8]", rich_help_panel=ENDPOINT)
+    ] = None,
     record: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep every call to the endpoint here, and ask nothing twice.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep every call to the endpoint here, and ask nothing twice.", rich_help_panel=FILES),
     ] = None,
     rows: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON Lines with the results so far. [default: longreach-results/rows/MODEL.jsonl]")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="JSON Lines with the results so far. [default: longreach-results/rows/MODEL.jsonl]", rich_help_panel=FILES
+        ),
     ] = None,
     workers: Annotated[
-        str | None, typer.Option(metavar="N", help="Spread the questions over N processes, or over ray:N workers of a Ray cluster.")
+        str | None,
+        typer.Option(
+            metavar="N", help="Spread the questions over N processes, or over ray:N workers of a Ray cluster.", rich_help_panel=SPEED
+        ),
     ] = None,
     chunk_size: ChunkSize = None,
     loading: Loading = AS_IT_IS,

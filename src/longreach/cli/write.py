@@ -9,6 +9,7 @@ import typer
 
 from longreach.cli._options import AS_IT_IS, Loading, loads_model
 from longreach.cli._output import print_pieces
+from longreach.cli._panels import FILES
 from longreach.cli._places import check_writable
 from longreach.cli._workflow import (
     AskedModel,
@@ -59,7 +60,9 @@ def write(
     budget_tokens: BudgetTokens = None,
     record: Record = None,
     replay: Replay = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the text here, too, after each of its parts.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the text here, too, after each of its parts.", rich_help_panel=FILES)
+    ] = None,
     ledger: LedgerFile = None,
     loading: Loading = AS_IT_IS,
 ) -> None:
