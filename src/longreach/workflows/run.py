@@ -63,7 +63,7 @@ class WorkflowRun(Generic[W]):
             raise InputError(f"answer_tokens={answer_tokens} must be at least 1")
         self.workflow, self.task, self.documents = workflow, task.strip(), tuple(documents)
         self._model = model if record is None else Recording(record, model)
-        self.window = _window(self._model, window)
+        self.window = window_of(self._model, window)
         self.answer_tokens = min(ANSWER_TOKENS, self.window // 4) if answer_tokens is None else answer_tokens
         self.budget, self.progress = budget, progress
         self._count = TokenCounter(self._model)
@@ -197,7 +197,11 @@ def _documents(given: Sequence[str | Document]) -> list[Document]:
     return [each if isinstance(each, Document) else Document(name=f"text {number}", text=each) for number, each in enumerate(given, 1)]
 
 
-def _window(model: ChatModel, given: int | None) -> int:
+def window_of(model: ChatModel, given: int | None = None) -> int:
+    """The window that a run works with. Args: given: default: what the model states.
+
+    Raises: InputError where nobody knows it, and for one that holds nothing.
+    """
     window = model.window if given is None else given
     if window is None:
         raise InputError(f"{model.name} does not say how many tokens its window has; give it (--window)")
