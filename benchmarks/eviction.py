@@ -28,38 +28,14 @@ from longreach.data.stdlib import stdlib_text
 from longreach.decoding.encoder import Encoder
 from longreach.decoding.reading import new_cache, next_token_losses, prefill, read
 from longreach.engine.prompt import prompt_end
-from longreach.evaluation.intervals import share_interval
 from longreach.evaluation.tasks.retrieval._retrieval import Frame
 from longreach.evaluation.tasks.retrieval.needle import Needle
 from longreach.planning.holdings import holdings
+from longreach.reports.eviction_page import AFTER, eviction_page
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 ROWS, PAGE = DOCS / "evidence" / "eviction", DOCS / "eviction.md"
 DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
-AFTER = 256  # tokens of the text whose loss is taken after the cut
-HEAD = """# What smaller caches cost
-
-A text with five facts is read as a prompt, and its cache is cut to a share of its tokens (*budget*). `quest` and `squeezed` keep all of
-it, and read that share. So do `infllm`, `hip` and `hyper`, which read the prompt that way, too; the last two read a window besides.
-`think`, `quantised` and `staircase` keep every token, in fewer bytes. Under `duo` that share of the heads keeps all of it; which, questions
-of the same kind have told.
-
-- *First question*: the prompt ends with the question, so that a method may see it before it cuts. *Second question*: of another fact, after
-  the cut and the first answer; it shows whether a cache serves more than the question that it was cut for. An answer counts where greedy
-  decoding writes all five digits; shares have Wilson's 95 % intervals. The tokenizers of these models make a token of each digit. The first
-  digit follows from the whole prompt, the others from what was kept: a method that goes by the end of the prompt keeps the place where the
-  number begins, and its neighbours.
-- *Loss*: nats a token of the next {after} tokens of the text, above those with the whole cache (mean; least and most of the texts). Where a
-  text repeats word for word what stands far back, it is much; else it is little.
-- *Bytes*: memory that the cache takes after the cut, spare room included, of what the whole cache takes.
-- *Reading*: processor time for the prompt, of what it takes with the whole cache.
-"""
-TABLE = """
-| method | budget | first question | second question | loss | bytes | reading |
-| --- | --- | --- | --- | --- | --- | --- |
-"""
-
-
 MEMORIES = ("fifo", "lra", "lfa")
 
 
@@ -202,22 +178,6 @@ def compare(args: argparse.Namespace) -> Iterator[dict[str, object]]:
         yield row
 
 
-def page() -> str:
-    """docs/eviction.md, from the rows of all models."""
-    parts = [HEAD.format(after=AFTER)]
-    for path in sorted(ROWS.glob("*.json")):
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        title = f"{rows[0]['model']}, {rows[0]['length']:,} tokens, {len(rows[0]['rises'])} texts"
-        parts.append(f"\n## {title}\n{TABLE}")
-        for row in sorted(rows, key=lambda row: (row["method"] != "full", -(row["share"] or 1), row["method"])):
-            shares = [share_interval(*row[kind]) for kind in ("first", "second")]
-            cells = [f"{share.mean:.2f} ({share.low:.2f} to {share.high:.2f})" for share in shares]
-            budget, loss = ("all" if row["share"] is None else f"{row['share']:g}"), float(np.mean(row["rises"]))
-            said = "0" if row["method"] == "full" else f"{loss:+.3f} ({min(row['rises']):+.3f} to {max(row['rises']):+.3f})"
-            parts.append(f"| `{row['spec']}` | {budget} | {' | '.join(cells)} | {said} | {row['bytes']:.2f} | {row['reading']:.2f} |\n")
-    return "".join(parts) + "\nWritten by `python benchmarks/eviction.py`.\n"
-
-
 def main() -> None:
     """Measure, keep the rows, and draw the page."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -237,7 +197,7 @@ def main() -> None:
             known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
             kept = [each for each in known if each["spec"] != row["spec"]]
             path.write_text(json.dumps([*kept, row], indent=1) + "\n", encoding="utf-8")
-            PAGE.write_text(page(), encoding="utf-8")
+            PAGE.write_text(eviction_page(ROWS), encoding="utf-8")
     except LongreachError as error:
         print(f"eviction: {error}", file=sys.stderr)
         sys.exit(2)

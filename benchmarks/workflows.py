@@ -4,9 +4,8 @@ shows what the workflow itself loses, or with a real one.
     python benchmarks/workflows.py perfect --windows 4,16,64 --passages 5
     python benchmarks/workflows.py FOLDER --dtype bfloat16 --window 1024 --windows 4,16 --passages 4 --rows FILE
 
-    python benchmarks/workflows.py perfect --page docs/workflows.md docs/evidence/workflows/*.jsonl
-
-A stopped run goes on: what is in the rows is not asked again.
+A stopped run goes on: what is in the rows is not asked again. `make docs` draws docs/workflows.md from docs/evidence/workflows/*.jsonl;
+`perfect --page FILE ROWS...` draws such a page from any rows.
 """
 
 import argparse
@@ -27,6 +26,7 @@ from longreach.evaluation.asking.space import Space
 from longreach.evaluation.asking.units import Characters, Tokens, Units
 from longreach.evaluation.evaluate import parse_text_tasks
 from longreach.evaluation.text_task import TextTask
+from longreach.reports.workflows_page import read_rows, row_key, workflows_page, workflows_table
 from longreach.testing.scripted import PerfectReader
 from longreach.workflows.base import reading_workflow
 from longreach.workflows.run import ReadingRun
@@ -38,22 +38,6 @@ WORKFLOWS = (
 )  # fmt: skip
 TASKS = "needle,needles:each=4,threads:steps=3,threads:steps=3,direction=backward"
 CHARACTERS = 4  # of a token of the scripted model
-_TITLES = {
-    "needle": "one fact",
-    "needles": "four facts",
-    "threads": "a thread, forwards",
-    "threads:direction=backward": "backwards",
-}
-_HEAD = """# What reading workflows find
-
-Written by `benchmarks/workflows.py`. A text of so many windows is read, and a question is answered about it: one fact (`needle`), four
-facts of one key (`needles:each=4`), and threads (`threads:steps=3`), in which a value is the key of the next line, which stands later
-(*forwards*) or earlier (*backwards*) in the text. Cells are mean scores; behind the comma stands the length of the text in windows. Calls
-and tokens (read and written) are what a question took on average.
-
-*perfect* is a scripted model that knows all that is in its window, and nothing else: what is missed, the workflow itself loses. In a thread
-it can tell which line matters only when it sees the line before. SmolLM2 has 135M parameters: it shows what a small real model makes of it.
-"""
 _MORE = 24  # tokens that an answer may take beside those of its question, for models that talk
 
 
@@ -61,10 +45,9 @@ def main() -> None:
     """Ask, and keep a row for each answer."""
     options = _options()
     if options.page:
-        found = [row for path in sorted(options.page[1:]) for row in _known(Path(path)).values()]
-        Path(options.page[0]).write_text(_page(found), encoding="utf-8")
+        Path(options.page[0]).write_text(workflows_page(read_rows(map(Path, options.page[1:]))), encoding="utf-8")
         return
-    rows = _known(options.rows)
+    rows = {row_key(row): row for row in read_rows([options.rows] if options.rows.exists() else [])}
     chosen = options.only or WORKFLOWS
     asked, units = _model(options)
     filler = Filler(stdlib_text("held-out"), units)
@@ -72,9 +55,9 @@ def main() -> None:
         for task, number, spec in _cells(parse_text_tasks(options.tasks), options.passages, chosen):
             for question, row in _rows(options, asked, units, task, number, spec, windows, filler, rows):
                 append_lines(options.rows, [json.dumps(row)], "row")
-                rows[_key(row)] = row
+                rows[row_key(row)] = row
                 print(f"{windows} windows, {task.spec}, passage {number}, question {question}, {spec}: {row['score']:.2f}", flush=True)
-    print(_table(list(rows.values())))
+    print(workflows_table(list(rows.values())))
 
 
 def _cells(tasks: Sequence[TextTask], passages: int, workflows: Sequence[str]) -> Iterator[tuple[TextTask, int, str]]:
@@ -95,7 +78,7 @@ def _rows(
             "model": options.name, "window": options.window, "windows": windows, "task": task.spec, "passage": number,
             "question": question, "workflow": spec, "chance": task.chance(ask),
         }  # fmt: skip
-        if _key(row) in known:
+        if row_key(row) in known:
             continue
         run = ReadingRun(
             asked(task, ask), [Document(name="text", text=passage.whole)], ask.text, workflow=reading_workflow(spec), window=options.window,
@@ -130,64 +113,6 @@ def _model(options: argparse.Namespace) -> tuple[Callable[[TextTask, Ask], ChatM
     loaded = load(options.model, dtype=options.dtype)
     local = LocalModel(loaded.model, loaded.tokenizer, window=options.window)
     return lambda task, ask: local, Tokens(Form(loaded.tokenizer, bool(loaded.tokenizer.chat_template)))
-
-
-def _key(row: dict[str, Any]) -> str:
-    return json.dumps([row[name] for name in ("model", "window", "windows", "task", "passage", "question", "workflow")])
-
-
-def _known(path: Path) -> dict[str, dict[str, Any]]:
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    found = [json.loads(line) for line in lines]
-    return {_key(row): row for row in found}
-
-
-def _table(rows: Sequence[dict[str, Any]]) -> str:
-    """For each model: mean scores by workflow, task and number of windows; and what a question of the longest texts took."""
-    parts = []
-    for model, window in sorted({(row["model"], row["window"]) for row in rows}):
-        of = [row for row in rows if (row["model"], row["window"]) == (model, window)]
-        columns = sorted({(row["task"], row["windows"]) for row in of}, key=_place)
-        counts = {len({(row["passage"], row["question"]) for row in of if (row["task"], row["windows"]) == column}) for column in columns}
-        asked = str(*counts) if len(counts) == 1 else f"{min(counts)} to {max(counts)}"
-        heads = [f"{_TITLES.get(task, task)}, {windows}" for task, windows in columns]
-        costs = [f"calls, {windows}" for windows in sorted({row["windows"] for row in of})] + ["tokens at the most windows"]
-        lines = [
-            f"## {model}, windows of {window} tokens, {asked} questions a cell\n",
-            "| " + " | ".join(["workflow", *heads, *costs]) + " |",
-            "| --- " * (1 + len(heads) + len(costs)) + "|",
-        ]
-        for spec in dict.fromkeys(row["workflow"] for row in of):
-            lines.append(f"| {' | '.join([f'`{spec}`', *_cells_of([row for row in of if row['workflow'] == spec], columns, of)])} |")
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts)
-
-
-def _place(column: tuple[str, int]) -> tuple[int, str, int]:
-    """Tasks in the order of their titles, others behind them."""
-    task, windows = column
-    known = list(_TITLES)
-    return (known.index(task) if task in known else len(known), task, windows)
-
-
-def _cells_of(rows: Sequence[dict[str, Any]], columns: Sequence[tuple[str, int]], all_rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Scores by task and windows, calls by windows, and tokens at the most; empty where nothing was asked."""
-
-    def mean(found: list[float], form: str) -> str:
-        return format(sum(found) / len(found), form) if found else ""
-
-    lengths = sorted({row["windows"] for row in all_rows})
-    scores = []
-    for column in columns:
-        cell = [row["score"] for row in rows if (row["task"], row["windows"]) == column]
-        asked = len({(row["passage"], row["question"]) for row in all_rows if (row["task"], row["windows"]) == column})
-        scores.append(mean(cell, ".2f") + (f" ({len(cell)} questions)" if 0 < len(cell) < asked else ""))
-    calls = [mean([row["calls"] for row in rows if row["windows"] == length], ",.0f") for length in lengths]
-    return [*scores, *calls, mean([row["tokens"] for row in rows if row["windows"] == lengths[-1]], ",.0f")]
-
-
-def _page(rows: Sequence[dict[str, Any]]) -> str:
-    return f"{_HEAD}\n{_table(rows)}\n"
 
 
 def _options() -> argparse.Namespace:

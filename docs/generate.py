@@ -1,4 +1,5 @@
-"""Writes what a program can write: the pages methods, api, evidence and agreement in `docs`, the gallery of cards, and numbers in guides.
+"""Writes what a program can write: the pages methods, api, evidence, agreement, workflows and eviction in `docs`, the gallery of cards, and
+numbers in guides.
 
     python docs/generate.py [--check]
 
@@ -22,7 +23,9 @@ import longreach
 from longreach.core.catalogue import catalogue
 from longreach.reports.agreement import agreement_page, read_agreement
 from longreach.reports.card_page import card_page
+from longreach.reports.eviction_page import eviction_page
 from longreach.reports.evidence import evidence_page, read, with_numbers
+from longreach.reports.workflows_page import read_rows, workflows_page
 from method_pages import methods_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,6 +56,8 @@ def pages(root: Path) -> dict[Path, str]:
         root / "docs" / "api.md": api_page(),
         root / "docs" / "evidence.md": evidence_page(evidence),
         root / "docs" / "agreement.md": agreement_page(agreement, [entry.name for entry in entries if entry.kind in _PUBLISHED]),
+        root / "docs" / "workflows.md": workflows_page(read_rows((root / "docs" / "evidence" / "workflows").glob("*.jsonl"))),
+        root / "docs" / "eviction.md": eviction_page(root / "docs" / "evidence" / "eviction"),
         guide: with_numbers(guide.read_text(encoding="utf-8"), evidence),
         serving: with_load(serving.read_text(encoding="utf-8"), root / "docs" / "evidence" / "serving" / "nano.jsonl"),
         root / "docs" / "_static" / "gallery.html": gallery(root / "docs" / "evidence" / "cards"),

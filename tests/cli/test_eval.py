@@ -46,6 +46,44 @@ def test_a_table_for_people(capsys):
     assert "Rows: longreach-results/rows/tiny.jsonl" in shown
 
 
+def test_a_workflow_is_measured_by_the_same_tasks_and_rows(folder, capsys):
+    command = ["eval", "tiny", *QUICK, "--workflow", "rag:passages=1", "--window", "200", "--more-tokens", "4"]
+    assert run([*command, "--json"]) == 0
+    told = capsys.readouterr()
+    result = json.loads(told.out)
+    assert (result["model"], result["workflow"]) == ("tiny", "rag:passages=1")
+    assert {(mark["metric"], mark["n"]) for mark in result["marks"]} == {("accuracy", 2)}
+    assert "warning: a window of 200 tokens goes beyond the 128" in told.err
+    rows = [json.loads(line) for line in (folder / "longreach-results/rows/tiny.jsonl").read_text().splitlines()]
+    assert {(row["settings"]["workflow"], row["settings"]["window"], row["settings"]["more_tokens"]) for row in rows} == {
+        ("rag:passages=1", 200, 4)
+    }
+    assert run(command) == 0
+    assert "tiny, read by rag:passages=1, lengths in tokens" in capsys.readouterr().out
+    assert len((folder / "longreach-results/rows/tiny.jsonl").read_text().splitlines()) == len(rows)
+
+
+def test_a_workflow_reads_through_an_endpoint(folder, capsys):
+    with EndpointServer(lambda body: "NOTHING") as server:
+        options = [
+            "--endpoint",
+            server.url,
+            "--unit",
+            "characters",
+            "--workflow",
+            "map_reduce",
+            "--window",
+            "400",
+            "--record",
+            "calls.jsonl",
+        ]
+        asked = ["eval", "--tasks", "passkey", "--lengths", "6000", "--limit", "1", *options, "--json"]
+        assert run(asked) == 0
+        assert sum(post.path.endswith("/chat/completions") for post in server.posts) > 3
+    result = json.loads(capsys.readouterr().out)
+    assert [(mark["metric"], mark["interval"][0]) for mark in result["marks"]] == [("accuracy", 0.0)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -66,6 +104,13 @@ def test_a_table_for_people(capsys):
         (["--tasks", "leval", "--lengths", "2k", "--judge-model", "j"], "--judge-model has no effect without --judge"),
         (["--tasks", "leval:file=missing", "--lengths", "2k"], "missing is no JSON Lines file"),
         (["--tasks", "leval", "--lengths", "700"], "(--truncate)"),
+        (["--tasks", "needle", "--lengths", "256", "--window", "200"], "--window has no effect without --workflow"),
+        (["--tasks", "needle", "--lengths", "256", "--more-tokens", "9"], "--more-tokens has no effect without --endpoint or --workflow"),
+        (["--tasks", "needle", "--lengths", "256", "--workflow", "rga"], "unknown workflow 'rga'; did you mean rag"),
+        (["--tasks", "needle", "--lengths", "256", "--workflow", "plan_write"], "unknown workflow 'plan_write'"),
+        (["--tasks", "needle", "--lengths", "256", "--workflow", "rag", "--template", "none"], "--template has no effect with --workflow"),
+        (["--tasks", "needle", "--lengths", "256", "--workflow", "rag", "--window", "far"], "far"),
+        (["--tasks", "needle", "--lengths", "256", "--workflow", "rag", "--window", "10"], "window=10 must be at least 64 tokens"),
     ],
 )
 def test_what_does_not_fit_is_one_line(arguments, message, capsys):

@@ -1,13 +1,16 @@
 import os
+import re
 import subprocess
 import sys
 
 import pytest
+import typer.main
 
 import longreach
 from longreach import cli
-from longreach.cli.main import run, verbs
+from longreach.cli.main import make_app, run, verbs
 from longreach.core import registry
+from tests.cli.snapshot import snapshot
 
 VERB = """
 import typer
@@ -148,3 +151,25 @@ def test_libraries_keep_their_advice_to_themselves():
 def test_what_users_chose_wins():
     chosen = libraries(TRANSFORMERS_VERBOSITY="info", HF_HUB_DISABLE_PROGRESS_BARS="0")
     assert chosen == {"only errors": "False", "loading bars": "True", "download bars": "True"}
+
+
+def test_options_stand_in_their_panels():
+    help_of_eval = "\n".join(snapshot()["eval"])
+    parts = re.split(r"^(\S.*):$", help_of_eval, flags=re.MULTILINE)
+    panels = dict(zip(parts[1::2], parts[2::2], strict=True))
+    assert list(panels)[:2] == ["Arguments", "Options"]
+    assert "--tasks" in panels["Options"]
+    assert "--judge-model" in panels["A judge"]
+    assert {"--served-model", "--more-tokens"} <= set(re.findall(r"--[\w-]+", panels["An endpoint in place of a model"]))
+    assert set(re.findall(r"^  (--[\w-]+)", panels["Loading the model"], re.MULTILINE)) >= {"--revision", "--dtype", "--device"}
+
+
+def test_every_option_of_a_verb_is_in_its_help():
+    group = typer.main.get_command(make_app())
+    shown = snapshot()
+    for name in verbs():
+        called = name.replace("_", "-")
+        options = [option for param in group.commands[called].params for option in param.opts if option.startswith("--")]
+        text = "\n".join(shown[called])
+        assert len(re.findall(r"^  -h, --help\b", text, re.MULTILINE)) == 1
+        assert [option for option in options if not re.search(rf"^  (-\w, )?{option}\b", text, re.MULTILINE)] == [], called

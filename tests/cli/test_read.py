@@ -1,9 +1,14 @@
 import json
+import shutil
+import subprocess
+import sys
 
 import pytest
 
 from longreach.cli.main import run
 from longreach.testing.endpoint_server import EndpointServer
+from longreach.testing.models import tiny_model
+from tests.evaluation.samples import VOCABULARY, tokenizer
 
 ASK = ["--ask", "Where is the key?"]
 
@@ -57,18 +62,62 @@ def test_documents_are_read_by_a_model_in_this_process(tiny_folder, capsys):
     assert 0 < said["ledger"]["coverage"] < 1
 
 
+@pytest.fixture
+def recorded(tmp_path, monkeypatch):
+    """A folder to work in, with note.txt, and the model `tiny` with a window of 600."""
+    monkeypatch.chdir(tmp_path)
+    tiny_model(vocab_size=VOCABULARY, max_position_embeddings=600).save_pretrained("tiny")
+    tokenizer().save_pretrained("tiny")
+    (tmp_path / "note.txt").write_text("The harbour lies in the north. " * 60, encoding="utf-8")
+    return tmp_path
+
+
+WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from longreach.cli.main import main; main()"
+
+
+@pytest.mark.parametrize("workflow", ["map_reduce", "chain", "segments"])
+def test_a_recorded_run_is_replayed_without_any_model(recorded, capsys, workflow):
+    asked = ["read", "note.txt", "--ask", "Where?", "--max-new-tokens", "4", "--workflow", workflow]
+    assert run([*asked, "--model", "tiny", "--record", "calls.jsonl", "--ledger", "first.json"]) == 0
+    first, kept = capsys.readouterr().out, (recorded / "calls.jsonl").read_bytes()
+    shutil.rmtree(recorded / "tiny")
+    command = [sys.executable, "-c", WITHOUT_TORCH, *asked, "--replay", "calls.jsonl", "--ledger", "second.json"]
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert again.stdout == first
+    assert "replayed from calls.jsonl; no model is asked" in again.stderr
+    assert (recorded / "second.json").read_bytes() == (recorded / "first.json").read_bytes()
+    assert json.loads((recorded / "first.json").read_bytes())["ledger"]["exact"] is True
+    assert (recorded / "calls.jsonl").read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    "changed", [["note.txt", "--ask", "When?"], ["other.txt", "--ask", "Where?"], ["note.txt", "--ask", "Where?", "--max-new-tokens", "5"]]
+)
+def test_a_replay_of_another_run_is_one_line(recorded, capsys, changed):
+    (recorded / "other.txt").write_text("The harbour lies in the south. " * 60, encoding="utf-8")
+    options = ["--model", "tiny", "--record", "calls.jsonl"]
+    assert run(["read", "note.txt", "--ask", "Where?", "--max-new-tokens", "4", *options]) == 0
+    capsys.readouterr()
+    assert run(["read", "--max-new-tokens", "4", *changed, "--replay", "calls.jsonl"]) == 2
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error")]
+    assert "calls.jsonl has no such call (" in told
+    assert "it replays a run as it was" in told
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["diary.txt", *ASK], "name a model, or an endpoint"),
         (["none.txt", *ASK, "--model", "nano"], "cannot read none.txt"),
         (["diary.txt", "--ask", " ", "--model", "nano"], "--ask is empty"),
-        (["diary.txt", *ASK, "--model", "nano", "--workflow", "map_redcue"], "map_reduce"),
+        (["diary.txt", *ASK, "--model", "nano", "--workflow", "map_redcue"], "unknown workflow 'map_redcue'; did you mean map_reduce or"),
         (["diary.txt", *ASK, "--model", "nano", "--workflow", "rag:order=best"], "order=best"),
         (["diary.txt", *ASK, "--model", "nano", "--ledger", "page.txt"], "ends in .html or .json"),
         (["diary.txt", *ASK, "--model", "nano", "--window", "far"], "far"),
         (["diary.txt", "diary.txt", *ASK, "--model", "nano"], "given twice"),
         (["diary.txt", *ASK, "--model", "nano", "--served-model", "x"], "no effect"),
+        (["diary.txt", *ASK, "--model", "nano", "--replay", "calls.jsonl"], "and only one of them"),
+        (["diary.txt", *ASK, "--replay", "none.jsonl"], "cannot read calls from none.jsonl"),
     ],
 )
 def test_wrong_input_is_one_line(docs, capsys, arguments, message):

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from longreach.cli._options import AS_IT_IS, Loading
@@ -6,7 +8,8 @@ from longreach.core.errors import InputError, LongreachError
 from longreach.testing.endpoint_server import EndpointServer
 from longreach.workflows.budget import RunBudget
 
-NOWHERE = {"model": None, "endpoint": None, "served_model": None, "concurrency": None, "method": None, "window": None, "loading": AS_IT_IS}
+NOWHERE = {"model": None, "endpoint": None, "served_model": None, "concurrency": None, "method": None, "window": None,
+           "record": None, "replay": None, "loading": AS_IT_IS}  # fmt: skip
 CHAT = [{"role": "user", "content": "hello"}]
 
 
@@ -14,12 +17,16 @@ CHAT = [{"role": "user", "content": "hello"}]
     ("given", "message"),
     [
         ({}, "name a model, or an endpoint"),
-        ({"model": "tiny", "endpoint": "http://x"}, "and not both"),
+        ({"model": "tiny", "endpoint": "http://x"}, "and only one of them"),
         ({"model": "tiny", "served_model": "a"}, "--served-model has no effect without --endpoint"),
         ({"model": "tiny", "concurrency": 2}, "--concurrency has no effect without --endpoint"),
         ({"endpoint": "http://x", "method": "yarn:factor=8"}, "--method has no effect with --endpoint"),
         ({"endpoint": "http://x", "loading": Loading(dtype="float32")}, "--dtype has no effect with --endpoint"),
         ({"model": "tiny", "window": "far"}, "far"),
+        ({"model": "tiny", "replay": Path("calls.jsonl")}, "and only one of them"),
+        ({"replay": Path("calls.jsonl"), "method": "yarn:factor=8"}, "--method has no effect with --replay"),
+        ({"replay": Path("calls.jsonl"), "record": Path("more.jsonl")}, "--record has no effect with --replay"),
+        ({"replay": Path("calls.jsonl"), "concurrency": 2}, "--concurrency has no effect with --replay"),
     ],
 )
 def test_what_cannot_be_meant_is_told_before_anything_is_loaded(given, message):

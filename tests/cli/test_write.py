@@ -1,5 +1,6 @@
 import _thread
 import itertools
+import json
 import re
 import signal
 from pathlib import Path
@@ -80,7 +81,8 @@ def test_a_stopped_run_keeps_what_it_wrote_and_goes_on(place, capsys):
 def recorded():
     """Calls in the recording."""
     record = Path("calls.jsonl")
-    return len(record.read_text(encoding="utf-8").splitlines()) if record.exists() else 0
+    lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
+    return sum("answer" in json.loads(line) for line in lines)
 
 
 @pytest.fixture
@@ -134,7 +136,7 @@ def test_a_model_in_this_process_writes(tiny_folder, capsys):
     ("arguments", "message"),
     [
         (["--task", " "], "the task is empty"),
-        (["--task", "x", "--workflow", "plan_rite"], "unknown"),
+        (["--task", "x", "--workflow", "plan_rite"], "unknown workflow 'plan_rite'; did you mean plan_write or"),
         (["--task", "x", "--workflow", "plan_write:words=0"], "words=0"),
         (["--task", "x", "--from", "draft.txt"], "plan_write writes from the task alone, and documents have no effect"),
         (["--task", "x", "--workflow", "patent"], "patent works from documents; give at least one"),
@@ -154,3 +156,11 @@ def test_a_model_that_writes_nothing_is_told(place, capsys):
     code, _ = served("--task", TASK, answer=lambda body: "")
     assert code == 2
     assert "stub wrote nothing; give another model" in capsys.readouterr().err
+
+
+def test_a_recorded_text_is_replayed_from_its_file_alone(place, capsys):
+    assert served("--task", TASK, "--record", "calls.jsonl", "--ledger", "first.json")[0] == 0
+    first = capsys.readouterr().out
+    assert run(["write", "--task", TASK, "--window", "2000", "--replay", "calls.jsonl", "--ledger", "second.json"]) == 0
+    assert capsys.readouterr().out == first
+    assert (place / "second.json").read_bytes() == (place / "first.json").read_bytes()

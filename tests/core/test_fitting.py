@@ -73,3 +73,17 @@ def test_places_are_checked(tmp_path):
     ):
         with pytest.raises(InputError, match=says):
             check_place(place)
+
+
+@pytest.mark.parametrize(
+    ("method", "command"), [("duo", "`longreach heads MODEL --save FILE`"), ("longrope", "`longreach fit`"), ("clex", "`longreach fit`")]
+)
+def test_a_file_that_is_missing_or_another_is_told_with_the_command_that_writes_it(tmp_path, method, command):
+    with pytest.raises(SpecError) as missing:
+        parse(f"{method}:file={tmp_path / 'none.json'}")
+    assert str(missing.value).endswith(f": the file cannot be read: No such file or directory; {command} makes one")
+    for name, text, says in (("prose", "prose", "(not JSON)"), ("list", "[]", "(it has no method with what was fitted)")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(SpecError) as other:
+            parse(f"{method}:file={tmp_path / name}")
+        assert str(other.value).endswith(f": not a file of {command} {says}")

@@ -103,7 +103,7 @@ def test_samples_are_answered_as_often_as_they_were_drawn(path):
     assert len(model.asked) == 2
     offline = Recording(path)
     assert draw(offline, 4) == ["1", "2", "1", "2"]
-    with pytest.raises(InputError, match="has no answer to this request"):
+    with pytest.raises(InputError, match="has no such call"):
         draw(offline, 1)
 
 
@@ -129,7 +129,7 @@ def test_how_a_request_is_written_does_not():
 
 def test_offline_a_request_that_was_not_recorded_is_refused(path):
     Recording(path, Counting()).complete("a", most_tokens=1)
-    with pytest.raises(InputError, match=r"log\.jsonl has no answer to this request \('Hello there'\); record it with the endpoint first"):
+    with pytest.raises(InputError, match=r"log\.jsonl has no such call \('Hello there'\); it replays a run as it was"):
         Recording(path).chat(HELLO, most_tokens=1)
     with pytest.raises(InputError, match=r"\('x{59}…'\)"):
         Recording(path).complete("x" * 1000, most_tokens=1)
@@ -167,7 +167,17 @@ def test_a_torn_last_line_is_asked_again(path):
     assert len(path.read_text().splitlines()) == 2
 
 
-@pytest.mark.parametrize("text", ["prose\n", "{}\n", "[]\n", '{"key": "a"}\n', '{"key": 1, "answer": {"text": 1}, "error": null}\n'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "prose\n",
+        "{}\n",
+        "[]\n",
+        '{"key": "counts", "model": "a", "window": null, "tokens": {"a": "b"}}\n',
+        '{"key": "a"}\n',
+        '{"key": 1, "answer": {"text": 1}, "error": null}\n',
+    ],
+)
 def test_other_files_are_refused(path, text):
     path.parent.mkdir()
     path.write_text(text)
@@ -181,7 +191,7 @@ def test_a_recording_of_several_models_needs_a_name(path):
     other.name = "other"
     for model in (Counting(), other):
         Recording(path, model).complete("a", most_tokens=1)
-    with pytest.raises(InputError, match=r"has answers of counting, other; name one model"):
+    with pytest.raises(InputError, match=r"has answers of counting, other; name one model \(--served-model\)"):
         Recording(path)
     assert Recording(path, model="other").complete("a", most_tokens=1).text == "1"
     with pytest.raises(InputError, match="the endpoint has its own"):
@@ -197,8 +207,83 @@ def test_offline_there_has_to_be_a_file(path):
         Recording(path)
 
 
-def test_it_counts_as_its_model_does(path):
-    recording = Recording(path, Counting())
-    assert (recording.count("four"), recording.concurrency, recording.name) == (4, 2, "counting")
+class Stating(Counting):
+    """Counts, and states its window."""
+
+    window = 64
+
+    def __init__(self):
+        super().__init__()
+        self.counted = []
+
+    def count(self, text):
+        self.counted.append(text)
+        return len(text)
+
+    def count_chat(self, messages):
+        return sum(len(message["content"]) for message in messages) + 3
+
+
+def test_it_counts_as_its_model_does_and_asks_once(path):
+    recording = Recording(path, model := Stating())
+    assert [recording.count(text) for text in ("four", "four", "")] == [4, 4, 0]
+    assert model.counted == ["four", ""]
+    assert (recording.window, recording.concurrency, recording.name) == (64, 2, "counting")
+
+
+def test_counts_and_the_window_are_known_offline(path):
+    recording = Recording(path, Stating())
+    asked = [recording.count("four"), recording.count("\ud800"), recording.count_chat(HELLO), recording.window]
+    assert not path.exists()
     recording.complete("a", most_tokens=1)
-    assert (Recording(path).count("four"), Recording(path).concurrency) == (None, 1)
+    recording.count("later")
+    recording.flush()
+    offline = Recording(path)
+    assert [offline.count("four"), offline.count("\ud800"), offline.count_chat(HELLO), offline.window] == asked
+    assert (offline.count("later"), offline.concurrency, offline.complete("a", most_tokens=1).text) == (5, 1, "1")
+    counted, _, later = map(json.loads, path.read_text().splitlines())
+    assert (list(counted), len(counted["tokens"]), len(later["tokens"])) == (["key", "model", "window", "tokens"], 3, 1)
+    assert "four" not in path.read_text()
+
+
+def test_offline_what_was_not_counted_is_refused(path):
+    recording = Recording(path, Stating())
+    recording.count("four")
+    recording.flush()
+    with pytest.raises(InputError, match=r"log\.jsonl has no such call \('five'\); it replays a run as it was"):
+        Recording(path).count("five")
+    with pytest.raises(InputError, match="no such call"):
+        Recording(path).count_chat(HELLO)
+
+
+def test_what_is_counted_already_is_not_written_again(path):
+    for _ in range(2):
+        recording = Recording(path, Stating())
+        assert (recording.count("four"), recording.window) == (4, 64)
+        recording.flush()
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_recordings_without_counts_count_nothing_offline(path):
+    Recording(path, Counting()).complete("a", most_tokens=1)
+    offline = Recording(path)
+    assert (offline.count("four"), offline.count_chat(HELLO), offline.window) == (None, None, None)
+
+
+def test_an_endpoint_that_does_not_count_is_replayed_as_one(path):
+    with EndpointServer() as server, endpoint_at(server) as endpoint:
+        recording = Recording(path, endpoint)
+        assert recording.count("a") is recording.count_chat(HELLO) is None
+        recording.complete("a", most_tokens=1)
+    assert Recording(path).count("another") is None
+
+
+def test_counts_are_told_apart_by_model(path):
+    for name, model in (("one", Stating()), ("other", Counting())):
+        model.name = name
+        recording = Recording(path, model)
+        recording.count("four" if name == "one" else "fourteen")
+        recording.complete("a", most_tokens=1)
+    assert Recording(path, model="one").count("four") == 4
+    with pytest.raises(InputError, match="no such call"):
+        Recording(path, model="one").count("fourteen")

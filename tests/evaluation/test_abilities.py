@@ -5,10 +5,12 @@ import math
 
 import pytest
 
+from longreach.core import registry
 from longreach.evaluation.abilities import ability_curve, above_chance, as_json, cards
 from longreach.evaluation.intervals import share_interval
 from longreach.evaluation.marks import marks
 from longreach.evaluation.rows import Row
+from longreach.evaluation.text_task import ABILITIES, TextTask
 
 
 def rows(right, *, task="needle", length, of=40, metric="accuracy", chance=0.0, method="", depth=None, failed=0):
@@ -106,3 +108,10 @@ def test_each_method_has_a_card_and_other_rows_have_none():
     loss = Row(task="loss", model="m", method="", length=100, version="1", settings={"metric": "loss"}, score=2.0)
     found = cards([*rows(40, length=256), loss, *rows(40, length=256, method="yarn:factor=2")])
     assert [(one.model, one.method) for one in found] == [("m", ""), ("m", "yarn:factor=2")]
+
+
+def test_a_folder_that_is_called_as_an_ability_has_tasks_of_that_ability():
+    tasks = [task for task in registry.methods("task") if issubclass(task, TextTask)]
+    folders = {task.name(): task.__module__.split(".")[-2] for task in tasks}
+    assert {"ordering", "aggregation"} <= set(folders.values())
+    assert [task.name() for task in tasks if folders[task.name()] in ABILITIES and folders[task.name()] != task.ability] == []

@@ -353,5 +353,5 @@ def test_a_document_beyond_the_window_is_read_by_a_workflow(loaded):
         assert ledger["exact"]
         assert 0 < ledger["coverage"] < 1
         assert reply.usage.completion_tokens == ledger["cost"]["written"]
-        with pytest.raises(openai.BadRequestError, match="unknown reading 'rga'; did you mean rag"):
+        with pytest.raises(openai.BadRequestError, match="unknown workflow 'rga'; did you mean rag"):
             client.chat.completions.create(model="tiny", messages=messages, extra_body={"longreach": {"read": "rga"}})

@@ -182,7 +182,7 @@ def test_a_task_that_fills_the_window_is_refused_in_one_line(workflow):
         ({"documents": []}, InputError, "map_reduce works from documents"),
         ({"documents": [" "]}, InputError, "text 1 is empty"),
         ({"workflow": "map_redcue"}, SpecError, "map_reduce"),
-        ({"workflow": "yarn:factor=2"}, SpecError, "unknown reading"),
+        ({"workflow": "yarn:factor=2"}, SpecError, "unknown workflow 'yarn'"),
         ({"answer_tokens": 0}, InputError, "must be at least 1"),
     ],
 )

@@ -14,6 +14,7 @@ import longreach
 from longreach.checkpoints.choices import check_bits, check_choices
 from longreach.checkpoints.hub import is_id, name_and_revision
 from longreach.checkpoints.places import checkpoint_name, local_checkpoint
+from longreach.cli._panels import LOADING, SAMPLING, SPEED
 from longreach.core.errors import CheckpointError, InputError
 from longreach.core.spec import check_spec, split_specs
 
@@ -29,22 +30,26 @@ _BYTES = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**
 TrainedWindow = Annotated[
     str | None, typer.Option(metavar="LENGTH", help="Tokens trained on, where the checkpoint does not say or is wrong.")
 ]
-ChunkSize = Annotated[int | None, typer.Option(min=1, help="Tokens a forward. [default: 512]")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Inputs a forward. [default: up to 8 for small models]")]
+ChunkSize = Annotated[int | None, typer.Option(min=1, help="Tokens a forward. [default: 512]", rich_help_panel=SPEED)]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Inputs a forward. [default: up to 8 for small models]", rich_help_panel=SPEED)]
 Depths = Annotated[str | None, typer.Option(metavar="D,D,...", help="Where facts stand. [default: 0,0.25,0.5,0.75,1]")]
-Revision = Annotated[str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub model.")]
-Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.")]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.")]
-AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Load weights that exist only as pickle.")]
-TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.")]
+Revision = Annotated[str | None, typer.Option(metavar="NAME", help="Branch, tag or commit of a hub model.", rich_help_panel=LOADING)]
+Dtype = Annotated[str | None, typer.Option(help="float32, bfloat16, float16 or auto.", rich_help_panel=LOADING)]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=LOADING)]
+AllowPickle = Annotated[bool, typer.Option("--allow-pickle", help="Load weights that exist only as pickle.", rich_help_panel=LOADING)]
+TrustRemoteCode = Annotated[bool, typer.Option("--trust-remote-code", help="Run code that the checkpoint brings.", rich_help_panel=LOADING)]
 MaxNewTokens = Annotated[
     str | None,
     typer.Option(metavar="N", help="Tokens to write at most. [default: 256; no end under a method that bounds memory, as sinks]"),
 ]
-Temperature = Annotated[float, typer.Option(help="0 always takes the likeliest token; above 0, tokens are drawn.")]
-TopP = Annotated[float | None, typer.Option(help="Draw from the likeliest tokens that reach this probability together.")]
-TopK = Annotated[int | None, typer.Option(help="Draw from so many likeliest tokens.")]
-Seed = Annotated[int | None, typer.Option(min=0, help="Makes drawing repeatable.")]
+Temperature = Annotated[
+    float, typer.Option(help="0 always takes the likeliest token; above 0, tokens are drawn.", rich_help_panel=SAMPLING)
+]
+TopP = Annotated[
+    float | None, typer.Option(help="Draw from the likeliest tokens that reach this probability together.", rich_help_panel=SAMPLING)
+]
+TopK = Annotated[int | None, typer.Option(help="Draw from so many likeliest tokens.", rich_help_panel=SAMPLING)]
+Seed = Annotated[int | None, typer.Option(min=0, help="Makes drawing repeatable.", rich_help_panel=SAMPLING)]
 
 
 @dataclass(frozen=True)
@@ -52,13 +57,18 @@ class Loading:
     """How a verb loads its MODEL: one field for each option."""
 
     revision: Revision = None
-    adapter: Annotated[str | None, typer.Option(metavar="DIR", help="A PEFT adapter (folder or hub id), merged into the weights.")] = None
+    adapter: Annotated[
+        str | None, typer.Option(metavar="DIR", help="A PEFT adapter (folder or hub id), merged into the weights.", rich_help_panel=LOADING)
+    ] = None
     dtype: Dtype = None
     device: Device = None
     device_map: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Spread the weights over all devices: auto, balanced or sequential.")
+        str | None,
+        typer.Option(metavar="NAME", help="Spread the weights over all devices: auto, balanced or sequential.", rich_help_panel=LOADING),
     ] = None
-    load_in_4bit: Annotated[bool, typer.Option("--load-in-4bit", help="Quantize the weights to 4 bits (needs bitsandbytes).")] = False
+    load_in_4bit: Annotated[
+        bool, typer.Option("--load-in-4bit", help="Quantize the weights to 4 bits (needs bitsandbytes).", rich_help_panel=LOADING)
+    ] = False
     allow_pickle: AllowPickle = False
     trust_remote_code: TrustRemoteCode = False
 

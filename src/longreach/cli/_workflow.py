@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from longreach.cli._options import Loading
+from longreach.cli._panels import ENDPOINT, FILES, LIMITS
 from longreach.cli._places import check_writable
 from longreach.core.errors import InputError, LongreachError
 from longreach.core.lengths import parse_length
@@ -25,10 +26,16 @@ if TYPE_CHECKING:
 
 AskedModel = Annotated[str | None, typer.Argument(help="A folder, a GGUF file, a hub id, or nano; nothing with --endpoint.")]
 EndpointURL = Annotated[
-    str | None, typer.Option(metavar="URL", help="Ask an OpenAI-compatible endpoint; LONGREACH_API_KEY or OPENAI_API_KEY is its key.")
+    str | None,
+    typer.Option(
+        metavar="URL", help="Ask an OpenAI-compatible endpoint; LONGREACH_API_KEY or OPENAI_API_KEY is its key.", rich_help_panel=ENDPOINT
+    ),
 ]
-ServedModel = Annotated[str | None, typer.Option(metavar="NAME", help="The endpoint's model. [default: the only one that it serves]")]
-Concurrency = Annotated[int | None, typer.Option(min=1, help="Requests to the endpoint at a time. [default: 8]")]
+ServedModel = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The endpoint's or the recording's model. [default: the only one]", rich_help_panel=ENDPOINT),
+]
+Concurrency = Annotated[int | None, typer.Option(min=1, help="Requests to the endpoint at a time. [default: 8]", rich_help_panel=ENDPOINT)]
 UnderMethod = Annotated[
     str | None,
     typer.Option(metavar="SPEC", help="Ask under a method, as yarn:factor=8, instead of one that longreach applies to the checkpoint."),
@@ -37,22 +44,37 @@ Window = Annotated[
     str | None,
     typer.Option(metavar="LENGTH", help="Tokens that prompt and answer may have together. [default: what the model reaches or states]"),
 ]
-BudgetCalls = Annotated[int | None, typer.Option(metavar="N", help="Refuse a run that may take more calls of the model.")]
+BudgetCalls = Annotated[
+    int | None, typer.Option(metavar="N", help="Refuse a run that may take more calls of the model.", rich_help_panel=LIMITS)
+]
 BudgetTokens = Annotated[
-    str | None, typer.Option(metavar="LENGTH", help="Refuse a run that may take more tokens, read and written together.")
+    str | None,
+    typer.Option(metavar="LENGTH", help="Refuse a run that may take more tokens, read and written together.", rich_help_panel=LIMITS),
 ]
 Record = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Keep every call here, and ask nothing twice: a stopped run goes on when run again.")
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Keep every call here, and ask nothing twice: a stopped run goes on when run again.", rich_help_panel=FILES
+    ),
 ]
-
+Replay = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Do a recorded run again from its --record file alone; no model is needed.", rich_help_panel=FILES),
+]
 LedgerFile = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Write what was read and what the answer goes back to: a page, or JSON (.json).")
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Write what was read and what the answer goes back to: a page, or JSON (.json).", rich_help_panel=FILES
+    ),
 ]
 
 
 @dataclass(frozen=True, kw_only=True)
 class AskedPlace:
-    """Where the model is that a verb asks. Raises: InputError for what cannot be meant there, before anything is loaded."""
+    """Where the model is that a verb asks, or the recording that stands for it.
+
+    Raises: InputError for what cannot be meant there, before anything is loaded.
+    """
 
     model: str | None
     endpoint: str | None
@@ -60,14 +82,22 @@ class AskedPlace:
     concurrency: int | None
     method: str | None
     window: str | None
+    record: Path | None
+    replay: Path | None
     loading: Loading
 
     def __post_init__(self) -> None:
-        if (self.model is None) == (self.endpoint is None):
-            raise InputError("name a model, or an endpoint with --endpoint URL" + (", and not both" if self.model else ""))
-        remote = {"--served-model": self.served_model, "--concurrency": self.concurrency}
-        local = {"--method": self.method, **dict.fromkeys(self.loading.given(), True)}
-        where, useless = ("without --endpoint", remote) if self.endpoint is None else ("with --endpoint", local)
+        given = sum(place is not None for place in (self.model, self.endpoint, self.replay))
+        if given != 1:
+            places = "a model, or an endpoint with --endpoint URL, or a recording with --replay FILE"
+            raise InputError(f"name {places}{', and only one of them' if given else ''}")
+        local: dict[str, object] = {"--method": self.method, **dict.fromkeys(self.loading.given(), True)}
+        remote = {"--concurrency": self.concurrency}
+        where, useless = "without --endpoint", dict[str, object](remote | {"--served-model": self.served_model})
+        if self.endpoint is not None:
+            where, useless = "with --endpoint", local
+        elif self.replay is not None:
+            where, useless = "with --replay", {"--record": self.record} | remote | local
         for option, value in useless.items():
             if value is not None:
                 raise InputError(f"{option} has no effect {where}")
@@ -84,6 +114,11 @@ class AskedPlace:
 @contextmanager
 def chat_model(place: AskedPlace) -> "Iterator[ChatModel]":
     """The model, ready to be asked. Raises: InputError; CheckpointError; UnsupportedError for a method that does not work on it."""
+    if place.replay is not None:
+        from longreach.endpoint.recording import Recording
+
+        yield Recording(place.replay, model=place.served_model)
+        return
     if place.endpoint is not None:
         from longreach.endpoint.client import Endpoint
 
@@ -115,8 +150,11 @@ def budget_of(calls: int | None, tokens: str | None) -> RunBudget:
     return RunBudget(calls=calls, tokens=None if tokens is None else parse_length(tokens))
 
 
-def show_estimate(run: "WorkflowRun[Any]") -> None:
-    """Tell on stderr what a run costs at most, before it costs anything."""
+def show_estimate(run: "WorkflowRun[Any]", place: AskedPlace) -> None:
+    """Tell on stderr what a run costs at most, before it costs anything; a replay costs nothing."""
+    if place.replay is not None:
+        typer.echo(f"replayed from {place.replay}; no model is asked", err=True)
+        return
     counted = "" if run.ledger.exact else " (estimates: the endpoint does not count tokens)"
     typer.echo(f"at most {run.estimate}{counted}", err=True)
 

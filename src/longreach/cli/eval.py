@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model, methods_named, open_rows
+from longreach.cli._panels import ENDPOINT, FILES, JUDGE, PASSAGES, SPEED, WORKFLOW
 from longreach.cli._places import check_texts
 from longreach.cli._tables import new_table, show
 from longreach.core.errors import InputError
-from longreach.core.lengths import format_length
+from longreach.core.lengths import format_length, parse_length
 
 if TYPE_CHECKING:
     from longreach.endpoint.base import ChatModel
@@ -32,61 +33,110 @@ def eval(  # noqa: A001 - a verb is called as its module
     method: Annotated[
         list[str] | None, typer.Option(metavar="SPEC", help="Evaluate under a method; may be repeated. stock: as the model is. [default]")
     ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Passages of each task and length, if a file has so many.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
+    workflow: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Have a workflow read passages, as rag; see longreach methods --kind reading.",
+            rich_help_panel=WORKFLOW,
+        ),
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LENGTH",
+            help="Tokens that prompt and answer of a workflow's call may have. [default: what the model reaches or states]",
+            rich_help_panel=WORKFLOW,
+        ),
+    ] = None,
+    more_tokens: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Tokens that the answer of an endpoint or a workflow may take to think or talk. [default: 0]",
+            rich_help_panel=PASSAGES,
+        ),
+    ] = None,
+    limit: Annotated[
+        int, typer.Option(min=1, help="Passages of each task and length, if a file has so many.", rich_help_panel=PASSAGES)
+    ] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is random.", rich_help_panel=PASSAGES)] = 0,
     text: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FILE", help="Real text, UTF-8; may be repeated. [default: this Python's documentation and held-out source]"),
+        typer.Option(
+            metavar="FILE",
+            help="Real text, UTF-8; may be repeated. [default: this Python's documentation and held-out source]",
+            rich_help_panel=PASSAGES,
+        ),
     ] = None,
     truncate: Annotated[
         Literal["left", "middle", "right"] | None,
-        typer.Option(help="Where texts of a benchmark's file are cut if they are too long. [default: they are refused]"),
+        typer.Option(
+            help="Where texts of a benchmark's file are cut if they are too long. [default: they are refused]", rich_help_panel=PASSAGES
+        ),
     ] = None,
     judge: Annotated[
-        str | None, typer.Option(metavar="URL", help="Have a model behind an endpoint mark answers in free words, too.")
+        str | None,
+        typer.Option(metavar="URL", help="Have a model behind an endpoint mark answers in free words, too.", rich_help_panel=JUDGE),
     ] = None,
     judge_model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The judge. [default: the only model that its endpoint serves]")
+        str | None,
+        typer.Option(metavar="NAME", help="The judge. [default: the only model that its endpoint serves]", rich_help_panel=JUDGE),
     ] = None,
     unit: Annotated[
-        Literal["tokens", "characters"], typer.Option(help="What lengths count; in characters all tokenizers get the same passages.")
+        Literal["tokens", "characters"],
+        typer.Option(help="What lengths count; in characters all tokenizers get the same passages.", rich_help_panel=PASSAGES),
     ] = "tokens",
     template: Annotated[
         Literal["auto", "chat", "none"],
-        typer.Option(help="Ask in the chat template, or as text to complete. auto: chat, where it can."),
+        typer.Option(help="Ask in the chat template, or as text to complete. auto: chat, where it can.", rich_help_panel=PASSAGES),
     ] = "auto",
     endpoint: Annotated[
-        str | None, typer.Option(metavar="URL", help="Ask an OpenAI-compatible endpoint; LONGREACH_API_KEY or OPENAI_API_KEY is its key.")
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Ask an OpenAI-compatible endpoint; LONGREACH_API_KEY or OPENAI_API_KEY is its key.",
+            rich_help_panel=ENDPOINT,
+        ),
     ] = None,
     served_model: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The endpoint's model. [default: the only one that it serves]")
+        str | None,
+        typer.Option(metavar="NAME", help="The endpoint's model. [default: the only one that it serves]", rich_help_panel=ENDPOINT),
     ] = None,
     tokenizer: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of the endpoint's model, to count tokens: a folder, a hub id, or nano.")
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Of the endpoint's model, to count tokens: a folder, a hub id, or nano.", rich_help_panel=ENDPOINT
+        ),
     ] = None,
-    more_tokens: Annotated[
-        int | None, typer.Option(min=0, help="Tokens that an endpoint's answer may take to think or talk. [default: 0]")
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Requests to the endpoint at a time. [default: 8]", rich_help_panel=ENDPOINT)
     ] = None,
-    concurrency: Annotated[int | None, typer.Option(min=1, help="Requests to the endpoint at a time. [default: 8]")] = None,
     record: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Keep every call to the endpoint here, and ask nothing twice.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Keep every call to the endpoint here, and ask nothing twice.", rich_help_panel=FILES),
     ] = None,
     rows: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="JSON Lines with the results so far. [default: longreach-results/rows/MODEL.jsonl]")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="JSON Lines with the results so far. [default: longreach-results/rows/MODEL.jsonl]", rich_help_panel=FILES
+        ),
     ] = None,
     workers: Annotated[
-        str | None, typer.Option(metavar="N", help="Spread the questions over N processes, or over ray:N workers of a Ray cluster.")
+        str | None,
+        typer.Option(
+            metavar="N", help="Spread the questions over N processes, or over ray:N workers of a Ray cluster.", rich_help_panel=SPEED
+        ),
     ] = None,
     chunk_size: ChunkSize = None,
     loading: Loading = AS_IT_IS,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
 ) -> None:
     """Ask questions about passages of several lengths, and mark the answers. A stopped run goes on when run again."""
-    specs = methods_named(method)
+    specs, by = methods_named(method), _workflow(workflow, window, more_tokens, template)
     check_texts(text)
     remote = {
-        "--served-model": served_model, "--tokenizer": tokenizer, "--more-tokens": more_tokens, "--concurrency": concurrency,
-        "--record": record,
+        "--served-model": served_model, "--tokenizer": tokenizer, "--concurrency": concurrency, "--record": record,
     }  # fmt: skip
     local = {
         "--method": method,
@@ -95,6 +145,8 @@ def eval(  # noqa: A001 - a verb is called as its module
         **dict.fromkeys(set(loading.given()) - {"--trust-remote-code"}, True),
     }
     _check_place(model, endpoint, remote, local)
+    if more_tokens is not None and not endpoint and not workflow:
+        raise InputError("--more-tokens has no effect without --endpoint or --workflow")
     if endpoint and unit == "tokens" and tokenizer is None:
         raise InputError("lengths in tokens need --tokenizer NAME, that of the endpoint's model; or count --unit characters")
     if judge_model and not judge:
@@ -119,7 +171,7 @@ def eval(  # noqa: A001 - a verb is called as its module
         raise InputError(f"--judge has no effect on {' and '.join(task.name() for task in chosen)}, which ask for no free words")
     common: dict[str, Any] = {
         "tasks": chosen, "lengths": steps, "passages": limit, "seed": seed, "text": read_texts(text) if text else None,
-        "truncate": truncate, "judge": _endpoint(judge, judge_model) if judge else None,
+        "truncate": truncate, "judge": _endpoint(judge, judge_model) if judge else None, **by,
     }  # fmt: skip
     found: list[Examined] = []
     with warnings.catch_warnings():
@@ -130,7 +182,7 @@ def eval(  # noqa: A001 - a verb is called as its module
             name = asked.name
             store = open_rows(rows, name)
             with BarProgress() as progress:
-                options: dict[str, Any] = {"tokenizer": of, "chat": template != "none", "more_tokens": more_tokens or 0}
+                options: dict[str, Any] = {"tokenizer": of, "chat": template != "none"}
                 found.append(evaluate_endpoint(asked, **common, **options, rows=store, progress=progress))
         else:
             name = loading.name(model or "")
@@ -145,7 +197,21 @@ def eval(  # noqa: A001 - a verb is called as its module
             with BarProgress() as progress:
                 for spec in specs:
                     found.append(evaluate(loaded.model, loaded.tokenizer, method=spec, **options, rows=store, progress=progress))
-    _report(found, name, unit, as_json, str(store.path))
+    _report(found, name, by["workflow"].spec if workflow else "", unit, as_json, str(store.path))
+
+
+def _workflow(workflow: str | None, window: str | None, more_tokens: int | None, template: str) -> dict[str, Any]:
+    """The arguments of `evaluate` that say how a workflow reads, if one does. Raises: SpecError; InputError."""
+    from longreach.workflows.base import reading_workflow
+
+    given: dict[str, Any] = {} if more_tokens is None else {"more_tokens": more_tokens}
+    if workflow is None:
+        if window is not None:
+            raise InputError("--window has no effect without --workflow")
+        return given
+    if template != "auto":
+        raise InputError("--template has no effect with --workflow, which asks in the chat template where there is one")
+    return given | {"workflow": reading_workflow(workflow), "window": None if window is None else parse_length(window)}
 
 
 def _check_place(model: str | None, endpoint: str | None, remote: dict[str, Any], local: dict[str, Any]) -> None:
@@ -166,21 +232,23 @@ def _endpoint(url: str, model: str | None, concurrency: int | None = None, recor
     return asked if record is None else Recording(record, asked)
 
 
-def _report(found: Sequence["Examined"], name: str, unit: str, as_json: bool, path: str) -> None:
+def _report(found: Sequence["Examined"], name: str, workflow: str, unit: str, as_json: bool, path: str) -> None:
     from longreach.evaluation.marks import marks
 
     of_all = [mark for examined in found for mark in marks(examined.rows)]
     impossible = {f"{task} at {length}": why for examined in found for (task, length), why in examined.impossible.items()}
     if as_json:
         listed = [{**asdict(mark), "interval": list(mark.interval), "above_chance": mark.above_chance} for mark in of_all]
-        print(json.dumps({"model": name, "unit": unit, "rows_file": path, "marks": listed, "impossible": impossible}, allow_nan=False))
+        told = {"model": name, "workflow": workflow, "unit": unit, "rows_file": path, "marks": listed, "impossible": impossible}
+        print(json.dumps(told, allow_nan=False))
         return
     from rich.console import Console
 
     console = Console(highlight=False)
     for spec in dict.fromkeys(mark.method for mark in of_all):
         of = [mark for mark in of_all if mark.method == spec]
-        console.print(f"{name}{f' under {spec}' if spec else ''}, lengths in {unit}", soft_wrap=True)
+        how = f"{f' under {spec}' if spec else ''}{f', read by {workflow}' if workflow else ''}"
+        console.print(f"{name}{how}, lengths in {unit}", soft_wrap=True)
         show(console, _table(of))
     failed = [row for examined in found for row in examined.failed]
     if any(not mark.above_chance for mark in of_all):

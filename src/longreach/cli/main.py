@@ -11,10 +11,11 @@ from typing import Annotated, Any
 
 import typer
 import typer.main
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.exceptions import TyperException
 
 import longreach
+from longreach.cli._panels import Panelled
 from longreach.core import registry
 from longreach.core.errors import LongreachError
 
@@ -42,9 +43,11 @@ def make_app() -> typer.Typer:
     for name in verbs():
         verb, called = getattr(registry.module(name, "command"), name), name.replace("_", "-")
         if isinstance(verb, typer.Typer):
+            for command in verb.registered_commands:
+                command.cls = Panelled if command.cls is TyperCommand else command.cls
             app.add_typer(verb, name=called)
         else:
-            app.command(called, context_settings=_SETTINGS)(verb)
+            app.command(called, cls=Panelled, context_settings=_SETTINGS)(verb)
     return app
 
 

@@ -14,6 +14,7 @@ from longreach.cli._workflow import (
     EndpointURL,
     LedgerFile,
     Record,
+    Replay,
     ServedModel,
     UnderMethod,
     Window,
@@ -51,14 +52,16 @@ def read(
     budget_calls: BudgetCalls = None,
     budget_tokens: BudgetTokens = None,
     record: Record = None,
+    replay: Replay = None,
     ledger: LedgerFile = None,
     loading: Loading = AS_IT_IS,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object with answer and ledger, for programs.")] = False,
 ) -> None:
     """Do a task on documents of any length, in many calls, each within the window; and say what was read for it."""
     place = AskedPlace(
-        model=model, endpoint=endpoint, served_model=served_model, concurrency=concurrency, method=method, window=window, loading=loading
-    )
+        model=model, endpoint=endpoint, served_model=served_model, concurrency=concurrency, method=method, window=window, record=record,
+        replay=replay, loading=loading,
+    )  # fmt: skip
     chosen, budget, documents = reading_workflow(workflow), budget_of(budget_calls, budget_tokens), documents_of(docs)
     if not ask.strip():
         raise InputError("--ask is empty; say what is to be done")
@@ -71,7 +74,7 @@ def read(
             asked, documents, ask, workflow=chosen, window=place.tokens, budget=budget, answer_tokens=max_new_tokens, record=record,
             progress=progress,
         )  # fmt: skip
-        show_estimate(run)
+        show_estimate(run, place)
         answer = ""
         try:
             answer = run.answer()

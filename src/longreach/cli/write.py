@@ -9,6 +9,7 @@ import typer
 
 from longreach.cli._options import AS_IT_IS, Loading, loads_model
 from longreach.cli._output import print_pieces
+from longreach.cli._panels import FILES
 from longreach.cli._places import check_writable
 from longreach.cli._workflow import (
     AskedModel,
@@ -19,6 +20,7 @@ from longreach.cli._workflow import (
     EndpointURL,
     LedgerFile,
     Record,
+    Replay,
     ServedModel,
     UnderMethod,
     Window,
@@ -57,7 +59,10 @@ def write(
     budget_calls: BudgetCalls = None,
     budget_tokens: BudgetTokens = None,
     record: Record = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the text here, too, after each of its parts.")] = None,
+    replay: Replay = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the text here, too, after each of its parts.", rich_help_panel=FILES)
+    ] = None,
     ledger: LedgerFile = None,
     loading: Loading = AS_IT_IS,
 ) -> None:
@@ -65,8 +70,9 @@ def write(
     if not task.strip():
         raise InputError("the task is empty")
     place = AskedPlace(
-        model=model, endpoint=endpoint, served_model=served_model, concurrency=concurrency, method=method, window=window, loading=loading
-    )
+        model=model, endpoint=endpoint, served_model=served_model, concurrency=concurrency, method=method, window=window, record=record,
+        replay=replay, loading=loading,
+    )  # fmt: skip
     made, budget, texts = writing_workflow(workflow), budget_of(budget_calls, budget_tokens), documents_of(documents or [])
     check_given(made, len(texts))
     check_ledger(ledger)
@@ -83,7 +89,7 @@ def write(
         run = composition(
             asked, task, documents=texts, workflow=made, window=place.tokens, budget=budget, record=record, progress=progress
         )  # fmt: skip
-        show_estimate(run)
+        show_estimate(run, place)
         written: list[str] = []
         try:
             print_pieces(_kept(run, out, written))

@@ -11,7 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from longreach.core.errors import InputError, SpecError
 from longreach.core.files import write_text
@@ -19,6 +19,7 @@ from longreach.core.method import Method, Settings
 
 FORMAT = 1
 
+_ANY = "`longreach fit` or `longreach heads`"
 _NAMED = re.compile(r"(.+)@([0-9a-f]{12})")
 _known: dict[str, dict[str, Any]] = {}  # digest -> contents: what was read once is found without its file
 
@@ -103,10 +104,11 @@ class FittedFile:
     """A file that `longreach fit` wrote, as a setting: `NAME`, or `NAME@DIGEST` where its contents are to be these and no others.
 
     Contents that were seen once (also those that a checkpoint's longreach.json holds) are found by their digest, without the file.
-    Equal are those of one name and equal contents.
+    Equal are those of one name and equal contents. A method whose file another command writes takes a class of its own, which says so.
     """
 
     __slots__ = ("digest", "name")
+    made_by: ClassVar[str] = "longreach fit"  # the command that writes such files
 
     def __init__(self, text: str) -> None:
         match = _NAMED.fullmatch(text)
@@ -115,14 +117,18 @@ class FittedFile:
         if digest is not None and digest in _known:
             self.digest = digest
             return
-        self.digest = remember(_read(Path(self.name).expanduser()))
+        self.digest = remember(_read(Path(self.name).expanduser(), self._command()), self._command())
         if digest not in (None, self.digest):
             raise SpecError(f"the file holds other contents by now (@{self.digest}); leave @{digest} out to take it as it is")
 
     @classmethod
-    def of(cls, name: str, data: dict[str, Any]) -> "FittedFile":
+    def of(cls, name: str, data: dict[str, Any]) -> Self:
         """Contents that no file holds yet."""
-        return cls(f"{name}@{remember(data)}")
+        return cls(f"{name}@{remember(data, cls._command())}")
+
+    @classmethod
+    def _command(cls) -> str:
+        return f"`{cls.made_by}`"
 
     @property
     def data(self) -> dict[str, Any]:
@@ -141,19 +147,27 @@ class FittedFile:
         return hash(str(self))
 
 
+class HeadsFile(FittedFile):
+    """A file of the scores of heads."""
+
+    __slots__ = ()
+    made_by = "longreach heads MODEL --save FILE"
+
+
 def fitted_by(method: Settings) -> dict[str, dict[str, Any]]:
     """digest -> contents of every fitted file among the settings of a method."""
     values = (getattr(method, field.name) for field in fields(method))
     return {value.digest: value.data for value in values if isinstance(value, FittedFile)}
 
 
-def remember(data: dict[str, Any]) -> str:
+def remember(data: dict[str, Any], command: str = _ANY) -> str:
     """Keep contents, to be found by their digest, which is returned.
 
-    Raises: SpecError for what `longreach fit` did not write.
+    Args: command: that writes such files, as messages name it.
+    Raises: SpecError for what it did not write.
     """
     if not (isinstance(data, dict) and isinstance(data.get("method"), str) and isinstance(data.get("fitted"), dict)):
-        raise SpecError("not a file of `longreach fit` or `longreach heads` (it has no method with what was fitted)")
+        raise SpecError(f"not a file of {command} (it has no method with what was fitted)")
     if data.get("format") != FORMAT:
         raise SpecError(f"its format is {data.get('format')!r} and this longreach reads {FORMAT}; fit the method again")
     digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:12]
@@ -161,13 +175,13 @@ def remember(data: dict[str, Any]) -> str:
     return digest
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, command: str = _ANY) -> Any:
     try:
         return json.loads(path.read_bytes())
     except OSError as error:
-        raise SpecError(f"the file cannot be read: {error.strerror}; `longreach fit` or `longreach heads` makes one") from None
+        raise SpecError(f"the file cannot be read: {error.strerror}; {command} makes one") from None
     except ValueError:  # also of bytes that are no text
-        raise SpecError("not a file of `longreach fit` or `longreach heads` (not JSON)") from None
+        raise SpecError(f"not a file of {command} (not JSON)") from None
 
 
 def check_place(path: Path) -> None:
@@ -181,7 +195,7 @@ def check_place(path: Path) -> None:
         try:
             remember(_read(path))
         except SpecError:
-            raise InputError(f"{path} exists and is not a file of `longreach fit` or `longreach heads`; choose another name") from None
+            raise InputError(f"{path} exists and is not a file of {_ANY}; choose another name") from None
     if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
         raise InputError(f"{path} cannot be written: {path.parent} is not a folder that can be written to")
 

@@ -28,6 +28,7 @@ class Kind:
     on; a spec for one subject may use a name that another subject has, too. contract: `module:class` that its methods derive from; None:
     its files are no methods but declare what they publish by an `INFO`. suites: modules with the checks that every method has to pass.
     internal: it stands in no list of methods, and no spec takes its names: other files name them, or an option that takes only them.
+    called: what messages call one of its methods, where that is not the kind's name.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Kind:
     contract: str | None = None
     suites: tuple[str, ...] = ()
     internal: bool = False
+    called: str = ""
 
 
 @cache

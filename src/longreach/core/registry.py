@@ -76,7 +76,8 @@ def locate(name: str, kind: str | None = None, *, acts_on: Subject | None = None
         known = sorted({each for of in meant for each in names(of)})
         close = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known)}"
-        raise SpecError(f"unknown {meant[0] if len(meant) == 1 else 'method'} {name!r}; {hint}")
+        called = {all_kinds()[of].called or of for of in meant}
+        raise SpecError(f"unknown {called.pop() if len(called) == 1 else 'method'} {name!r}; {hint}")
     if len(having) > 1:
         having = [of for of in having if kinds()[of].acts_on == acts_on] or having
     if len(having) > 1:

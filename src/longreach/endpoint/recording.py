@@ -1,11 +1,14 @@
-"""Recordings: every request to an endpoint and its answer, a line of JSON each, from which the same requests are answered again."""
+"""Recordings: every request to an endpoint and its answer, a line of JSON each, from which the same requests are answered again.
+
+Lines of another form hold what the endpoint was asked besides: its window, and tokens of texts, which are known by hashes alone.
+"""
 
 import hashlib
 import json
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,6 +20,8 @@ from longreach.endpoint.base import ChatModel, Completion, Request, TokenLogprob
 from longreach.endpoint.errors import ContextLengthError, EndpointError, UnusableEndpointError
 
 _BEGINNING = b'{"key": "'  # of every line
+_COUNTS = "counts"  # in place of a key: the line has token counts
+_DIGITS = 16  # of a text's hash: 64 bits, by which no two texts of a recording are taken for one
 _KINDS = {kind.__name__: kind for kind in (EndpointError, UnusableEndpointError, ContextLengthError)}
 
 
@@ -37,13 +42,31 @@ class _Call:
         return json.dumps({**vars(self), "answer": answer, "error": error}, allow_nan=False)
 
 
+@dataclass(kw_only=True)
+class _Counts:
+    """A line. Args: window: of the model, where it was asked for. tokens: of texts and chats, by `_digest`; None where nobody can tell."""
+
+    model: str
+    window: int | None = None
+    tokens: dict[str, int | None] = field(default_factory=dict)
+
+    def take(self, other: "_Counts") -> None:
+        """Know what the other knows, too."""
+        self.tokens.update(other.tokens)
+        self.window = self.window if other.window is None else other.window
+
+    def to_json(self) -> str:
+        return json.dumps({"key": _COUNTS, **vars(self)})
+
+
 class Recording(ChatModel):
     """Answers from a file, and, where it has an endpoint, asks that what the file does not hold and writes it down.
 
     With an endpoint it is a cache: a stopped run goes on, and pays for nothing twice. Without one it works offline. A request is known
     by the model's name and everything in it. What is sampled without a seed is answered as often as it was recorded, in that order;
     anything else is asked once, however many ask at a time, and always has its first answer. Failures are written down, too: an endpoint
-    is asked again, offline they are raised again.
+    is asked again, offline they are raised again. The window and the token counts that were asked for are kept, so that a run can be
+    replayed offline; they are written with the next answer, or by `flush`.
 
     Args: path: the JSON Lines file; made, with its folder, at the first answer. endpoint: any `ChatModel`; its key is never written.
     model: without an endpoint, whose answers to give where the file has several models'.
@@ -57,18 +80,23 @@ class Recording(ChatModel):
         self.path = Path(path)
         self.endpoint = endpoint
         self.healed = False  # whether a last line torn by a kill was taken off the file
-        self.replayed = 0  # answers that were given from the file
+        self.replayed = 0  # answers from the file; offline those that it gave before, as when the run was recorded
         self._lock = threading.Condition()
         self._under_way: set[str] = set()  # what the endpoint is being asked, and who asks for the same waits for
         self._answers: dict[str, list[Completion]] = {}
         self._errors: dict[str, EndpointError] = {}
         self._given: Counter[str] = Counter()
-        calls: list[_Call] = []
+        lines: list[_Call | _Counts] = []
         if endpoint is None or self.path.exists():
-            calls, self.healed = read_lines(self.path, _parse, "call", _BEGINNING)
-        for call in calls:
-            self._keep(call)
-        self._model = model or ("" if endpoint is not None else self._only_model({call.model for call in calls}))
+            lines, self.healed = read_lines(self.path, _parse, "call", _BEGINNING)
+        self._model = model or ("" if endpoint is not None else self._only_model({line.model for line in lines}))
+        self._counted: dict[str, _Counts] = {}  # of each model, all that is known
+        self._unwritten: _Counts | None = None  # what of it the file lacks
+        for line in lines:
+            if isinstance(line, _Call):
+                self._keep(line)
+            else:
+                self._counts(line.model).take(line)
 
     def __repr__(self) -> str:
         return f"Recording({str(self.path)!r}, {self.endpoint!r})"
@@ -85,16 +113,28 @@ class Recording(ChatModel):
 
     @property
     def window(self) -> int | None:
-        """That of the endpoint, if it can tell; offline nobody can."""
-        return None if self.endpoint is None else self.endpoint.window
+        """That of the endpoint, if it can tell; offline the one that was recorded."""
+        known = self._counts(self.name).window
+        if self.endpoint is None:
+            return known
+        window = self.endpoint.window
+        if window != known:
+            self._learn(_Counts(model=self.name, window=window))
+        return window
 
     def count(self, text: str) -> int | None:
-        """Tokens of a text, if the endpoint can tell; offline nobody can."""
-        return None if self.endpoint is None else self.endpoint.count(text)
+        """Tokens of a text, if the endpoint can tell, which is asked once. Raises: InputError offline for one that was not counted."""
+        return self._tokens(text, lambda model: model.count(text))
 
     def count_chat(self, messages: Sequence[Mapping[str, Any]]) -> int | None:
-        """Tokens of a chat, if the endpoint can tell; offline nobody can."""
-        return None if self.endpoint is None else self.endpoint.count_chat(messages)
+        """Tokens of a chat, if the endpoint can tell, which is asked once. Raises: InputError offline for one that was not counted."""
+        chat = [dict(message) for message in messages]
+        return self._tokens(chat, lambda model: model.count_chat(chat))
+
+    def flush(self) -> None:
+        """Write down what was counted since the last answer. Raises: InputError where the file cannot be written."""
+        with self._lock:
+            self._append([])
 
     def ask(self, request: Request) -> Completion:
         """Answer a request.
@@ -131,7 +171,8 @@ class Recording(ChatModel):
                 return answer
         if key in self._errors:
             raise self._errors[key]
-        raise InputError(f"{self.path} has no answer to this request ({_excerpt(request)}); record it with the endpoint first")
+        asked = request.messages[-1]["content"] if request.prompt is None else request.prompt
+        raise self._missing(asked)
 
     def _recorded(self, key: str, request: Request) -> Completion | None:
         answers = self._answers.get(key, [])
@@ -139,13 +180,51 @@ class Recording(ChatModel):
         self._given[key] += 1
         if turn >= len(answers):
             return None
-        self.replayed += 1
+        again = self._given[key] > 1 and not request.by_chance
+        self.replayed += self.endpoint is not None or again
         return answers[turn]
+
+    def _missing(self, text: object) -> InputError:
+        remedy = "it replays a run as it was: give it the same documents, task and settings, or ask the model"
+        return InputError(f"{self.path} has no such call ({_excerpt(text)}); {remedy}")
+
+    def _tokens(self, text: str | list[dict[str, Any]], ask: Callable[[ChatModel], int | None]) -> int | None:
+        """Tokens of a text or of a chat, which no model is asked twice. Raises: InputError offline for what was not counted."""
+        name, digest = self.name, _digest(text)
+        with self._lock:
+            tokens = self._counts(name).tokens
+        known = tokens.get(digest)
+        if known is not None:
+            return known
+        if self.endpoint is None:
+            if digest not in tokens and any(number is not None for number in tokens.values()):
+                raise self._missing(text if isinstance(text, str) else text[-1]["content"])
+            return None
+        counted = ask(self.endpoint)
+        if counted is not None or digest not in tokens:
+            self._learn(_Counts(model=name, tokens={digest: counted}))
+        return counted
+
+    def _counts(self, name: str) -> _Counts:
+        return self._counted.setdefault(name, _Counts(model=name))
+
+    def _learn(self, found: _Counts) -> None:
+        with self._lock:
+            self._unwritten = self._unwritten or _Counts(model=found.model)
+            self._unwritten.take(found)
+            self._counts(found.model).take(found)
 
     def _write(self, call: _Call) -> None:
         with self._lock:
-            append_lines(self.path, [call.to_json()], "call")
+            self._append([call.to_json()])
             self._keep(call)
+
+    def _append(self, lines: Sequence[str]) -> None:
+        """Write lines, after what was counted for them."""
+        counted, self._unwritten = self._unwritten, None
+        lines = lines if counted is None else [counted.to_json(), *lines]
+        if lines:
+            append_lines(self.path, lines, "call")
 
     def _keep(self, call: _Call) -> None:
         if call.answer is not None:
@@ -155,8 +234,8 @@ class Recording(ChatModel):
 
     def _only_model(self, names: set[str]) -> str:
         if len(names) != 1:
-            held = f"has answers of {', '.join(sorted(names))}; name one model" if names else "has no answers; name an endpoint"
-            raise InputError(f"{self.path} {held}")
+            several = f"has answers of {', '.join(sorted(names))}; name one model (--served-model)"
+            raise InputError(f"{self.path} {several if names else 'has no answers; name an endpoint'}")
         return names.pop()
 
 
@@ -165,15 +244,22 @@ def key_of(model: str, request: Request) -> str:
     return hashlib.sha256(json.dumps([model, asdict(request)], sort_keys=True).encode()).hexdigest()
 
 
-def _excerpt(request: Request) -> str:
-    text = " ".join(str(request.messages[-1]["content"] if request.prompt is None else request.prompt).split())
-    return repr(text if len(text) <= 60 else f"{text[:59]}…")
+def _digest(text: str | list[dict[str, Any]]) -> str:
+    """What a text, or a chat, whose tokens were counted is found by."""
+    return hashlib.sha256(json.dumps(text, sort_keys=True).encode()).hexdigest()[:_DIGITS]
 
 
-def _parse(line: bytes) -> _Call | None:
-    """None for what is no call."""
+def _excerpt(text: object) -> str:
+    shown = " ".join(str(text).split())
+    return repr(shown if len(shown) <= 60 else f"{shown[:59]}…")
+
+
+def _parse(line: bytes) -> _Call | _Counts | None:
+    """None for what is neither."""
     try:
         said = json.loads(line)
+        if said["key"] == _COUNTS:
+            return _counts(**said)
         if (answer := said.pop("answer")) is not None:
             logprobs = answer.pop("logprobs")
             answer = Completion(**answer, logprobs=None if logprobs is None else tuple(TokenLogprob(**each) for each in logprobs))
@@ -182,3 +268,8 @@ def _parse(line: bytes) -> _Call | None:
         return _Call(**said, answer=answer, error=error)
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
+
+
+def _counts(*, key: str, model: str, window: int | None, tokens: Mapping[str, int | None]) -> _Counts | None:
+    fine = isinstance(model, str) and all(isinstance(number, int | None) for number in (window, *tokens.values()))
+    return _Counts(model=model, window=window, tokens=dict(tokens)) if fine else None

@@ -1,7 +1,8 @@
 """Evaluates a loaded model on text tasks, at several lengths and under a method."""
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +10,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 import longreach
 from longreach.checkpoints.places import checkpoint_name
+from longreach.conversation.local import LocalModel
+from longreach.conversation.window import stack_for, window_for
 from longreach.core.errors import InputError
 from longreach.core.lengths import parse_length
 from longreach.core.method import Method
@@ -17,9 +20,11 @@ from longreach.core.spec import parse, stack_of, unparse
 from longreach.data.stdlib import stdlib_text
 from longreach.decoding.reading import CHUNK, check_eval
 from longreach.endpoint.base import ChatModel
-from longreach.engine import window
 from longreach.engine.apply import applied, apply, check_unapplied, given_model
-from longreach.evaluation.asking.answerer import ModelAnswerer
+from longreach.engine.window import cannot_read, position_limit
+from longreach.engine.window import window_of as trained_window_of
+from longreach.evaluation.asking.answerer import Answerer, ModelAnswerer
+from longreach.evaluation.asking.by_workflow import WorkflowAnswerer
 from longreach.evaluation.asking.cutting import Side
 from longreach.evaluation.asking.form import Form
 from longreach.evaluation.asking.remote import EndpointAnswerer
@@ -29,9 +34,39 @@ from longreach.evaluation.measure import common_row, name_of
 from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.scoring.judge import Judge
 from longreach.evaluation.text_task import TextTask
+from longreach.workflows.base import ReadingWorkflow, reading_workflow
 
 Counting = Literal["tokens", "characters"]
 _TEMPLATE = 32  # tokens that a chat template may add, where nobody knows it
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Reading:
+    """How passages are read by a workflow. Args: window: that is asked for. more_tokens: of `evaluate`."""
+
+    workflow: ReadingWorkflow
+    window: int | None
+    more_tokens: int
+
+    def answerer(self, model: ChatModel, units: Tokens | Characters) -> WorkflowAnswerer:
+        """The one who answers. Raises: InputError for a window that nobody knows."""
+        return WorkflowAnswerer(model, units, self.workflow, window=self.window, more_tokens=self.more_tokens)
+
+
+def _reading(workflow: str | ReadingWorkflow | None, window: int | None, more_tokens: int, chat: bool | None) -> _Reading | None:
+    """None without a workflow. Raises: SpecError; InputError for what has no effect with a workflow, or without."""
+    if workflow is None:
+        if window is not None:
+            raise InputError("window has no effect without a workflow")
+        return None
+    if chat is not None:
+        raise InputError("chat has no effect with a workflow, which asks in the chat template where there is one")
+    return _Reading(workflow=reading_workflow(workflow), window=window, more_tokens=more_tokens)
+
+
+def _told(answerer: WorkflowAnswerer) -> dict[str, Any]:
+    """What rows say of a workflow."""
+    return {"workflow": answerer.workflow.spec, "window": answerer.window, "more_tokens": answerer.more_tokens}
 
 
 def evaluate(
@@ -49,6 +84,9 @@ def evaluate(
     unit: Counting = "tokens",
     chat: bool | None = None,
     chunk_size: int = CHUNK,
+    workflow: str | ReadingWorkflow | None = None,
+    window: int | None = None,
+    more_tokens: int = 0,
     name: str | None = None,
     rows: Rows | str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -63,13 +101,15 @@ def evaluate(
 
     Args: model: loaded, in eval mode. tokenizer: of the model. tasks: names with their settings, as `needle,tsort:segments=4`. lengths: of
     prompt and answer together: `1k:64k` doubles from the first to the last, `1k,3000` names them. method: to evaluate under. passages: of
-    each task and length. seed: of all that is random. text: real text to fill passages with (default: this Python's documentation and
-    held-out source). truncate: where texts of a length of their own are cut if they are too long (default: they are refused). judge: a
-    model behind an endpoint that marks answers in free words, too. unit: what lengths count; in characters all tokenizers get the same
-    passages. chat: ask in the tokenizer's chat template (default: where it has one). chunk_size: tokens a forward. name: what the rows call
-    the model. rows: a JSON Lines file to find results in and to add them to (default: in memory only). settings: what else was done to the
-    model, for the rows to tell. share: (k, n) of the passages every nth, from the kth on, where several processes share the work.
-    progress: is told of the work.
+    each task and length. seed: of all that is random. text: real text to fill passages with (default: this Python's documentation and held-
+    out source). truncate: where texts of a length of their own are cut if they are too long (default: they are refused). judge: a model
+    behind an endpoint that marks answers in free words, too. unit: what lengths count; in characters all tokenizers get the same passages.
+    chat: ask in the tokenizer's chat template (default: where it has one). chunk_size: tokens a forward. workflow: a reading workflow
+    (`rag`) that reads the passages, in calls that each fit its window (default: the model reads them at once). window: tokens that prompt
+    and answer of such a call may have together (default: what the model or the method reaches). more_tokens: that a workflow's answer may
+    take beyond those of its question; lengths have room for them. name: what the rows call the model. rows: a JSON Lines file to find
+    results in and to add them to (default: in memory only). settings: what else was done to the model, for the rows to tell. share: (k, n)
+    of the passages every nth, from the kth on, where several processes share the work. progress: is told of the work.
 
     Raises: InputError for what does not fit; LongreachError where memory runs out or the model returns no finite numbers. What was
     measured until then stays in `rows`.
@@ -78,22 +118,49 @@ def evaluate(
     check_eval(model)
     chosen = parse_text_tasks(tasks) if isinstance(tasks, str) else tuple(tasks)
     steps = parse_lengths(lengths) if isinstance(lengths, str) else tuple(lengths)
-    stack = stack_of(method, trained_window=window.window_of(model), target=max(steps) if unit == "tokens" else None)
-    if stack:
-        check_unapplied(model, stack)
+    reading = _reading(workflow, window, more_tokens, chat)
+    if reading is None:
+        if more_tokens:
+            raise InputError("more_tokens has no effect without a workflow")
+        stack = stack_of(method, trained_window=trained_window_of(model), target=max(steps) if unit == "tokens" else None)
+        if stack:
+            check_unapplied(model, stack)
+    else:
+        stack = stack_for(model, method, window)
+        reach, concerns = window_for(model, name or name_of(model), stack, window)
+        reading = replace(reading, window=reach)
+        for concern in concerns:
+            warnings.warn(concern, stacklevel=2)
     spec = unparse(stack)
     extra = {"sampling": "greedy", **(settings or {})}
     row = common_row(model, name or name_of(model), spec or applied(model), chunk_size, 1, extra)  # of the model's own weights
     with apply(model, spec, warn=False):
-        answerer = ModelAnswerer(model, tokenizer, chat=chat, units=Characters() if unit == "characters" else None, chunk_size=chunk_size)
-        if isinstance(answerer.units, Tokens) and (limit := window.position_limit(model)) is not None and max(steps) > limit:
-            raise InputError(f"the model {window.cannot_read(limit)}; choose lengths to {limit} at most, or a method that lengthens it")
-        row = replace(row, settings={**row.settings, "template": "chat" if answerer.form.chat else "none"})
+        answerer, told = _answerer(model, tokenizer, unit, chat, chunk_size, reading, max(steps))
+        row = replace(row, settings={**row.settings, **told})
         course = Course(
             tasks=chosen, lengths=steps, passages=passages, seed=seed, text=text_for(chosen, text), truncate=truncate,
             judge=None if judge is None else Judge(judge), row=row, share=share,
         )  # fmt: skip
         return take(answerer, course, Rows.of(rows), progress=progress)
+
+
+def _answerer(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, unit: Counting, chat: bool | None, chunk_size: int,
+    reading: _Reading | None, longest: int,
+) -> tuple[Answerer, dict[str, Any]]:  # fmt: skip
+    """Who answers for a model in this process, and what rows say of that. Args: longest: length that is asked for.
+
+    Raises: InputError for lengths that the model cannot read.
+    """
+    if reading is None:
+        own = ModelAnswerer(model, tokenizer, chat=chat, units=Characters() if unit == "characters" else None, chunk_size=chunk_size)
+        if isinstance(own.units, Tokens) and (limit := position_limit(model)) is not None and longest > limit:
+            raise InputError(f"the model {cannot_read(limit)}; choose lengths to {limit} at most, or a method that lengthens it")
+        return own, {"template": "chat" if own.form.chat else "none"}
+    form, more = Form(tokenizer, bool(tokenizer.chat_template)), reading.more_tokens
+    local = LocalModel(model, tokenizer, window=reading.window, chunk_size=chunk_size)
+    by_workflow = reading.answerer(local, Characters(more=more) if unit == "characters" else Tokens(form, more=more))
+    return by_workflow, {"template": "chat" if form.chat else "none", **_told(by_workflow)}
 
 
 def evaluate_endpoint(
@@ -109,6 +176,8 @@ def evaluate_endpoint(
     judge: ChatModel | None = None,
     chat: bool = True,
     more_tokens: int = 0,
+    workflow: str | ReadingWorkflow | None = None,
+    window: int | None = None,
     rows: Rows | str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     progress: Progress = SILENT,
@@ -121,13 +190,16 @@ def evaluate_endpoint(
     characters). passages: of each task and length. seed: of all that is random. text: real text to fill passages with (default: this
     Python's documentation and held-out source). truncate, judge: as in `evaluate`. chat: ask as a user's message; otherwise the model
     completes text. more_tokens: that an answer may take beyond those of its question, for models that think or talk before they answer;
-    lengths have room for them. rows: a JSON Lines file to find results in and to add them to (default: in memory only). settings: what else
-    there is to know of the endpoint, for the rows to tell. progress: is told of the work.
+    lengths have room for them. workflow: a reading workflow (`rag`) that reads the passages, in calls that each fit its window (default:
+    whole passages are sent). window: tokens that prompt and answer of such a call may have together (default: what the endpoint states).
+    rows: a JSON Lines file to find results in and to add them to (default: in memory only). settings: what else there is to know of the
+    endpoint, for the rows to tell. progress: is told of the work.
 
     Raises: InputError for what does not fit; UnusableEndpointError for an endpoint that nobody gets an answer from.
     """
     chosen = parse_text_tasks(tasks) if isinstance(tasks, str) else tuple(tasks)
     steps = parse_lengths(lengths) if isinstance(lengths, str) else tuple(lengths)
+    reading = _reading(workflow, window, more_tokens, None if chat else chat)
     units: Tokens | Characters = Characters(more=more_tokens)
     if tokenizer is not None:
         templated = chat and bool(tokenizer.chat_template)
@@ -136,12 +208,17 @@ def evaluate_endpoint(
         "endpoint": getattr(endpoint, "url", ""), "template": "chat" if chat else "none", "sampling": "greedy", "more_tokens": more_tokens,
         "tokenizer": "" if tokenizer is None else checkpoint_name(tokenizer.name_or_path), **(settings or {}),
     }  # fmt: skip
+    answerer: Answerer
+    if reading is None:
+        answerer = EndpointAnswerer(endpoint, units, chat=chat, more_tokens=more_tokens)
+    else:
+        answerer = by_workflow = reading.answerer(endpoint, units)
+        extra |= _told(by_workflow)
     row = Row(task="", model=endpoint.name, method="", length=0, version=longreach.__version__, settings=extra)
     course = Course(
         tasks=chosen, lengths=steps, passages=passages, seed=seed, text=text_for(chosen, text), truncate=truncate,
         judge=None if judge is None else Judge(judge), row=row,
     )  # fmt: skip
-    answerer = EndpointAnswerer(endpoint, units, chat=chat, more_tokens=more_tokens)
     return take(answerer, course, Rows.of(rows), progress=progress)
 
 

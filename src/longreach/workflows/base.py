@@ -37,7 +37,7 @@ class ReadingWorkflow(Workflow):
 
     @abstractmethod
     def read(self, desk: Desk) -> Note:
-        """The answer, with the places that it goes back to. Raises: InputError for a window without room; BudgetError; EndpointError."""
+        """The answer, with the places that it goes back to. Raises: WindowError for a window without room; BudgetError; EndpointError."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class WritingWorkflow(Workflow):
 
     @abstractmethod
     def write(self, desk: Desk) -> Iterator[Note]:
-        """The parts of the text, in order, as they are done. Raises: InputError for a window without room; BudgetError; EndpointError."""
+        """The parts of the text, in order, as they are done. Raises: WindowError for a window without room; BudgetError; EndpointError."""
 
 
 def reading_workflow(spec: str | ReadingWorkflow) -> ReadingWorkflow:

@@ -1,9 +1,14 @@
 """Token counts of what is sent to a model: exact where it can tell, and otherwise estimates on the safe side."""
 
+from longreach.core.errors import InputError
 from longreach.endpoint.base import ChatModel
 
 BYTES_PER_TOKEN = 3  # of UTF-8, where nobody counts: English has four and more
 _MARKUP = 48  # tokens that a chat template adds, where nobody counts: a system prompt of its own among them
+
+
+class WindowError(InputError):
+    """A window that has no room for what a workflow has to ask; another task or text may fit."""
 
 
 class TokenCounter:

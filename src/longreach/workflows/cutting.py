@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from longreach.core.errors import InputError
+from longreach.workflows.counting import WindowError
 from longreach.workflows.spans import Document, Span
 
 Count = Callable[[str], int]
@@ -29,10 +29,10 @@ def cut(documents: Sequence[Document], most: int, count: Count) -> list[TextChun
     """Chunks of at most `most` tokens, in reading order, that together are all text of the documents.
 
     Where there are several documents, each chunk names those that it shows, and short ones share a chunk.
-    Raises: InputError for room that holds no text.
+    Raises: WindowError for room that holds no text.
     """
     if most < 1:
-        raise InputError("the window leaves no room for a part of the text; give a larger window (--window), or shorter answers")
+        raise WindowError("the window leaves no room for a part of the text; give a larger window (--window), or shorter answers")
     named = len(documents) > 1
     pieces: list[TextChunk] = []
     for number, document in enumerate(documents):
@@ -91,11 +91,11 @@ def _end(text: str, start: int, most: int, per_token: float, count: Count) -> in
 
 
 def _shortest(text: str, start: int, most: int, count: Count) -> int:
-    """The end of a beginning that fits, wherever it is, where no good place does. Raises: InputError where not even a character fits."""
+    """The end of a beginning that fits, wherever it is, where no good place does. Raises: WindowError where not even a character fits."""
     end = min(len(text), start + max(1, most))
     while count(text[start:end].strip()) > most:
         if end == start + 1:
-            raise InputError(f"a window that leaves {most} tokens for text does not hold a character of it; give a larger one (--window)")
+            raise WindowError(f"a window that leaves {most} tokens for text does not hold a character of it; give a larger one (--window)")
         end = start + (end - start) // 2
     return end
 

@@ -5,12 +5,11 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from longreach.core.errors import InputError
 from longreach.core.progress import SILENT, Progress
 from longreach.endpoint.base import ChatModel, Completion, Request
 from longreach.endpoint.errors import EndpointError
 from longreach.workflows.budget import Meter
-from longreach.workflows.counting import BYTES_PER_TOKEN, TokenCounter
+from longreach.workflows.counting import BYTES_PER_TOKEN, TokenCounter, WindowError
 from longreach.workflows.cutting import TextChunk, cut
 from longreach.workflows.ledger import Ledger
 from longreach.workflows.spans import Document, Span, merged
@@ -118,12 +117,12 @@ class Desk:
     def chunks(self, *around: Part, most: int, beside: int = 0) -> list[TextChunk]:
         """All documents in chunks that fit beside other parts of a prompt, `beside` tokens more, and the answer's `most`.
 
-        Raises: InputError for a window without room.
+        Raises: WindowError for a window without room.
         """
         return cut(self.documents, self.room(*around, most=most) - beside, self.count)
 
     def ask(self, *parts: Part, most: int, role: str, any_size: bool = False, again: bool = False) -> Note:
-        """Ask the model. Raises: BudgetError; EndpointError; InputError for a prompt that does not fit into the window."""
+        """Ask the model. Raises: BudgetError; EndpointError; WindowError for a prompt that does not fit into the window."""
         return self._asked(Query(parts=parts, most=most, role=role, any_size=any_size, again=again))
 
     def ask_all(self, queries: Iterable[Query]) -> list[Note]:
@@ -162,7 +161,7 @@ class Desk:
         """Tokens of the prompt, once the budget has them."""
         size = self.count.chat(query.prompt)
         if size + query.most > self.window:
-            raise InputError(
+            raise WindowError(
                 f"a prompt of {size} tokens ({query.role}) and an answer of up to {query.most} do not fit into a window of "
                 f"{self.window}; give a larger window (--window), shorter answers, or a shorter task"
             )

@@ -38,7 +38,8 @@ class WorkflowRun(Generic[W]):
 
     Args: window: tokens that prompt and answer may have together; default: what the model states. budget: refused beforehand where the
     run may cost more. answer_tokens: of a reading's answer (default: 256, or a quarter of a window that is small). record: a file that
-    every call is written to, and calls that it holds are answered from: a run that was stopped goes on. progress: is told of tokens read.
+    every call is written to, and calls that it holds are answered from: a run that was stopped goes on, and a `Recording` of the file alone
+    as the model replays the run. progress: is told of tokens read.
 
     Raises: InputError for a task or a window that cannot be meant; BudgetError where the run may cost more than it is allowed.
     """
@@ -61,12 +62,12 @@ class WorkflowRun(Generic[W]):
         if answer_tokens is not None and answer_tokens < 1:
             raise InputError(f"answer_tokens={answer_tokens} must be at least 1")
         self.workflow, self.task, self.documents = workflow, task.strip(), tuple(documents)
-        self.window = _window(model, window)
+        self._model = model if record is None else Recording(record, model)
+        self.window = window_of(self._model, window)
         self.answer_tokens = min(ANSWER_TOKENS, self.window // 4) if answer_tokens is None else answer_tokens
         self.budget, self.progress = budget, progress
-        self._model = model if record is None else Recording(record, model)
-        self._count = TokenCounter(model)
-        self.estimate = self._estimate(model)
+        self._count = TokenCounter(self._model)
+        self.estimate = self._estimate(self._model)
         if not budget.covers(self.estimate):
             raise BudgetError(f"{workflow} may take {self.estimate}, and the budget is {budget}; give a larger one, or another workflow")
         self.ledger = self._ledger()
@@ -87,6 +88,8 @@ class WorkflowRun(Generic[W]):
             raise
         finally:
             self.ledger.replayed = self._replayed - before
+            if isinstance(self._model, Recording):
+                self._model.flush()
 
     @property
     def _replayed(self) -> int:
@@ -194,7 +197,11 @@ def _documents(given: Sequence[str | Document]) -> list[Document]:
     return [each if isinstance(each, Document) else Document(name=f"text {number}", text=each) for number, each in enumerate(given, 1)]
 
 
-def _window(model: ChatModel, given: int | None) -> int:
+def window_of(model: ChatModel, given: int | None = None) -> int:
+    """The window that a run works with. Args: given: default: what the model states.
+
+    Raises: InputError where nobody knows it, and for one that holds nothing.
+    """
     window = model.window if given is None else given
     if window is None:
         raise InputError(f"{model.name} does not say how many tokens its window has; give it (--window)")

@@ -225,9 +225,9 @@ def test_a_checkpoint_that_only_longreach_applies_embeds_the_factors(tmp_path):
 @pytest.mark.parametrize(
     ("contents", "says"),
     [
-        (None, "longrope: file={file}: the file cannot be read: No such file or directory; `longreach fit` or `longreach heads` makes one"),
-        ("{", "longrope: file={file}: not a file of `longreach fit` or `longreach heads` (not JSON)"),
-        ("[]", "longrope: file={file}: not a file of `longreach fit` or `longreach heads` (it has no method with what was fitted)"),
+        (None, "longrope: file={file}: the file cannot be read: No such file or directory; `longreach fit` makes one"),
+        ("{", "longrope: file={file}: not a file of `longreach fit` (not JSON)"),
+        ("[]", "longrope: file={file}: not a file of `longreach fit` (it has no method with what was fitted)"),
         ({"format": 9}, "its format is 9 and this longreach reads 1; fit the method again"),
         ({"method": "clex"}, "was fitted for clex; fit longrope itself"),
         ({"fitted": found(long=[])}, "is damaged (long, short, factor, window or start_tokens); fit it again"),

@@ -15,7 +15,7 @@ from typing import ClassVar
 from longreach.cache.base import CachePolicy
 from longreach.core.bands import Band, LayerContext
 from longreach.core.errors import SpecError
-from longreach.core.fitting import FittedFile
+from longreach.core.fitting import HeadsFile
 from longreach.core.memory import HeadGroup, View
 from longreach.core.method import MethodInfo, at_least
 from longreach.core.sight import History, Sight
@@ -34,7 +34,7 @@ class Duo(CachePolicy):
     info: ClassVar = MethodInfo(
         title="DuoAttention: Efficient Long-Context LLM Inference with Retrieval and Streaming Heads", paper="arXiv:2410.10819"
     )
-    file: FittedFile | None = None
+    file: HeadsFile | None = None
     retrieval: float = 0.5
     heads: str | None = None
     num_sinks: int = 64
@@ -44,15 +44,13 @@ class Duo(CachePolicy):
         at_least(self, 0, "num_sinks")
         at_least(self, 1, "window_size")
         if (self.file is None) == (self.heads is None):
-            raise SpecError("duo: give file=FILE, which `longreach heads MODEL --save FILE` writes, or heads=LAYER.HEAD/...")
+            raise SpecError(f"duo: give file=FILE, which `{HeadsFile.made_by}` writes, or heads=LAYER.HEAD/...")
         if self.heads is not None and not _LISTED.fullmatch(self.heads):
             raise SpecError(f"duo: heads={self.heads} must be pairs of layer and head, from 0, as in heads=0.1/2.0")
         if not 0 <= self.retrieval <= 1:
             raise SpecError(f"duo: retrieval={self.retrieval:g} must be a share of the heads, from 0 to 1")
         if self.file is not None and self.file.data["method"] != self.name():
-            raise SpecError(
-                f"duo: {self.file.name} was fitted for {self.file.data['method']}; `longreach heads MODEL --save FILE` writes one"
-            )
+            raise SpecError(f"duo: {self.file.name} was fitted for {self.file.data['method']}; `{HeadsFile.made_by}` writes one")
 
     def _retrieving(self, layer: LayerContext) -> Sequence[int]:
         """The heads of a layer that keep everything."""
@@ -97,7 +95,7 @@ _FILE = {"format": 1, "method": "duo", "fitted": {"scores": [[0.1, 0.3], [0.5, 0
 EXAMPLES = (
     Duo(heads="0.1", num_sinks=2, window_size=8),
     Duo(heads="0.0/1.0/1.1", num_sinks=0, window_size=5),
-    Duo(file=FittedFile.of("heads", _FILE), num_sinks=1, window_size=3),
+    Duo(file=HeadsFile.of("heads", _FILE), num_sinks=1, window_size=3),
 )
 NEUTRAL = (Duo(heads="0.0", num_sinks=4, window_size=64), Duo(heads="0.0", num_sinks=64, window_size=1))
 BAD: tuple[dict[str, object], ...] = (

@@ -67,10 +67,14 @@ class Passage:
         """All that is read before the question, the conversation included."""
         return "\n".join([*(turn.text for turn in self.turns), self.text])
 
+    @property
+    def spoken(self) -> str:
+        """The same, with who said what."""
+        return "".join(f"{turn.role.capitalize()}: {turn.text}\n" for turn in self.turns) + self.text
+
     def as_text(self, ask: Ask) -> str:
         """All that is read for a question, as text to be completed, with the beginning of the answer."""
-        said = "".join(f"{turn.role.capitalize()}: {turn.text}\n" for turn in self.turns)
-        return f"{said}{self.text}\n\n{ask.text}\n{ask.opening or 'Answer:'}"
+        return f"{self.spoken}\n\n{ask.text}\n{ask.opening or 'Answer:'}"
 
     def as_messages(self, ask: Ask) -> list[dict[str, str]]:
         """All that is read for a question, as the messages of a conversation; the beginning of the answer is none of them."""

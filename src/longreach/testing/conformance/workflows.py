@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from longreach.core.method import Method
+from longreach.endpoint.base import ChatModel
 from longreach.endpoint.recording import Recording
 from longreach.testing.conformance.base import Check, require
 from longreach.testing.scripted import PerfectReader
@@ -113,7 +114,7 @@ def check_ledger(workflow: ReadingWorkflow) -> int:
 
 
 def check_resume(workflow: ReadingWorkflow) -> int:
-    """A run that was killed goes on from its recording: the same answer, and no call is made twice."""
+    """A run that was killed goes on from its recording: the same answer, and no call is made twice. Then the recording alone replays it."""
     documents = _documents(0.5)
     whole = _run(workflow, documents)
     with tempfile.TemporaryDirectory() as folder:
@@ -129,9 +130,10 @@ def check_resume(workflow: ReadingWorkflow) -> int:
         calls, distinct = len(killed.requests) + len(again.model.requests), len({repr(request) for request in whole.model.requests})
         compared = require(again.answer == whole.answer, f"it ends with {again.answer!r}, and without the kill with {whole.answer!r}")
         compared += require(calls == distinct, f"{calls} calls in all, and {distinct} are needed")
-        offline = Recording(record)
-        replayed = [offline.ask(request).text for request in whole.model.requests]
-        return compared + require(len(replayed) == len(whole.model.requests), "not every call is in the recording")
+        replayed = _reading(workflow, documents, model=Recording(record))
+        require(replayed.answer() == whole.answer, "its recording alone gives another answer")
+        found, wanted = replayed.ledger.to_dict(), whole.ledger.to_dict() | {"replayed": len(whole.model.requests) - distinct}
+        return compared + require(found == wanted, "its recording alone gives another ledger")
 
 
 def check_concurrency(workflow: ReadingWorkflow) -> int:
@@ -158,7 +160,7 @@ def _run(workflow: ReadingWorkflow, documents: list[Document], *, model: Perfect
 
 
 def _reading(
-    workflow: ReadingWorkflow, documents: list[Document], *, model: PerfectReader | None = None, record: Path | None = None,
+    workflow: ReadingWorkflow, documents: list[Document], *, model: ChatModel | None = None, record: Path | None = None,
     budget: RunBudget | None = None,
 ) -> ReadingRun:  # fmt: skip
     return ReadingRun(

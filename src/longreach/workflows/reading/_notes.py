@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from longreach.core.errors import InputError
+from longreach.workflows.counting import WindowError
 from longreach.workflows.cutting import TextChunk
 from longreach.workflows.desk import Desk, Note, Part, Query, kept
 from longreach.workflows.wording import ANSWER, NOTES, NOTHING
@@ -40,11 +40,11 @@ def _taking(desk: Desk, chunk: TextChunk, total: int, most: int) -> Query:
 
 
 def merge_notes(desk: Desk, notes: Sequence[Note], most: int) -> list[Note]:
-    """The notes, merged by the model as often as it takes until all fit beside the answer. Raises: InputError where they never would."""
+    """The notes, merged by the model as often as it takes until all fit beside the answer. Raises: WindowError where they never would."""
     while not fits(desk, notes):
         groups = _grouped(desk, notes, most)
         if len(groups) >= len(notes):
-            raise InputError(
+            raise WindowError(
                 f"notes of {most} tokens, two at a time, do not fit into a window of {desk.window}; give shorter notes or answers"
             )
         merged = desk.ask_all(Query(parts=_merging(desk, group), most=most, role="merge", again=True) for group in groups)

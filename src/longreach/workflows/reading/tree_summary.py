@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
-from longreach.core.errors import InputError, SpecError
+from longreach.core.errors import SpecError
 from longreach.core.method import MethodInfo, at_least
 from longreach.workflows.base import ReadingWorkflow
+from longreach.workflows.counting import WindowError
 from longreach.workflows.desk import Desk, Note, Part, Query, kept
 from longreach.workflows.reading._notes import answer_from, fits, task_part
 from longreach.workflows.wording import NOTHING, SUMMARY
@@ -87,7 +88,7 @@ def _tree(desk: Desk, most: int) -> list[Note]:
     while len(level) > 1 and not fits(desk, level):
         merged = _merged(desk, level, most)
         if len(merged) >= len(level):
-            raise InputError(f"two summaries do not fit into the window of {desk.window}; give shorter ones (summary_tokens)")
+            raise WindowError(f"two summaries do not fit into the window of {desk.window}; give shorter ones (summary_tokens)")
         level = merged
     return level
 

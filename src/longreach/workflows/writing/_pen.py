@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from longreach.core.errors import InputError
+from longreach.workflows.counting import WindowError
 from longreach.workflows.cutting import TextChunk
 from longreach.workflows.desk import Desk, Note, Part
 from longreach.workflows.output_length import words_in
@@ -58,12 +58,12 @@ class Stride:
     def of(cls, desk: Desk, words: int, *, part_words: int, room: int) -> "Stride":
         """That of a text of so many words. Args: part_words: of a passage, at most. room: tokens that there are for an answer.
 
-        Raises: InputError where hardly a word would fit.
+        Raises: WindowError where hardly a word would fit.
         """
         rate = tokens_per_word(desk.task, desk.count)
         largest = int((room - _SPARE) / rate / _FREEDOM / _CATCHING_UP)
         if largest < min(words, _FEWEST):
-            raise InputError(
+            raise WindowError(
                 f"a window of {desk.window} tokens leaves {max(0, room)} for a passage of the text; give a larger window (--window), or a "
                 "shorter task"
             )

@@ -6,6 +6,7 @@ KIND = Kind(
     name="writing",
     package="longreach.workflows.writing",
     acts_on="endpoint",
+    called="workflow",
     contract="longreach.workflows.base:WritingWorkflow",
     suites=("longreach.testing.conformance.writing",),
 )
