@@ -12,13 +12,10 @@ from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from longreach.engine._fused import Merge, attend
-from longreach.engine.interface import interface
 
 NAME = "longreach_stock"
 SHORT = 1024  # keys up to which attention is transformers' own, bit for bit
@@ -111,11 +108,18 @@ def stock_attention(model: PreTrainedModel) -> Iterator[None]:
 
     Only on a CPU, and only where it attends by transformers' `sdpa`. The sums are the same, in another order.
     """
-    if model.device.type != "cpu" or model.config.get_text_config()._attn_implementation != _SDPA:
+    config = model.config.get_text_config()
+    if config._attn_implementation != _SDPA or model.device.type != "cpu" or not model._supports_attention_backend:
         yield
         return
-    with interface(model, NAME, _attention, ALL_MASK_ATTENTION_FUNCTIONS[_SDPA]):
+    # The name stays registered: it is entered for every token that is written, in several threads if need be.
+    AttentionInterface._global_mapping.setdefault(NAME, _attention)
+    AttentionMaskInterface._global_mapping.setdefault(NAME, AttentionMaskInterface._global_mapping[_SDPA])
+    config._attn_implementation = NAME
+    try:
         yield
+    finally:
+        config._attn_implementation = _SDPA
 
 
 def _attention(
@@ -123,8 +127,9 @@ def _attention(
 ) -> tuple[Tensor, None]:
     """The attention function registered with transformers: queries [B, H, T, D], keys and values [B, K, S, D] -> [B, T, H, D]."""
     if key.shape[2] <= SHORT or not _plain(module, query, key, value, options) or not _sees_all_before(attention_mask, query, key):
-        found: tuple[Tensor, None] = ALL_ATTENTION_FUNCTIONS[_SDPA](module, query, key, value, attention_mask, **options)
-        return found
+        own: Any = AttentionInterface._global_mapping[_SDPA]
+        out: Tensor = own(module, query, key, value, attention_mask, **options)[0]
+        return out, None
     scale, count = options.get("scaling"), query.shape[2]
     scale, past, whole, merge = query.shape[3] ** -0.5 if scale is None else scale, key.shape[2] - count, slice(0, count), Merge()
     merge.add(*attend(query, key[:, :, :past], value[:, :, :past], scale=scale), whole, count)
