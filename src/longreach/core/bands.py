@@ -264,7 +264,7 @@ class Computed:
     Shares one softmax with the bands, if there are any, which must not hold the same pairs. positions: of queries and keys. queries: that
     the method looks at besides those of a run: so many before it. waits: what is seen hangs on where the prompt ends. summarizer: sums up
     each chunk of `chunk` tokens once it is full. normalised: queries are brought to one length, by which a factor on their logits would be
-    lost.
+    lost, or there are no logits.
     """
 
     reader: AttentionReader
