@@ -31,7 +31,7 @@ MODEL = "llama-costs"  # in the docs
 LOCAL = "mixed_span:full_layers=0,block_size=16"
 METHODS = (
     ROPE, "lssa:power=3", "lssa", LOCAL, "combiner:segment=16", "routing:num_clusters=8,window_size=16", "extractor", "extractor:form=he",
-    "extractor:form=we", "extractor:form=me",
+    "extractor:form=we", "extractor:form=me", "longvq:num_codes=32,window_size=16",
 )  # fmt: skip
 METRICS = {
     "costs_inside_above_full": "loss inside the window above that of full attention, nats a token",

@@ -6,52 +6,41 @@ import pytest
 import torch
 
 import longreach
-from longreach.attention.base import Vectors
 from longreach.attention.linear import extractor
 from longreach.attention.linear.extractor import Extractor
-from longreach.core.bands import PROBE, QueryRun
+from longreach.core.bands import PROBE
 from longreach.core.errors import LongreachError
 from longreach.testing.conformance.base import cached_logits, logits
 from longreach.testing.models import random_ids, tiny_model
+from tests.attention.linear import one_layer
+from tests.attention.linear.one_layer import DIM, HEADS
 
-HEADS, DIM, LENGTH = 2, 8, 30
-FORMS = ("she", "he", "we", "me")
-
-
-def layer_of(method, seed=0):
-    """A layer with the method's weights, in float64."""
-    torch.manual_seed(seed)
-    layer = replace(PROBE, num_heads=HEADS, num_kv_heads=1, head_dim=DIM)
-    return replace(layer, weights={f"extractor.{name}": value.double() for name, value in method.weights(layer).items()})
+FORMS, LENGTH = ("she", "he", "we", "me"), 30
 
 
-def random_text(length=LENGTH):
-    """q [1, H, T, D], v [1, 1, T, D]."""
-    generator = torch.Generator().manual_seed(1)
-    return (torch.randn(1, heads, length, DIM, generator=generator, dtype=torch.float64) for heads in (HEADS, 1))
+def random_values():
+    """q [1, H, T, D], v [1, 1, T, D]: one key-value head for all."""
+    q, _, v = one_layer.random_text(LENGTH)
+    return q, v[:, :1]
+
+
+def layer_of(method):
+    return one_layer.layer_of(method, groups=1)
 
 
 def read(method, layer, q, v, first=0):
     """What the queries from `first` on get, [H, n, D]."""
-    (view,) = method.bands(layer)
-    run = QueryRun(
-        q=q[:, :, first:], first=first, prompt=0, keys=v, values=v, queries=None, attend=None, attend_chunks=None, memo={}
-    )  # fmt: skip
-    return torch.cat([out for _, out, _ in view.reader.pieces(run)], 2)[0]
+    return one_layer.read(method, layer, q[:, :, first:], v, v, first)[0][0]
 
 
 def by_definition(method, layer, q, v):
-    i = torch.arange(q.shape[2])
-    vectors = Vectors(
-        layer=layer, q=q[0], k=q[0], v=v[0].repeat(HEADS, 1, 1), scale=1, prompt=0, rotated=lambda x, _: x
-    )  # fmt: skip
-    return method.outputs(i[:, None], i[None], vectors)
+    return method.outputs(*one_layer.definition(method, layer, q, v, v))
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_it_is_the_sum_over_distances_times_the_query(form):
     method = Extractor(length=9, form=form)
-    layer, (q, v) = layer_of(method), random_text()
+    layer, (q, v) = layer_of(method), random_values()
     taps = layer.weights.get("extractor.taps")
     wanted = torch.zeros(HEADS, LENGTH, DIM, dtype=torch.float64)
     for head in range(HEADS):
@@ -74,7 +63,7 @@ def test_it_is_the_sum_over_distances_times_the_query(form):
 @pytest.mark.parametrize("together", [1, 7])
 def test_queries_may_be_computed_a_few_at_a_time(monkeypatch, form, together):
     method = Extractor(length=9, form=form)
-    layer, (q, v) = layer_of(method), random_text()
+    layer, (q, v) = layer_of(method), random_values()
     wanted = by_definition(method, layer, q, v)
     monkeypatch.setattr(extractor, "_ROWS", together)
     for first in (0, 3, 9, 26, 29):
@@ -84,7 +73,7 @@ def test_queries_may_be_computed_a_few_at_a_time(monkeypatch, form, together):
 @pytest.mark.parametrize("form", FORMS)
 def test_a_length_of_one_is_the_query_times_its_own_value(form):
     method = Extractor(length=1, form=form)
-    layer, (q, v) = layer_of(method), random_text()
+    layer, (q, v) = layer_of(method), random_values()
     own = layer.weights["extractor.taps"][:, 0] if form != "me" else torch.ones(HEADS, dtype=torch.float64)
     weighed = v[0] @ own if form == "she" else v[0] * own.view(HEADS, 1, -1)
     for first in (0, LENGTH - 1):
@@ -100,7 +89,7 @@ def test_sums_are_divided_by_the_root_of_how_many_there_are():
 @pytest.mark.parametrize("form", FORMS)
 def test_nothing_beyond_the_length_is_read(form):
     method = Extractor(length=9, form=form)
-    layer, (q, v) = layer_of(method), random_text()
+    layer, (q, v) = layer_of(method), random_values()
     wanted, other = read(method, layer, q, v), v.clone()
     other[:, :, 4] += 1
     moved = (read(method, layer, q, other) - wanted).abs().amax((0, 2)) > 1e-9
@@ -113,15 +102,8 @@ def test_nothing_beyond_the_length_is_read(form):
 @pytest.mark.parametrize("form", ["she", "he", "we"])
 def test_before_training_sums_vary_as_values_do(form):
     method = Extractor(length=64, form=form)
-    layer = replace(PROBE, num_heads=8, num_kv_heads=8, head_dim=16)
-    torch.manual_seed(0)
-    layer = replace(layer, weights={"extractor.taps": method.weights(layer)["taps"]})
-    v = 3 * torch.randn(4, 8, 256, 16)
-    (view,) = method.bands(layer)
-    run = QueryRun(
-        q=torch.ones_like(v), first=0, prompt=0, keys=v, values=v, queries=None, attend=None, attend_chunks=None, memo={}
-    )  # fmt: skip
-    out = torch.cat([out for _, out, _ in view.reader.pieces(run)], 2)
+    layer, v = one_layer.layer_of(method, heads=8, groups=8, dim=16), 3 * torch.randn(4, 8, 256, 16)
+    out, _ = one_layer.read(method, layer, torch.ones_like(v), v, v)
     assert out[:, :, :8].std().item() == pytest.approx(3, rel=0.2)
     assert out[:, :, 64:].std().item() == pytest.approx(3, rel=0.2)
 

@@ -109,34 +109,38 @@ class _Extraction:
 
     def pieces(self, run: QueryRun) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """So many queries at a time."""
-        count, reach, form = run.q.shape[2], min(self.policy.length, run.keys.shape[2]), self.policy.form
+        count, reach = run.q.shape[2], min(self.policy.length, run.keys.shape[2])
         if run.q.shape[3] != run.values.shape[3]:
             what = f"queries have {run.q.shape[3]} dimensions and values {run.values.shape[3]}"
             raise LongreachError(f"extractor: in this model {what}, which cannot be multiplied element by element")
         repeats, exact = run.q.shape[1] // run.keys.shape[1], torch.promote_types(run.values.dtype, torch.float32)
         behind = min(run.first, reach - 1)
         values = pad(run.values[:, :, run.first - behind :].repeat_interleave(repeats, 1), (0, 0, reach - 1 - behind, 0))
-        taps = None if form == "me" else self.layer.weights["extractor.taps"][:, :reach].to(exact)
+        taps = None if self.policy.form == "me" else self.layer.weights["extractor.taps"][:, :reach].to(exact)
         step = max(reach, _ROWS)
-        with torch.autocast(values.device.type, enabled=False):
-            size = 1 << (reach + min(step, count) - 2).bit_length()
-            spectrum = None if taps is None or count <= _FEW else torch.fft.rfft(taps, size, 1)
-            for row in range(0, count, step):
-                rows = slice(row, min(row + step, count))
-                seen = values[:, :, row : rows.stop + reach - 1].to(exact)
-                if taps is None:
-                    sums = _moving(seen, reach)
-                elif spectrum is None:
-                    near = seen.unfold(2, reach, 1).flip(4)
-                    sums = torch.einsum(_SUMS[form], near, taps)
-                else:
-                    of = torch.fft.rfft(seen, size, 2)
-                    # What is wrapped around falls on tokens before the first query.
-                    of = torch.einsum(_PRODUCTS[form], of, spectrum)
-                    sums = torch.fft.irfft(of, size, 2)[:, :, reach - 1 : seen.shape[2]]
-                number = torch.arange(run.first + row, run.first + rows.stop, device=sums.device)[:, None] + 1
-                out = run.q[:, :, rows].to(exact) * sums * number.clamp(max=reach).to(exact).rsqrt()
-                yield rows, out.to(run.values.dtype), out.new_zeros(out.shape[:3])
+        size = 1 << (reach + min(step, count) - 2).bit_length()
+        spectrum = None if taps is None or count <= _FEW else torch.fft.rfft(taps, size, 1)
+        for row in range(0, count, step):
+            rows = slice(row, min(row + step, count))
+            sums = self._sums(values[:, :, row : rows.stop + reach - 1].to(exact), reach, taps, spectrum, size)
+            number = torch.arange(run.first + row, run.first + rows.stop, device=sums.device)[:, None] + 1
+            out = run.q[:, :, rows].to(exact) * sums * number.clamp(max=reach).to(exact).rsqrt()
+            yield rows, out.to(run.values.dtype), out.new_zeros(out.shape[:3])
+
+    def _sums(self, seen: Tensor, reach: int, taps: Tensor | None, spectrum: Tensor | None, size: int) -> Tensor:
+        """Of each `reach` values of `seen` [B, H, W, D] that follow on one another, [B, H, W - reach + 1, D].
+
+        spectrum: of the taps, over `size` >= W places; None: they are to be used as they are.
+        """
+        form = self.policy.form
+        with torch.autocast(seen.device.type, enabled=False):
+            if taps is None:
+                return _moving(seen, reach)
+            if spectrum is None:
+                return torch.einsum(_SUMS[form], seen.unfold(2, reach, 1).flip(4), taps)
+            of = torch.einsum(_PRODUCTS[form], torch.fft.rfft(seen, size, 2), spectrum)
+            # What is wrapped around falls on tokens before the first query.
+            return torch.fft.irfft(of, size, 2)[:, :, reach - 1 : seen.shape[2]]
 
 
 def _moving(x: Tensor, reach: int) -> Tensor:
