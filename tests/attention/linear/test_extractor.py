@@ -60,7 +60,7 @@ def test_it_is_the_sum_over_distances_times_the_query(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("together", [1, 7])
+@pytest.mark.parametrize("together", [1, 16])
 def test_queries_may_be_computed_a_few_at_a_time(monkeypatch, form, together):
     method = Extractor(length=9, form=form)
     layer, (q, v) = layer_of(method), random_values()

@@ -29,10 +29,10 @@ from longreach.core.memory import View
 from longreach.core.method import Claim, MethodInfo, at_least
 
 _FEW = 4  # queries that are computed one by one, as when a text is written
-_ROWS = 512  # queries that are computed together at least
+_ROWS = 4096  # queries that are computed together, about
 # Of values at t - l and the taps for l, the sum over l; and of their spectra, the product.
-_SUMS = {"she": "bhtdl,hlde->bhte", "he": "bhtdl,hld->bhtd", "we": "bhtdl,hl->bhtd"}
-_PRODUCTS = {"she": "bhfd,hfde->bhfe", "he": "bhfd,hfd->bhfd", "we": "bhfd,hf->bhfd"}
+_SUMS = {"he": "bhtdl,hld->bhtd", "we": "bhtdl,hl->bhtd"}
+_PRODUCTS = {"she": "bhndf,hfde->bhnef", "he": "bhndf,hfd->bhndf", "we": "bhndf,hf->bhndf"}
 
 _BETTER = Claim(
     text="replacing self-attention with the SHE evidently improves the performance of the transformer",
@@ -117,8 +117,9 @@ class _Extraction:
         behind = min(run.first, reach - 1)
         values = pad(run.values[:, :, run.first - behind :].repeat_interleave(repeats, 1), (0, 0, reach - 1 - behind, 0))
         taps = None if self.policy.form == "me" else self.layer.weights["extractor.taps"][:, :reach].to(exact)
-        step = max(reach, _ROWS)
-        size = 1 << (reach + min(step, count) - 2).bit_length()
+        size = 1 << (reach + min(reach, count) - 2).bit_length()  # room for what as many queries see together as one sees values
+        share = size - reach + 1
+        step = max(1, _ROWS // share) * share
         spectrum = None if taps is None or count <= _FEW else torch.fft.rfft(taps, size, 1)
         for row in range(0, count, step):
             rows = slice(row, min(row + step, count))
@@ -130,17 +131,24 @@ class _Extraction:
     def _sums(self, seen: Tensor, reach: int, taps: Tensor | None, spectrum: Tensor | None, size: int) -> Tensor:
         """Of each `reach` values of `seen` [B, H, W, D] that follow on one another, [B, H, W - reach + 1, D].
 
-        spectrum: of the taps, over `size` >= W places; None: they are to be used as they are.
+        spectrum: of the taps, over `size` places; None: they are to be used as they are.
         """
-        form = self.policy.form
+        form, count = self.policy.form, seen.shape[2] - reach + 1
         with torch.autocast(seen.device.type, enabled=False):
             if taps is None:
                 return _moving(seen, reach)
             if spectrum is None:
-                return torch.einsum(_SUMS[form], seen.unfold(2, reach, 1).flip(4), taps)
-            of = torch.einsum(_PRODUCTS[form], torch.fft.rfft(seen, size, 2), spectrum)
-            # What is wrapped around falls on tokens before the first query.
-            return torch.fft.irfft(of, size, 2)[:, :, reach - 1 : seen.shape[2]]
+                near = seen.unfold(2, reach, 1).flip(4)
+                if form != "she":
+                    return torch.einsum(_SUMS[form], near, taps)
+                # Matrices, which may be large, are read where they lie.
+                by_head = near.mT.flatten(3).transpose(0, 1).flatten(1, 2) @ taps.flatten(1, 2)
+                return by_head.unflatten(1, (len(seen), -1)).transpose(0, 1)
+            share = size - reach + 1
+            parts = pad(seen, (0, 0, 0, -count % share)).unfold(2, size, share)
+            found = torch.fft.irfft(torch.einsum(_PRODUCTS[form], torch.fft.rfft(parts), spectrum), size)
+            # What is wrapped around falls on the values before the first query of a part.
+            return found[..., reach - 1 :].mT.flatten(2, 3)[:, :, :count]
 
 
 def _moving(x: Tensor, reach: int) -> Tensor:

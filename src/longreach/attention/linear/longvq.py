@@ -3,7 +3,7 @@
 Paper: LongVQ: Long Sequence Modeling with Vector Quantization on Structured Memory, 2024, arXiv:2404.11163
 Cost: a query reads 2 window_size keys at most and num_codes codes, and its key is compared with num_codes codes; the cache of the whole
 text. Weights of its own (longreach.equip): codes, which follow keys in training, a bias by distance, and how fast keys fade.
-Limits: a model has to be trained under it. Far keys of one code cannot be told apart, by distance neither.
+Limits: a model has to be trained under it. Far keys of one code cannot be told apart, not even by distance.
 Differs from the paper: of it the abstract and reviews alone could be had. Attention over quantised keys is that of Transformer-VQ
 (arXiv:2309.16354) and its official code: queries and keys of one length, codes that are running averages of their keys, no gradient to
 keys from beyond the block before the query's. Of the structured memory there is one average for each dimension of the keys, from which
