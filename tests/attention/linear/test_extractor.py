@@ -141,3 +141,10 @@ def test_a_factor_on_logits_is_refused():
     model = longreach.equip(tiny_model(), "extractor:length=4+log_n")
     with pytest.raises(LongreachError, match="factor on logits"), longreach.apply(model, "extractor:length=4+log_n"):
         pass
+
+
+def test_each_form_is_held_to_what_the_paper_says_of_it():
+    better, close = Extractor.info.claims
+    assert [Extractor(form=form).info.claims for form in FORMS] == [(better,), (close,), (close,), (close,)]
+    assert ("SHE" in better.text, better.at_most) == (True, 0.0)
+    assert ("the HE, the WE and the ME" in close.text, close.at_most) == (True, 0.05)
