@@ -2,8 +2,8 @@
 
 Paper: Attention Is Not All You Need Anymore, 2023, arXiv:2308.07661; Interpretation of the Transformer and Improvement of the Extractor,
 2023, arXiv:2311.12678
-Cost: a query reads the last `length` values, in time that hardly grows with `length` where many are read at once; the cache of the whole
-text. Weights of its own, of each head: for `she` a matrix for each distance, for `he` a vector, for `we` a number, for `me` none.
+Cost: a query reads the last `length` values, in time that hardly grows with `length` where many are read at once; a cache of `length`
+tokens. Weights of its own, of each head: for `she` a matrix for each distance, for `he` a vector, for `we` a number, for `me` none.
 Limits: a model has to be trained under it. A query sees nothing that is `length` or more tokens back.
 Differs from the paper: its text could not be had. The sum over matrices, its division by the root of how many values it is of (the second
 paper), and the product with the projected input are those of a port of the super high-performance extractor (`she`); `he`, `we` and `me`
@@ -55,7 +55,12 @@ class Extractor(Places):
     """
 
     info: ClassVar = MethodInfo(
-        title="Attention Is Not All You Need Anymore", paper="arXiv:2308.07661", training_free=False, claims=(_BETTER, _CLOSE)
+        title="Attention Is Not All You Need Anymore",
+        paper="arXiv:2308.07661",
+        training_free=False,
+        bounded_memory=True,
+        forgets=True,
+        claims=(_BETTER, _CLOSE),
     )
     weights_alone: ClassVar[bool] = False
     length: int = 128
@@ -78,7 +83,7 @@ class Extractor(Places):
 
     def bands(self, layer: LayerContext) -> tuple[View, ...]:
         """The last values, without positions."""
-        return (Computed(_Extraction(self, layer), positions=Constant(0), normalised=True),)
+        return (Computed(_Extraction(self, layer), positions=Constant(0), normalised=True, reach=self.length - 1),)
 
     def keys_read(self, i: Tensor) -> Tensor:
         """As many as there are up to the length."""
@@ -109,13 +114,13 @@ class _Extraction:
 
     def pieces(self, run: QueryRun) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """So many queries at a time."""
-        count, reach = run.q.shape[2], min(self.policy.length, run.keys.shape[2])
+        count, reach = run.q.shape[2], min(self.policy.length, run.first + run.q.shape[2])
         if run.q.shape[3] != run.values.shape[3]:
             what = f"queries have {run.q.shape[3]} dimensions and values {run.values.shape[3]}"
             raise LongreachError(f"extractor: in this model {what}, which cannot be multiplied element by element")
         repeats, exact = run.q.shape[1] // run.keys.shape[1], torch.promote_types(run.values.dtype, torch.float32)
         behind = min(run.first, reach - 1)
-        values = pad(run.values[:, :, run.first - behind :].repeat_interleave(repeats, 1), (0, 0, reach - 1 - behind, 0))
+        values = pad(run.values[:, :, run.values.shape[2] - count - behind :].repeat_interleave(repeats, 1), (0, 0, reach - 1 - behind, 0))
         taps = None if self.policy.form == "me" else self.layer.weights["extractor.taps"][:, :reach].to(exact)
         size = 1 << (reach + min(reach, count) - 2).bit_length()  # room for what as many queries see together as one sees values
         share = size - reach + 1
