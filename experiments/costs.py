@@ -29,7 +29,10 @@ from longreach.training.pretrain import PretrainConfig
 
 MODEL = "llama-costs"  # in the docs
 LOCAL = "mixed_span:full_layers=0,block_size=16"
-METHODS = (ROPE, "lssa:power=3", "lssa", LOCAL, "combiner:segment=16", "routing:num_clusters=8,window_size=16")
+METHODS = (
+    ROPE, "lssa:power=3", "lssa", LOCAL, "combiner:segment=16", "routing:num_clusters=8,window_size=16", "extractor", "extractor:form=he",
+    "extractor:form=we", "extractor:form=me", "longvq:num_codes=32,window_size=16",
+)  # fmt: skip
 METRICS = {
     "costs_inside_above_full": "loss inside the window above that of full attention, nats a token",
     "costs_inside_above_local": "loss inside the window above that of local attention in blocks of 16, nats a token",
@@ -75,8 +78,8 @@ def evidence(found: Mapping[str, list[Row]], names: Sequence[str], command: str)
     """A row of the evidence table for each claim that these models can show."""
     rows, words, config = [], METRICS | OF_SCRATCH, model_config(longreach.load("nano").tokenizer)
     for name in names:
-        method = type(parse(spec_of(name))[-1]) if spec_of(name) else None
-        for claim in method.info.claims if method is not None else ():
+        method = parse(spec_of(name))[-1] if spec_of(name) else None
+        for claim in method.info.claims if method is not None else ():  # those of this very setting
             if method is None or claim.metric not in words:
                 continue
             by = number(found, name, claim.metric)

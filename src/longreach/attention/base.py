@@ -71,6 +71,14 @@ class AttentionPolicy(Method):
         """
         return None
 
+    def outputs(self, i: Tensor, j: Tensor, vectors: Vectors) -> Tensor | None:
+        """The definition of a method whose outputs are no sums of values by their weights: what comes out, [H, T, D].
+
+        Learned sinks take weight of it as beside a softmax whose log-sum-exp is 0. Padding (j below 0) must have no part in it, and what
+        queries that are padding get does not count. None: values by their masses.
+        """
+        return None
+
 
 @dataclass(frozen=True, kw_only=True)
 class Places(AttentionPolicy):

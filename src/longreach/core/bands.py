@@ -223,8 +223,9 @@ class QueryRun:
     """Queries that follow on one another, and all that they may see, of B rows laid out alike.
 
     Args: q: [B, H, T, D]. first: index of the first. prompt: tokens of the rows' prompt. keys, values: [B, K, S, D] of every token up to
-    the last query's, from index 0 on. Queries and keys stand where the view has them. queries: (begin, end) -> those of these indices
-    [B, H, n, D], which may lie before the run by as many as `Computed.queries`. attend: (q, k, v, mask) -> output [B, H, T, D] and
+    the last query's, from index 0 on, or, with a `Computed.reach`, of the last of them, with what the first query sees. Queries and keys
+    stand where the view has them. queries: (begin, end) -> those of these indices [B, H, n, D], which may lie before the run by as many as
+    `Computed.queries`. attend: (q, k, v, mask) -> output [B, H, T, D] and
     log-sum-exp [B, H, T] of a softmax over k, v [B, K, S, D]; mask: bool [B, 1 | H, T, S], what each query sees, or None. attend_chunks:
     (q, k, v, chosen) -> the same over the chunks of k, v [B, K, n, C, D] that each query chose, [B, H, T, P], -1 for none. memo: kept from
     run to run, but for when tokens are taken back; what is in it may not hang on where runs end. summaries: [B, H, n, E] of all chunks that
@@ -264,7 +265,8 @@ class Computed:
     Shares one softmax with the bands, if there are any, which must not hold the same pairs. positions: of queries and keys. queries: that
     the method looks at besides those of a run: so many before it. waits: what is seen hangs on where the prompt ends. summarizer: sums up
     each chunk of `chunk` tokens once it is full. normalised: queries are brought to one length, by which a factor on their logits would be
-    lost.
+    lost, or there are no logits. reach: the largest i - j of a query i and a key j that it looks at, for what is farther back is not kept;
+    None: any.
     """
 
     reader: AttentionReader
@@ -274,6 +276,7 @@ class Computed:
     summarizer: Summarizer | None = None
     chunk: int = 1
     normalised: bool = False
+    reach: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -34,7 +34,7 @@ def computed_pieces(
     padding = max(0, start - slot)
     if padding >= q.shape[2]:
         return
-    keys, values = (layer.recent.view(name)[:, :, start - layer.oldest : end - layer.oldest] for name in (view.positions, "v"))
+    keys, values = (layer.recent.view(name)[:, :, max(0, start - layer.oldest) : end - layer.oldest] for name in (view.positions, "v"))
 
     def queries(first: int, last: int) -> Tensor:
         late = layer.tokens - len(layer.queries) - start

@@ -58,9 +58,9 @@ class LayerPlan:
         recent = [band for band in bands if band.sinks is None]
         first = [band for band in bands if band.sinks is not None]
         inserted = [view for view in views if isinstance(view, Inserted)]
-        reach = [*(band.reach for band in recent), *(view.reach for view in inserted)]
+        reach = [*(band.reach for band in recent), *(view.reach for view in inserted), *(view.reach for view in computed)]
         stores = [view for view in views if isinstance(view, Store)]
-        bounded = not keep_all and None not in reach and not chosen and not computed and not stores
+        bounded = not keep_all and None not in reach and not chosen and not stores
         return cls(
             num_sinks=max((band.sinks or 0 for band in first), default=0),
             window=max((hi + 1 for hi in reach if hi is not None), default=0) if bounded else None,

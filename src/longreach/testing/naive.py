@@ -161,6 +161,8 @@ def _row(
                     relative, seen = method.reference_by_text(i, j, texts, pairs, context.trained_window)
                 elif isinstance(method, Places):
                     between, vectors = method.interpolates_logits, _vectors(layer, q, k, v, scale, prompt, cap)
+                    if (made := method.outputs(i, j, vectors)) is not None:
+                        return _weighed(torch.eye(len(i)).to(v), made, options.get("s_aux")).to(dtype)
                     if (masses := method.masses(i, j, vectors)) is not None:
                         return _weighed(masses * visible, v, options.get("s_aux")).to(dtype)
                     relative, seen = method.reference_of(i, j, vectors)
@@ -205,7 +207,7 @@ def _row(
 
 
 def _weighed(masses: Tensor, v: Tensor, sinks: Tensor | None) -> Tensor:
-    """Values [H, T, D] by their masses [H, T, T], beside learned sinks [H]; 0 where nothing is seen."""
+    """Values [H, T, D] by their masses [H, T, T] or [T, T], beside learned sinks [H]; 0 where nothing is seen."""
     total = masses.sum(-1, keepdim=True)
     if sinks is not None:
         total = total + sinks.double().exp()[:, None, None]

@@ -1,0 +1,1 @@
+"""Replacements of softmax attention whose cost grows with the text as the text does."""
