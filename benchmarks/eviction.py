@@ -10,6 +10,7 @@ where greedy decoding writes the whole number. Loss is that of the text's next t
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -37,6 +38,8 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 ROWS, PAGE = DOCS / "evidence" / "eviction", DOCS / "eviction.md"
 DEPTHS = (0.1, 0.3, 0.5, 0.7, 0.9)
 MEMORIES = ("fifo", "lra", "lfa")
+DRAWN = 64  # blocks of the text that `probabilistic_blocks` draws from
+FULL = 1 / 3  # share of the layers in which `longgen` sees everything
 
 
 def specs(share: float, length: int, heads: Path | None) -> dict[str, str]:
@@ -44,15 +47,30 @@ def specs(share: float, length: int, heads: Path | None) -> dict[str, str]:
     budget = round(share * length)
     found = {name: f"{name}:budget={budget}" for name in ("snapkv", "h2o", "tova", "expected_attention", "keydiff", "knorm", *MEMORIES)}
     cut = {"sinks": f"sinks:num_sinks=4,window_size={budget - 4}", **found, "lagkv": f"lagkv:ratio={share:g}"}
+    divided = {name: f"snapkv:budget={budget}+{name}" for name in ("ada", "pyramid")}
     block, quarter = length // 32, budget // 4
-    found = cut | {
-        "quest": f"quest:budget={budget}",
-        "squeezed": f"squeezed:keep={share:g}",
-        "hip": f"hip:budget={budget - budget % 2}",
-        "hyper": f"hyper:exact={4 * quarter},block_size={quarter}",
-        "infllm": f"infllm:block_size={block},num_blocks={max(1, budget // 2 // block)},local_window={budget // 2},shared={block}",
-    }
+    found = (
+        cut
+        | divided
+        | {
+            "sirllm": f"sirllm:budget={budget}",
+            "probabilistic_blocks": f"probabilistic_blocks:block_size={length // DRAWN},near={_near(share)}",
+            "quest": f"quest:budget={budget}",
+            "squeezed": f"squeezed:keep={share:g}",
+            "hip": f"hip:budget={budget - budget % 2}",
+            "hyper": f"hyper:exact={4 * quarter},block_size={quarter}",
+            "infllm": f"infllm:block_size={block},num_blocks={max(1, budget // 2 // block)},local_window={budget // 2},shared={block}",
+        }
+    )
+    if share > FULL:  # the rest is what sparse layers see
+        found["longgen"] = f"longgen:window_size={round((share - FULL) / (1 - FULL) * length)}"
     return found if heads is None else found | {"duo": f"duo:file={heads},retrieval={share:g},num_sinks=4,window_size={length // 16}"}
+
+
+def _near(share: float) -> int:
+    """How many near blocks `probabilistic_blocks` sees where the last query sees a share of all."""
+    fitting = [near for near in range(1, DRAWN + 1) if near * (1 + math.log(DRAWN / near)) <= share * DRAWN]
+    return max(fitting, default=1)
 
 
 FORMS = {name: name for name in ("think", "quantised", "staircase")}  # keep every token, in fewer bytes

@@ -13,10 +13,11 @@ AFTER = 256  # tokens of the text whose loss is taken after the cut
 
 _HEAD = """# What smaller caches cost
 
-A text with five facts is read as a prompt, and its cache is cut to a share of its tokens (*budget*). `quest` and `squeezed` keep all of
-it, and read that share. So do `infllm`, `hip` and `hyper`, which read the prompt that way, too; the last two read a window besides.
-`think`, `quantised` and `staircase` keep every token, in fewer bytes. Under `duo` that share of the heads keeps all of it; which, questions
-of the same kind have told.
+A text with five facts is read as a prompt, and its cache is cut to a share of its tokens (*budget*). `ada` and `pyramid` divide the budget
+of `snapkv` among heads and among layers. `quest` and `squeezed` keep all of it, and read that share. So do `infllm`, `hip`, `hyper`,
+`probabilistic_blocks` and `longgen` (untuned here; it is for models tuned under it), which read the prompt that way, too; `hip` and `hyper`
+read a window besides. `think`, `quantised` and `staircase` keep every token, in fewer bytes. Under `duo` that share of the heads keeps all
+of it; which, questions of the same kind have told.
 
 - *First question*: the prompt ends with the question, so that a method may see it before it cuts. *Second question*: of another fact, after
   the cut and the first answer; it shows whether a cache serves more than the question that it was cut for. An answer counts where greedy
