@@ -55,6 +55,7 @@ evidence-real: real
 	$(BIN)/python benchmarks/lengths.py --model "$(REAL)/smollm2-135m-instruct" --to 32768 --windows 2 $(SMOLLM2_METHODS)
 	$(BIN)/python benchmarks/lengths.py --model "$(REAL)/gemma-3-270m" --to 65536 --windows 2 $(GEMMA_METHODS)
 	$(BIN)/python experiments/minilm.py --model "$(REAL)/minilm-l6-v2" --name minilm-l6-v2 --evidence docs/evidence
+	$(BIN)/python experiments/order.py --model "$(REAL)/smollm2-135m-instruct" --evidence docs/evidence
 
 # Everything that is written by a program: the pages of methods and API, the evidence, the numbers in guides.
 docs: $(READY)

@@ -5,6 +5,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from longreach.attention.base import Vectors
 from longreach.core.bands import PROBE
 from longreach.core.spec import parse
 from longreach.data.stdlib import stdlib_text
+from longreach.decoding.generation import tokens
+from longreach.decoding.writing import read_prompt
 from longreach.engine.apply import applied
 from longreach.engine.window import window_before_export
 from longreach.testing.models import tiny_learned, tiny_model
@@ -323,3 +326,72 @@ def test_memories_are_trained_and_compared(tmp_path, data, monkeypatch, capsys):
     assert "step 2 of 2" in capsys.readouterr().out
     run("trained_memory", monkeypatch, *given, **smaller)
     assert "step" not in capsys.readouterr().out, "what was trained is trained again"
+
+
+# order
+
+
+@pytest.fixture
+def order(monkeypatch):
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    return __import__("order")
+
+
+def test_orders_are_rotations_by_where_the_wanted_fact_stands(order):
+    asked = order.facts(3)
+    assert asked == order.facts(3) != order.facts(4)
+    city = asked.asked.removeprefix("The special magic number for ").removesuffix(" is:")
+    assert (len(set(asked.stated)), asked.stated[0]) == (4, f"One of the special magic numbers for {city} is: {asked.answer}.\n")
+    head = order._HEAD
+    for place in range(4):
+        lines = asked.prompt(place).removeprefix(head).removesuffix(asked.asked).splitlines(keepends=True)
+        assert lines[place] == asked.stated[0]
+        assert lines[place:] + lines[:place] == list(asked.stated)
+        marked = order.SetBased().parts(asked.prompt(place, order.SetBased()))
+        assert marked == (head, tuple(lines), asked.asked)
+
+
+@pytest.mark.parametrize("method", [(), "set_based"])
+def test_an_answer_is_right_where_greedy_decoding_writes_it(order, monkeypatch, method):
+    model, prompt = tiny_model(vocab_size=VOCABULARY), order.facts(0).prompt(2, order.SetBased() if method else None)
+    with longreach.apply(model, method):
+        ids, sets = read_prompt(model, tokenizer(), prompt, chat=False, method=None)
+        assert len(sets) == bool(method)
+        chances = []
+        greedy = list(tokens(model, ids, max_new_tokens=3, sets=sets, watch=lambda logits: chances.append(logits.log_softmax(-1).max())))
+        for answer, right in ((greedy, True), ([*greedy[:2], (greedy[2] + 1) % VOCABULARY], False)):
+            monkeypatch.setattr(order, "Encoder", lambda _, answer=answer: SimpleNamespace(encode_inside=lambda text: answer))
+            found = order.told(model, tokenizer(), prompt, "7")
+            assert found.right is right
+            assert (found.chance == pytest.approx(float(sum(chances)), abs=1e-4)) is right
+
+
+def test_the_method_is_held_to_the_order_that_the_model_answers_worst(order):
+    def told(*orders):
+        return [[order.Told(chance=chance, right=right) for chance, right in each] for each in orders]
+
+    plain = told(((-1.0, True), (-2.0, True)), ((-3.0, False), (-2.5, True)), ((-1.5, True), (-2.0, True)), ((-1.0, True), (-2.0, True)))
+    ours = told(*[((-1.0, True), (-2.0, True))] * 4)
+    assert order.difference(plain) == 2
+    same, share = order.evidence(plain, ours, model="made", data="d", command="c")
+    assert (same["number"], same["low"], same["high"], same["verdict"]) == (0, 0, 0, "holds")
+    assert same["setting"].endswith("(the model as it is: 2)")
+    assert (share["number"], share["of"]) == (0.5, "2 prompts")
+    assert share["setting"].endswith("(right: 1; the model as it is: 0.5 to 1)")
+    worse, fewer = order.evidence(ours, plain, model="made", data="d", command="c")
+    assert (worse["number"], worse["verdict"], fewer["number"]) == (2, "does not hold", 0)
+
+
+def test_orders_are_compared_on_any_model(order, tmp_path, monkeypatch, capsys):
+    longreach.save(tiny_model(vocab_size=VOCABULARY, max_position_embeddings=256), tokenizer(), tmp_path / "tiny")
+    run("order", monkeypatch, "--model", tmp_path / "tiny", "--prompts", 2, "--evidence", tmp_path / "out")
+    same, share = rows(tmp_path / "out" / "tiny-order.jsonl")
+    assert (same["number"], same["method"], same["model"]) == (0, "set_based", "tiny")
+    beside = float(same["setting"].partition("as it is: ")[2].rstrip(")"))
+    assert beside > 1e-4, "the order makes a difference to the model as it is"
+    assert share["low"] <= share["number"] <= share["high"]
+    assert {row["command"] for row in (same, share)} == {"python experiments/order.py --model FOLDER --name tiny --prompts 2"}
+    assert "the model as it is" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "models" / "tiny.json").read_text(encoding="utf-8"))["window"] == 256
+    with pytest.raises(SystemExit, match="order: --prompts 0 must be at least 1"):
+        run("order", monkeypatch, "--prompts", 0)

@@ -178,12 +178,13 @@ def describe(model: PreTrainedModel, *, name: str, card: Path | None = None, tra
     }
 
 
-def write(folder: Path, facts: dict[str, Any], rows: Sequence[dict[str, Any]], kind: str = "") -> Path:
+def write(folder: Path, facts: dict[str, Any], rows: Sequence[dict[str, Any]], kind: str = "", *, file: str = "") -> Path:
     """Write the rows of one model to FOLDER/KIND/MODEL.jsonl, and what the model is to FOLDER/models/MODEL.json; returns the former.
 
+    Args: file: name for that of the rows, where another command writes those in MODEL.jsonl.
     Raises: InputError where they cannot be written.
     """
-    path = folder / kind / f"{facts['model']}.jsonl"
+    path = folder / kind / f"{file or facts['model']}.jsonl"
     texts = {path: "".join(f"{json.dumps(row)}\n" for row in rows), folder / "models" / f"{facts['model']}.json": f"{json.dumps(facts)}\n"}
     try:
         for place, text in texts.items():

@@ -16,7 +16,7 @@ from typing import ClassVar
 
 from longreach.attention.base import ReadsSets
 from longreach.core.errors import InputError, SpecError
-from longreach.core.method import MethodInfo
+from longreach.core.method import Claim, MethodInfo
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +24,16 @@ class SetBased(ReadsSets):
     """Args: open, between, close: marks in the text before a set, between its parts and after it (no one inside another)."""
 
     info: ClassVar = MethodInfo(
-        title="Set-Based Prompting: Provably Solving the Language Model Order Dependency Problem", paper="arXiv:2406.06581"
+        title="Set-Based Prompting: Provably Solving the Language Model Order Dependency Problem",
+        paper="arXiv:2406.06581",
+        claims=(
+            Claim(text="the output is the same for every order of the marked parts", metric="order_difference", at_most=0),
+            Claim(
+                text="accuracy stays within, or near, the spread that the orders of the parts have without it",
+                metric="right_above_lowest",
+                at_least=0,
+            ),
+        ),
     )
     open: str = "<set>"
     between: str = "<or>"
