@@ -2,7 +2,8 @@
 
 Paper: Set-Based Prompting: Provably Solving the Language Model Order Dependency Problem, 2024, arXiv:2406.06581
 Cost: each part is read over what stands before the set, so less attention than in one text; a cache holds all of them.   Limits: a
-prompt at a time, that goes on after its last set; no model was trained on parts at one position. Layers with a sliding window keep all.
+prompt at a time, that goes on after its last set; no model was trained on parts at one position, and a small one may take one part's answer
+for another's. Layers with a sliding window keep all.
 Differs from the paper: parts are put in an order of their own before they are read, so that not even rounding tells how they were given;
 a part is cut into tokens as text inside a text is, without special tokens.
 
