@@ -160,7 +160,7 @@ def test_options_stand_in_their_panels():
     assert list(panels)[:2] == ["Arguments", "Options"]
     assert "--tasks" in panels["Options"]
     assert "--judge-model" in panels["A judge"]
-    assert {"--served-model", "--more-tokens"} <= set(re.findall(r"--[\w-]+", panels["An endpoint in place of a model"]))
+    assert {"--served-model", "--concurrency"} <= set(re.findall(r"--[\w-]+", panels["An endpoint in place of a model"]))
     assert set(re.findall(r"^  (--[\w-]+)", panels["Loading the model"], re.MULTILINE)) >= {"--revision", "--dtype", "--device"}
 
 
