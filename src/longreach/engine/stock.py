@@ -130,8 +130,9 @@ def _attention(
         own: Any = AttentionInterface._global_mapping[_SDPA]
         out: Tensor = own(module, query, key, value, attention_mask, **options)[0]
         return out, None
-    scale, count = options.get("scaling"), query.shape[2]
-    scale, past, whole, merge = query.shape[3] ** -0.5 if scale is None else scale, key.shape[2] - count, slice(0, count), Merge()
+    given, count, merge = options.get("scaling"), query.shape[2], Merge()
+    scale = query.shape[3] ** -0.5 if given is None else given
+    past, whole = key.shape[2] - count, slice(0, count)
     merge.add(*attend(query, key[:, :, :past], value[:, :, :past], scale=scale), whole, count)
     merge.add(*attend(query, key[:, :, past:], value[:, :, past:], scale=scale, causal=count > 1), whole, count)
     return merge.result(None, query).transpose(1, 2).contiguous(), None
@@ -158,8 +159,9 @@ def _sees_all_before(mask: Tensor | None, query: Tensor, key: Tensor) -> bool:
         return count == 1
     if mask.dtype != torch.bool or mask.ndim != 4 or mask.shape[-2:] != (count, total) or count == total:
         return False
-    if _checked is None or _checked[0]() is not mask:
+    known = _checked  # once, for another thread may put its own there
+    if known is None or known[0]() is not mask:
         past = total - count
         seen = torch.ones(count, count, dtype=torch.bool, device=mask.device).tril()
-        _checked = weakref.ref(mask), bool(mask[..., :past].all()) and bool((mask[..., past:] == seen).all())
-    return _checked[1]
+        known = _checked = weakref.ref(mask), bool(mask[..., :past].all()) and bool((mask[..., past:] == seen).all())
+    return known[1]
