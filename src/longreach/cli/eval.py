@@ -13,6 +13,7 @@ from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model, me
 from longreach.cli._panels import ENDPOINT, FILES, JUDGE, PASSAGES, SPEED, WORKFLOW
 from longreach.cli._places import check_texts
 from longreach.cli._tables import new_table, show
+from longreach.cli._workflow import Concurrency, EndpointURL
 from longreach.core.errors import InputError
 from longreach.core.lengths import format_length, parse_length
 
@@ -91,14 +92,7 @@ def eval(  # noqa: A001 - a verb is called as its module
         Literal["auto", "chat", "none"],
         typer.Option(help="Ask in the chat template, or as text to complete. auto: chat, where it can.", rich_help_panel=PASSAGES),
     ] = "auto",
-    endpoint: Annotated[
-        str | None,
-        typer.Option(
-            metavar="URL",
-            help="Ask an OpenAI-compatible endpoint; LONGREACH_API_KEY or OPENAI_API_KEY is its key.",
-            rich_help_panel=ENDPOINT,
-        ),
-    ] = None,
+    endpoint: EndpointURL = None,
     served_model: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="The endpoint's model. [default: the only one that it serves]", rich_help_panel=ENDPOINT),
@@ -109,9 +103,7 @@ def eval(  # noqa: A001 - a verb is called as its module
             metavar="NAME", help="Of the endpoint's model, to count tokens: a folder, a hub id, or nano.", rich_help_panel=ENDPOINT
         ),
     ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Requests to the endpoint at a time. [default: 8]", rich_help_panel=ENDPOINT)
-    ] = None,
+    concurrency: Concurrency = None,
     record: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Keep every call to the endpoint here, and ask nothing twice.", rich_help_panel=FILES),
