@@ -1,5 +1,7 @@
 """Several workers ask what one would ask, once, into one file of rows."""
 
+import pickle
+
 import pytest
 
 import longreach
@@ -7,6 +9,7 @@ from longreach.core.errors import InputError
 from longreach.evaluation.rows import Rows
 from longreach.evaluation.spreading import Workers, _by_processes, spread, take_share
 from longreach.testing.models import tiny_model
+from longreach.workflows.base import reading_workflow
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 from tests.evaluation.sharing import refuse
 
@@ -21,10 +24,10 @@ def load(tmp_path):
     return {"name": str(tmp_path / "tiny")}
 
 
-def alone(load):
+def alone(load, options=OPTIONS):
     loaded, rows = longreach.load(**load), Rows()
     for method in METHODS:
-        longreach.evaluate(*loaded, method=method, rows=rows, **OPTIONS)
+        longreach.evaluate(*loaded, method=method, rows=rows, **options)
     return {row.identity: row.score for row in rows}
 
 
@@ -34,6 +37,17 @@ def test_shares_make_the_whole_and_do_not_overlap(load, tmp_path):
     assert counts == [len(part) for part in parts] == [16, 16, 8]
     assert {key: score for part in parts for key, score in part.items()} == alone(load)
     assert sum(map(len, parts)) == len(alone(load))
+
+
+@pytest.mark.filterwarnings("ignore:a window of 256 tokens goes beyond")
+def test_questions_that_a_workflow_answers_are_shared_out_too(load, tmp_path):
+    by_rag = OPTIONS | {"tasks": "needle", "passages": 3, "workflow": reading_workflow("rag"), "window": 256}
+    options = pickle.loads(pickle.dumps(by_rag))  # as they come to another process
+    for share in range(2):
+        take_share(load, options, METHODS, str(tmp_path / "rows.jsonl"), (share, 2))
+    found = {row.identity: row.score for row in Rows(tmp_path / "rows.jsonl")}
+    assert len(found) == 3 * len(METHODS)
+    assert found == alone(load, by_rag)
 
 
 def test_processes_append_to_one_file_and_go_on(load, tmp_path):
