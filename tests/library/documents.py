@@ -58,6 +58,15 @@ def without_file(volume):
     volume.path.unlink()
 
 
+def without_tokens(volume):
+    volume.path.with_suffix(".tokens").unlink()
+
+
+def other_tokens(volume):
+    path = volume.path.with_suffix(".tokens")
+    path.write_text(path.read_text().replace("[", "[1, "))
+
+
 def no_json(volume):
     manifest_of(volume).write_text("{")
 

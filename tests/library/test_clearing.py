@@ -6,7 +6,18 @@ import time
 import pytest
 
 from longreach.library import Library, shelf
-from tests.library.documents import TEXT, cut_short, edited, files, flipped_bit, manifest_of, no_json, without_file
+from tests.library.documents import (
+    TEXT,
+    cut_short,
+    edited,
+    files,
+    flipped_bit,
+    manifest_of,
+    no_json,
+    other_tokens,
+    without_file,
+    without_tokens,
+)
 
 
 def aged(volume, seconds):
@@ -45,17 +56,19 @@ def test_what_is_too_much_goes_oldest_use_first(three):
     removed = three.gc(max_bytes=sizes["new"] + 1)
     assert gone(removed) == [("old", "over the limit"), ("oldest", "over the limit")]
     assert sum(one.bytes for one in removed) == sizes["old"] + sizes["oldest"]
-    assert len(files(three.folder)) == 2
+    assert len(files(three.folder)) == 3
 
 
-@pytest.mark.parametrize("damage", [flipped_bit, cut_short, without_file, no_json], ids=lambda value: value.__name__)
+@pytest.mark.parametrize(
+    "damage", [flipped_bit, cut_short, without_file, no_json, without_tokens, other_tokens], ids=lambda value: value.__name__
+)
 def test_what_is_broken_goes(three, damage):
     volume = shelf.find(three.folder, "old")
     damage(volume)
     ((_, why),) = gone(three.gc())
     assert why
     assert [each.name for each in three.entries()] == ["new", "oldest"]
-    assert len(files(three.folder)) == 4
+    assert len(files(three.folder)) == 6
 
 
 @pytest.mark.parametrize("change", [edited(format=2), edited(longreach="0.0.1")], ids=lambda value: value.__name__)
@@ -77,7 +90,7 @@ def test_what_is_half_written_goes_once_nobody_is_at_it(three):
     removed = three.gc()
     assert gone(removed) == [(".adding-killed", "half written"), ("0123456789abcdef.safetensors", "half written")]
     assert sum(one.bytes for one in removed) == 150
-    assert len(files(folder)) == 7, "three documents, and what is somebody else's"
+    assert len(files(folder)) == 10, "three documents, and what is somebody else's"
 
 
 def test_a_library_that_is_not_there_is_empty(tmp_path):

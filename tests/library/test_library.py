@@ -14,12 +14,13 @@ from longreach.decoding.generation import prompt_ids, text, tokens
 from longreach.decoding.reading import new_cache, prefill
 from longreach.engine import snapshot_files
 from longreach.engine.apply import apply
+from longreach.engine.snapshots import restore
 from longreach.library import Library, library, shelf
 from longreach.library.frame import frame
 from longreach.testing.conformance.base import same
 from longreach.testing.models import tiny_learned
 from tests.checkpoints.folders import TEMPLATE, VOCABULARY, byte_tokenizer, tiny, write_folder
-from tests.library.documents import OTHER, QUESTION, TEXT, asked, files, live
+from tests.library.documents import OTHER, QUESTION, TEXT, asked, files, live, logits_after
 
 METHODS = ("", "yarn:factor=2", "h2o:budget=16,slack=4", "self_extend:neighbours=16,group=4", "snapkv:budget=12,window_size=4")
 
@@ -173,11 +174,20 @@ def test_a_name_is_given_once(shelves, model, tokenizer):
     assert len(shelves.entries()) == 1
 
 
+def test_what_is_recalled_serves_many_caches(shelves, model, tokenizer):
+    shelves.add(model, tokenizer, TEXT, name="a story")
+    known = shelves.recall("a story", model=model, tokenizer=tokenizer)
+    assert known.ids == frame(tokenizer, chat=False).document(TEXT, "")
+    for _ in range(2):
+        restore(cache := new_cache(model), known.taken)
+        same(logits_after(model, cache, frame(tokenizer, chat=False).question(QUESTION)), live(model, tokenizer, TEXT), "recalled")
+
+
 @pytest.mark.parametrize("name", ["ä/b [x] *?", "../../etc/passwd", "..", " a ", "--name", "漢字 🙂", "x" * 300])
 def test_names_may_be_odd(shelves, model, tokenizer, name):
     shelves.add(model, tokenizer, TEXT, name=name)
     same(asked(shelves, model, tokenizer, name), live(model, tokenizer, TEXT), name)
-    assert len(files(shelves.folder)) == 2
+    assert len(files(shelves.folder)) == 3
     assert files(shelves.folder.parent) == ["library"]
     assert shelves.remove(name).name == name
     assert files(shelves.folder) == []
@@ -277,7 +287,7 @@ def test_two_processes_add_at_once(shelves, model, tokenizer, second, name):
     assert [process.exitcode for process in both] == [0, 0]
     kept = shelves.entries()
     assert [volume.why_not for volume in kept] == [""] * len({TEXT, second})
-    assert len(files(shelves.folder)) == 2 * len(kept)
+    assert len(files(shelves.folder)) == 3 * len(kept)
     for volume in kept:
         document = TEXT if volume.manifest.text == library._sha256(TEXT) else OTHER
         same(asked(shelves, model, tokenizer, volume.id), live(model, tokenizer, document), "of two at once")

@@ -8,7 +8,19 @@ from longreach.engine.apply import apply
 from longreach.library import Library, shelf
 from longreach.testing.conformance.base import same
 from tests.checkpoints.folders import TEMPLATE, byte_tokenizer, tiny
-from tests.library.documents import TEXT, asked, cut_short, edited, flipped_bit, live, no_json, no_object, without_file
+from tests.library.documents import (
+    TEXT,
+    asked,
+    cut_short,
+    edited,
+    flipped_bit,
+    live,
+    no_json,
+    no_object,
+    other_tokens,
+    without_file,
+    without_tokens,
+)
 
 
 def another_file(volume):
@@ -35,6 +47,7 @@ def another_file(volume):
         (edited(longreach="0.0.1"), "longreach 0.0.1 wrote it, and this is "),
         (edited(tokens=7), "its file is that of another document; add it again"),
         (another_file, "its file is that of another document; add it again"),
+        (without_tokens, "its tokens are missing; add it again"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -48,6 +61,13 @@ def test_what_is_damaged_is_never_used_and_can_be_added_again(shelves, model, to
         volume.remove()
     assert shelves.add(model, tokenizer, TEXT, name="a story").fresh
     same(asked(shelves, model, tokenizer, volume.id), live(model, tokenizer, TEXT), "added again")
+
+
+def test_tokens_that_are_damaged_are_not_recalled(shelves, model, tokenizer):
+    volume = shelves.add(model, tokenizer, TEXT, name="a story").volume
+    other_tokens(volume)
+    with pytest.raises(InputError, match="a story cannot be used: its tokens are damaged; remove it, and add it again"):
+        shelves.recall("a story", model=model, tokenizer=tokenizer)
 
 
 def test_only_the_model_the_tokenizer_and_the_method_that_read_it(shelves, model, tokenizer):

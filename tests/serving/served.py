@@ -8,6 +8,7 @@ from longreach.serving.profiles import Profiles
 from longreach.serving.run import ServiceServer
 from longreach.serving.scheduler import Scheduler
 from longreach.serving.service import make_service
+from longreach.serving.shelved import ServedLibrary
 
 
 class Told:
@@ -62,9 +63,11 @@ def run(scheduled, most=500):
 
 
 @contextmanager
-def server(loaded, specs=(), *, name="tiny", target=None, **more):
-    """A service at an address: (url, service, what serves it)."""
+def server(loaded, specs=(), *, name="tiny", target=None, library=None, **more):
+    """A service at an address: (url, service, what serves it). Args: library: a folder."""
     profiles = Profiles(*loaded, specs, target=target)
+    if library is not None:
+        more["library"] = ServedLibrary(library, profiles, loaded.tokenizer)
     service = make_service(name, profiles, loaded.tokenizer, **{"chunk_size": 64, "reuse_bytes": 1 << 24, **more})
     ready = threading.Event()
     serving = ServiceServer(service, ready=lambda url: ready.set())

@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from longreach.library import Library
 from longreach.serving import asks
 from longreach.serving.workflow import read_document
 from tests.conversation.talks import talker
@@ -18,9 +19,10 @@ ADDRESS = "http://127.0.0.1:8000"
 
 
 @pytest.fixture(scope="module")
-def url():
-    loaded = talker(template=TEMPLATE, max_position_embeddings=512)
-    with server(loaded, ["linear:factor=4"], name="nano", chunk_size=128, read_document=read_document) as found:
+def url(tmp_path_factory):
+    loaded, shelf = talker(template=TEMPLATE, max_position_embeddings=512), tmp_path_factory.mktemp("shelf")
+    Library(shelf).add(*loaded, "longreach makes models work at any length.", name="readme")
+    with server(loaded, ["linear:factor=4"], name="nano", chunk_size=128, read_document=read_document, library=shelf) as found:
         yield found[0]
 
 
@@ -30,6 +32,7 @@ def test_the_python_runs(url, capsys):
     printed = capsys.readouterr().out
     assert re.search(r"^left out: turns 1-\d+ \(\d+ tokens\)", printed, re.MULTILINE)
     assert re.search(r"^0\.\d+$", printed, re.MULTILINE), "the coverage of the ledger"
+    assert re.search(r"^\d+ of \d+ tokens were read before$", printed, re.MULTILINE)
     assert "{'stage': 'reading', 'done': 128, 'total': " in printed
 
 

@@ -47,6 +47,10 @@ def serve(
     reuse: Annotated[str, typer.Option(metavar="SIZE", help="Memory for what was read of prompts, for others that begin alike.")] = "1GiB",
     max_body: Annotated[str, typer.Option(metavar="SIZE", help="The largest request.")] = "32MiB",
     max_files: Annotated[str, typer.Option(metavar="SIZE", help="Memory for uploaded files, together.")] = "64MiB",
+    library: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Let clients ask about the documents of a library, without sending or reading them again."),
+    ] = None,
     timeout: Annotated[str | None, typer.Option(metavar="TIME", help="What a request may take, as 10m. [default: any time]")] = None,
     grace: Annotated[str, typer.Option(metavar="TIME", help="What is under way may go on for so long when the server ends.")] = "5s",
     card: Annotated[Path | None, typer.Option(metavar="FILE", help="The model's card as JSON, which clients are shown.")] = None,
@@ -60,11 +64,14 @@ def serve(
     leave = _seconds("--grace", grace)
     in_flight = None if max_tokens_in_flight is None else parse_length(max_tokens_in_flight)
     keys, shown = _keys(api_key_file), _card(card)
+    if library is not None and not library.is_dir():
+        raise InputError(f"--library {library}: no such folder; `longreach library add DOC --model M --library FOLDER` makes one")
     _check_packages()
 
     from longreach.serving.profiles import Profiles
     from longreach.serving.run import ServiceServer
     from longreach.serving.service import Limits, make_service
+    from longreach.serving.shelved import ServedLibrary
     from longreach.serving.workflow import read_document
 
     loaded = loading.load(model, apply_method=not method)
@@ -74,6 +81,7 @@ def serve(
         profiles,
         loaded.tokenizer,
         file_bytes=sizes["--max-files"],
+        library=None if library is None else ServedLibrary(library, profiles, loaded.tokenizer),
         limits=Limits(body=sizes["--max-body"], seconds=seconds, grace=leave),
         keys=keys,
         card=shown,

@@ -1,10 +1,9 @@
 """A library of documents that a model has read: kept, opened, asked about, and cleared."""
 
 import hashlib
-import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,7 +22,7 @@ from longreach.engine import snapshot_files
 from longreach.engine.apply import applied, given_model
 from longreach.engine.fingerprint import fingerprint
 from longreach.engine.joined import join
-from longreach.engine.snapshots import restore, settle, snapshot
+from longreach.engine.snapshots import Snapshot, restore, settle, snapshot
 from longreach.engine.whole_length import whole_length
 from longreach.engine.window import position_limit
 from longreach.library import shelf
@@ -51,6 +50,15 @@ class Removed:
     name: str
     why: str
     bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownText:
+    """A document as it was read. Args: ids: of its tokens, those of the opening before it included. taken: what the cache held then."""
+
+    manifest: Manifest
+    ids: list[int]
+    taken: Snapshot
 
 
 class Library:
@@ -94,7 +102,7 @@ class Library:
         weights, length = fingerprint(model), len(ids) + ROOM
         manifest = Manifest(
             name=name, model=_place(model), options=dict(options or {}), weights=weights, tokenizer=tokenizer_fingerprint(tokenizer),
-            method=applied(model), chat=chat, tokens=len(ids), ids=_sha256(json.dumps(ids)), text=_sha256(text),
+            method=applied(model), chat=chat, tokens=len(ids), ids=shelf.ids_digest(ids), text=_sha256(text),
             length=length, reading=0.0, writing=0.0, bytes=0, added="", longreach=longreach.__version__,
         )  # fmt: skip
         if (there := self._there(manifest)) is not None:
@@ -118,7 +126,7 @@ class Library:
                 manifest, reading=reading, writing=time.perf_counter() - begun, bytes=written.stat().st_size,
                 added=datetime.now(UTC).isoformat(timespec="seconds"),
             )  # fmt: skip
-            return Addition(volume=shelf.put(self.folder, written, manifest), manifest=manifest, fresh=True)
+            return Addition(volume=shelf.put(self.folder, written, ids, manifest), manifest=manifest, fresh=True)
 
     def entries(self) -> list[Volume]:
         """All documents, by name, those that are of no use included."""
@@ -133,6 +141,18 @@ class Library:
         UnsupportedError for several documents where keys cannot be moved exactly (see engine/joined.py).
         """
         return self._open(names, given_model(model), tokenizer)[0]
+
+    def recall(self, name: str, *, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> KnownText:
+        """The document of a name or id, with its tokens, to be restored into any number of empty caches of the model.
+
+        Raises: InputError as `open`, and for one whose tokens are not kept.
+        """
+        volume = shelf.find(self.folder, name)
+        manifest = volume.readable()
+        _check_tokenizer([manifest], tokenizer)
+        known = KnownText(manifest=manifest, ids=volume.ids(), taken=_taken(volume, manifest, given_model(model)))
+        volume.touch()
+        return known
 
     def ask(
         self,
@@ -233,25 +253,32 @@ class Library:
         if len({manifest.chat for manifest in manifests}) > 1:
             ways = ", ".join(f"{manifest.name} {'in the chat template' if manifest.chat else 'as plain text'}" for manifest in manifests)
             raise InputError(f"these documents were read differently ({ways}) and cannot stand in one prompt; ask about one at a time")
-        known = tokenizer_fingerprint(tokenizer)
-        for manifest in manifests:
-            if manifest.tokenizer != known:
-                raise InputError(f"{manifest.name} was read with another tokenizer; load the one it was read with, or add it again")
+        _check_tokenizer(manifests, tokenizer)
         around = frame(tokenizer, chat=manifests[0].chat)
-        caches = [self._load(volume, manifest, model) for volume, manifest in zip(found, manifests, strict=True)]
+        caches = [new_cache(model) for _ in found]
+        for cache, volume, manifest in zip(caches, found, manifests, strict=True):
+            restore(cache, _taken(volume, manifest, model))
         for volume in found:
             volume.touch()
         return join(model, caches, skip=len(around.opening)), around, max(manifest.length for manifest in manifests)
 
-    def _load(self, volume: Volume, manifest: Manifest, model: PreTrainedModel) -> Cache:
-        cache = new_cache(model)
-        try:
-            restore(cache, snapshot_files.load(volume.path, model))
-        except LongreachError as error:
-            raise InputError(f"{manifest.name} cannot be used: {error}") from None
-        if int(cache.get_seq_length()) != manifest.tokens:
-            raise InputError(f"{manifest.name} cannot be used: its file is that of another document; add it again")
-        return cache
+
+def _taken(volume: Volume, manifest: Manifest, model: PreTrainedModel) -> Snapshot:
+    """What the cache held when the document was read. Raises: InputError for what is not that, or of another model or method."""
+    try:
+        taken = snapshot_files.load(volume.path, model)
+    except LongreachError as error:
+        raise InputError(f"{manifest.name} cannot be used: {error}") from None
+    if taken.tokens != manifest.tokens:
+        raise InputError(f"{manifest.name} cannot be used: its file is that of another document; add it again")
+    return taken
+
+
+def _check_tokenizer(manifests: Sequence[Manifest], tokenizer: PreTrainedTokenizerBase) -> None:
+    known = tokenizer_fingerprint(tokenizer)
+    for manifest in manifests:
+        if manifest.tokenizer != known:
+            raise InputError(f"{manifest.name} was read with another tokenizer; load the one it was read with, or add it again")
 
 
 def _answer(
@@ -268,6 +295,7 @@ def _damage(volume: Volume) -> str:
         return ""
     try:
         snapshot_files.check_whole(volume.path)
+        volume.ids()
     except InputError:
         return "damaged"
     return ""

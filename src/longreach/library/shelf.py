@@ -1,4 +1,4 @@
-"""The folder of a library: for each document a safetensors file with what was read, and a manifest that says what that is.
+"""The folder of a library: for each document a safetensors file with what was read, its tokens, and a manifest that says what that is.
 
 No file lists the others, so that processes that add and remove documents at the same time cannot spoil one another's work. A document is
 there from the moment when its manifest is, which comes last.
@@ -24,7 +24,7 @@ from longreach.core.errors import InputError
 from longreach.core.files import write_text
 
 FORMAT = 1
-MANIFEST, CACHE = ".json", ".safetensors"
+MANIFEST, CACHE, TOKENS = ".json", ".safetensors", ".tokens"
 _ID = re.compile(r"[0-9a-f]{16}")
 _ADDING = ".adding-"
 _BUSY = 600  # seconds for which what another process writes may stand still
@@ -107,6 +107,18 @@ class Volume:
         """Why it is of no use; "" where it is."""
         return self.broken or self.foreign
 
+    def ids(self) -> list[int]:
+        """The tokens that were read. Raises: InputError where they are not those that the manifest is of."""
+        manifest = self.readable()
+        try:
+            text = (self.folder / f"{self.id}{TOKENS}").read_bytes()
+        except OSError:
+            text = b""
+        if hashlib.sha256(text).hexdigest() != manifest.ids:
+            raise InputError(f"{self.name} cannot be used: its tokens are damaged; remove it, and add it again")
+        ids: list[int] = json.loads(text)
+        return ids
+
     def readable(self) -> Manifest:
         """The manifest of one that can be used. Raises: InputError."""
         if self.manifest is None or self.why_not:
@@ -121,7 +133,7 @@ class Volume:
     def remove(self) -> None:
         """Remove its files: the manifest first, without which it is not there. Raises: InputError where that is not allowed."""
         try:
-            for suffix in (MANIFEST, CACHE):
+            for suffix in (MANIFEST, CACHE, TOKENS):
                 (self.folder / f"{self.id}{suffix}").unlink(missing_ok=True)
         except OSError as error:
             raise InputError(f"cannot remove {self.name} from {self.folder}: {error.strerror}") from None
@@ -163,12 +175,17 @@ def adding(folder: Path) -> Iterator[Path]:
         yield Path(place.name)
 
 
-def put(folder: Path, written: Path, manifest: Manifest) -> Volume:
-    """Move a file that was written inside `adding` into its place, then the manifest. Raises: InputError where that cannot be written."""
+def put(folder: Path, written: Path, ids: Sequence[int], manifest: Manifest) -> Volume:
+    """Move a file that was written inside `adding` into its place with its tokens, then the manifest.
+
+    Raises: InputError where that cannot be written.
+    """
     try:
         data = {"format": FORMAT, **asdict(manifest)}
-        beside = written.with_suffix(MANIFEST)
+        tokens, beside = written.with_suffix(TOKENS), written.with_suffix(MANIFEST)
+        tokens.write_text(_written(ids), encoding="ascii")
         write_text(beside, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+        tokens.replace(folder / f"{manifest.id}{TOKENS}")
         written.replace(folder / f"{manifest.id}{CACHE}")
         beside.replace(place := folder / f"{manifest.id}{MANIFEST}")
     except OSError as error:
@@ -181,7 +198,7 @@ def put(folder: Path, written: Path, manifest: Manifest) -> Volume:
 
 def leftovers(folder: Path) -> list[tuple[Path, int]]:
     """What was begun and never finished, and nobody writes any more: (path, bytes)."""
-    left = [path for path in _files(folder, CACHE) if not path.with_suffix(MANIFEST).exists()]
+    left = [path for suffix in (CACHE, TOKENS) for path in _files(folder, suffix) if not path.with_suffix(MANIFEST).exists()]
     left += [path for path in folder.glob(f"{_ADDING}*") if path.is_dir()] if folder.is_dir() else []
     found: list[tuple[Path, int]] = []
     for path in left:
@@ -210,6 +227,15 @@ def over(kept: Sequence[Volume], most: int) -> list[Volume]:
     return gone
 
 
+def ids_digest(ids: Sequence[int]) -> str:
+    """SHA-256 of tokens, as manifests have it."""
+    return hashlib.sha256(_written(ids).encode()).hexdigest()
+
+
+def _written(ids: Sequence[int]) -> str:
+    return json.dumps(list(ids))
+
+
 def _files(folder: Path, suffix: str) -> list[Path]:
     return [path for path in folder.glob(f"*{suffix}") if _ID.fullmatch(path.stem)] if folder.is_dir() else []
 
@@ -221,15 +247,16 @@ def _volume(folder: Path, path: Path) -> Volume | None:
     except FileNotFoundError:
         return None
     manifest, broken, foreign = _read(text, path.stem)
-    cache = _stat(path.with_suffix(CACHE))
+    cache, tokens = _stat(path.with_suffix(CACHE)), _stat(path.with_suffix(TOKENS))
     size = 0 if cache is None else cache.st_size
     if cache is None:
         broken = "its file is missing"
+    elif tokens is None:
+        broken = "its tokens are missing"
     elif manifest is not None and not broken and size != manifest.bytes:
         broken = f"its file has {size} bytes of {manifest.bytes}"
-    return Volume(
-        folder=folder, id=path.stem, manifest=manifest, broken=broken, foreign=foreign, bytes=stat.st_size + size, used=stat.st_mtime
-    )
+    total = stat.st_size + size + (0 if tokens is None else tokens.st_size)
+    return Volume(folder=folder, id=path.stem, manifest=manifest, broken=broken, foreign=foreign, bytes=total, used=stat.st_mtime)
 
 
 def _stat(path: Path) -> os.stat_result | None:

@@ -19,6 +19,7 @@ from longreach.serving.errors import ApiError, api_error, wrong
 from longreach.serving.fields import Fields, parsed
 from longreach.serving.files import decoded
 from longreach.serving.gate import FrontGate
+from longreach.serving.parts import opening_document
 from longreach.serving.replies import ReplyForm
 from longreach.serving.service import Service
 from longreach.serving.tickets import Ticket, WorkflowTicket, ticket_of
@@ -125,13 +126,13 @@ class _Face:
         return JsonReply(await self.prepared(self._stored, name, data, purpose))
 
     async def files(self) -> Response:
-        return JsonReply({"object": "list", "data": [each.described for each in self.service.files.all()], "has_more": False})
+        return JsonReply({"object": "list", "data": await self.prepared(self.service.files.described), "has_more": False})
 
     async def file(self, name: str) -> Response:
-        return JsonReply(self.service.files.get(name).described)
+        return JsonReply(await self.prepared(self.service.files.describe, name))
 
     async def delete(self, name: str) -> Response:
-        self.service.files.delete(name)
+        await self.prepared(self.service.files.delete, name)
         return JsonReply({"id": name, "object": "file", "deleted": True})
 
     async def tokenize(self, request: Request) -> Response:
@@ -165,7 +166,9 @@ class _Face:
     async def _ticket(self, ask: ChatAsk) -> Ticket:
         """A chat in the queue, or a workflow that reads its documents."""
         service, documents = self.service, [document for message in ask.messages for document in message.documents]
-        if documents and ask.read is not None and not await self.prepared(service.fits, ask):
+        if opening_document(ask.messages) is not None:
+            _check_opening(ask)
+        elif documents and ask.read is not None and not await self.prepared(service.fits, ask):
             if service.read_document is None:
                 raise wrong("longreach.read", "this server reads no documents beyond its window")
             _check_reads(ask)
@@ -225,6 +228,13 @@ def _check_reads(ask: ChatAsk) -> None:
     for name, given in useless.items():
         if given:
             raise wrong(name, f"{name} has no effect on longreach.read, which reads these documents; leave one of them out")
+
+
+def _check_opening(ask: ChatAsk) -> None:
+    """Refuse what has no effect on a chat that goes on from a document of the library. Raises: ApiError."""
+    for name, given in {"longreach.read": ask.read, "longreach.overflow": ask.overflow.name() != REFUSE, "tools": ask.tools}.items():
+        if given:
+            raise wrong(name, f"{name} has no effect on a chat that goes on from a document of the library; leave it out")
 
 
 def _read_chat(body: bytes, service: Service) -> ChatAsk:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from longreach.serving.errors import ApiError, wrong
+from longreach.serving.shelved import SHELVED, ServedLibrary, ShelvedDocument
 
 _DATA = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+)?(?:;[\w-]+=[\w.-]+)*;base64,(?P<data>.*)", re.DOTALL)
 
@@ -49,10 +50,13 @@ class StoredFile:
 
 
 class FileStore:
-    """Files by their ids, for as long as the server runs. Args: most_bytes: of all files together."""
+    """Files by their ids, for as long as the server runs.
 
-    def __init__(self, most_bytes: int) -> None:
-        self.most_bytes = most_bytes
+    Args: most_bytes: of all files together. library: whose documents are there, too.
+    """
+
+    def __init__(self, most_bytes: int, library: ServedLibrary | None = None) -> None:
+        self.most_bytes, self.library = most_bytes, library
         self._files: dict[str, StoredFile] = {}
         self._lock = threading.Lock()
 
@@ -80,22 +84,38 @@ class FileStore:
             self._files[file.id] = file
         return file
 
-    def all(self) -> list[StoredFile]:
-        """The newest last."""
+    def described(self) -> list[dict[str, Any]]:
+        """OpenAI's objects of all: those of the library, and what was uploaded, the newest last."""
         with self._lock:
-            return list(self._files.values())
+            uploaded = [each.described for each in self._files.values()]
+        return [*(self.library.described() if self.library is not None else ()), *uploaded]
 
-    def get(self, name: str, param: str | None = None) -> StoredFile:
-        """A file by its id. Raises: ApiError, 404."""
+    def describe(self, name: str) -> dict[str, Any]:
+        """OpenAI's object of a file. Raises: ApiError, 404."""
+        if self.library is not None and name.startswith(SHELVED):
+            return self.library.describe(name)
+        return self._get(name, "id").described
+
+    def document(self, name: str, param: str) -> AttachedDocument | ShelvedDocument:
+        """A file as a part of a message. Raises: ApiError, 404; for a document of the library, as `ServedLibrary.get`."""
+        if self.library is not None and name.startswith(SHELVED):
+            return self.library.get(name, param)
+        return self._get(name, param).document
+
+    def _get(self, name: str, param: str) -> StoredFile:
         with self._lock:
             file = self._files.get(name)
         if file is None:
-            raise ApiError(404, f"No such File object: {name[:100]}", param=param or "id", code="not_found")
+            missing = "; this server has no library" if name.startswith(SHELVED) else ""
+            raise ApiError(404, f"No such File object: {name[:100]}{missing}", param=param, code="not_found")
         return file
 
     def delete(self, name: str) -> None:
-        """Forget a file. Raises: ApiError, 404."""
-        self.get(name)
+        """Forget a file. Raises: ApiError, 404; 403 for a document of the library."""
+        if self.library is not None and name.startswith(SHELVED):
+            self.library.describe(name)
+            raise ApiError(403, "a document of the library is removed by `longreach library remove`", param="id", code="not_allowed")
+        self._get(name, "id")
         with self._lock:
             self._files.pop(name, None)
 

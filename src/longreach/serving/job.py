@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from longreach.core.errors import LongreachError
 from longreach.decoding.sampling import GREEDY, Sampling
+from longreach.engine.snapshots import Snapshot
 from longreach.serving.profiles import Profile
 
 LATE = "the request was not answered in the time that it may take (--timeout)"
@@ -96,7 +97,9 @@ class Job:
     token is chosen. sampling: of the first choice; with a seed, each further one has the next seed. stops: texts before which writing ends.
     strips: whether white space before the answer is left out. choices: answers that are written (>= 1). logprobs: how many alternatives
     of each token are told; None: no log-probabilities. thinking: where it is used up, the mark that ends thoughts is written. deadline: in
-    seconds of `time.monotonic`. sink: takes what there is to tell, in the scheduler's thread; it must not wait.
+    seconds of `time.monotonic`. begun: what a cache held that had read the beginning of the prompt. whole: tokens of the text for which
+    frequencies that hang on its length are chosen; None: the prompt and `most`. sink: takes what there is to tell, in the scheduler's
+    thread; it must not wait.
     """
 
     ids: tuple[int, ...]
@@ -111,6 +114,8 @@ class Job:
     logprobs: int | None = None
     thinking: ThinkingBudget | None = None
     deadline: float | None = None
+    begun: Snapshot | None = None
+    whole: int | None = None
     _cancelled: threading.Event = field(default_factory=threading.Event, init=False, repr=False)
 
     @property

@@ -10,9 +10,11 @@ from longreach.core.errors import InputError
 from longreach.serving.errors import wrong
 from longreach.serving.fields import Fields
 from longreach.serving.files import AttachedDocument, FileStore, from_data
+from longreach.serving.shelved import DOCUMENT, ShelvedDocument
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant", "tool": "tool"}
 _PARTS = 1_000
+_Part = str | AttachedDocument | ShelvedDocument
 _IGNORED = ("refusal", "annotations", "audio", "function_call")  # what OpenAI's client sends back of an answer, empty here
 
 
@@ -21,7 +23,7 @@ class AskedMessage:
     """A message. Args: message: as chat templates take it, without content. parts: of the content; None: it has none."""
 
     message: Message
-    parts: tuple[str | AttachedDocument, ...] | None
+    parts: tuple[_Part, ...] | None
 
     @property
     def documents(self) -> list[AttachedDocument]:
@@ -34,10 +36,14 @@ class AskedMessage:
         return "\n".join(part for part in self.parts or () if isinstance(part, str))
 
     def whole(self) -> Message:
-        """With its content, in which documents stand where they were given."""
+        """With its content, in which documents stand where they were given, and DOCUMENT for one of a library."""
         if self.parts is None:
             return {**self.message, "content": None}
-        return {**self.message, "content": "\n".join(part if isinstance(part, str) else _shown(part) for part in self.parts)}
+        opening = "".join(DOCUMENT for part in self.parts if isinstance(part, ShelvedDocument))
+        shown = [
+            _shown(part) if isinstance(part, AttachedDocument) else part for part in self.parts if not isinstance(part, ShelvedDocument)
+        ]
+        return {**self.message, "content": opening + "\n".join(shown)}
 
 
 def read_messages(given: list[Any] | None, files: FileStore) -> tuple[AskedMessage, ...]:
@@ -57,6 +63,26 @@ def whole_messages(messages: Sequence[AskedMessage]) -> list[Message]:
         raise wrong("messages", f"messages: {error}") from None
 
 
+def opening_document(messages: Sequence[AskedMessage]) -> ShelvedDocument | None:
+    """The document of a library that a chat goes on from. Raises: ApiError for one that stands anywhere else than at its beginning."""
+    found = [
+        (number, place, part)
+        for number, each in enumerate(messages)
+        for place, part in enumerate(each.parts or ())
+        if isinstance(part, ShelvedDocument)
+    ]
+    if not found:
+        return None
+    first = next((number for number, each in enumerate(messages) if each.message["role"] == "user"), None)
+    if [each[:2] for each in found] != [(first, 0)]:
+        raise wrong(
+            "messages", "a document of the library must be the first part of the user's first message, and the only one of its kind"
+        )
+    if not messages[found[0][0]].said.strip():
+        raise wrong("messages", "the message has a document of the library, and no text that asks about it")
+    return found[0][2]
+
+
 def _message(fields: Fields, files: FileStore) -> AskedMessage:
     role = fields.needed_text("role")
     if role not in _ROLES:
@@ -73,7 +99,7 @@ def _message(fields: Fields, files: FileStore) -> AskedMessage:
     return AskedMessage(message=message, parts=parts)
 
 
-def _parts(fields: Fields, files: FileStore) -> tuple[str | AttachedDocument, ...] | None:
+def _parts(fields: Fields, files: FileStore) -> tuple[_Part, ...] | None:
     content = fields.take("content")
     if content is None or isinstance(content, str):
         return None if content is None else (content,)
@@ -83,7 +109,7 @@ def _parts(fields: Fields, files: FileStore) -> tuple[str | AttachedDocument, ..
     return tuple(_part(Fields(part, f"{where}[{number}]"), files) for number, part in enumerate(content))
 
 
-def _part(fields: Fields, files: FileStore) -> str | AttachedDocument:
+def _part(fields: Fields, files: FileStore) -> _Part:
     kind = fields.needed_text("type")
     if kind == "text":
         text = fields.needed_text("text")
@@ -98,7 +124,7 @@ def _part(fields: Fields, files: FileStore) -> str | AttachedDocument:
     if (name is None) == (data is None):
         raise wrong(file.where, f"{file.where} must have either file_id or file_data")
     if name is not None:
-        return files.get(name, file.path("file_id")).document
+        return files.document(name, file.path("file_id"))
     return from_data(data or "", filename or "document", file.path("file_data"))
 
 

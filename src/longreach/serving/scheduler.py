@@ -196,6 +196,9 @@ class Scheduler:
     def _open(self, job: Job, since: int) -> None:
         text = OpenText(job, 0, self._tokenizer, since)
         text.reused, text.cache = self.prefixes.find(job.profile, text.alike, job.ids)
+        if job.begun is not None and job.begun.tokens > text.reused:
+            text.reused, text.cache = job.begun.tokens, job.profile.empty()
+            restore(text.cache, job.begun)
         text.read = text.reused
         self._running[job].append(text)
 

@@ -22,9 +22,10 @@ from longreach.serving.errors import too_long, wrong
 from longreach.serving.files import AttachedDocument, FileStore
 from longreach.serving.job import Job, JobEvent, ThinkingBudget
 from longreach.serving.metrics import Metrics
-from longreach.serving.parts import whole_messages
+from longreach.serving.parts import opening_document, whole_messages
 from longreach.serving.profiles import Profile, Profiles
 from longreach.serving.scheduler import Scheduler
+from longreach.serving.shelved import ServedLibrary, ShelvedDocument, prompt_of_document
 from longreach.serving.waiting import run_job
 
 T = TypeVar("T")
@@ -57,7 +58,11 @@ class Limits:
 
 @dataclass(frozen=True, kw_only=True)
 class Prepared:
-    """A request that fits. Args: receipt: what was left out of a chat; None for a completion. stops: also those of the plain template."""
+    """A request that fits.
+
+    Args: receipt: what was left out of a chat; None for a completion. stops: also those of the plain template. document: of a library,
+    that the prompt begins with.
+    """
 
     ids: tuple[int, ...]
     profile: Profile
@@ -66,6 +71,7 @@ class Prepared:
     strips: bool = False
     receipt: Receipt | None = None
     thinking: ThinkingBudget | None = None
+    document: ShelvedDocument | None = None
 
 
 @dataclass(kw_only=True)
@@ -102,12 +108,13 @@ class Service:
 
     def job(self, prepared: Prepared, ask: ClientAsk, sink: Callable[[JobEvent], None]) -> Job:
         """A prepared request as the scheduler takes it."""
-        seconds = self.limits.seconds
+        seconds, document = self.limits.seconds, prepared.document
         return Job(
             ids=prepared.ids, profile=prepared.profile, most=prepared.most, sink=sink, least=ask.least, sampling=ask.sampling,
             stops=prepared.stops, strips=prepared.strips, choices=ask.choices, logprobs=ask.logprobs,
             thinking=prepared.thinking,
             deadline=None if seconds is None else time.monotonic() + seconds,
+            begun=None if document is None else document.taken, whole=None if document is None else document.length,
         )  # fmt: skip
 
     def count(self, text: str, *, special: bool = False) -> int:
@@ -142,21 +149,22 @@ class Service:
     def prepare_chat(self, ask: ChatAsk) -> Prepared:
         """Fit a chat into a window, by its overflow policy where it is too long. Raises: ApiError."""
         prompts = self.prompts(ask.tools)
-        messages = whole_messages(ask.messages)
+        messages, document = whole_messages(ask.messages), opening_document(ask.messages)
         with self._encoding:
-            ids = self._chat_ids(prompts, messages, ask.goes_on)
+            ids = self._chat_ids(prompts, messages, ask.goes_on, document)
         receipt = Receipt(policy=ask.overflow.spec)
-        if not self._fits(len(ids), ask.most):
+        if document is None and not self._fits(len(ids), ask.most):
             excerpt = self._excerpt(ask, prompts, messages, len(ids))
             receipt = excerpt.receipt
             with self._encoding:
                 ids = self._chat_ids(prompts, excerpt.messages, ask.goes_on)
-        profile, most = self._room(len(ids), ask.most, "messages")
+        profile, most = self._room(len(ids), ask.most, "messages", document)
         stops = (*ask.stops, *prompts.stops)
         strips = prompts.plain and not ask.goes_on
         thinking = None if ask.thinking is None else self._thinking(ask.thinking, ids)
         return Prepared(
-            ids=tuple(ids), profile=profile, most=most, stops=stops, strips=strips, receipt=receipt, thinking=thinking
+            ids=tuple(ids), profile=profile, most=most, stops=stops, strips=strips, receipt=receipt, thinking=thinking,
+            document=document,
         )  # fmt: skip
 
     def prompts(self, tools: Sequence[dict[str, Any]] = ()) -> Prompts:
@@ -185,11 +193,13 @@ class Service:
         with self._encoding:
             return self._fits(len(self._chat_ids(prompts, whole_messages(ask.messages), ask.goes_on)), ask.most)
 
-    def _chat_ids(self, prompts: Prompts, messages: list[dict[str, Any]], goes_on: bool) -> list[int]:
+    def _chat_ids(
+        self, prompts: Prompts, messages: list[dict[str, Any]], goes_on: bool, document: ShelvedDocument | None = None
+    ) -> list[int]:
         try:
-            if not goes_on:
-                return prompts.ids(messages)
-            text = prompts.text(messages[:-1]) + str(messages[-1]["content"] or "")
+            text = prompts.text(messages[:-1]) + str(messages[-1]["content"] or "") if goes_on else prompts.text(messages)
+            if document is not None:
+                return prompt_of_document(document, text, self.tokenizer)
         except InputError as error:
             raise wrong("messages", f"messages: {error}") from None
         ids: list[int] = self.tokenizer(text, add_special_tokens=prompts.plain, truncation=False, verbose=False)["input_ids"]
@@ -198,13 +208,19 @@ class Service:
     def _fits(self, prompt: int, most: int | None) -> bool:
         return self.profiles.smallest(prompt + (1 if most is None else most)) is not None
 
-    def _room(self, prompt: int, most: int | None, what: str) -> tuple[Profile, int]:
-        """The smallest profile that covers a prompt and its answer, and the tokens that the answer may have. Raises: ApiError."""
-        profile = self.profiles.smallest(prompt + (most or RESERVE))
-        if profile is None and most is None:
-            profile = self.profiles.smallest(prompt + 1)
+    def _room(self, prompt: int, most: int | None, what: str, document: ShelvedDocument | None = None) -> tuple[Profile, int]:
+        """The smallest profile that covers a prompt and its answer, and the tokens that the answer may have. Raises: ApiError.
+
+        A document of a library is gone on from under the profile that has read it.
+        """
+        if document is not None:
+            profile: Profile | None = document.profile if document.profile.covers(prompt + (most or 1)) else None
+        else:
+            profile = self.profiles.smallest(prompt + (most or RESERVE))
+            if profile is None and most is None:
+                profile = self.profiles.smallest(prompt + 1)
         if profile is None:
-            raise too_long(self.profiles.window, prompt, most or 1, what)
+            raise too_long(self.profiles.window if document is None else document.profile.window, prompt, most or 1, what)
         left = LONGEST if profile.window is None else profile.window - prompt
         return profile, most or min(left, LONGEST)
 
@@ -272,6 +288,7 @@ def make_service(
     tokenizer: PreTrainedTokenizerBase,
     *,
     file_bytes: int = 64 << 20,
+    library: ServedLibrary | None = None,
     limits: Limits | None = None,
     keys: Sequence[str] = (),
     card: dict[str, Any] | None = None,
@@ -281,6 +298,6 @@ def make_service(
     """A service with a scheduler of its own. Args: scheduling: of `Scheduler`."""
     scheduler = Scheduler(profiles.all, copy.deepcopy(tokenizer), **scheduling)
     return Service(
-        name=name, profiles=profiles, tokenizer=tokenizer, scheduler=scheduler, files=FileStore(file_bytes),
+        name=name, profiles=profiles, tokenizer=tokenizer, scheduler=scheduler, files=FileStore(file_bytes, library),
         limits=limits or Limits(), keys=tuple(keys), card=card, read_document=read_document,
     )  # fmt: skip

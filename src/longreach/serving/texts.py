@@ -32,7 +32,7 @@ class OpenText:
         self.read = self.reused = self.fed = 0
         self.seconds_a_token = 0.0
         self.written: list[int] = []
-        self.whole = len(job.ids) + job.most
+        self.whole = job.whole or len(job.ids) + job.most
         self.alike = frequencies_for(job.profile.model, self.whole)
         self.ended = False
         self._choose = chooser(_for_choice(job.sampling, choice), job.profile.model.device)

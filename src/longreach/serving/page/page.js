@@ -951,7 +951,7 @@ async function listDocuments() {
   at("documents").replaceChildren(...found.map(({ id, filename: name, longreach: own }) => {
     const each = { name, id, tokens: own?.tokens ?? null, sent: 1, control: new AbortController() };
     const attachIt = button("Attach", () => attachAgain(each), { "aria-label": `Attach ${name}` });
-    const deleteIt = button("Delete", () => forget(each), { "aria-label": `Delete ${name}` });
+    const deleteIt = own?.library ? null : button("Delete", () => forget(each), { "aria-label": `Delete ${name}` });
     return make("li", {}, ...namesOf(each), make("span", { class: "row" }, attachIt, deleteIt));
   }));
 }
