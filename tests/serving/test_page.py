@@ -474,6 +474,16 @@ def test_documents_on_the_server_are_attached_again_and_deleted(page, stub):
     assert stub.asked[1]["messages"][0]["content"] == "[say]yes"
 
 
+def test_documents_of_the_library_are_attached_and_not_deleted(visit, stub):
+    own = {"tokens": 2, "library": True, "method": ""}
+    stub.files["library:0123"] = {"id": "library:0123", "filename": "book", "text": "a book", "longreach": own}
+    page = visit()
+    page.get_by_role("button", name="Attach book").click()
+    expect(page.get_by_role("button", name="Delete book")).to_have_count(0)
+    ask(page, "[say]yes")
+    assert stub.asked[0]["messages"][0]["content"][0] == {"type": "file", "file": {"file_id": "library:0123"}}
+
+
 def test_enter_sends_and_shift_enter_breaks(page, stub):
     page.locator("#draft").press_sequentially("one")
     page.keyboard.press("Shift+Enter")
