@@ -97,7 +97,8 @@ class ServedLibrary:
         try:
             return find(self._library.folder, name.removeprefix(SHELVED))
         except InputError as error:
-            raise ApiError(404, str(error), param=param, code="not_found") from None
+            said = str(error).replace(str(self._library.folder), "the library")  # where it lies is no client's business
+            raise ApiError(404, said, param=param, code="not_found") from None
 
     def _profile(self, manifest: Manifest) -> Profile:
         """The one that has read a document. Raises: InputError."""
@@ -105,7 +106,7 @@ class ServedLibrary:
             return found
         methods = {method for _, method in self._profiles}
         if manifest.method in methods:
-            raise InputError(f"{manifest.name} was read by another model ({manifest.model}), by its config or its weights")
+            raise InputError(f"{manifest.name} was read by another model, by its config or its weights")
         served = ", ".join(method or "no method" for method in sorted(methods)) or "none that can go on from a document"
         raise InputError(f"{manifest.name} was read under {manifest.under}, and this server's windows are under {served}")
 
