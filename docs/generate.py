@@ -1,5 +1,5 @@
-"""Writes what a program can write: the pages methods, api, evidence, agreement, workflows and eviction in `docs`, the gallery of cards, and
-numbers in guides.
+"""Writes what a program can write: the pages methods, api, evidence, agreement, workflows, eviction and tasks in `docs`, the gallery of
+cards, and numbers in guides.
 
     python docs/generate.py [--check]
 
@@ -25,6 +25,7 @@ from longreach.reports.agreement import agreement_page, read_agreement
 from longreach.reports.card_page import card_page
 from longreach.reports.eviction_page import eviction_page
 from longreach.reports.evidence import evidence_page, read, with_numbers
+from longreach.reports.tasks_page import tasks_page
 from longreach.reports.workflows_page import read_rows, workflows_page
 from method_pages import methods_page
 
@@ -58,6 +59,7 @@ def pages(root: Path) -> dict[Path, str]:
         root / "docs" / "agreement.md": agreement_page(agreement, [entry.name for entry in entries if entry.kind in _PUBLISHED]),
         root / "docs" / "workflows.md": workflows_page(read_rows((root / "docs" / "evidence" / "workflows").glob("*.jsonl"))),
         root / "docs" / "eviction.md": eviction_page(root / "docs" / "evidence" / "eviction"),
+        root / "docs" / "tasks.md": tasks_page(root / "docs" / "evidence" / "tasks"),
         guide: with_numbers(guide.read_text(encoding="utf-8"), evidence),
         serving: with_load(serving.read_text(encoding="utf-8"), root / "docs" / "evidence" / "serving" / "nano.jsonl"),
         root / "docs" / "_static" / "gallery.html": gallery(root / "docs" / "evidence" / "cards"),
