@@ -5,10 +5,12 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from zlib import crc32
 
 import pytest
 
@@ -18,14 +20,26 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is first 
 
 def pytest_addoption(parser):
     parser.addoption("--method", help="only what concerns this method: the shared checks on it, and its own tests")
+    parser.addoption("--thin", type=int, default=1, help="of the cases of each test the first and, drawn by name, one in so many")
 
 
 def pytest_collection_modifyitems(config, items):
-    name = config.getoption("--method")
-    if name:
-        kept = [item for item in items if item.path.stem == f"test_{name}" or _is_about(name, item.name)]
-        config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    name, thin = config.getoption("--method"), config.getoption("--thin")
+    kept = [item for item in items if item.path.stem == f"test_{name}" or _is_about(name, item.name)] if name else list(items)
+    kept = [item for number, item in _numbered(kept) if not number or not crc32(item.nodeid.encode()) % thin]
+    if len(kept) < len(items):
+        staying = set(kept)
+        config.hook.pytest_deselected(items=[item for item in items if item not in staying])
         items[:] = kept
+
+
+def _numbered(items):
+    """Each with its number among the cases of its test."""
+    counts = Counter()
+    for item in items:
+        test = item.nodeid.partition("[")[0]
+        yield counts[test], item
+        counts[test] += 1
 
 
 def pytest_collection_finish():

@@ -22,13 +22,14 @@ _TRAINING = ["--batch-size", "2"]
 _MEASURING = ["--windows", "2", "--samples", "1", "--depths", "0.5", "--text", "held.txt"]
 _ASKING = ["--limit", "2", "--text", "held.txt"]
 SMALLER = {  # what makes a verb short here; --force: a random model passes no bar
-    "doctor": [], "reach": [], "methods": [], "plan": [],
+    "doctor": [], "reach": [], "methods": [], "plan": ["--method", "sinks:window_size=60"],
     "measure": _MEASURING, "heads": ["--windows", "2", "--text", "held.txt", "--tasks", "loss"],
     "stretch": [*_MEASURING, "--force"],
     "fit": ["--windows", "1", "--text", "held.txt", "--budget", "2"],
     "tune": [*_TRAINING, "--steps", "2", "--force", "--text", "held.txt"],
     "generate": ["--max-new-tokens", "4"], "chat": ["--max-new-tokens", "4"],
-    "eval": _ASKING, "card": _ASKING, "compare": [*_ASKING, "--tasks", "passkey", "--lengths", "300"], "parity": [],
+    "eval": _ASKING, "card": [*_ASKING, "--lengths", "400:800"],
+    "compare": [*_ASKING, "--tasks", "passkey", "--lengths", "300"], "parity": [],
     "read": ["--window", "2k", "--max-new-tokens", "4"],
     "context-probe": ["--tokens", "12", "--context", "4"],
     "debias": [], "library": [], "library ask": ["--max-new-tokens", "4"],
@@ -66,7 +67,8 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "held.txt").write_text(real_text()[100_000:130_000], encoding="utf-8")
     for name, quality in (("annotations", 0.4), ("other", -0.2)):
         written(tmp_path / f"{name}.json", entries(simulated(1, 60, quality=quality, effect=1.0, extra=0.5, name=name)))
-    (tmp_path / "CONTRIBUTING.md").write_text(real_text()[:400], encoding="utf-8")
+    for name in ("CONTRIBUTING.md", "README.md"):
+        (tmp_path / name).write_text(real_text()[:400], encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hello\nand?\n")))
     monkeypatch.setattr(places, "files", lambda package: tmp_path / "package")
     monkeypatch.setenv("LONGREACH_LIBRARY", str(tmp_path / "library"))

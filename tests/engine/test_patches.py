@@ -19,7 +19,7 @@ from longreach.engine.patches import patchable, patched, read_aside, taken_back
 from longreach.evaluation.readings import can_share
 from longreach.positions.base import PositionsMethod
 from longreach.testing import conformance
-from longreach.testing.conformance.base import WINDOW, close, rounds, same, with_weights
+from longreach.testing.conformance.base import WINDOW, close, first, rounds, same, with_weights
 from longreach.testing.models import VOCABULARY, random_ids, randomize, tiny_learned, tiny_model
 from tests.engine.caches import read
 
@@ -86,8 +86,9 @@ def test_a_question_sees_the_fact_in_the_place_of_the_text(name, place):
 
 @memoized
 def examples():
-    """Every setting of every method that works on a decoder with rotary positions, by its spec."""
-    found = {trial.example.spec: trial.example for trial in conformance.cases() if trial.check.name == "snapshots"}
+    """The first setting of every method that works on a decoder with rotary positions, and the stacks of those that change others."""
+    trials = [trial for trial in conformance.cases() if trial.check.name == "snapshots"]
+    found = {trial.example.spec: trial.example for trial in trials if first(trial.example)}
     for method in registry.methods("positions"):
         example = sys.modules[method.__module__].EXAMPLES[0]
         if isinstance(example, PositionsMethod):

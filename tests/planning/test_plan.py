@@ -24,15 +24,24 @@ def _machine(monkeypatch):
     monkeypatch.setattr(planning, "machine", lambda device, dtype: Machine(flops=1e12, reads=1e11))
 
 
-@pytest.fixture(scope="module")
-def large(tmp_path_factory):
+def llama(folder, layers):
     """The shape of Llama 70B, with no weights: 80 layers, 8 key-value heads of 128 dimensions."""
-    folder = tmp_path_factory.mktemp("planned") / "llama-70b"
     LlamaConfig(
-        hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64, num_key_value_heads=8, vocab_size=128256,
-        max_position_embeddings=8192, dtype="bfloat16", architectures=["LlamaForCausalLM"],
+        hidden_size=8192, intermediate_size=28672, num_hidden_layers=layers, num_attention_heads=64, num_key_value_heads=8,
+        vocab_size=128256, max_position_embeddings=8192, dtype="bfloat16", architectures=["LlamaForCausalLM"],
     ).save_pretrained(folder)  # fmt: skip
     return folder
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    return llama(tmp_path_factory.mktemp("planned") / "llama-70b", 80)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """For methods that treat layers differently, of which each is weighed."""
+    return llama(tmp_path_factory.mktemp("planned") / "llama-6-layers", 6)
 
 
 def row_of(found, spec):
@@ -65,8 +74,8 @@ def test_a_model_of_70b_without_weights(large):
         ("longgen:window_size=512", ("attention", "needs training")),
     ],
 )
-def test_what_sees_less_of_a_text_says_so(large, spec, lost):
-    (row,) = longreach.plan_memory(large, context=16384, memory=200 * GIB, methods=[spec]).methods
+def test_what_sees_less_of_a_text_says_so(small, spec, lost):
+    (row,) = longreach.plan_memory(small, context=16384, memory=200 * GIB, methods=[spec]).methods
     assert row.lost == lost
 
 

@@ -42,8 +42,8 @@ from longreach.testing.conformance.base import (
 from longreach.testing.models import VOCABULARY, random_ids
 from longreach.testing.naive import naive_logits
 
-# Multi-head, grouped-query, partial rotary (a quarter of each head), sliding layers among full ones, soft-capped logits, learned sinks.
-SHAPES = ("llama_mha", "llama", "gpt_neox", "qwen2_mixed", "gemma2", "gpt_oss")
+# Grouped-query, multi-head with partial rotary (a quarter of each head), sliding layers among full ones, soft-capped logits, learned sinks.
+SHAPES = ("llama", "gpt_neox", "qwen2_mixed", "gemma2", "gpt_oss")
 _PADDED = (LENGTH, LENGTH - 5, 20)  # real tokens of the rows of a left-padded batch
 _NEUTRAL_WINDOW = 128  # of the models that neutral settings must not change: longer than LENGTH
 
