@@ -192,8 +192,11 @@ def _asks_in_text(method: Method) -> bool:
 
 
 def _hangs_on_places(method: Method) -> bool:
-    """Whether its questions name what they hang on."""
-    return isinstance(method, TextTask) and any(ask.evidence for ask in _asks(method))
+    """Whether its questions name what they hang on. By one passage, counted in characters, which takes no tokenizer."""
+    if not isinstance(method, TextTask):
+        return False
+    units = _units()[1]
+    return any(ask.evidence for ask in _passage(method, units, _LENGTHS[units.name], 0).asks)
 
 
 CHECKS = [
