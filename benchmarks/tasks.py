@@ -3,7 +3,7 @@
     python benchmarks/tasks.py [MODEL] [--name NAME] [--lengths 384,1536] [--method SPEC]... [--passages 4] [--rows FILE]
 
 Methods are asked at lengths beyond the model's window alone. FILE keeps every answer, so that a stopped run goes on. Writes
-docs/evidence/tasks/NAME.json, from which `make docs` draws docs/tasks.md.
+docs/evidence/tasks/NAME.json whenever a length is done; `make docs` draws docs/tasks.md from it.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from typing import Any
 import longreach
 from longreach.core import registry
 from longreach.core.errors import InputError, LongreachError
+from longreach.core.files import write_text
 from longreach.engine.window import window_of
 from longreach.evaluation.evaluate import parse_lengths, parse_text_tasks
 from longreach.evaluation.marks import Mark, marks
@@ -74,15 +75,17 @@ def main() -> None:
         loaded, tasks = longreach.load(options.model), text_tasks()
         window, lengths = window_of(loaded.model), parse_lengths(options.lengths)
         methods = options.method or ["self_extend:neighbours=128,group=5"]
-        wanted = [(length, method) for length in lengths for method in ["", *(methods if length > window else ())]]
-        columns = [column(loaded, method, length, options, tasks) for length, method in wanted]
+        told: dict[str, Any] = {
+            "model": options.name, "passages": options.passages, "abilities": {task.spec: task.ability for task in tasks}, "columns": [],
+        }  # fmt: skip
+        for length in lengths:
+            for method in ["", *(methods if length > window else ())]:
+                told["columns"].append(column(loaded, method, length, options, tasks))
+                FILES.mkdir(parents=True, exist_ok=True)
+                write_text(FILES / f"{options.name}.json", json.dumps(told, indent=1) + "\n")
     except LongreachError as error:
         print(f"tasks: {error}", file=sys.stderr)
         sys.exit(2)
-    abilities = {task.spec: task.ability for task in tasks}
-    told = {"model": options.name, "passages": options.passages, "abilities": abilities, "columns": columns}
-    FILES.mkdir(parents=True, exist_ok=True)
-    (FILES / f"{options.name}.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
