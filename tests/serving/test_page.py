@@ -16,6 +16,8 @@ from tests.serving.stub_server import MARKDOWN, TRAINED, WINDOW, RefusedError, S
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="the page is tested in Chromium or Chrome, and neither is installed")
+PATIENCE = 20_000  # ms: on a busy machine a page takes seconds
+expect.set_options(timeout=PATIENCE)
 LONG = " ".join(f"word{at:05}" for at in range(2000))  # 10 characters a word
 NETWORK = re.compile("Failed to load resource: the server responded with a status of 4")  # Chromium says so of every refusal
 
@@ -46,7 +48,7 @@ def base_url(stub):
 def context_of(browser, width, height, options):
     """A window's settings, for all tests that want these: pages of one context share nothing, for each test's server is an origin."""
     context = browser.new_context(viewport={"width": width, "height": height}, **dict(options))
-    context.set_default_timeout(5000)
+    context.set_default_timeout(PATIENCE)
     return context
 
 
