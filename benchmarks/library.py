@@ -33,15 +33,13 @@ from longreach.evaluation.intervals import mean_interval
 from longreach.evaluation.text import cut_windows
 from longreach.library import Library
 from longreach.library.frame import frame
+from longreach.reports.library_table import JOINT, PASSAGES, library_table
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-ROWS, GUIDE = DOCS / "evidence" / "library", DOCS / "guide-memory.md"
-BEGIN, END = "<!-- library -->", "<!-- /library -->"
+ROWS = DOCS / "evidence" / "library"
 AFTER = 64  # tokens whose loss is measured
-JOINT = "both, read as one"
 LIBRARY = "both, from the library"
 Found = dict[tuple[str, str], list[float]]  # (how it was read, passage) -> nats a token, one for each text
-PASSAGES = ("what comes next", "a passage of the first", "a passage of the second")
 
 
 @dataclass(frozen=True)
@@ -123,43 +121,13 @@ def row_of(name: str, tokens: int, found: Found, costs: dict[str, list[float]]) 
     return {"model": name, "tokens": tokens, "texts": texts, "threads": torch.get_num_threads(), "losses": losses, "costs": mean}
 
 
-def shown(row: dict) -> str:
-    """A table of losses, and the costs, for people."""
-    table: dict[str, list[str]] = defaultdict(list)
-    for way, _, loss, *gap in row["losses"]:
-        table[way].append(f"{loss:.3f}" + ("" if way == JOINT else " ({:+.3f}, {:+.3f} to {:+.3f})".format(*gap)))
-    each = row["costs"]
-    saved = each["reading"] - each["loading"]
-    pays = f"pays from question {int((each['reading'] + each['writing']) / saved) + 1} on" if saved > 0 else "does not pay"
-    steps = ", ".join(f"{step} {each[step]:.2f} s" for step in ("reading", "writing", "loading"))
-    size = f"{each['bytes'] / 1e6:.1f} MB on disk, {each['bytes'] / each['tokens']:,.0f} bytes a token"
-    return "\n".join(
-        [
-            f"| {row['model']}, {row['texts']} texts | {' | '.join(PASSAGES)} |",
-            f"| --- {'| --- ' * len(PASSAGES)}|",
-            *(f"| {way} | {' | '.join(cells)} |" for way, cells in table.items()),
-            "",
-            f"A document of {each['tokens']:.0f} tokens (CPU, threads: {row['threads']}): {steps}; {size}; {pays}. "
-            f"Both in one prompt: {each['both from the library']:.2f} s from the library, {each['both read as one']:.2f} s read as one.",
-        ]
-    )
-
-
-def write_guide() -> None:
-    """Put the tables of all models that were measured between the marks in the guide."""
-    rows = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(ROWS.glob("*.json"))]
-    before, after = GUIDE.read_text(encoding="utf-8").split(BEGIN)[0], GUIDE.read_text(encoding="utf-8").split(END)[1]
-    parts = [BEGIN, *(shown(row) for row in rows), "Written by `python benchmarks/library.py --keep`, for each model.", END]
-    GUIDE.write_text(before + "\n\n".join(parts) + after, encoding="utf-8")
-
-
 def main() -> None:
     """Measure and print, and keep it where that is wanted."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", default="nano", metavar="FOLDER")
     options.add_argument("--tokens", type=parse_length, default=200, help="of each document [default: 200]")
     options.add_argument("--texts", type=int, default=8, help="of two documents each [default: 8]")
-    options.add_argument("--keep", action="store_true", help="write it into docs/evidence/library, and the tables into the guide")
+    options.add_argument("--keep", action="store_true", help="write it into docs/evidence/library, of which make docs draws tables")
     args = options.parse_args()
     found, costs = defaultdict(list), defaultdict(list)
     try:
@@ -171,11 +139,10 @@ def main() -> None:
         print(f"library: {error}", file=sys.stderr)
         sys.exit(2)
     row = row_of(Path(args.model).name, args.tokens, found, costs)
-    print(shown(row))
+    print(library_table(row))
     if args.keep:
         ROWS.mkdir(parents=True, exist_ok=True)
         (ROWS / f"{row['model']}.json").write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
-        write_guide()
 
 
 if __name__ == "__main__":

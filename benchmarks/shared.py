@@ -16,30 +16,12 @@ from longreach.cli._progress import BarProgress
 from longreach.core.errors import LongreachError
 from longreach.core.lengths import parse_length
 from longreach.engine import window
-from longreach.evaluation.intervals import share_interval
 from longreach.evaluation.measure import octaves
+from longreach.reports.shared_page import shared_page
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 ROWS, PAGE = DOCS / "evidence" / "shared", DOCS / "shared.md"
 TEXTS = 4
-HEAD = """# Needles of shared texts and of prompts of their own
-
-`longreach measure` and `longreach stretch` read a text once and ask all questions of it ([how](../src/longreach/evaluation/readings.py)): a
-fact is seen by its own question alone, but the text between the two has not seen it. Here is what that changes: the share of needles found
-(the right number is the likeliest of ten) in shared texts, and in as many prompts of one fact each, with Wilson's 95 % intervals and
-Newcombe's for the difference.
-
-| model | method | tokens | shared | one fact a prompt | difference | |
-| --- | --- | --- | --- | --- | --- | --- |
-"""
-
-
-def difference(first: tuple[int, int], second: tuple[int, int]) -> tuple[float, float]:
-    """Newcombe's interval for the difference of two independent shares, each (hits, tries)."""
-    one, other = share_interval(*first), share_interval(*second)
-    mean = one.mean - other.mean
-    low = mean - ((one.mean - one.low) ** 2 + (other.high - other.mean) ** 2) ** 0.5
-    return low, mean + ((one.high - one.mean) ** 2 + (other.mean - other.low) ** 2) ** 0.5
 
 
 def measure(args: argparse.Namespace) -> list[dict[str, object]]:
@@ -60,20 +42,6 @@ def measure(args: argparse.Namespace) -> list[dict[str, object]]:
             print(name, method, length, *found, flush=True)
             rows.append({"model": name, "method": method, "length": length, "shared": found[0], "single": found[1]})
     return rows
-
-
-def page() -> str:
-    """docs/shared.md, from the rows of all models."""
-    lines = []
-    for path in sorted(ROWS.glob("*.json")):
-        for row in json.loads(path.read_text(encoding="utf-8")):
-            shares = [share_interval(*row[kind]) for kind in ("shared", "single")]
-            low, high = difference(tuple(row["shared"]), tuple(row["single"]))
-            cells = [f"{share.mean:.2f} ({share.low:.2f} to {share.high:.2f})" for share in shares]
-            verdict = "agree" if low <= 0 <= high else "**differ**"
-            method = f"`{row['method']}`" if row["method"] else "as it is"
-            lines.append(f"| {row['model']} | {method} | {row['length']} | {' | '.join(cells)} | {low:+.2f} to {high:+.2f} | {verdict} |")
-    return HEAD + "\n".join(lines) + "\n\nWritten by `python benchmarks/shared.py`.\n"
 
 
 def main() -> None:
@@ -97,7 +65,7 @@ def main() -> None:
     ROWS.mkdir(parents=True, exist_ok=True)
     kept = [row for row in known if (row["method"], row["length"]) not in new]
     path.write_text(json.dumps([*kept, *rows], indent=1) + "\n", encoding="utf-8")
-    PAGE.write_text(page(), encoding="utf-8")
+    PAGE.write_text(shared_page(ROWS), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""How long texts get that are asked for in 500 to 4000 words: in one call, and by a workflow; draws the table of docs/guide-write.md.
+"""How long texts get that are asked for in 500 to 4000 words: in one call, and by a workflow. `make docs` draws the table.
 
-    python benchmarks/writing.py [MODEL] [--scripted] [--draw] [--words 500,1000,2000,4000] [--topics 1] [--workflow plan_write]
+    python benchmarks/writing.py [MODEL] [--scripted] [--words 500,1000,2000,4000] [--topics 1] [--workflow plan_write]
 
 The score is S_l of LongBench-Write. What was measured is not measured again. --scripted: writers that write exactly what they are asked
 for, half of it, a third more, or 300 words at most, and count words as tokens: with them every error is the workflow's own.
@@ -11,20 +11,18 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from longreach.endpoint.base import ChatModel, Completion, Request
+from longreach.reports.writing_table import ONE_CALL, writing_rows, writing_table
 from longreach.testing.scripted import ScriptedWriter
 from longreach.workflows.output_length import longwriter_lengths, words_in
 from longreach.workflows.run import composition
 from longreach.workflows.wording import TEXT, write_about
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-ROWS, PAGE = DOCS / "evidence" / "writing", DOCS / "guide-write.md"
-BEGIN, END = "<!-- writing -->\n", "<!-- /writing -->"
+ROWS = DOCS / "evidence" / "writing"
 TOPICS = ("the history of lighthouses", "how bread is baked", "a year in the life of a village", "why people travel")
-ONE_CALL = "one call"
 _SHORT = 300  # words
 _TOKENS_PER_WORD = 2  # that one call may take: more than any text of so many words has
 
@@ -84,38 +82,10 @@ def measured(model: ChatModel, name: str, args: argparse.Namespace, known: Seque
                 }  # fmt: skip
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """A line for each model and way: words reached and S_l at each length, means over topics."""
-    lengths = sorted({row["asked"] for row in rows})
-    lines = [f"| model | | {' | '.join(f'{length:,} words' for length in lengths)} | texts | calls a text |"]
-    lines.append("| --- " * (len(lengths) + 4) + "|")
-    for model, way in dict.fromkeys((row["model"], row["way"]) for row in rows):
-        of = [row for row in rows if (row["model"], row["way"]) == (model, way)]
-        cells = []
-        for length in lengths:
-            at = [row for row in of if row["asked"] == length]
-            cells.append(f"{fmean(row['found'] for row in at):,.0f} (S_l {fmean(row['score'] for row in at):.0f})" if at else "-")
-        calls = fmean(row["calls"] for row in of)
-        way = way if way == ONE_CALL else f"`{way}`"
-        lines.append(f"| {model} | {way} | {' | '.join(cells)} | {len(of)} | {calls:.1f} |")
-    return "\n".join(lines) + "\n"
-
-
-def read_rows() -> list[dict[str, Any]]:
-    """All that was measured."""
-    return [json.loads(line) for file in sorted(ROWS.glob("*.jsonl")) for line in file.read_text(encoding="utf-8").splitlines()]
-
-
-def draw() -> None:
-    """Put the table into the guide."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    PAGE.write_text(before + BEGIN + table(read_rows()) + END + rest.partition(END)[2], encoding="utf-8")
-
-
 def add(model: ChatModel, name: str, file: str, args: argparse.Namespace) -> None:
     """Measure what is missing, and write each row as it is there."""
     ROWS.mkdir(parents=True, exist_ok=True)
-    for row in measured(model, name, args, read_rows()):
+    for row in measured(model, name, args, writing_rows(ROWS)):
         with (ROWS / f"{file}.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(f"{json.dumps(row)}\n")
         print(json.dumps(row), flush=True)
@@ -126,7 +96,6 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("model", nargs="?")
     options.add_argument("--scripted", action="store_true")
-    options.add_argument("--draw", action="store_true", help="the table alone")
     options.add_argument("--name")
     options.add_argument("--dtype")
     options.add_argument("--words", type=lambda text: [int(each) for each in text.split(",")], default=[500, 1000, 2000, 4000])
@@ -142,9 +111,7 @@ def main() -> None:
 
         name = args.name or Path(args.model).name
         add(LocalModel(*longreach.load(args.model, dtype=args.dtype)), name, name, args)
-    if args.draw:
-        draw()
-    print(table(read_rows()))
+    print(writing_table(writing_rows(ROWS)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""Writes what a program can write: the pages methods, api, evidence, agreement, workflows, eviction and tasks in `docs`, the gallery of
-cards, and numbers in guides.
+"""Writes what a program can write: the pages methods, api, evidence, agreement, workflows, eviction, tasks, shared and peers in `docs`, the
+gallery of cards, and numbers and tables in guides.
 
     python docs/generate.py [--check]
 
@@ -25,8 +25,12 @@ from longreach.reports.agreement import agreement_page, read_agreement
 from longreach.reports.card_page import card_page
 from longreach.reports.eviction_page import eviction_page
 from longreach.reports.evidence import evidence_page, read, with_numbers
+from longreach.reports.library_table import library_tables
+from longreach.reports.peers_page import peers_page
+from longreach.reports.shared_page import shared_page
 from longreach.reports.tasks_page import tasks_page
 from longreach.reports.workflows_page import read_rows, workflows_page
+from longreach.reports.writing_table import writing_rows, writing_table
 from method_pages import methods_page
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,34 +53,45 @@ def main() -> None:
 
 def pages(root: Path) -> dict[Path, str]:
     """Path -> text of every generated page below `root`, whose guide stands around what is written into it."""
-    guide, evidence = root / "docs" / "guide-extend.md", read(root / "docs" / "evidence")
-    serving = root / "docs" / "guide-serve.md"
+    docs, rows = root / "docs", root / "docs" / "evidence"
+    evidence = read(rows)
     entries, agreement = catalogue(), read_agreement(root / "docs" / "evidence" / "agreement")
     return {
-        root / "docs" / "methods.md": methods_page(entries),
-        root / "docs" / "api.md": api_page(),
-        root / "docs" / "evidence.md": evidence_page(evidence),
-        root / "docs" / "agreement.md": agreement_page(agreement, [entry.name for entry in entries if entry.kind in _PUBLISHED]),
-        root / "docs" / "workflows.md": workflows_page(read_rows((root / "docs" / "evidence" / "workflows").glob("*.jsonl"))),
-        root / "docs" / "eviction.md": eviction_page(root / "docs" / "evidence" / "eviction"),
-        root / "docs" / "tasks.md": tasks_page(root / "docs" / "evidence" / "tasks"),
-        guide: with_numbers(guide.read_text(encoding="utf-8"), evidence),
-        serving: with_load(serving.read_text(encoding="utf-8"), root / "docs" / "evidence" / "serving" / "nano.jsonl"),
-        root / "docs" / "_static" / "gallery.html": gallery(root / "docs" / "evidence" / "cards"),
+        docs / "methods.md": methods_page(entries),
+        docs / "api.md": api_page(),
+        docs / "evidence.md": evidence_page(evidence),
+        docs / "agreement.md": agreement_page(agreement, [entry.name for entry in entries if entry.kind in _PUBLISHED]),
+        docs / "workflows.md": workflows_page(read_rows((rows / "workflows").glob("*.jsonl"))),
+        docs / "eviction.md": eviction_page(rows / "eviction"),
+        docs / "tasks.md": tasks_page(rows / "tasks"),
+        docs / "shared.md": shared_page(rows / "shared"),
+        docs / "peers.md": peers_page(rows / "peers"),
+        docs / "guide-extend.md": with_numbers((docs / "guide-extend.md").read_text(encoding="utf-8"), evidence),
+        docs / "guide-serve.md": between(docs / "guide-serve.md", "load", load_table(rows / "serving" / "nano.jsonl")),
+        docs / "guide-memory.md": between(docs / "guide-memory.md", "library", library_tables(rows / "library")),
+        docs / "guide-write.md": between(docs / "guide-write.md", "writing", writing_table(writing_rows(rows / "writing"))),
+        docs / "_static" / "gallery.html": gallery(rows / "cards"),
     }
 
 
-def with_load(text: str, file: Path) -> str:
-    """The guide to serving, with the rows that `benchmarks/serving.py` wrote between its markers."""
+def between(page: Path, mark: str, words: str) -> str:
+    """The page, with these words between `<!-- mark -->` and `<!-- /mark -->`."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(f"<!-- {mark} -->\n")
+    _, end, after = rest.partition(f"<!-- /{mark} -->")
+    if not begin or not end:
+        raise ValueError(f"{page} has no place for {mark}")
+    return before + begin + words + end + after
+
+
+def load_table(file: Path) -> str:
+    """The rows that `benchmarks/serving.py` wrote."""
     lines = ["| measured | found |", "| --- | --- |"]
     for line in file.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         what = row.pop("what")
         found = [f"{name.replace('_', ' ')}: {_shown(value)}" for name, value in row.items()]
         lines.append(f"| {what} | {', '.join(found)} |")
-    begin, end = "<!-- load -->\n", "<!-- /load -->"
-    before, _, rest = text.partition(begin)
-    return before + begin + "\n".join(lines) + "\n" + end + rest.partition(end)[2]
+    return "\n".join(lines) + "\n"
 
 
 def _shown(value: Any) -> str:

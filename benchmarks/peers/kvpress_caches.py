@@ -22,24 +22,8 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 ROWS, PAGE = DOCS / "evidence" / "peers", DOCS / "peers.md"
-ROUNDS, WRITTEN = 2, 32  # runs, and tokens decoded after the prompt
+ROUNDS, WRITTEN = 2, 32  # runs, and tokens decoded after the prompt, as reports/peers_page.py says
 SINKS, WINDOW = 4, 32  # first tokens of streaming, and observed queries of SnapKV
-HEAD = """# Beside kvpress
-
-[kvpress](https://github.com/NVIDIA/kvpress) cuts the caches of prompts, too. Here both read the same prompt with the same model under the
-same budget; it runs in an environment of its own, for it needs an older transformers.
-
-- *Same tokens*: of the tokens that a key-value head keeps there, the share that it keeps here: the mean of all heads, and the least.
-- *Prefill*, *decode*: processor time here, of what it takes there, for the prompt with its cut and for {written} tokens after it, by one
-  thread.
-
-`tova` reads a prompt under its budget, as its paper does; kvpress cuts it once, where it ends. Where tokens have equal scores (`knorm`: one
-token id in the first layer has keys of one norm), the later ones stay here, and any of them there.
-"""
-TABLE = """
-| method | budget | same tokens | least | prefill | decode |
-| --- | --- | --- | --- | --- | --- |
-"""
 
 
 def specs(budget: int) -> dict[str, str]:
@@ -167,19 +151,6 @@ def compare(args: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def page() -> str:
-    """docs/peers.md, from the rows of all models."""
-    parts = [HEAD.format(written=WRITTEN)]
-    for path in sorted(ROWS.glob("*.json")):
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        parts.append(f"\n## {rows[0]['model']}, a prompt of {rows[0]['length']:,} tokens\n{TABLE}")
-        for row in rows:
-            same = "all" if row["same"] == 1 else f"{row['same']:.3f}"
-            budget, spec = ("all", "no method") if not row["spec"] else (str(row["budget"]), f"`{row['spec']}`")
-            parts.append(f"| {spec} | {budget} | {same} | {row['least']:.3f} | {row['prefill']:.2f} | {row['decode']:.2f} |\n")
-    return "".join(parts) + "\nWritten by `python benchmarks/peers/kvpress_caches.py`.\n"
-
-
 def main() -> None:
     """Measure, keep the rows, and draw the page."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -201,7 +172,9 @@ def main() -> None:
     rows = compare(args)
     ROWS.mkdir(parents=True, exist_ok=True)
     (ROWS / f"{rows[0]['model']}-{args.length}.json").write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    PAGE.write_text(page(), encoding="utf-8")
+    from longreach.reports.peers_page import peers_page  # not for the other environment, which has no longreach
+
+    PAGE.write_text(peers_page(ROWS), encoding="utf-8")
 
 
 if __name__ == "__main__":
