@@ -36,7 +36,10 @@ def test_methods_are_asked_beyond_the_window_and_all_of_it_is_drawn(tmp_path, mo
     assert re.findall(r"^\| `(\w+)` \| (\w+) \|", page, re.MULTILINE) == [
         (task, metric) for task in ("passkey", "next_element") for metric in ("accuracy", "likelihood")
     ]
-    assert "| task | marked by | chance | tiny, 400 as it is | tiny, 800 as it is | tiny, 800 under `linear:factor=4` |" in page
+    assert (
+        "| task | marked by | chance | tiny, 400 tokens, as it is | tiny, 800 tokens, as it is | tiny, 800 tokens, under `linear:factor=4` |"
+        in page
+    )
     marks = [mark for each in told["columns"] for mark in each["marks"] if (mark["task"], mark["metric"]) == ("passkey", "likelihood")]
     (line,) = re.findall(r"^\| `passkey` \| likelihood \| \S+ \| (.*) \|$", page, re.MULTILINE)
     shown = [f"{'' if mark['low'] > mark['chance'] else '~'}{mark['mean']:.2f}" for mark in marks]
@@ -59,4 +62,4 @@ def test_what_cannot_be_told_from_guessing_is_marked(tmp_path):
     (tmp_path / "m.json").write_text(json.dumps(told))
     page = tasks_page(tmp_path)
     assert "| `needle` | likelihood | 0.25 | 0.50 (0.30 to 0.80) |\n| `passkey` | likelihood | 0.25 | ~0.50 (0.20 to 0.80) |" in page
-    assert "`m` (4 passages a task and length) is above chance in 1 of 2 at 1,024 tokens as it is." in page
+    assert "`m` (4 passages a task and length) is above chance in 1 of 2 at 1,024 tokens, as it is." in page

@@ -29,7 +29,7 @@ def tasks_page(folder: Path) -> str:
     parts = [_HEAD, *(_summary(file) for file in files)]
     for ability, words in _WORDS.items():
         columns = [(file, column) for file in files for column in file["columns"]]
-        heads = [f"{file['model']}, {column['length']:,}{_under(column)}" for file, column in columns]
+        heads = [f"{file['model']}, {column['length']:,} tokens, {_under(column)}" for file, column in columns]
         lines = [f"| {' | '.join(['task', 'marked by', 'chance', *heads])} |", f"| {'--- | ' * (len(heads) + 3)}".rstrip()]
         lines += [_line(task, metric, columns) for task, metric in _rows(files, ability)]
         parts.append("\n".join(["", f"## {words}", "", *lines, ""]))
@@ -56,7 +56,7 @@ def _cell(mark: Mapping[str, Any] | None) -> str:
 
 
 def _under(column: Mapping[str, Any]) -> str:
-    return f" under `{column['method']}`" if column["method"] else " as it is"
+    return f"under `{column['method']}`" if column["method"] else "as it is"
 
 
 def _summary(file: Mapping[str, Any]) -> str:
@@ -66,5 +66,5 @@ def _summary(file: Mapping[str, Any]) -> str:
         marked = {mark["task"]: False for mark in column["marks"] if mark["n"]}
         for mark in column["marks"]:
             marked[mark["task"]] = marked.get(mark["task"], False) or mark["low"] > mark["chance"]
-        told.append(f"{sum(marked.values())} of {len(marked)} at {column['length']:,} tokens{_under(column)}")
+        told.append(f"{sum(marked.values())} of {len(marked)} at {column['length']:,} tokens, {_under(column)}")
     return f"\n`{file['model']}` ({file['passages']} passages a task and length) is above chance in {'; '.join(told)}.\n"
