@@ -42,6 +42,7 @@ TREES = {  # what stands below a page in the navigation, which GitHub would show
         "evidence",
         "agreement",
         "eviction",
+        "tasks",
         "workflows",
         "peers",
         "shared",
