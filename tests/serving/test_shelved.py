@@ -9,6 +9,7 @@ from longreach.engine.apply import apply
 from longreach.library import Library
 from tests.checkpoints.folders import tiny
 from tests.conversation.talks import talker
+from tests.library.documents import flipped_bit
 from tests.serving.served import server
 
 METHODS = ("", "linear:factor=2", "sinks:window_size=60")
@@ -123,6 +124,14 @@ def test_only_what_this_server_read(http, shelves, checkpoint):
     with server(Checkpoint(other, checkpoint.tokenizer), library=shelves.folder) as (url, _, _), httpx2.Client(base_url=url) as client:
         refused(chat(client, message("story")), 400, "story was read by another model")
         assert client.get("/v1/files").json()["data"] == []
+
+
+def test_a_damaged_document_is_refused_and_nobody_is_told_where_it_lies(http, shelves, checkpoint):
+    flipped_bit(shelves.add(*checkpoint, f"{TEXT} Or not.", name="damaged").volume)
+    reply = chat(http, message("damaged"))
+    refused(reply, 400, "damaged cannot be used: the library/")
+    assert str(shelves.folder) not in reply.text
+    shelves.remove("damaged")
 
 
 def test_a_document_is_not_deleted_by_clients(http):

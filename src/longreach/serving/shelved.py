@@ -65,7 +65,7 @@ class ServedLibrary:
             manifest = volume.readable()
             self._profile(manifest)
         except InputError as error:
-            raise wrong("id", str(error)) from None
+            raise wrong("id", self._said(error)) from None
         return _described(volume.id, manifest)
 
     def get(self, name: str, param: str) -> ShelvedDocument:
@@ -82,7 +82,7 @@ class ServedLibrary:
             profile = self._profile(volume.readable())
             known = self._library.recall(volume.id, model=profile.model, tokenizer=self._tokenizer)
         except InputError as error:
-            raise wrong(param, str(error)) from None
+            raise wrong(param, self._said(error)) from None
         manifest = known.manifest
         document = ShelvedDocument(
             name=manifest.name, profile=profile, ids=tuple(known.ids), chat=manifest.chat, length=manifest.length, taken=known.taken
@@ -97,8 +97,11 @@ class ServedLibrary:
         try:
             return find(self._library.folder, name.removeprefix(SHELVED))
         except InputError as error:
-            said = str(error).replace(str(self._library.folder), "the library")  # where it lies is no client's business
-            raise ApiError(404, said, param=param, code="not_found") from None
+            raise ApiError(404, self._said(error), param=param, code="not_found") from None
+
+    def _said(self, error: InputError) -> str:
+        """What a client is told: not where the library lies."""
+        return str(error).replace(str(self._library.folder), "the library")
 
     def _profile(self, manifest: Manifest) -> Profile:
         """The one that has read a document. Raises: InputError."""
