@@ -192,7 +192,7 @@ def _asks_in_text(method: Method) -> bool:
 
 
 def _hangs_on_places(method: Method) -> bool:
-    """Whether its questions name what they hang on. By one passage, counted in characters, which takes no tokenizer."""
+    """Whether its questions name what they hang on. By one passage, counted in characters, which is quick."""
     if not isinstance(method, TextTask):
         return False
     units = _units()[1]
