@@ -14,7 +14,7 @@ from longreach.testing.models import random_ids
 LENGTHS = (30, 30, 21)  # tokens of the rows; of two that begin together, the third comes later
 STORES = [
     "h2o:budget=16,slack=4",
-    "tova:budget=12",
+    "tova:budget=12,slack=1",
     "snapkv:budget=8,window_size=3",
     "sirllm:budget=10,num_sinks=2,slack=4",
     "infllm:block_size=4,num_blocks=2,local_window=8,num_representatives=2",
