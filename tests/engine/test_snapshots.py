@@ -63,7 +63,9 @@ class Replay:
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("spec", ["full", SINKS, H2O, "tova:budget=12,slack=1", "snapkv:budget=8,window_size=3", SURPRISED, BLOCKS, ROUNDS, CHOSEN])
+@pytest.mark.parametrize(
+    "spec", ["full", SINKS, H2O, "tova:budget=12,slack=1", "snapkv:budget=8,window_size=3", SURPRISED, BLOCKS, ROUNDS, CHOSEN]
+)
 def test_any_order_of_reading_and_restoring(spec, seed, tmp_path):
     choose, file = random.Random(seed), tmp_path / "taken.safetensors"
     model = double_model() if spec == ROUNDS else shared_model()

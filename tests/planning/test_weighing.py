@@ -67,9 +67,10 @@ def test_it_holds_for_longer_texts_too(models, spec):
     assert sum(weight.kept(4196, NEW).values()) == pytest.approx(after, rel=0.02)
 
 
-def test_a_file_that_names_every_layer_is_weighed_with_all_of_them(models):
+def test_heads_by_layer_are_weighed_by_how_many_of_a_layer_keep_everything(models):
     method = Duo(file=FittedFile.of("heads", {"format": 1, "method": "duo", "fitted": {"scores": [[1, 0], [0, 0], [0, 1], [0, 0]]}}))
     weight = CacheScale(models["llama"].config, torch.float32, 3172).weigh((method,))
+    assert weight.times == (1, 2, 1, 1)  # half of all heads: both of the first layer, one each of the second and third, none of the last
     assert sum(weight.kept(3172).values()) == pytest.approx(held(models["llama"], method, 3172)[0], rel=0.02)
 
 
@@ -113,7 +114,15 @@ def test_a_table_of_positions_ends():
         CacheScale(tiny_learned("gpt2").config, torch.float32, 4096).weigh(())
 
 
+def test_full_layers_among_sliding_ones_go_by_how_many_of_them_there_are():
+    model = tiny_model("gemma3", num_hidden_layers=6, sliding_window=40, layer_types=["sliding_attention", "full_attention"] * 3)
+    weight = CacheScale(model.config, torch.float32, 600).weigh(parse("longgen:window_size=32"))
+    assert weight.times == (3, 2, 1, 1)
+    assert sum(weight.kept(600).values()) == pytest.approx(held(model, "longgen:window_size=32", 600)[0], rel=0.02)
+
+
 def test_layers_that_go_by_how_many_there_are():
     model = tiny_model("llama", num_hidden_layers=12)  # the middle four see everything
     weight = CacheScale(model.config, torch.float32, 600).weigh(parse("longgen:window_size=32"))
+    assert weight.times == (8, 4, 1)
     assert sum(weight.kept(600).values()) == pytest.approx(held(model, "longgen:window_size=32", 600)[0], rel=0.02)

@@ -1,6 +1,7 @@
 """What methods may know of a layer, with the weights of their own that they have in it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,19 +15,34 @@ from longreach.engine.rotation import Attention, refusal
 HOLDER = "longreach_weights"  # attribute of an attention module, and part of the weights' names
 
 
+@dataclass(frozen=True, kw_only=True)
+class StandIn:
+    """A model whose layers stand for some of a larger one has this as `longreach_stand_in`: where methods are to think that they are.
+
+    Args: chosen: the index of each attention layer in the larger model. full_layers: those of its layers with full attention.
+    """
+
+    chosen: tuple[int, ...]
+    full_layers: tuple[int, ...]
+    num_layers: int
+
+
 def contexts(model: PreTrainedModel, attentions: Sequence[Attention], trained_window: int) -> list[LayerContext]:
     """What methods may know of each layer. Args: trained_window: of the model without methods."""
     config = model.config.get_text_config()
     full = tuple(index for index, attention in enumerate(attentions) if attention.window is None)
     first = attentions[full[0] if full else 0].module
+    stand_in = getattr(model, "longreach_stand_in", None) or StandIn(
+        chosen=tuple(range(len(attentions))), full_layers=full, num_layers=len(attentions)
+    )
     return [
         LayerContext(
-            layer_idx=index, num_layers=len(attentions), num_heads=attention.num_heads, num_kv_heads=attention.num_kv_heads,
+            layer_idx=place, num_layers=stand_in.num_layers, num_heads=attention.num_heads, num_kv_heads=attention.num_kv_heads,
             head_dim=attention.head_dim, hidden_size=config.hidden_size, trained_window=trained_window,
-            full_layers=full, first=attention.module is first, weights=weights_of(attention.module, first),
+            full_layers=stand_in.full_layers, first=attention.module is first, weights=weights_of(attention.module, first),
             decoder=partial(first_layers, model),
         )
-        for index, attention in enumerate(attentions)
+        for place, attention in zip(stand_in.chosen, attentions, strict=True)
     ]  # fmt: skip
 
 

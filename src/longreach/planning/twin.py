@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
+from longreach.engine.contexts import StandIn
 from longreach.engine.window import stated_window
 
 _SMALL = {"intermediate_size": 16, "moe_intermediate_size": 16, "ffn_dim": 16, "vocab_size": 64, "num_local_experts": 2, "num_experts": 2}
@@ -66,8 +67,12 @@ def twin(
     sliding: int | None,
     window: int | None,
     dtype: torch.dtype,
+    stand_in: StandIn | None = None,
 ) -> PreTrainedModel:
-    """A random model with these layers of the config, and so many key-value heads with `group` query heads each; windows in tokens."""
+    """A random model with these layers of the config, and so many key-value heads with `group` query heads each; windows in tokens.
+
+    Args: stand_in: where methods are to think that its layers are; by default, where they are.
+    """
     text: Any = copy.deepcopy(config.get_text_config())
     total = text.num_hidden_layers
     own = text.to_dict().get("head_dim") is not None
@@ -90,6 +95,8 @@ def twin(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model: PreTrainedModel = AutoModelForCausalLM.from_config(text).to(dtype).eval()
+    if stand_in is not None:
+        vars(model)["longreach_stand_in"] = stand_in
     return model
 
 

@@ -26,6 +26,7 @@ from longreach.decoding.reading import CHUNK, new_cache, prefill
 from longreach.engine._groups import GroupedLayer
 from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
+from longreach.engine.contexts import StandIn
 from longreach.engine.window import cannot_read, position_limit
 from longreach.planning.growth import room_in_channels, room_in_pages
 from longreach.planning.holdings import Holding, Holdings, holdings
@@ -36,6 +37,7 @@ _DIM = 16  # of the heads of a twin
 _WIDER = 3  # times as wide, and with two query heads for one: each part of a cache tells by its bytes what it goes with
 _STEP = 2 * CHUNK  # tokens more, to tell how fast it grows under the same settings
 _NEW = 8  # tokens read one by one behind the prompt
+_FULL, _SLIDING = "full_attention", "sliding_attention"  # kinds of layers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,24 +120,32 @@ class Sample:
     found: int | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The layers of a twin. Args: times: each -> for how many of the model it stands. stand_in: where its methods think that they are."""
+
+    times: dict[int, int]
+    stand_in: StandIn | None = None
+
+
 class CacheScale:
     """Weighs the caches of a model. Args: dtype: of its cache. context: tokens of the prompt. short: tokens of the shorter text to read."""
 
     def __init__(self, config: PreTrainedConfig, dtype: torch.dtype, context: int, *, short: int | None = None) -> None:
         self.config, self.dtype, self.context, self.short = config, dtype, context, short
         self.measures = Measures.of(config)
-        self._twins: dict[tuple[int | None, ...], PreTrainedModel] = {}
+        self._twins: dict[tuple[object, ...], PreTrainedModel] = {}
         self._weighed: dict[tuple[object, ...], Weight] = {}
 
     def weigh(self, stack: Sequence[Method]) -> Weight:
         """What the cache takes under these methods. Raises: UnsupportedError where the model does not take them."""
-        layers = chosen_layers(self.measures.layers, self._leading(stack))
+        layers = self._layers(stack)
         key = self._kind(stack, layers)
         if key not in self._weighed:
             self._weighed[key] = self._weigh(stack, layers)
         return self._weighed[key]
 
-    def _weigh(self, stack: Sequence[Method], layers: dict[int, int]) -> Weight:
+    def _weigh(self, stack: Sequence[Method], layers: Chosen) -> Weight:
         lengths = lengths_for(stack, self.context, self.measures.sliding, short=self.short)
         short, long = lengths.short, lengths.long
 
@@ -151,49 +161,62 @@ class CacheScale:
         parts = []
         for index in range(len(first.ends.parts)):
             names = dict.fromkeys(chain(first.ends.parts[index], first.later.parts[index], last.ends.parts[index]))
-            factors = {name: self._factor(name, index, index == len(layers), first, wider, heads) for name in names}
+            factors = {name: self._factor(name, index, index == len(layers.times), first, wider, heads) for name in names}
             parts.append({name: _line(name, index, factors[name], first, last, farther, drawn) for name in names})
         error = None
         if long > short:
             between = (short + long) // 2 // CHUNK * CHUNK + short % CHUNK
             middle = farther if lengths.over == inf and between == short + _STEP else sample(between)
             error = max(_miss(getattr(first, at), getattr(middle, at), getattr(last, at)) for at in ("ends", "later"))
-        return Weight(target=self.context, parts=tuple(parts), times=(*layers.values(), 1), error=error, found=first.found)
+        return Weight(target=self.context, parts=tuple(parts), times=(*layers.times.values(), 1), error=error, found=first.found)
 
-    def _leading(self, stack: Sequence[Method]) -> int:
-        """How many first layers a twin needs because methods do something else there; all, where that goes by how many layers there are."""
+    def _layers(self, stack: Sequence[Method]) -> Chosen:
+        """The layers that a twin needs: the first ones in which methods do something else and one of each kind behind them, or where that
+        goes by how many layers there are, one of each kind and of each thing that methods do.
+        """
+        kinds, heads = self.measures.layers, self._heads(stack)
         policies = [method for method in with_wrappers(stack) if isinstance(method, AttentionPolicy | CachePolicy)]
-        kinds, count = self.measures.layers, len(self.measures.layers)
-        if self._by_head(stack):
-            return count
-        seen = self._views(policies, count)
-        leading = next((index for index in range(count) if all(each == seen[-1] for each in seen[index:])), 0)
-        chosen = list(chosen_layers(kinds, leading))
-        return leading if self._views(policies, len(chosen)) == [seen[index] for index in chosen] else count
-
-    def _by_head(self, stack: Sequence[Method]) -> bool:
-        """Whether heads differ in what they keep, each layer's in ways of its own."""
-        policies = [method for method in with_wrappers(stack) if isinstance(method, AttentionPolicy | CachePolicy)]
-        return any(isinstance(view, HeadGroup) for method in policies for view in method.views(PROBE) or ())
+        attends = set(kinds) <= {_FULL, _SLIDING}
+        full = tuple(index for index, kind in enumerate(kinds) if kind == _FULL) if attends else tuple(range(len(kinds)))
+        seen = self._views(policies, len(kinds), full, heads)
+        last = seen[full[-1]] if full else None
+        leading = next((index for index in range(len(kinds)) if all(each in (None, last) for each in seen[index:])), 0)
+        chosen = chosen_layers(kinds, leading)
+        alone = tuple(place for place, index in enumerate(chosen) if index in full)
+        fits = self._views(policies, len(chosen), alone, heads) == [seen[index] for index in chosen]
+        if not attends:
+            return Chosen(times=chosen if fits else dict.fromkeys(range(len(kinds)), 1))
+        alike: dict[object, list[int]] = {}
+        for index, views in enumerate(seen):
+            alike.setdefault(views, []).append(index)
+        if fits and len(chosen) <= len(alike):
+            return Chosen(times=chosen)
+        times = {indices[0]: len(indices) for indices in alike.values()}
+        return Chosen(times=times, stand_in=StandIn(chosen=tuple(times), full_layers=full, num_layers=len(kinds)))
 
     def _heads(self, stack: Sequence[Method]) -> int:
-        """How many key-value heads a twin needs."""
-        return self.measures.kv_heads if self._by_head(stack) else 1
+        """How many key-value heads a twin needs: all, where they differ in what they keep."""
+        policies = [method for method in with_wrappers(stack) if isinstance(method, AttentionPolicy | CachePolicy)]
+        by_head = any(isinstance(view, HeadGroup) for method in policies for view in method.views(PROBE) or ())
+        return self.measures.kv_heads if by_head else 1
 
-    def _views(self, policies: Sequence[AttentionPolicy | CachePolicy], count: int) -> list[tuple[object, ...]]:
-        """What queries of each of `count` layers see."""
+    def _views(
+        self, policies: Sequence[AttentionPolicy | CachePolicy], count: int, full: tuple[int, ...], kv_heads: int
+    ) -> list[tuple[object, ...] | None]:
+        """What queries of each of `count` layers see, but for which heads they are of; None of layers that methods do not act in."""
         m = self.measures
         layers = [
             LayerContext(
-                layer_idx=index, num_layers=count, num_heads=m.group, num_kv_heads=1, head_dim=_DIM, hidden_size=2 * _DIM,
-                trained_window=m.window or self.context, full_layers=tuple(range(count)), first=index == 0,
+                layer_idx=index, num_layers=count, num_heads=m.group * kv_heads, num_kv_heads=kv_heads, head_dim=_DIM,
+                hidden_size=2 * _DIM, trained_window=m.window or self.context, full_layers=full, first=index == full[0],
             )
+            if index in full else None
             for index in range(count)
         ]  # fmt: skip
-        return [tuple(method.views(layer) for method in policies) for layer in layers]
+        return [None if layer is None else tuple(_alike(method.views(layer)) for method in policies) for layer in layers]
 
     @torch.no_grad()
-    def _kind(self, stack: Sequence[Method], layers: dict[int, int]) -> tuple[object, ...]:
+    def _kind(self, stack: Sequence[Method], layers: Chosen) -> tuple[object, ...]:
         """What the cache is like: those of many methods are alike to the byte."""
         model = self._twin(layers, self._heads(stack), False, self.measures.window, self.measures.sliding)
         with apply(model, stack, warn=False):
@@ -201,7 +224,7 @@ class CacheScale:
             model(torch.zeros(1, 1, dtype=torch.long), **cache_argument(model, cache), use_cache=True)
         found = [_form(each) for each in cache.layers]
         following = any(getattr(getattr(each, "stream", None), "indices", None) is not None for each in cache.layers)
-        return (*layers.items(), *found, following)
+        return (*layers.times.items(), *found, following)
 
     def _factor(self, name: str, index: int, shared: bool, first: Sample, wider: Sample, kv_heads: int) -> float:
         """By how much a part is larger in the model than in a twin of so many key-value heads: for each of those, with its query heads or
@@ -217,9 +240,7 @@ class CacheScale:
         return more / one / heads * (m.group if heads == 2 else 1) * (m.head_dim / _DIM / _WIDER) ** power * m.kv_heads / kv_heads
 
     @torch.no_grad()
-    def _sample(
-        self, stack: Sequence[Method], layers: dict[int, int], lengths: Lengths, length: int, like: int, *, wider: bool
-    ) -> Sample:  # fmt: skip
+    def _sample(self, stack: Sequence[Method], layers: Chosen, lengths: Lengths, length: int, like: int, *, wider: bool) -> Sample:
         """Read `length` tokens with settings, and windows of the model, that are to `like` tokens what they are to the context."""
         m = self.measures
         model = self._twin(layers, self._heads(stack), wider, lengths.window(m.window, like), lengths.window(m.sliding, like))
@@ -239,14 +260,22 @@ class CacheScale:
                 held.append(holdings(cache))
             return Sample(ends=held[0], after=held[1], later=held[2], found=_found(cache))
 
-    def _twin(self, layers: dict[int, int], heads: int, wider: bool, window: int | None, sliding: int | None) -> PreTrainedModel:
-        key = (*layers, heads, wider, window, sliding)
+    def _twin(self, layers: Chosen, heads: int, wider: bool, window: int | None, sliding: int | None) -> PreTrainedModel:
+        key = (*layers.times, layers.stand_in, heads, wider, window, sliding)
         if key not in self._twins:
             dim = _WIDER * _DIM if wider else _DIM
             self._twins[key] = twin(
-                self.config, list(layers), group=1 + wider, kv_heads=heads, head_dim=dim, sliding=sliding, window=window, dtype=self.dtype
+                self.config, list(layers.times), group=1 + wider, kv_heads=heads, head_dim=dim, sliding=sliding, window=window,
+                dtype=self.dtype, stand_in=layers.stand_in,
             )  # fmt: skip
         return self._twins[key]
+
+
+def _alike(views: tuple[object, ...] | None) -> object:
+    """The same for layers that differ only in which heads are in a group."""
+    if views is None or not any(isinstance(view, HeadGroup) for view in views):
+        return views
+    return tuple((len(view.heads), view.bands) if isinstance(view, HeadGroup) else view for view in views)
 
 
 def _form(layer: Any) -> tuple[object, ...]:
