@@ -55,7 +55,9 @@ def shorter(words: list[str]) -> list[str]:
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A working folder with what the pages speak of: nano (a tiny one), GPT2, BOOKS, CONTRIBUTING.md, annotations.json, other.json."""
+    """A working folder with what the pages speak of: nano (a tiny one), GPT2, BOOKS, CONTRIBUTING.md, annotations.json, other.json,
+    questions.jsonl.
+    """
     for name, model in (
         ("package/nano", tiny_model(vocab_size=VOCABULARY, max_position_embeddings=WINDOW)),
         ("GPT2", tiny_learned("gpt2", window=WINDOW, vocab_size=VOCABULARY)),
@@ -67,6 +69,7 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "held.txt").write_text(real_text()[100_000:130_000], encoding="utf-8")
     for name, quality in (("annotations", 0.4), ("other", -0.2)):
         written(tmp_path / f"{name}.json", entries(simulated(1, 60, quality=quality, effect=1.0, extra=0.5, name=name)))
+    (tmp_path / "questions.jsonl").write_text('{"text": "The mill burnt down.", "question": "What burnt down?", "answer": "the mill"}\n')
     for name in ("CONTRIBUTING.md", "README.md"):
         (tmp_path / name).write_text(real_text()[:400], encoding="utf-8")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"hello\nand?\n")))

@@ -40,13 +40,14 @@ def check_length(task: TextTask) -> int:
 
 
 def check_seed(task: TextTask) -> int:
-    """Seed and number decide a passage; another number is another passage, and of texts of a file each has its turn once."""
+    """Seed and number decide a passage; another number is another passage, and of texts of a file each has its turn once, at any depth."""
     units = _units()[0]
     one, same, other, reseeded = (_made(task, units, 4096, number, seed) for number, seed in ((0, 0), (0, 0), (1, 0), (0, 1)))
     require(one == same, "the same seed gives another passage")
     require(one.whole != other.whole, "the next passage is the same")
     if (there := task.available()) is not None:
-        first, second = ([_questions(_made(task, units, 4096, number, seed)) for number in range(there)] for seed in (0, 1))
+        told = (lambda passage: _questions(passage)[1:]) if task.sized else _questions
+        first, second = ([told(_made(task, units, 4096, number, seed)) for number in range(there)] for seed in (0, 1))
         require(first != second, "another seed gives the same order")
         return require(sorted(map(repr, first)) == sorted(map(repr, second)), "another seed gives other texts")
     return require(_questions(one) != _questions(reseeded), "another seed gives the same passage and questions")
