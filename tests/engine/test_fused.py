@@ -37,9 +37,9 @@ def assert_same(ours, wanted, *, tolerance=2e-5):
     torch.testing.assert_close(ours.masked_fill(nothing, 0), wanted.masked_fill(nothing, 0), rtol=tolerance, atol=tolerance)
 
 
-def random_mask(batch, queries, keys, seed=1):
-    """bool [B, 1, T, S] with a row that sees nothing, in one batch row only."""
-    mask = torch.rand(batch, 1, queries, keys, generator=torch.Generator().manual_seed(seed)) < 0.6
+def random_mask(batch, heads, queries, keys, seed=1):
+    """bool [B, H, T, S] with a row that sees nothing, in one batch row and head only."""
+    mask = torch.rand(batch, heads, queries, keys, generator=torch.Generator().manual_seed(seed)) < 0.6
     mask[0, 0, 2] = False
     return mask
 
@@ -54,6 +54,11 @@ CASES = {
     "mask": ({}, {"mask": True}),
     "mask, one query": ({"queries": 1}, {"mask": True}),
     "mask, longer than a block of rows": ({"queries": 300}, {"mask": True}),
+    "mask, some queries": ({"queries": 40}, {"mask": True}),
+    "mask by head": ({}, {"mask": "by head"}),
+    "mask by head, one query": ({"queries": 1}, {"mask": "by head"}),
+    "mask by head, many queries": ({"queries": 70}, {"mask": "by head"}),
+    "mask by head, multi-head": ({"kv_heads": 4}, {"mask": "by head"}),
     "soft cap": ({}, {"softcap": 1.5}),
     "soft cap, causal": ({"keys": 7}, {"softcap": 1.5, "causal": True}),
     "soft cap, causal, longer than a block of rows": ({"queries": 300, "keys": 300, "batch": 1}, {"softcap": 1.5, "causal": True}),
@@ -72,7 +77,8 @@ def options_of(case):
     q, k, v = random_qkv(**sizes)
     given, plain = dict(options), {"softcap": options.get("softcap")}
     if options.get("mask"):
-        given["mask"] = plain["seen"] = random_mask(q.shape[0], max(3, q.shape[2]), k.shape[2])[:, :, -q.shape[2] :]
+        heads = q.shape[1] if options["mask"] == "by head" else 1
+        given["mask"] = plain["seen"] = random_mask(q.shape[0], heads, max(3, q.shape[2]), k.shape[2])[:, :, -q.shape[2] :]
     if options.get("causal"):
         plain["seen"] = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril()
     return q, k, v, given, plain
@@ -142,7 +148,7 @@ PIECES = {
     "whole rows first": [(ALL, slice(0, 4), None), (slice(2, 5), slice(4, 6), None), (slice(4, 7), slice(6, 9), None)],
     "part of the rows first": [(slice(3, 7), slice(2, 5), None), (slice(0, 4), slice(0, 2), None), (ALL, slice(5, 9), None)],
     "rows that see nothing": [(slice(0, 2), slice(0, 3), None), (slice(4, 6), slice(1, 9), None)],
-    "masks that leave nothing": [(ALL, slice(0, 5), random_mask(2, 7, 5)), (slice(2, 4), slice(5, 9), random_mask(2, 7, 4)[:, :, 2:4])],
+    "masks that leave nothing": [(ALL, slice(0, 5), random_mask(2, 1, 7, 5)), (slice(2, 4), slice(5, 9), random_mask(2, 1, 7, 4)[:, :, 2:4])],
 }
 
 
@@ -172,9 +178,10 @@ def test_gradients_go_through_the_merge(pieces):
         assert_same(found, right, tolerance=1e-4)
 
 
-def test_a_bias_of_another_width_than_the_queries_is_taken_for_what_it_is():
-    q, k, v = random_qkv(queries=40, keys=40)
-    bias = torch.randn(1, 4, 40, 40, generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize(("queries", "heads"), [(40, 4), (40, 1), (70, 1)])
+def test_a_bias_of_another_width_than_the_queries_is_taken_for_what_it_is(queries, heads):
+    q, k, v = random_qkv(queries=queries, keys=40)
+    bias = torch.randn(1, heads, queries, 40, generator=torch.Generator().manual_seed(1))
     repeated = [x.repeat_interleave(2, 1) for x in (k, v)]
     wanted = (q @ repeated[0].mT * SCALE + bias).softmax(-1) @ repeated[1]
     assert_same(attend(q, k, v, scale=SCALE, bias=bias)[0], wanted, tolerance=1e-10)

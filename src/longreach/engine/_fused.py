@@ -8,6 +8,7 @@ from torch.autograd.function import once_differentiable
 
 _PADDED = 8  # dimensions at a time: the kernel is slow on odd widths
 _NARROW_ROWS = 64  # queries from which on keys narrower than values are widened for a kernel (measured on a CPU: 3 times as fast at 256)
+_FOLDED_ROWS = 64  # queries up to which a mask for all heads is written out for each head of a group (measured on a CPU)
 _EAGER_ROWS = 256  # bounds the logits alive at once where no fused kernel gives the log-sum-exp
 
 
@@ -52,18 +53,26 @@ def _flash_cpu(
 ) -> tuple[Tensor, Tensor]:
     b, h, t, d = q.shape
     groups = k.shape[1]
-    fold = not causal and groups != h and mask is None and bias is None
-    if fold:  # the heads of a group become rows of one: keys are read once for all, several times faster for few queries
-        q = q.reshape(b, groups, h // groups * t, d)
     if mask is not None:
         added = torch.zeros(mask.shape, dtype=q.dtype, device=q.device) if bias is None else bias
         bias = added.masked_fill(~mask, float("-inf"))
+    fold = not causal and groups != h and (bias is None or bias.shape[1] == h or t <= _FOLDED_ROWS)
+    if fold:  # the heads of a group become rows of one: keys are read once for all, several times faster for few queries
+        q = q.reshape(b, groups, h // groups * t, d)
+        bias = None if bias is None else _folded(bias, h, groups)
     if bias is not None and q.dtype == torch.float64:
         bias = bias.double()  # of other widths the kernel takes the bytes as they are, and does not say so
     out, lse = _FlashCpu.apply(q, k, v, bias, scale, causal) if _needs_grad(q, k, v) else _flash(q, k, v, bias, scale, causal)
     if mask is not None:  # the kernel reports lse 0 for a row that sees nothing
-        lse = lse.masked_fill(~mask.any(-1), float("-inf"))
+        lse = lse.reshape(b, h, t).masked_fill(~mask.any(-1), float("-inf"))
     return (out.reshape(b, h, t, d), lse.reshape(b, h, t)) if fold else (out, lse)
+
+
+def _folded(bias: Tensor, heads: int, groups: int) -> Tensor:
+    """A bias [B, H, T, S] by rows of a group, [B, K, H / K * T, S]; of one for all heads [B, 1, H / K * T, S]."""
+    if bias.shape[1] == 1:
+        return bias[:, :, None].expand(-1, -1, heads // groups, -1, -1).flatten(2, 3)
+    return bias.reshape(bias.shape[0], groups, -1, bias.shape[3])
 
 
 def _flash(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, scale: float, causal: bool) -> tuple[Tensor, Tensor]:

@@ -6,6 +6,9 @@ import torch
 from longreach.attention.base import Vectors
 from longreach.attention.sparse.hip import Hip
 from longreach.core.bands import PROBE
+from longreach.decoding.reading import new_cache, prefill
+from longreach.engine.apply import apply
+from longreach.testing.models import tiny_model
 from tests.attention.one_head import DIM, random_head, rotated
 
 # Two branches of eight blocks: 0 and 4 begin them. Halves are judged by their first blocks, 0, 2, 4, 6: the second branch has the best two.
@@ -46,3 +49,17 @@ def test_queries_read_a_budget_and_their_neighbours(prompt, query, refresh, choi
     assert far.sum(1).tolist() == [12] * 4
     assert bool(visible[query, start - 4 : query + 1].all())
     assert len({tuple(row.tolist()) for row in far}) == choices
+
+
+@torch.no_grad()
+def test_behind_the_prompt_a_choice_is_made_once_for_queries_that_share_it(monkeypatch):
+    searched, search = [], Hip._search
+    monkeypatch.setattr(Hip, "_search", lambda self, *given: searched.append(0) or search(self, *given))
+    model = tiny_model("llama")
+    with apply(model, "hip:budget=8,query_block=8,refresh=4,near=1,dense_layers=0", warn=False):
+        cache = new_cache(model)
+        prefill(model, torch.arange(48)[None], cache=cache)
+        searched.clear()
+        for token in range(48, 60):
+            prefill(model, torch.tensor([[token]]), cache=cache)
+    assert len(searched) == 3 * len(model.model.layers)

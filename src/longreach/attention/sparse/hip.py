@@ -76,14 +76,15 @@ class Hip(Places):
     def pieces(self, run: QueryRun) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Blocks of the prompt, its last queries one by one, and then `refresh` queries at a time."""
         begin, end, size = run.first, run.first + run.q.shape[2], self.query_block
-        tail = min(max(begin, self._tail(run.prompt)), end)
+        tail = min(self._tail(run.prompt), end)
         first = max(begin // size, self.near + 1)  # the first block that has something far away
         together = at_once(run.q.shape[0] * run.q.shape[1] * self.budget * run.q.shape[3])
-        for block in range(first, -(-tail // size), together):
-            starts = torch.arange(block, min(block + together, -(-tail // size))) * size
+        blocks = -(-tail // size) if begin < tail else first
+        for block in range(first, blocks, together):
+            starts = torch.arange(block, min(block + together, blocks)) * size
             yield self._blocks(run, starts, size, tail)
-        alone, least = min(max(tail, run.prompt), end), (self.near + 1) * size
-        for query in range(max(tail, least), alone, together):
+        alone, least = min(max(begin, run.prompt), end), (self.near + 1) * size
+        for query in range(max(begin, tail, least), alone, together):
             yield self._blocks(run, torch.arange(query, min(query + together, alone)), 1, alone)
         query = max(alone, least)
         while query < end:
