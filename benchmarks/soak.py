@@ -1,10 +1,10 @@
 """A million tokens through one cache: memory and time a token must stay flat, and what stood at the beginning be found to the end.
 
-    python benchmarks/soak.py [MODEL] [--tokens 1M] [--method SPEC]...
+    python benchmarks/soak.py [MODEL] [--tokens 1M] [--method SPEC]... [--passkey]
 
 Reads Python's standard library. Facts stand in the first hundredth, and are asked for again and again; each question is taken back. One
 line at every doubling: resident memory of the process, processor time a token since the line before, and how many of the numbers are the
-likeliest of ten.
+likeliest of ten. With --passkey it reads the repeated sentences of the passkey task, with one number in their first hundredth.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 
 import longreach
@@ -22,7 +23,9 @@ from longreach.data.stdlib import stdlib_text
 from longreach.decoding.encoder import Encoder
 from longreach.decoding.reading import CHUNK, new_cache, read
 from longreach.engine.prompt import prompt_end
+from longreach.evaluation.tasks.retrieval._retrieval import Frame
 from longreach.evaluation.tasks.retrieval.needle import Needle
+from longreach.evaluation.tasks.retrieval.passkey import Passkey
 
 FIRST = 16384
 FACTS = 8  # questions that are asked, each about a fact of its own
@@ -34,20 +37,28 @@ def resident() -> float:
     return pages * 4096 / 2**20
 
 
-def soak(name: str, spec: str, tokens: int) -> None:
-    """Read, and print a line at every doubling."""
-    model, tokenizer = longreach.load(name)
-    encoder, text = Encoder(tokenizer), stdlib_text("train")
-    frames = [Needle().frame(encoder, 0, sample) for sample in range(FACTS)]
+def haystack(encoder: Encoder, tokens: int, passkey: bool) -> tuple[torch.Tensor, list[Frame]]:
+    """The text [1, T], and what stands in its first hundredth. Raises: LongreachError for a library that is too short."""
     ids = list(encoder.prefix)
-    filler = encoder.first_tokens(text, tokens)
+    if passkey:
+        frames = [Passkey().frame(encoder, 0, 0)]
+        filler = Passkey().filler(encoder, np.zeros(0, dtype=np.int32), tokens).tolist()
+        ids += frames[0].head
+    else:
+        frames = [Needle().frame(encoder, 0, sample) for sample in range(FACTS)]
+        filler = encoder.first_tokens(stdlib_text("train"), tokens)
     if len(filler) < tokens:
         raise LongreachError(f"the standard library has {len(filler)} tokens with this tokenizer; give fewer --tokens")
-    step = tokens // 100 // (FACTS + 1)
+    step = tokens // 100 // (len(frames) + 1)
     for number, frame in enumerate(frames):  # all of them in the first hundredth
         ids += [*filler[number * step : (number + 1) * step], *frame.fact]
-    whole = torch.tensor([[*ids, *filler[FACTS * step :]][:tokens]], dtype=torch.int32)
-    del filler, text, ids
+    return torch.tensor([[*ids, *filler[len(frames) * step :]][:tokens]], dtype=torch.int32), frames
+
+
+def soak(name: str, spec: str, tokens: int, *, passkey: bool) -> None:
+    """Read, and print a line at every doubling."""
+    model, tokenizer = longreach.load(name)
+    whole, frames = haystack(Encoder(tokenizer), tokens, passkey)
     halts = [0, *(FIRST << n for n in range(40) if FIRST << n < tokens), tokens]
     print(f"{name} under {spec}", flush=True)
     with longreach.apply(model, spec, warn=False), prompt_end(tokens):
@@ -77,11 +88,12 @@ def main() -> None:
     options.add_argument(
         "--method", action="append", metavar="SPEC", help="may be repeated [default: sinks and infllm with blocks on disk]"
     )
+    options.add_argument("--passkey", action="store_true", help="repeated sentences and one number, as where passkeys are looked for")
     args = options.parse_args()
     usual = ["sinks:num_sinks=4,window_size=508", "infllm:block_size=32,num_blocks=4,local_window=256,shared=32,storage=disk"]
     try:
         for spec in args.method or usual:
-            soak(args.model, spec, parse_length(args.tokens))
+            soak(args.model, spec, parse_length(args.tokens), passkey=args.passkey)
     except LongreachError as error:
         print(f"soak: {error}", file=sys.stderr)
         sys.exit(2)
