@@ -148,7 +148,10 @@ PIECES = {
     "whole rows first": [(ALL, slice(0, 4), None), (slice(2, 5), slice(4, 6), None), (slice(4, 7), slice(6, 9), None)],
     "part of the rows first": [(slice(3, 7), slice(2, 5), None), (slice(0, 4), slice(0, 2), None), (ALL, slice(5, 9), None)],
     "rows that see nothing": [(slice(0, 2), slice(0, 3), None), (slice(4, 6), slice(1, 9), None)],
-    "masks that leave nothing": [(ALL, slice(0, 5), random_mask(2, 1, 7, 5)), (slice(2, 4), slice(5, 9), random_mask(2, 1, 7, 4)[:, :, 2:4])],
+    "masks that leave nothing": [
+        (ALL, slice(0, 5), random_mask(2, 1, 7, 5)),
+        (slice(2, 4), slice(5, 9), random_mask(2, 1, 7, 4)[:, :, 2:4]),
+    ],
 }
 
 

@@ -14,6 +14,7 @@ from longreach.engine._cuts import CutStore, Part, State, StoreRow
 from longreach.engine._fused import attend
 
 _QUERIES = 32  # that are computed at once, over the groups that any of them chose
+_WHOLE = 0.4  # share of the keys from which on a mask over all of them is faster than a copy of those that are needed (measured on a CPU)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,26 +70,35 @@ class ClusteredStore(CutStore[Clustered, ClusteredState]):
     def _piece(self, groups: Groups, q: Tensor, rows: slice) -> Iterator[Part]:
         b, h, t, _ = q.shape
         kv_heads, tokens = groups.k.shape[1:3]
+        k, v, of, index = groups.k, groups.v, groups.of, None
         with torch.no_grad():
             chosen = self.view.chooser.select(q, groups.centroids, groups.sizes, groups.bar, self.scale)
             chosen = chosen.view(b, kv_heads, h // kv_heads * t, -1)  # heads that share keys share the copy of what they chose
-            needed = chosen.any(2).gather(2, groups.of)
+            needed = chosen.any(2).gather(2, of)
             counts = needed.sum(2)
             most = int(counts.max())
             if not most:
                 return
-            place = torch.where(needed, needed.cumsum(2) - 1, most)  # the last place is for all that is not needed
-            index = torch.zeros(b, kv_heads, most + 1, dtype=torch.long, device=q.device)
-            index = index.scatter(2, place, torch.arange(tokens, device=q.device).expand_as(place))[:, :, :most]
-            there = torch.arange(most, device=q.device) < counts[..., None]
-            of = groups.of.gather(2, index)[:, :, None].expand(-1, -1, chosen.shape[2], -1)
-            seen = (chosen.gather(3, of) & there[:, :, None]).view(b, h, t, most)
-        line = (torch.arange(b * kv_heads, device=q.device).view(b, kv_heads, 1) * tokens + index).flatten()
-        k, v = (x.flatten(0, 2).index_select(0, line).view(b, kv_heads, most, -1) for x in (groups.k, groups.v))
-        yield (rows, *attend(q, k, v, scale=self.scale, mask=seen, softcap=self.softcap))
+            if most <= _WHOLE * tokens:
+                index = _places(needed, most)
+                of = of.gather(2, index)
+            seen = chosen.gather(3, of[:, :, None].expand(-1, -1, chosen.shape[2], -1))
+            if index is not None:
+                seen &= (torch.arange(most, device=q.device) < counts[..., None])[:, :, None]
+        if index is not None:
+            line = (torch.arange(b * kv_heads, device=q.device).view(b, kv_heads, 1) * tokens + index).flatten()
+            k, v = (x.flatten(0, 2).index_select(0, line).view(b, kv_heads, most, -1) for x in (k, v))
+        yield (rows, *attend(q, k, v, scale=self.scale, mask=seen.view(b, h, t, -1), softcap=self.softcap))
 
     def changed(self, state: ClusteredState, change: Change) -> ClusteredState:
         """Every tensor changed."""
         if state.groups is None:
             return state
         return replace(state, groups=Groups(**{name: change(tensor) for name, tensor in vars(state.groups).items()}))
+
+
+def _places(needed: Tensor, most: int) -> Tensor:
+    """The places of what is needed, of [B, K, n], one after another, [B, K, most]; behind them 0."""
+    place = torch.where(needed, needed.cumsum(2) - 1, most)  # the last place is for all that is not needed
+    index = torch.zeros(*needed.shape[:2], most + 1, dtype=torch.long, device=needed.device)
+    return index.scatter(2, place, torch.arange(needed.shape[2], device=needed.device).expand_as(place))[:, :, :most]

@@ -1,10 +1,14 @@
 """Clusters of a prompt's keys."""
 
+import pytest
 import torch
 from transformers import DynamicCache
 
 import longreach
 from longreach.cache.retrieval.squeezed import Squeezed
+from longreach.decoding.reading import new_cache, prefill
+from longreach.engine import _clusters
+from longreach.engine.apply import apply
 from longreach.engine.cache_argument import cache_argument
 from longreach.testing.models import tiny_model
 
@@ -50,3 +54,17 @@ def test_a_prompt_is_read_whole_and_clustered_when_it_ends():
     (row,) = cache.layers[0].store.rows.values()
     assert row.state.groups.k.shape == (1, 2, 270, 16)
     assert row.state.groups.centroids.shape[2] == 13
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("keep", [0.1, 0.3])
+def test_a_mask_over_all_keys_gives_what_a_copy_of_the_needed_ones_does(monkeypatch, keep):
+    model, ids = tiny_model("llama", num_attention_heads=4, num_key_value_heads=2), torch.arange(60)[None]
+    found = []
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(_clusters, "_WHOLE", share)
+        with apply(model, f"squeezed:keep={keep},clusters=0.3,observe=5", warn=False):
+            cache = new_cache(model)
+            prefill(model, ids[:, :50], cache=cache)
+            found.append(model(ids[:, 50:], **cache_argument(model, cache), use_cache=True).logits)
+    torch.testing.assert_close(*found)
