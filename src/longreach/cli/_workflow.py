@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longreach.cli._options import Loading
+from longreach.cli._options import Loading, parse_seconds
 from longreach.cli._panels import ENDPOINT, FILES, LIMITS
 from longreach.cli._places import check_writable
 from longreach.core.errors import InputError, LongreachError
@@ -36,6 +36,10 @@ ServedModel = Annotated[
     typer.Option(metavar="NAME", help="The endpoint's or the recording's model. [default: the only one]", rich_help_panel=ENDPOINT),
 ]
 Concurrency = Annotated[int | None, typer.Option(min=1, help="Requests to the endpoint at a time. [default: 8]", rich_help_panel=ENDPOINT)]
+Silence = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="The endpoint may be silent for so long, as 90s or 20m. [default: 5m]", rich_help_panel=ENDPOINT),
+]
 UnderMethod = Annotated[
     str | None,
     typer.Option(metavar="SPEC", help="Ask under a method, as yarn:factor=8, instead of one that longreach applies to the checkpoint."),
@@ -80,6 +84,7 @@ class AskedPlace:
     endpoint: str | None
     served_model: str | None
     concurrency: int | None
+    timeout: str | None
     method: str | None
     window: str | None
     record: Path | None
@@ -92,8 +97,8 @@ class AskedPlace:
             places = "a model, or an endpoint with --endpoint URL, or a recording with --replay FILE"
             raise InputError(f"name {places}{', and only one of them' if given else ''}")
         local: dict[str, object] = {"--method": self.method, **dict.fromkeys(self.loading.given(), True)}
-        remote = {"--concurrency": self.concurrency}
-        where, useless = "without --endpoint", dict[str, object](remote | {"--served-model": self.served_model})
+        remote: dict[str, object] = {"--concurrency": self.concurrency, "--timeout": self.timeout}
+        where, useless = "without --endpoint", remote | {"--served-model": self.served_model}
         if self.endpoint is not None:
             where, useless = "with --endpoint", local
         elif self.replay is not None:
@@ -103,12 +108,22 @@ class AskedPlace:
                 raise InputError(f"{option} has no effect {where}")
         if self.method:
             check_spec(self.method)
-        _ = self.tokens
+        _ = self.tokens, silence(self.timeout)
 
     @property
     def tokens(self) -> int | None:
         """Of the window, where it is given."""
         return None if self.window is None else parse_length(self.window)
+
+
+def silence(timeout: str | None) -> dict[str, Any]:
+    """What an endpoint is told of its --timeout. Raises: InputError for what is no time."""
+    if timeout is None:
+        return {}
+    seconds = parse_seconds(timeout)
+    if seconds is None:
+        raise InputError(f"--timeout {timeout}: no time; write 90s, 20m or 2h")
+    return {"timeout": float(seconds)}
 
 
 @contextmanager
@@ -123,7 +138,7 @@ def chat_model(place: AskedPlace) -> "Iterator[ChatModel]":
         from longreach.endpoint.client import Endpoint
 
         more: dict[str, Any] = {} if place.concurrency is None else {"concurrency": place.concurrency}
-        with Endpoint(place.endpoint, place.served_model, **more) as endpoint:
+        with Endpoint(place.endpoint, place.served_model, **more, **silence(place.timeout)) as endpoint:
             yield endpoint
         return
     with _local_model(place, place.model or "") as local:

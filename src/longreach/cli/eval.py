@@ -13,7 +13,7 @@ from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model, me
 from longreach.cli._panels import ENDPOINT, FILES, JUDGE, PASSAGES, SPEED, WORKFLOW
 from longreach.cli._places import check_texts
 from longreach.cli._tables import new_table, show
-from longreach.cli._workflow import Concurrency, EndpointURL
+from longreach.cli._workflow import Concurrency, EndpointURL, Silence, silence
 from longreach.core.errors import InputError
 from longreach.core.lengths import format_length, parse_length
 
@@ -104,6 +104,7 @@ def eval(  # noqa: A001 - a verb is called as its module
         ),
     ] = None,
     concurrency: Concurrency = None,
+    timeout: Silence = None,
     record: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Keep every call to the endpoint here, and ask nothing twice.", rich_help_panel=FILES),
@@ -128,7 +129,8 @@ def eval(  # noqa: A001 - a verb is called as its module
     specs, by = methods_named(method), _workflow(workflow, window, more_tokens, template)
     check_texts(text)
     remote = {
-        "--served-model": served_model, "--tokenizer": tokenizer, "--concurrency": concurrency, "--record": record,
+        "--served-model": served_model, "--tokenizer": tokenizer, "--concurrency": concurrency, "--timeout": timeout,
+        "--record": record,
     }  # fmt: skip
     local = {
         "--method": method,
@@ -170,7 +172,7 @@ def eval(  # noqa: A001 - a verb is called as its module
         warnings.showwarning = lambda message, *place, **more: typer.echo(f"warning: {message}", err=True)
         if endpoint:
             of = load_tokenizer(tokenizer, trust_remote_code=loading.trust_remote_code) if tokenizer else None
-            asked = _endpoint(endpoint, served_model, concurrency, record)
+            asked = _endpoint(endpoint, served_model, concurrency, record, **silence(timeout))
             name = asked.name
             store = open_rows(rows, name)
             with BarProgress() as progress:
@@ -216,11 +218,11 @@ def _check_place(model: str | None, endpoint: str | None, remote: dict[str, Any]
             raise InputError(f"{option} has no effect {where}")
 
 
-def _endpoint(url: str, model: str | None, concurrency: int | None = None, record: Path | None = None) -> "ChatModel":
+def _endpoint(url: str, model: str | None, concurrency: int | None = None, record: Path | None = None, **more: Any) -> "ChatModel":
     from longreach.endpoint.client import Endpoint
     from longreach.endpoint.recording import Recording
 
-    asked = Endpoint(url, model) if concurrency is None else Endpoint(url, model, concurrency=concurrency)
+    asked = Endpoint(url, model, **(more if concurrency is None else {"concurrency": concurrency, **more}))
     return asked if record is None else Recording(record, asked)
 
 

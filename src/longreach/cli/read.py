@@ -16,6 +16,7 @@ from longreach.cli._workflow import (
     Record,
     Replay,
     ServedModel,
+    Silence,
     UnderMethod,
     Window,
     budget_of,
@@ -44,6 +45,7 @@ def read(
     endpoint: EndpointURL = None,
     served_model: ServedModel = None,
     concurrency: Concurrency = None,
+    timeout: Silence = None,
     method: UnderMethod = None,
     window: Window = None,
     max_new_tokens: Annotated[
@@ -59,8 +61,8 @@ def read(
 ) -> None:
     """Do a task on documents of any length, in many calls, each within the window; and say what was read for it."""
     place = AskedPlace(
-        model=model, endpoint=endpoint, served_model=served_model, concurrency=concurrency, method=method, window=window, record=record,
-        replay=replay, loading=loading,
+        model=model, endpoint=endpoint, served_model=served_model, concurrency=concurrency, timeout=timeout, method=method, window=window,
+        record=record, replay=replay, loading=loading,
     )  # fmt: skip
     chosen, budget, documents = reading_workflow(workflow), budget_of(budget_calls, budget_tokens), documents_of(docs)
     if not ask.strip():

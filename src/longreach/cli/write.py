@@ -22,6 +22,7 @@ from longreach.cli._workflow import (
     Record,
     Replay,
     ServedModel,
+    Silence,
     UnderMethod,
     Window,
     budget_of,
@@ -56,6 +57,7 @@ def write(
     endpoint: EndpointURL = None,
     served_model: ServedModel = None,
     concurrency: Concurrency = None,
+    timeout: Silence = None,
     budget_calls: BudgetCalls = None,
     budget_tokens: BudgetTokens = None,
     record: Record = None,
@@ -70,8 +72,8 @@ def write(
     if not task.strip():
         raise InputError("the task is empty")
     place = AskedPlace(
-        model=model, endpoint=endpoint, served_model=served_model, concurrency=concurrency, method=method, window=window, record=record,
-        replay=replay, loading=loading,
+        model=model, endpoint=endpoint, served_model=served_model, concurrency=concurrency, timeout=timeout, method=method, window=window,
+        record=record, replay=replay, loading=loading,
     )  # fmt: skip
     made, budget, texts = writing_workflow(workflow), budget_of(budget_calls, budget_tokens), documents_of(documents or [])
     check_given(made, len(texts))

@@ -26,6 +26,7 @@ from longreach.endpoint.errors import (
     refusal,
 )
 from longreach.endpoint.pacing import Pacer, backoff
+from longreach.endpoint.streamed import put_together
 from longreach.endpoint.wire import Dialect, completion_of
 
 T = TypeVar("T")
@@ -40,9 +41,10 @@ class Endpoint(ChatModel):
 
     Args: url: with or without `/v1`, or any address of the protocol below it. model: its name; by default the only one that the endpoint
     serves. api_key: default: LONGREACH_API_KEY or OPENAI_API_KEY of the environment; "" sends none. timeout: seconds without a byte of
-    the answer. retries: of a request, where the server is busy (429), failing (5xx) or silent; what hardly passes, nobody listening
-    or a reply that is none, is tried again twice at most. concurrency: requests at a time, in all. requests_per_minute: no more are
-    begun, evenly. sleep, now, chance: seconds, as in `time`, and what waits are drawn from.
+    the answer; long ones are asked for in parts, where the server gives them so. retries: of a request, where the server is busy (429),
+    failing (5xx) or silent; what hardly passes, nobody listening or a reply that is none, is tried again twice at most. concurrency:
+    requests at a time, in all. requests_per_minute: no more are begun, evenly. sleep, now, chance: seconds, as in `time`, and what waits
+    are drawn from.
 
     Raises: InputError for an address, a key or a number that cannot be meant.
     """
@@ -216,9 +218,11 @@ class Endpoint(ChatModel):
         import httpx2
 
         content = None if body is None else json.dumps(body).encode()
-        began = self._now()
+        began, said = self._now(), None
         try:
-            reply = self._http.request(method, url, content=content, headers={"content-type": "application/json"})
+            with self._http.stream(method, url, content=content, headers={"content-type": "application/json"}) as reply:
+                in_parts = reply.is_success and reply.headers.get("content-type", "").startswith("text/event-stream")
+                said = put_together(reply.iter_lines()) if in_parts else reply.read()
         except (httpx2.ConnectError, httpx2.ConnectTimeout) as error:
             why = str(error).partition("] ")[2] or str(error) or "no connection"
             message, remedy = f"cannot be reached: {why}", "; is the server running, and is this its address?"
@@ -227,7 +231,11 @@ class Endpoint(ChatModel):
             return nonsense(f"no answer within {self.timeout:g} s; give it a longer timeout")
         except (httpx2.TransportError, httpx2.DecodingError) as error:
             return nonsense(f"the connection broke: {error}")
+        except (ValueError, RecursionError) as error:
+            return nonsense(f"a part of the answer is no JSON: {error}")
         seconds = self._now() - began
+        if in_parts:
+            return nonsense("the answer broke off") if said is None else _read(said, seconds, reply.headers, read)
         if not reply.is_success:
             return refusal(reply.status_code, reply.headers, reply.content)
         try:

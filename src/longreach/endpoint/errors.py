@@ -21,7 +21,9 @@ _LIMIT = re.compile(
 )
 _EXCEEDS = re.compile(r"exceeds? the (?:available |model's |maximum )*context (?:length|size|window)", re.IGNORECASE)
 _NOT_TAKEN = re.compile(r"unsupported|not support|unrecognized|unknown|only the default|extra_forbidden|extra inputs", re.IGNORECASE)
-_OPTIONAL = ("max_tokens", "temperature", "continue_final_message", "add_generation_prompt")  # fields that some servers do not take
+_OPTIONAL = (  # fields that some servers do not take
+    "max_tokens", "temperature", "continue_final_message", "add_generation_prompt", "stream_options", "stream",
+)  # fmt: skip
 
 
 class EndpointError(LongreachError):

@@ -6,13 +6,18 @@ from typing import Any
 
 from longreach.endpoint.base import Completion, Request, TokenLogprob
 
+_LONG = 256  # tokens of an answer from which on it is asked for in parts, so that a slow server is not given up while it writes
+
 
 @dataclass
 class Dialect:
-    """What a server was found to take. Args: limit: its name for the most tokens. temperature: whether it takes one."""
+    """What a server was found to take. Args: limit: its name for the most tokens. temperature: whether it takes one. parts: whether it
+    gives an answer in parts, with what it counted at the end.
+    """
 
     limit: str = "max_tokens"
     temperature: bool = True
+    parts: bool = True
 
     def body(self, request: Request, model: str) -> dict[str, Any]:
         """A request as JSON. Settings that are not used are left out, for some servers refuse what others do not know."""
@@ -32,6 +37,8 @@ class Dialect:
             body["stop"] = list(request.stop)
         if request.logprobs is not None:
             body |= {"logprobs": True, "top_logprobs": request.logprobs} if chat else {"logprobs": request.logprobs}
+        if self.parts and request.most_tokens >= _LONG:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
         return body
 
     def adapt(self, field: str | None, body: Mapping[str, Any]) -> bool:
@@ -43,6 +50,9 @@ class Dialect:
             return True
         if field == "temperature":  # models that reason
             self.temperature = False
+            return True
+        if field in ("stream", "stream_options"):
+            self.parts = False
             return True
         return False
 
