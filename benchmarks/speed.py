@@ -1,6 +1,6 @@
 """Prefill, decoding and training against stock transformers (SDPA, DynamicCache), as ratios of time in one run.
 
-python benchmarks/speed.py [prefill|decode|flat|plain|long|train] [--dtype float32|bfloat16] [--rounds 5]
+python benchmarks/speed.py [prefill|decode|flat|plain|long|train] [--dtype float32|bfloat16] [--rounds 5] [--only NAME]...
 """
 
 import argparse
@@ -81,12 +81,15 @@ def plain(dtype: torch.dtype, rounds: int) -> None:
         report(f"a token after {length}", interleaved({n: partial(run.decode, caches[n], 8) for n, run in runs.items()}, rounds), {}, dtype)
 
 
-def long(dtype: torch.dtype, rounds: int) -> None:
-    """A prompt of 32k tokens, and eight tokens after it, under methods that keep or read less of it; one thread, processor time."""
+def long(dtype: torch.dtype, rounds: int, only: tuple[str, ...] = ()) -> None:
+    """A prompt of 32k tokens, and eight tokens after it, under methods that keep or read less of it; one thread, processor time.
+
+    Args: only: those whose names begin with one of these; () is all.
+    """
     threads, length = torch.get_num_threads(), 32768
     torch.set_num_threads(1)
     reading, jobs = {}, {}
-    for contender in (FULL, *LESS):
+    for contender in (FULL, *(each for each in LESS if each.name.startswith(only or ""))):
         run = Run(contender, dtype)
         with torch.no_grad(), prompt_end(length):
             begun = time.process_time()
@@ -130,11 +133,12 @@ def main() -> None:
     parser.add_argument("part", nargs="?", choices=["prefill", "decode", "flat", "plain", "long", "train"])
     parser.add_argument("--dtype", choices=["float32", "bfloat16"])
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="contenders of `long`; may be repeated [default: all]")
     args = parser.parse_args()
     for dtype in [args.dtype] if args.dtype else ["float32", "bfloat16"]:
         for part in (prefill, decode, flat, plain, long, train):
             if args.part in (None, part.__name__):
-                part(getattr(torch, dtype), args.rounds)
+                part(getattr(torch, dtype), args.rounds, **({"only": tuple(args.only)} if part is long else {}))
 
 
 if __name__ == "__main__":
