@@ -1,10 +1,11 @@
 """What every text task shows of a model: all that make their own passages, at some lengths, as it is and under methods.
 
-    python benchmarks/tasks.py [MODEL] [--name NAME] [--lengths 448,2k] [--method SPEC]... [--passages 4] [--rows FILE]
+    python benchmarks/tasks.py [MODEL] [--name NAME] [--lengths 448,2k] [--method SPEC]... [--passages 4] [--once]
+        [--rows FILE]
 
 Methods are asked at lengths beyond the model's window alone. FILE keeps every answer, so that a stopped run goes on. Writes
 docs/evidence/tasks/NAME.json whenever a length is done; `make docs` draws docs/tasks.md from it. What stands there of nano is what the
-script does by itself; of SmolLM2, what `--lengths 1k --passages 2` does.
+script does by itself; of SmolLM2, what `--lengths 1k,4k --passages 2 --once` does.
 """
 
 import argparse
@@ -68,6 +69,7 @@ def main() -> None:
     asked.add_argument("--lengths", default="448,2k", help="[default: 448,2k]")
     asked.add_argument("--method", action="append", metavar="SPEC", help="may be repeated [default: self_extend:neighbours=128,group=5]")
     asked.add_argument("--passages", type=int, default=4, help="of each task and length [default: 4]")
+    asked.add_argument("--once", action="store_true", help="ask each task at the first length alone that has room for it")
     asked.add_argument("--rows", type=Path, help="[default: tasks-NAME.jsonl]")
     options = asked.parse_args()
     options.name = options.name or Path(options.model).name
@@ -84,6 +86,9 @@ def main() -> None:
                 told["columns"].append(column(loaded, method, length, options, tasks))
                 FILES.mkdir(parents=True, exist_ok=True)
                 write_text(FILES / f"{options.name}.json", json.dumps(told, indent=1) + "\n")
+            if options.once:
+                known = {mark["task"] for mark in told["columns"][-1]["marks"]}
+                tasks = tuple(task for task in tasks if task.spec not in known)
     except LongreachError as error:
         print(f"tasks: {error}", file=sys.stderr)
         sys.exit(2)

@@ -44,6 +44,22 @@ def test_methods_are_asked_beyond_the_window_and_all_of_it_is_drawn(tmp_path, mo
     assert [cell.split(" ")[0] for cell in line.split(" | ")] == shown
 
 
+def test_once_asks_longer_texts_only_what_shorter_ones_had_no_room_for(tmp_path, monkeypatch):
+    tiny_model(vocab_size=VOCABULARY, max_position_embeddings=512).save_pretrained(tmp_path / "tiny")
+    tokenizer().save_pretrained(tmp_path / "tiny")
+    more = ["--lengths", "128,400", "--passages", "1", "--once", "--rows", str(tmp_path / "rows.jsonl")]
+    tasks = script(monkeypatch, str(tmp_path / "tiny"), *more)
+    chosen = tuple(task for task in tasks.text_tasks() if task.name() in ("number_string", "passkey"))
+    monkeypatch.setattr(tasks, "text_tasks", lambda: chosen)
+    monkeypatch.setattr(tasks, "FILES", tmp_path / "files")
+    tasks.main()
+    told = json.loads((tmp_path / "files" / "tiny.json").read_text(encoding="utf-8"))
+    asked = [{mark["task"] for mark in each["marks"]} for each in told["columns"]]
+    assert asked[0].isdisjoint(asked[1])
+    assert set.union(*asked) == {"number_string", "passkey"}
+    assert asked[1]
+
+
 def test_every_task_is_asked_whose_passages_fill_a_length(monkeypatch):
     found = {task.name() for task in script(monkeypatch).text_tasks()}
     assert {"needle", "babi", "word_counts", "m4le", "multi_round"} <= found
