@@ -1,13 +1,15 @@
 """A million tokens through one cache: memory and time a token must stay flat, and what stood at the beginning be found to the end.
 
-    python benchmarks/soak.py [MODEL] [--tokens 1M] [--method SPEC]... [--passkey]
+    python benchmarks/soak.py [MODEL] [--tokens 1M] [--method SPEC]... [--passkey] [--keep]
 
 Reads Python's standard library. Facts stand in the first hundredth, and are asked for again and again; each question is taken back. One
 line at every doubling: resident memory of the process, processor time a token since the line before, and how many of the numbers are the
 likeliest of ten. With --passkey it reads the repeated sentences of the passkey task, with one number in their first hundredth.
+With --keep the steps of each run are kept in docs/evidence/soak, from which `make docs` draws the table of docs/guide-memory.md.
 """
 
 import argparse
+import json
 import sys
 import time
 from itertools import pairwise
@@ -27,6 +29,7 @@ from longreach.evaluation.tasks.retrieval._retrieval import Frame
 from longreach.evaluation.tasks.retrieval.needle import Needle
 from longreach.evaluation.tasks.retrieval.passkey import Passkey
 
+ROWS = Path(__file__).resolve().parents[1] / "docs" / "evidence" / "soak"
 FIRST = 16384
 FACTS = 8  # questions that are asked, each about a fact of its own
 
@@ -55,8 +58,9 @@ def haystack(encoder: Encoder, tokens: int, passkey: bool) -> tuple[torch.Tensor
     return torch.tensor([[*ids, *filler[len(frames) * step :]][:tokens]], dtype=torch.int32), frames
 
 
-def soak(name: str, spec: str, tokens: int, *, passkey: bool) -> None:
-    """Read, and print a line at every doubling."""
+def soak(name: str, spec: str, tokens: int, *, passkey: bool) -> dict[str, object]:
+    """Read, and print a line at every doubling. Returns: the run, for its file."""
+    steps: list[dict[str, object]] = []
     model, tokenizer = longreach.load(name)
     whole, frames = haystack(Encoder(tokenizer), tokens, passkey)
     halts = [0, *(FIRST << n for n in range(40) if FIRST << n < tokens), tokens]
@@ -78,6 +82,9 @@ def soak(name: str, spec: str, tokens: int, *, passkey: bool) -> None:
             longreach.restore(cache, taken)
             line = f"{memory:.0f} MiB, {1e3 * seconds / (end - begin):.3f} ms a token, {found} of {len(frames)} facts"
             print(f"  {end:>9,} tokens: {line}", flush=True)
+            each = 1e3 * seconds / (end - begin)
+            steps.append({"tokens": end, "mib": round(memory), "ms": round(each, 3), "found": found, "facts": len(frames)})
+    return {"model": Path(name).name, "spec": spec, "text": "passkey" if passkey else "standard library", "steps": steps}
 
 
 def main() -> None:
@@ -89,11 +96,16 @@ def main() -> None:
         "--method", action="append", metavar="SPEC", help="may be repeated [default: sinks and infllm with blocks on disk]"
     )
     options.add_argument("--passkey", action="store_true", help="repeated sentences and one number, as where passkeys are looked for")
+    options.add_argument("--keep", action="store_true", help="write each run to docs/evidence/soak")
     args = options.parse_args()
     usual = ["sinks:num_sinks=4,window_size=508", "infllm:block_size=32,num_blocks=4,local_window=256,shared=32,storage=disk"]
     try:
         for spec in args.method or usual:
-            soak(args.model, spec, parse_length(args.tokens), passkey=args.passkey)
+            run = soak(args.model, spec, parse_length(args.tokens), passkey=args.passkey)
+            if args.keep:
+                ROWS.mkdir(parents=True, exist_ok=True)
+                path = ROWS / f"{run['model']}-{spec.partition(':')[0]}.json"
+                path.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
     except LongreachError as error:
         print(f"soak: {error}", file=sys.stderr)
         sys.exit(2)

@@ -28,6 +28,7 @@ from longreach.reports.evidence import evidence_page, read, with_numbers
 from longreach.reports.library_table import library_tables
 from longreach.reports.peers_page import peers_page
 from longreach.reports.shared_page import shared_page
+from longreach.reports.soak_table import soak_table
 from longreach.reports.tasks_page import tasks_page
 from longreach.reports.workflows_page import read_rows, workflows_page
 from longreach.reports.writing_table import writing_rows, writing_table
@@ -67,20 +68,25 @@ def pages(root: Path) -> dict[Path, str]:
         docs / "shared.md": shared_page(rows / "shared"),
         docs / "peers.md": peers_page(rows / "peers"),
         docs / "guide-extend.md": with_numbers((docs / "guide-extend.md").read_text(encoding="utf-8"), evidence),
-        docs / "guide-serve.md": between(docs / "guide-serve.md", "load", load_table(rows / "serving" / "nano.jsonl")),
-        docs / "guide-memory.md": between(docs / "guide-memory.md", "library", library_tables(rows / "library")),
-        docs / "guide-write.md": between(docs / "guide-write.md", "writing", writing_table(writing_rows(rows / "writing"))),
+        docs / "guide-serve.md": between(docs / "guide-serve.md", load=load_table(rows / "serving" / "nano.jsonl")),
+        docs / "guide-memory.md": between(
+            docs / "guide-memory.md", soak=soak_table(rows / "soak"), library=library_tables(rows / "library")
+        ),
+        docs / "guide-write.md": between(docs / "guide-write.md", writing=writing_table(writing_rows(rows / "writing"))),
         docs / "_static" / "gallery.html": gallery(rows / "cards"),
     }
 
 
-def between(page: Path, mark: str, words: str) -> str:
-    """The page, with these words between `<!-- mark -->` and `<!-- /mark -->`."""
-    before, begin, rest = page.read_text(encoding="utf-8").partition(f"<!-- {mark} -->\n")
-    _, end, after = rest.partition(f"<!-- /{mark} -->")
-    if not begin or not end:
-        raise ValueError(f"{page} has no place for {mark}")
-    return before + begin + words + end + after
+def between(page: Path, **words: str) -> str:
+    """The page, with the words of each mark between `<!-- mark -->` and `<!-- /mark -->`."""
+    text = page.read_text(encoding="utf-8")
+    for mark, said in words.items():
+        before, begin, rest = text.partition(f"<!-- {mark} -->\n")
+        _, end, after = rest.partition(f"<!-- /{mark} -->")
+        if not begin or not end:
+            raise ValueError(f"{page} has no place for {mark}")
+        text = before + begin + said + end + after
+    return text
 
 
 def load_table(file: Path) -> str:
