@@ -84,6 +84,6 @@ def _cells_of(rows: Sequence[Row], columns: Sequence[tuple[str, int]], all_rows:
     for column in columns:
         cell = [row["score"] for row in rows if (row["task"], row["windows"]) == column]
         asked = len({(row["passage"], row["question"]) for row in all_rows if (row["task"], row["windows"]) == column})
-        scores.append(mean(cell, ".2f") + (f" ({len(cell)} questions)" if 0 < len(cell) < asked else ""))
+        scores.append(mean(cell, ".2f") + (f" ({len(cell)} question{'s' * (len(cell) > 1)})" if 0 < len(cell) < asked else ""))
     calls = [mean([row["calls"] for row in rows if row["windows"] == length], ",.0f") for length in lengths]
     return [*scores, *calls, mean([row["tokens"] for row in rows if row["windows"] == lengths[-1]], ",.0f")]
