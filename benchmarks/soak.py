@@ -5,7 +5,8 @@
 Reads Python's standard library. Facts stand in the first hundredth, and are asked for again and again; each question is taken back. One
 line at every doubling: resident memory of the process, processor time a token since the line before, and how many of the numbers are the
 likeliest of ten. With --passkey it reads the repeated sentences of the passkey task, with one number in their first hundredth.
-With --keep the steps of each run are kept in docs/evidence/soak, from which `make docs` draws the table of docs/guide-memory.md.
+With --keep the steps of each run are kept in docs/evidence/soak, from which `make docs` draws the table of docs/guide-memory.md. It has
+the usual methods, sinks as it is and infllm with --passkey.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from longreach.evaluation.tasks.retrieval.needle import Needle
 from longreach.evaluation.tasks.retrieval.passkey import Passkey
 
 ROWS = Path(__file__).resolve().parents[1] / "docs" / "evidence" / "soak"
+USUAL = ("sinks:num_sinks=4,window_size=508", "infllm:block_size=64,num_blocks=3,local_window=256,shared=256,storage=disk")
 FIRST = 16384
 FACTS = 8  # questions that are asked, each about a fact of its own
 
@@ -80,9 +82,8 @@ def soak(name: str, spec: str, tokens: int, *, passkey: bool) -> dict[str, objec
                 for _, logits in read(model, torch.tensor([frame.question]), cache=cache, chunk_size=CHUNK, logits="last"):
                     found += int(logits[0, -1, [answer[0] for answer in frame.answers]].argmax()) == frame.right
             longreach.restore(cache, taken)
-            line = f"{memory:.0f} MiB, {1e3 * seconds / (end - begin):.3f} ms a token, {found} of {len(frames)} facts"
-            print(f"  {end:>9,} tokens: {line}", flush=True)
             each = 1e3 * seconds / (end - begin)
+            print(f"  {end:>9,} tokens: {memory:.0f} MiB, {each:.3f} ms a token, {found} of {len(frames)} facts", flush=True)
             steps.append({"tokens": end, "mib": round(memory), "ms": round(each, 3), "found": found, "facts": len(frames)})
     return {"model": Path(name).name, "spec": spec, "text": "passkey" if passkey else "standard library", "steps": steps}
 
@@ -98,9 +99,8 @@ def main() -> None:
     options.add_argument("--passkey", action="store_true", help="repeated sentences and one number, as where passkeys are looked for")
     options.add_argument("--keep", action="store_true", help="write each run to docs/evidence/soak")
     args = options.parse_args()
-    usual = ["sinks:num_sinks=4,window_size=508", "infllm:block_size=32,num_blocks=4,local_window=256,shared=32,storage=disk"]
     try:
-        for spec in args.method or usual:
+        for spec in args.method or USUAL:
             run = soak(args.model, spec, parse_length(args.tokens), passkey=args.passkey)
             if args.keep:
                 ROWS.mkdir(parents=True, exist_ok=True)
