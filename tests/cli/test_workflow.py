@@ -9,7 +9,7 @@ from longreach.testing.endpoint_server import EndpointServer
 from longreach.workflows.budget import RunBudget
 
 NOWHERE = {"model": None, "endpoint": None, "served_model": None, "concurrency": None, "method": None, "window": None,
-           "record": None, "replay": None, "loading": AS_IT_IS}  # fmt: skip
+           "record": None, "replay": None, "timeout": None, "loading": AS_IT_IS}  # fmt: skip
 CHAT = [{"role": "user", "content": "hello"}]
 
 
