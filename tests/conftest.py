@@ -14,6 +14,7 @@ from zlib import crc32
 
 import pytest
 
+gc.disable()  # until everything is imported and collected
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by torch when it is first imported, also in the processes that tests start
 
@@ -43,6 +44,7 @@ def _numbered(items):
 
 
 def pytest_collection_finish():
+    gc.enable()
     gc.collect()
     gc.freeze()  # what was imported and collected stays: a collection in a test goes over what is new, in a fraction of the time
 

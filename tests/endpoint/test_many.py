@@ -20,10 +20,18 @@ def echo(body):
     return body["prompt"]
 
 
+@pytest.fixture
 def end_of_workers():
-    for thread in threading.enumerate():
-        if thread.name == "longreach-endpoint":
-            thread.join()
+    """Waits for the workers of this test; those of another that failed may wait for ever."""
+    others = set(threading.enumerate())
+
+    def wait():
+        for thread in threading.enumerate():
+            if thread.name == "longreach-endpoint" and thread not in others:
+                thread.join(60)
+                assert not thread.is_alive()
+
+    return wait
 
 
 def test_answers_come_in_order_though_the_first_is_the_last_to_be_ready():
@@ -92,7 +100,7 @@ def test_a_request_that_fails_has_its_error_in_its_place():
     assert isinstance(long, ContextLengthError)
 
 
-def test_an_endpoint_that_nobody_can_use_ends_it():
+def test_an_endpoint_that_nobody_can_use_ends_it(end_of_workers):
     with EndpointServer(echo, key="right") as server, endpoint_at(server, model="stub", api_key="wrong", concurrency=2) as endpoint:
         with pytest.raises(UnusableEndpointError, match="401: Incorrect API key"):
             list(endpoint.many(requests(1000)))
@@ -100,7 +108,7 @@ def test_an_endpoint_that_nobody_can_use_ends_it():
         assert len(server.posts) <= 8
 
 
-def test_what_is_no_error_of_an_endpoint_ends_it():
+def test_what_is_no_error_of_an_endpoint_ends_it(end_of_workers):
     def ask(number):
         if number == 1:
             raise InputError("no")
@@ -113,7 +121,7 @@ def test_what_is_no_error_of_an_endpoint_ends_it():
     end_of_workers()
 
 
-def test_who_stops_listening_stops_the_asking():
+def test_who_stops_listening_stops_the_asking(end_of_workers):
     four_taken, second_began, closed = threading.Event(), threading.Event(), threading.Event()
     asked = []
 

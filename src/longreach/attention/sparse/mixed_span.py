@@ -55,8 +55,8 @@ METHOD = MixedSpan
 EXAMPLES = (
     MixedSpan(full_layers=0, block_size=8),
     MixedSpan(full_layers=1, block_size=5),
-    MixedSpan(full_layers=2, place="first", block_size=1),
-    MixedSpan(full_layers=2, place="spread", block_size=7),
+    MixedSpan(full_layers=1, place="first", block_size=1),
+    MixedSpan(full_layers=1, place="spread", block_size=7),
 )
 NEUTRAL = (MixedSpan(full_layers=0, block_size=64), MixedSpan(full_layers=1, block_size=32))
 BAD = ({"full_layers": -1}, {"full_layers": 1, "block_size": 0}, {"full_layers": 1, "place": "middle"})

@@ -78,7 +78,7 @@ class Staircase(CachePolicy):
 METHOD = Staircase
 EXAMPLES = (
     Staircase(exact=8, eight=8, four=8, chunk_size=4),
-    Staircase(exact=0, eight=None, chunk_size=3),
+    Staircase(exact=0, eight=6, chunk_size=3),
     Staircase(exact=5, eight=0, four=0, chunk_size=5),
 )
 NEUTRAL = (Staircase(exact=64),)

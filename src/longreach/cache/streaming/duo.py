@@ -91,7 +91,7 @@ class Duo(CachePolicy):
 
 
 METHOD = Duo
-_FILE = {"format": 1, "method": "duo", "fitted": {"scores": [[0.1, 0.3], [0.5, 0.2], [0.4, 0.0]]}}
+_FILE = {"format": 1, "method": "duo", "fitted": {"scores": [[0.1, 0.3], [0.5, 0.2]]}}
 EXAMPLES = (
     Duo(heads="0.1", num_sinks=2, window_size=8),
     Duo(heads="0.0/1.0/1.1", num_sinks=0, window_size=5),

@@ -167,7 +167,7 @@ METHOD = Extensible
 EXAMPLES = (
     Extensible(chunk_size=12, ratio=3, layers=2),
     Extensible(chunk_size=8, ratio=8),
-    Extensible(chunk_size=6, ratio=1, layers=3),
+    Extensible(chunk_size=6, ratio=1, layers=1),
 )
 NEUTRAL = (Extensible(chunk_size=64, ratio=8),)
 BAD = ({"chunk_size": 0}, {"ratio": 0}, {"layers": 0}, {"chunk_size": 10, "ratio": 4})

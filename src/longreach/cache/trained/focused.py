@@ -131,8 +131,8 @@ METHOD = Focused
 EXAMPLES = (
     Focused(window_size=16),
     Focused(window_size=8, layers="1", top_k=5),
-    Focused(window_size=11, layers="0/2", texts=16),
-    Focused(window_size=1, layers="0/1/2", top_k=3),
+    Focused(window_size=11, layers="0", texts=16),
+    Focused(window_size=1, layers="0/1", top_k=3),
 )
 NEUTRAL = (Focused(window_size=64), Focused(window_size=64, layers="0", top_k=1))
 BAD = (

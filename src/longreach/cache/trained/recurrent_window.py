@@ -125,7 +125,7 @@ class RecurrentWindow(Recurrent):
 METHOD = RecurrentWindow
 EXAMPLES = (
     RecurrentWindow(window_size=16),
-    RecurrentWindow(window_size=7, from_layer=0, into_layer=2),
+    RecurrentWindow(window_size=7, from_layer=0, into_layer=1),
     RecurrentWindow(window_size=12, from_layer=1, into_layer=1),
     RecurrentWindow(window_size=16, into_layer=0),
 )

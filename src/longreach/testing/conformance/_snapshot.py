@@ -1,6 +1,5 @@
 """Everything that applying a method could leave behind, as one mapping that can be compared."""
 
-import gc
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,7 +20,6 @@ _MEMOS = {"_can_set_attn_implementation_cached_value"}  # transformers keeps the
 
 def snapshot(model: PreTrainedModel) -> dict[str, Any]:
     """Name -> value: tensors' contents, configs, attributes and hooks of modules, attributes of their classes, transformers' registries."""
-    gc.collect()  # models of others that keep a method take it out of the registries when they go: not between two snapshots
     return dict(_entries(model))
 
 

@@ -16,12 +16,13 @@ from longreach.core.method import Method
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.prompt import prompt_end
 from longreach.engine.weights import equip, needs_weights, own_weights
-from longreach.testing.models import tiny_model
+from longreach.testing.models import FAMILIES, tiny_model
 
 Tier = Literal["contract", "method", "example"]
 WINDOW = 32  # trained window of the models: shorter than LENGTH, so that methods which act beyond it are seen to act
 LENGTH = 50
 PROMPT = 24  # slot where every prompt ends: in the middle of chunks, and before some left-padded rows begin
+_LAYERS = 2  # of the models
 TOLERANCE = 1e-4  # of float32 logits, whose standard deviation is 1 to 2
 
 
@@ -81,7 +82,7 @@ def moves(method: Method, ours: Tensor, stock: Tensor) -> int:
 @cache
 def shared_model(family: str = "llama", window: int = WINDOW) -> PreTrainedModel:
     """A tiny model that checks share; they leave it as it was (one of them proves it)."""
-    return tiny_model(family, max_position_embeddings=window)
+    return _small_model(family, window)
 
 
 def model_for(method: Method, family: str = "llama", window: int = WINDOW) -> PreTrainedModel:
@@ -93,8 +94,15 @@ def model_for(method: Method, family: str = "llama", window: int = WINDOW) -> Pr
 
 def new_model(method: Method, window: int = WINDOW) -> PreTrainedModel:
     """The same, one of its own."""
-    model = with_weights(tiny_model(max_position_embeddings=window), method)
+    model = with_weights(_small_model("llama", window), method)
     return model.double() if rounds(method) else model
+
+
+def _small_model(family: str, window: int) -> PreTrainedModel:
+    """One of two layers, which is enough for what differs by layer: a third makes every check half as slow again."""
+    types = FAMILIES[family][1].get("layer_types")
+    kinds = {} if types is None else {"layer_types": types[:_LAYERS]}
+    return tiny_model(family, num_hidden_layers=_LAYERS, max_position_embeddings=window, **kinds)
 
 
 def first(method: Method) -> bool:
@@ -112,12 +120,12 @@ def rounds(method: Method) -> bool:
 
 @cache
 def _double(family: str, window: int) -> PreTrainedModel:
-    return tiny_model(family, max_position_embeddings=window).double()
+    return _small_model(family, window).double()
 
 
 @cache
 def _equipped(method: Method, family: str, window: int) -> PreTrainedModel:
-    model = with_weights(tiny_model(family, max_position_embeddings=window), method)
+    model = with_weights(_small_model(family, window), method)
     return model.double() if rounds(method) else model
 
 
