@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 
 from longreach.decoding.encoder import Encoder
@@ -14,6 +16,34 @@ def test_text_that_spells_a_special_token_is_text(style):
     encoder = Encoder(tokenizer(style))
     assert 0 not in encoder.encode("a <s> b")
     assert 0 in tokenizer(style)("a <s> b", add_special_tokens=False)["input_ids"]
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("style", STYLES)
+def test_ids_are_those_of_the_tokenizers_own_call(style, special):
+    texts = [real_text()[:20_000], "", "a <s> b\n", "  two  spaces, \u00e9\u4e2d\U0001f600 "]
+    wanted = [tokenizer(style)(text, add_special_tokens=False, split_special_tokens=not special)["input_ids"] for text in texts]
+    encoder = Encoder(tokenizer(style), special=special)
+    tokenizer(style)("a", split_special_tokens=special)  # as somebody else uses the tokenizer between two texts
+    assert [encoder.encode(text) for text in texts] == wanted
+    assert encoder.lengths(texts) == [len(ids) for ids in wanted]
+
+
+@pytest.mark.parametrize("setting", ["enable_truncation", "enable_padding"])
+def test_a_tokenizer_that_cuts_or_pads_encodes_the_whole_text_and_no_more(setting):
+    changed = copy.deepcopy(tokenizer())
+    getattr(changed.backend_tokenizer, setting)(**{"max_length": 3} if setting == "enable_truncation" else {"length": 500})
+    assert Encoder(changed).encode(real_text()[:300]) == Encoder(tokenizer()).encode(real_text()[:300])
+
+
+def test_a_tokenizer_with_a_call_of_its_own_is_asked_by_it():
+    class Shouting(type(tokenizer())):
+        def _encode_plus(self, text, **options):
+            return super()._encode_plus([each.upper() for each in text] if isinstance(text, list) else text.upper(), **options)
+
+    own = Shouting(tokenizer_object=tokenizer().backend_tokenizer)
+    assert Encoder(own).encode("loud") == Encoder(tokenizer()).encode("LOUD") != Encoder(tokenizer()).encode("loud")
+    assert Encoder(own).lengths(["loud"]) == [len(Encoder(tokenizer()).encode("LOUD"))]
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -1,8 +1,10 @@
 """Text to ids and back, as texts that are put together from parts need it."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
+from tokenizers import Encoding
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from longreach.core.errors import InputError
 
@@ -23,7 +25,12 @@ class Encoder:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special tokens around it; text that spells one is text, unless `special` is set."""
-        return self._call(text, add_special_tokens=False, split_special_tokens=not self.special)
+        (found,) = self._plain([text])
+        return found if isinstance(found, list) else list(found.ids)
+
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many ids each text has by itself, as `encode` gives them: many long ones on all cores."""
+        return [len(found) for found in self._plain(texts)]
 
     def encode_inside(self, text: str) -> list[int]:
         """Ids of a text that stands inside another: without the space that some tokenizers put before the first word."""
@@ -56,6 +63,24 @@ class Encoder:
         if not bare or not starts:
             raise InputError(f"the tokenizer ({type(self.tokenizer).__name__}) writes a text differently beside its special tokens")
         return full[: starts[0]]
+
+    def _plain(self, texts: Sequence[str]) -> Sequence[list[int] | Encoding]:
+        """Ids of each text without special tokens around it, in a list or in an Encoding.
+
+        Where the tokenizer hands texts on to its backend, as transformers' own do, the backend is asked without places in the text, which
+        nobody needs here and which take more than a third of the time.
+        """
+        if self._hands_on:
+            backend = self.tokenizer.backend_tokenizer
+            if backend.truncation is None and backend.padding is None:
+                backend.encode_special_tokens = not self.special  # every call of the tokenizer sets it, too
+                return list(backend.encode_batch_fast(list(texts), add_special_tokens=False))
+        return [self._call(text, add_special_tokens=False, split_special_tokens=not self.special) for text in texts]
+
+    @property
+    def _hands_on(self) -> bool:
+        kind, fast = type(self.tokenizer), PreTrainedTokenizerFast
+        return isinstance(self.tokenizer, fast) and kind.__call__ is fast.__call__ and kind._encode_plus is fast._encode_plus
 
     def _call(self, text: str, **settings: Any) -> list[int]:
         ids: list[int] = self.tokenizer(text, verbose=False, **settings)["input_ids"]  # verbose warns of long texts

@@ -24,6 +24,16 @@ def test_never_over_and_a_few_words_under(units, count, start):
         assert units.count(cut) >= count - (12 if units.name == "tokens" else 50) - count // 500, "a long word has no room"
 
 
+@pytest.mark.parametrize("units", UNITS.values(), ids=UNITS)
+def test_a_long_text_is_counted_in_blocks(units, monkeypatch):
+    whole = []
+    for size in (10**9, 500):
+        monkeypatch.setattr("longreach.evaluation.asking.filler._BLOCK", size)
+        whole.append(Filler(real_text(), units).cut(9_000, 12_345))
+    assert units.count(whole[1]) <= 9_000
+    assert units.count(whole[1]) >= 0.99 * units.count(whole[0])
+
+
 def test_tokens_are_those_that_a_plain_prompt_has():
     text = real_text()[:5000]
     assert UNITS["metaspace"].count(text) == len(Encoder(tokenizer("metaspace")).encode(text))

@@ -3,6 +3,7 @@
 import re
 from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import pairwise
 
 from longreach.core.errors import InputError
 from longreach.evaluation.asking.units import Units
@@ -10,6 +11,7 @@ from longreach.evaluation.asking.units import Units
 _PROBE = 4_000  # characters by which the first guess is made
 _SHARE = 0.97  # of what is left is taken at once, so that nothing has to be counted twice
 _FINE = 24  # units, the last of which are taken word by word
+_BLOCK = 100_000  # characters
 _SEAM = 2  # units that parts may count less apart than together
 _WORD = re.compile(r"\S+(?=\s)")
 _SPACE = re.compile(r"\s")
@@ -34,7 +36,7 @@ class Filler:
         left, each = count - _SEAM, self._each(start)
         while left > _FINE:
             part = self._words(end, int(left * each * _SHARE))
-            counted = self.units.count(part) if part else 0
+            counted = self._counted(part)
             if not counted:
                 raise InputError(
                     f"the text is too short: from character {start} on it has fewer than {count} {self.units.name}; give more text "
@@ -60,6 +62,13 @@ class Filler:
     def _each(self, start: int) -> float:
         probe = self.text[start : start + _PROBE]
         return len(probe) / max(1, self.units.count(probe)) if probe else 1.0
+
+    def _counted(self, part: str) -> int:
+        """Units of a part: of a long one about, its blocks by themselves and on all cores."""
+        if len(part) <= 2 * _BLOCK:
+            return self.units.count(part) if part else 0
+        ends = [found.end() for at in range(_BLOCK, len(part) - _BLOCK, _BLOCK) if (found := _SPACE.search(part, at))]
+        return sum(self.units.counts([part[begin:end] for begin, end in pairwise([0, *ends, len(part)])]))
 
     def _words(self, start: int, size: int) -> str:
         """So many characters, without a word that they would tear; "" where the text ends before."""

@@ -62,6 +62,10 @@ class Form:
         """The passage itself."""
         return self._text.encode_inside(text) if self.chat else self._text.encode(text)
 
+    def passage_lengths(self, texts: Sequence[str]) -> list[int]:
+        """How many ids each part of a passage has by itself."""
+        return self._text.lengths(texts)
+
     def ask_ids(self, ask: Ask) -> list[int]:
         """The question, what makes the model answer, and how the answer begins."""
         return self._parts(ask)[0]

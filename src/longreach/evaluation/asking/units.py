@@ -18,6 +18,9 @@ class Units(Protocol):
     def count(self, text: str) -> int:
         """Of a passage."""
 
+    def counts(self, parts: Sequence[str]) -> list[int]:
+        """Of parts of a passage, each by itself: together they may have a few less, or more."""
+
     def around(self, ask: Ask, turns: Sequence[Turn]) -> int:
         """Of everything beside the passage: turns, question, template, and the answer at its longest."""
 
@@ -33,6 +36,10 @@ class Tokens:
     def count(self, text: str) -> int:
         """Of a passage."""
         return len(self.form.passage_ids(text))
+
+    def counts(self, parts: Sequence[str]) -> list[int]:
+        """Of parts of a passage, each by itself."""
+        return self.form.passage_lengths(parts)
 
     def around(self, ask: Ask, turns: Sequence[Turn]) -> int:
         """Of everything beside the passage."""
@@ -55,6 +62,10 @@ class Characters:
     def count(self, text: str) -> int:
         """Of a passage."""
         return len(text)
+
+    def counts(self, parts: Sequence[str]) -> list[int]:
+        """Of parts of a passage."""
+        return [len(part) for part in parts]
 
     def around(self, ask: Ask, turns: Sequence[Turn]) -> int:
         """Of everything beside the passage."""
