@@ -25,6 +25,7 @@ from longreach.testing.models import tiny_learned, tiny_model
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "experiments"
+NARROW = {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 2, "num_key_value_heads": 2, "head_dim": 16}
 
 
 @pytest.fixture(scope="module")
@@ -45,19 +46,37 @@ def run(name, monkeypatch, *arguments, **smaller):
     module.main()
 
 
+def narrow(name, monkeypatch, **sizes):
+    """The model of a recipe, with all its layers and a fraction of their width."""
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    whole = __import__(name).model_config
+
+    def config(tokenizer):
+        found = whole(tokenizer)
+        found.update(sizes)
+        return found
+
+    return config
+
+
 def rows(file):
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
+def numbers(row):
+    return json.dumps({name: value for name, value in row.items() if name != "command"})
+
+
 def test_an_encoder_is_trained_and_aligned(tmp_path, data, monkeypatch, capsys):
     given = ("--data", data, "--tokens", "0.002M", "--work", tmp_path / "work", "--evidence", tmp_path / "evidence")
-    run("encoder", monkeypatch, *given, TEXTS=4, TIMES=(1, 2))
+    small = {"TEXTS": 4, "TIMES": (1, 2), "model_config": narrow("encoder", monkeypatch, d_model=16, d_kv=8, d_ff=32, num_heads=2)}
+    run("encoder", monkeypatch, *given, **small)
     told = rows(tmp_path / "evidence" / "t5-scratch.jsonl")
     assert [row["metric"].split(", ")[1][:5] for row in told] == ["below", "below", "above", "above"]
     assert {row["method"] for row in told} == {"attention_alignment"}
     assert all(row["low"] <= row["number"] <= row["high"] for row in told)
     assert "bits_per_byte" in capsys.readouterr().out
-    run("encoder", monkeypatch, *given, TEXTS=4, TIMES=(1, 2))
+    run("encoder", monkeypatch, *given, **small)
     assert "bits_per_byte" not in capsys.readouterr().out, "what was trained is trained again"
 
 
@@ -78,7 +97,8 @@ def test_gaps_leave_a_window_and_can_be_filled(monkeypatch):
 
 
 def test_facts_are_found_beyond_the_window(tmp_path, monkeypatch, capsys):
-    run("facts", monkeypatch, "--steps", 350, "--evidence", tmp_path, TEXTS=16, TIMES=(1, 8), _STAGES=((0.0, 16),), WINDOW=16)
+    smaller = {"TEXTS": 16, "TIMES": (1, 8), "_STAGES": ((0.0, 16),), "WINDOW": 16, "SUBJECTS": 4, "VALUES": 4, "FACTS": 2}
+    run("facts", monkeypatch, "--steps", 220, "--evidence", tmp_path, **smaller)
     (row,) = rows(tmp_path / "bart-facts.jsonl")
     assert (row["method"], row["verdict"]) == ("unlimiformer", "holds")
     found = {line.split()[0]: float(line.split()[-1]) for line in capsys.readouterr().out.splitlines() if "8x" in line and "1x" in line}
@@ -88,6 +108,7 @@ def test_facts_are_found_beyond_the_window(tmp_path, monkeypatch, capsys):
 
 def test_models_from_scratch_are_compared_and_then_tuned_by_samplers(tmp_path, data, monkeypatch, capsys):
     out, smaller = tmp_path / "evidence", {"TEXTS": 2, "TUNE_STEPS": 1, "SOURCE": 2000}
+    smaller["model_config"] = narrow("scratch", monkeypatch, **NARROW)
     monkeypatch.setattr("longreach.training.gate._COUNTS", (4,))  # windows: ten models pass the gate here, for form's sake
     given = ("--data", data, "--tokens", "0.002M", "--work", tmp_path / "work", "--evidence", out)
     run("scratch", monkeypatch, *given, "--methods", "rope", "nope", "nope+cable", **smaller)
@@ -110,7 +131,8 @@ def test_models_from_scratch_are_compared_and_then_tuned_by_samplers(tmp_path, d
 def test_ways_to_attend_are_held_against_what_they_read(tmp_path, data, monkeypatch, capsys):
     out = tmp_path / "evidence"
     monkeypatch.syspath_prepend(EXPERIMENTS)
-    monkeypatch.setattr(__import__("scratch"), "TEXTS", 2)
+    for constant, value in {"TEXTS": 2, "model_config": narrow("scratch", monkeypatch, **NARROW)}.items():
+        monkeypatch.setattr(__import__("scratch"), constant, value)
     costs = __import__("costs")
     methods = ("rope", costs.LOCAL, "routing:num_clusters=4,window_size=16")
     run("costs", monkeypatch, "--data", data, "--tokens", "0.002M", "--work", tmp_path / "work", "--evidence", out, "--methods", *methods)
@@ -146,9 +168,9 @@ def test_methods_are_held_to_claims_about_tuned_models(tmp_path, data, monkeypat
     monkeypatch.setattr("longreach.training.gate._COUNTS", (2,))
     monkeypatch.setattr("longreach.evaluation.claims.base.RECALLS", 0.0)
     chosen = [word for name in ("linear", "ntk", "yarn", "yarn+resonance") for word in ("--only", name)]
-    given = ("--data", data, "--model", folder, "--steps", 1, "--windows", 2, "--work", tmp_path / "work", "--evidence", out, *chosen)
+    given = ("--data", data, "--model", folder, "--steps", 1, "--windows", 2, "--work", tmp_path / "work", "--evidence", out)
     smaller = {"TIMES": 2, "STACKS": ("yarn:factor=2+resonance",), "SAMPLES": 2, "BOOKS": 20_000, "SOURCE": 50_000}
-    run("tuned", monkeypatch, *given, **smaller)
+    run("tuned", monkeypatch, *given, *chosen, **smaller)
     printed = capsys.readouterr().out
     claims, lengths = rows(out / "small-tuned.jsonl"), rows(out / "lengths" / "small-tuned.jsonl")
     by = {row["method"]: row for row in claims}
@@ -167,8 +189,10 @@ def test_methods_are_held_to_claims_about_tuned_models(tmp_path, data, monkeypat
     assert plain["setting"] == ""
     assert abs(plain["rise"]) > 1e-6, "the tuned model is measured, beside the one that was not tuned"
 
-    run("tuned", monkeypatch, *given, "--checkpoints", tmp_path / "saved", **smaller)
-    assert rows(out / "lengths" / "small-tuned.jsonl") == lengths
+    run("tuned", monkeypatch, *given, "--only", "yarn", "--checkpoints", tmp_path / "saved", **smaller)
+    again = rows(out / "lengths" / "small-tuned.jsonl")
+    assert sorted(map(numbers, again)) == sorted(map(numbers, lengths)), "of what was not run now the rows stay"
+    assert any(row["command"].endswith("--only yarn") for row in again)
     model, _ = longreach.load(tmp_path / "saved" / "yarn")
     assert (model.config.rope_parameters["rope_type"], window_before_export(model)) == ("yarn", 256), "as a published one is"
     assert not applied(model)
