@@ -35,12 +35,12 @@ def verbs() -> list[str]:
     return registry.names("command")
 
 
-def make_app() -> typer.Typer:
-    """The command line with every verb: `cli/some_verb.py` is `longreach some-verb`."""
+def make_app(names: Sequence[str] | None = None) -> typer.Typer:
+    """The command line with every verb, or with these: `cli/some_verb.py` is `longreach some-verb`."""
     # Markup stays off: it would swallow brackets in the verbs' help.
     app = typer.Typer(cls=_Verbs, context_settings=_SETTINGS, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
     app.callback()(_root)
-    for name in verbs():
+    for name in verbs() if names is None else names:
         verb, called = getattr(registry.module(name, "command"), name), name.replace("_", "-")
         if isinstance(verb, typer.Typer):
             for command in verb.registered_commands:
@@ -76,7 +76,8 @@ def main() -> None:
 
 
 def _invoke(arguments: Sequence[str]) -> int:
-    command = typer.main.get_command(make_app())
+    asked = [name for name in verbs() if name.replace("_", "-") in arguments[:1]]  # the others would be read for nothing
+    command = typer.main.get_command(make_app(asked or None))
     try:
         with command.make_context("longreach", list(arguments) or ["--help"]) as context:
             command.invoke(context)
