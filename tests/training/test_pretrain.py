@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ def batch(step):
 
 
 def run(folder, config=CONFIG, batch=batch):
-    model = tiny_model()
+    model = tiny_model(num_hidden_layers=1)
     pretrain(model, batch, config, folder, evaluate=lambda _: 1.0)
     return {name: value.clone() for name, value in model.state_dict().items()}
 
@@ -38,17 +39,24 @@ def same(one, other):
     return all(torch.equal(one[name], other[name]) for name in one)
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An undisturbed run: its folder, and the weights that it ended with."""
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, run(folder)
+
+
 @pytest.mark.parametrize("step", [1, 7, 13])
-def test_a_killed_run_ends_where_an_undisturbed_one_does(tmp_path, step):
+def test_a_killed_run_ends_where_an_undisturbed_one_does(tmp_path, whole, step):
     with pytest.raises(Kill):
-        run(tmp_path / "killed", batch=killed_at(step))
-    assert same(run(tmp_path / "killed"), run(tmp_path / "whole"))
+        run(tmp_path, batch=killed_at(step))
+    assert same(run(tmp_path), whole[1])
 
 
 @pytest.mark.parametrize("steps", [20, 48])  # its decay begins before the shorter run's end, and long after
-def test_a_longer_run_goes_on_from_before_the_decay(tmp_path, steps):
+def test_a_longer_run_goes_on_from_before_the_decay(tmp_path, whole, steps):
     longer = PretrainConfig(tokens=steps * 2 * 8, batch_size=2, seq_len=8, decay=0.25, warmup=0.02, save_every=0.0, compile=False)
-    run(tmp_path / "lengthened")
+    shutil.copytree(whole[0], tmp_path / "lengthened")
     asked = []
 
     def watched(step):
@@ -61,9 +69,9 @@ def test_a_longer_run_goes_on_from_before_the_decay(tmp_path, steps):
     assert same(lengthened, run(tmp_path / "longer", longer))
 
 
-def test_a_finished_run_does_nothing(tmp_path):
-    first = run(tmp_path)
-    assert same(first, run(tmp_path, batch=killed_at(0)))
+def test_a_finished_run_does_nothing(whole):
+    folder, first = whole
+    assert same(first, run(folder, batch=killed_at(0)))
 
 
 def test_the_rate_rises_holds_and_falls():
@@ -74,9 +82,8 @@ def test_the_rate_rises_holds_and_falls():
     assert 0 < rates[-1] < 0.01
 
 
-def test_the_log_has_a_row_every_few_steps(tmp_path):
-    run(tmp_path)
-    rows = [json.loads(line) for line in (tmp_path / "loss.jsonl").read_text().splitlines()]
+def test_the_log_has_a_row_every_few_steps(whole):
+    rows = [json.loads(line) for line in (whole[0] / "loss.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == list(range(2, 17, 2))
     assert [row["tokens"] for row in rows] == [16 * row["step"] for row in rows]
     assert rows[-1]["valid_bits_per_byte"] == 1.0
