@@ -20,6 +20,7 @@ class Encoder:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, *, special: bool = False) -> None:
         self.tokenizer, self.special = tokenizer, special
         self.prefix = self._prefix()
+        self._before = {before: self.encode(before) for before in ("\n", ".")}  # that a text inside another may stand behind
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special tokens around it; text that spells one is text, unless `special` is set."""
@@ -27,8 +28,8 @@ class Encoder:
 
     def encode_inside(self, text: str) -> list[int]:
         """Ids of a text that stands inside another: without the space that some tokenizers put before the first word."""
-        for before in ("\n", "."):
-            first, both = self.encode(before), self.encode(before + text)
+        for before, first in self._before.items():
+            both = self.encode(before + text)
             if both[: len(first)] == first:
                 return both[len(first) :]
         return self.encode(text)
