@@ -73,9 +73,9 @@ class ClaimBench:
         """Their mean."""
         return mean_interval(list(self.rises(spec).values()))
 
-    def answers(self, spec: str, samples: int = SAMPLES) -> dict[str, bool]:
-        """By question of the target length."""
-        return self.subject.answers(spec, self.to, samples)
+    def answers(self, spec: str, samples: int | None = None) -> dict[str, bool]:
+        """By question of the target length. Args: samples: questions of each depth; None: as many as claims are held to."""
+        return self.subject.answers(spec, self.to, samples or SAMPLES)
 
     def inside(self) -> dict[str, bool]:
         """By question of the window's length: what the model as it is finds. Raises: LeftOut for one that finds less than half: then no
