@@ -59,7 +59,7 @@ def place(tmp_path, monkeypatch):
     questions.jsonl.
     """
     for name, model in (
-        ("package/nano", tiny_model(vocab_size=VOCABULARY, max_position_embeddings=WINDOW)),
+        ("package/nano", tiny_model(vocab_size=VOCABULARY, max_position_embeddings=WINDOW, num_hidden_layers=2)),
         ("GPT2", tiny_learned("gpt2", window=WINDOW, vocab_size=VOCABULARY)),
     ):
         model.save_pretrained(tmp_path / name)
@@ -79,7 +79,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.usefixtures("place")
+@pytest.mark.usefixtures("place", "warm_reader")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_of_a_page_runs(page, capsys):
     found = commands(page)
