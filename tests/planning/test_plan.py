@@ -70,12 +70,12 @@ def test_a_model_of_70b_without_weights(large):
     [
         ("hip", ("attention",)),
         ("duo:heads=0.0/0.1", ("attention",)),
-        ("longheads:chunk_size=512,num_chunks=16", ("positions", "attention")),
-        ("longgen:window_size=512", ("attention", "needs training")),
+        ("longheads:chunk_size=64,num_chunks=4", ("positions", "attention")),
+        ("longgen:window_size=128", ("attention", "needs training")),
     ],
 )
 def test_what_sees_less_of_a_text_says_so(small, spec, lost):
-    (row,) = longreach.plan_memory(small, context=16384, memory=200 * GIB, methods=[spec]).methods
+    (row,) = longreach.plan_memory(small, context=1024, memory=200 * GIB, methods=[spec]).methods
     assert row.lost == lost
 
 
