@@ -41,14 +41,13 @@ class Reader(Progress):
         self.told.append(words)
 
 
-@pytest.fixture
-def measured(monkeypatch):
+def measuring(patch):
     """Runs with a clock that goes by tokens."""
-    monkeypatch.setattr(tournament, "RECALLS", 0.0)
+    patch.setattr(tournament, "RECALLS", 0.0)
 
     def run(seconds=None, rows=None, methods=PLAIN, **settings):
         reader = Reader()
-        monkeypatch.setattr(stretching, "Clock", partial(Clock, now=lambda: float(reader.seconds)))
+        patch.setattr(stretching, "Clock", partial(Clock, now=lambda: float(reader.seconds)))
         quick = {"windows": 2, "samples": 1, "depths": (0.0, 1.0), **settings}
         model = tiny_model(vocab_size=VOCABULARY)
         try:
@@ -62,17 +61,28 @@ def measured(monkeypatch):
     return run
 
 
-def test_without_a_budget_all_is_tried(measured):
-    reader, outcome = measured()
+@pytest.fixture
+def measured(monkeypatch):
+    return measuring(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """A run without a budget."""
+    with pytest.MonkeyPatch.context() as patch:
+        return measuring(patch)()
+
+
+def test_without_a_budget_all_is_tried(whole):
+    reader, outcome = whole
     assert {one.method for one in outcome.standings} == {"", *PLAIN}
     assert outcome.refused == {}
     assert reader.told[0].endswith("; --budget TIME limits it.")
 
 
 @pytest.mark.parametrize("share", [0.45, 0.6, 0.75, 0.9])
-def test_a_budget_holds_and_names_what_was_not_tried(measured, share):
-    whole, _ = measured()
-    budget = share * whole.seconds
+def test_a_budget_holds_and_names_what_was_not_tried(measured, whole, share):
+    budget = share * whole[0].seconds
     reader, outcome = measured(seconds=budget)
     assert reader.seconds <= 1.05 * budget + 256, "a chunk may end"
     untried = {spec for spec, why in outcome.refused.items() if why == NO_TIME}
@@ -93,11 +103,11 @@ def test_where_the_stock_model_takes_all_the_time_that_is_one_clear_line(measure
     assert str(error).startswith("the time budget of ")
 
 
-def test_the_next_run_goes_on_from_there(measured):
+def test_the_next_run_goes_on_from_there(measured, whole):
     rows, counts = Rows(), []
-    whole, best = measured()
+    reader, best = whole
     for _ in range(8):  # each run reads a little more
-        _, outcome = measured(seconds=0.4 * whole.seconds, rows=rows)
+        _, outcome = measured(seconds=0.4 * reader.seconds, rows=rows)
         counts.append(len(rows))
         if not isinstance(outcome, LongreachError) and not outcome.refused:
             break

@@ -6,6 +6,7 @@ One of them holds however often it is looked at, so that measuring can stop as s
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from statistics import NormalDist, covariance, fmean, stdev, variance
 from typing import NamedTuple
 
@@ -70,6 +71,7 @@ def anytime_interval(hits: float, n: int) -> Interval:
     return Interval(hits / n, _end(hits, n), 1 - _end(n - hits, n))
 
 
+@lru_cache(maxsize=4096)  # looked up after every try, of every method: most counts come again
 def _end(hits: float, n: int) -> float:
     """The lower end: the greatest share that the tries speak against, in favour of greater ones."""
     low, high = 0.0, hits / n
