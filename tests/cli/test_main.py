@@ -173,3 +173,11 @@ def test_every_option_of_a_verb_is_in_its_help():
         text = "\n".join(shown[called])
         assert len(re.findall(r"^  -h, --help\b", text, re.MULTILINE)) == 1
         assert [option for option in options if not re.search(rf"^  (-\w, )?{option}\b", text, re.MULTILINE)] == [], called
+
+
+def test_the_options_of_the_verb_alone_are_built(monkeypatch):
+    built = []
+    monkeypatch.setattr("longreach.cli.main.make_app", lambda names=None: built.append(names) or make_app(names))
+    assert run(["context-probe", "--help"]) == 0
+    assert run(["--help"]) == 0
+    assert built == [["context_probe"], None]
