@@ -2,7 +2,9 @@ import io
 import json
 import re
 import signal
+import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +13,6 @@ from longreach.checkpoints.checkpoint import load, save
 from longreach.cli.main import run
 from longreach.conversation.conversation import Conversation
 from tests.checkpoints.folders import write_folder
-from tests.cli.forked import start
 from tests.conversation.talks import talker
 
 pytestmark = pytest.mark.usefixtures("no_bars")
@@ -200,7 +201,13 @@ def test_numbers_that_are_none_are_told_in_one_line(chat, folder, tmp_path):
 
 
 def test_ctrl_c_ends_an_answer_and_the_conversation_goes_on(folder):
-    process = start("chat", folder, "--method", "sinks:window_size=24", "--max-new-tokens", "1M")
+    # A shell that starts its jobs in the background lets them ignore Ctrl-C, and what they start, too.
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    command = [sys.executable, "-c", "from longreach.cli.main import main; main()", "chat", folder, "--method", "sinks:window_size=24"]
+    process = subprocess.Popen(
+        [*command, "--max-new-tokens", "1M"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+        preexec_fn=listening,
+    )  # fmt: skip
     try:
         process.stdin.write(b"hi\n")
         head = b""

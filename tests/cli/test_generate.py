@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -13,7 +14,6 @@ from longreach.decoding import generation, writing
 from longreach.decoding.generation import prompt_ids
 from longreach.decoding.writing import generate
 from tests.checkpoints.folders import TEMPLATE, byte_tokenizer, write_folder
-from tests.cli.forked import start
 
 PROMPT = "once upon a time"
 
@@ -198,8 +198,15 @@ def test_a_model_without_positions_beyond_its_window_refuses(tmp_path, capsys):
 # as people run it
 
 
+def start(folder, *arguments, **options):
+    command = [sys.executable, "-c", "from longreach.cli.main import main; main()", "generate", folder, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0, **options)
+
+
 def test_text_streams_without_end_and_ctrl_c_ends_it(folder):
-    process = start("generate", folder, "--prompt", PROMPT, "--method", "sinks:window_size=16")
+    # A shell that starts its jobs in the background lets them ignore Ctrl-C, and what they start, too.
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = start(folder, "--prompt", PROMPT, "--method", "sinks:window_size=16", preexec_fn=listening)
     try:
         head = b""
         while len(head) < 12:
@@ -217,17 +224,17 @@ def test_text_streams_without_end_and_ctrl_c_ends_it(folder):
 
 
 def test_text_is_utf8_in_any_locale(folder):
-    command = [sys.executable, "-c", "from longreach.cli.main import main; main()", "generate", folder, "--prompt", PROMPT]
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    done = subprocess.run([*command, "--max-new-tokens", "60"], env=environment, capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (0, b"")
-    out = done.stdout
+    process = start(
+        folder, "--prompt", PROMPT, "--max-new-tokens", "60", env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    )
+    out, err = process.communicate(timeout=600)
+    assert (process.returncode, err) == (0, b"")
     assert out.decode("utf-8") == expected(folder, 60)
     assert not out.isascii(), "random bytes come out as U+FFFD"
 
 
 def test_a_reader_that_stops_reading_ends_it(folder):
-    process = start("generate", folder, "--prompt", PROMPT, "--method", "sinks:window_size=16")
+    process = start(folder, "--prompt", PROMPT, "--method", "sinks:window_size=16")
     try:
         assert process.stdout.read(3)
         process.stdout.close()
