@@ -31,7 +31,7 @@ from longreach.training.samplers.base import Geometry
 from longreach.training.samplers.randomized import Randomized
 
 WINDOW, TARGET = 128, 1024
-NAME = "Llama, 1.6M parameters"  # in the rows of what was measured
+NAME = "Llama, 1.9M parameters"  # in the rows of what was measured
 MODEL = "llama-scratch"  # in the docs
 TEXTS = 16  # windows of held-out text
 ROPE, RANDOMIZED, TUNED, PREFIX = "rope", "randomized", "nope+head_temperature", "ntk_attention"
