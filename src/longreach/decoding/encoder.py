@@ -74,7 +74,8 @@ class Encoder:
         if self._hands_on:
             backend = self.tokenizer.backend_tokenizer
             if backend.truncation is None and backend.padding is None:
-                backend.encode_special_tokens = not self.special  # every call of the tokenizer sets it, too
+                if backend.encode_special_tokens is self.special:
+                    backend.encode_special_tokens = not self.special  # as every call of the tokenizer does
                 return list(backend.encode_batch_fast(list(texts), add_special_tokens=False))
         return [self._call(text, add_special_tokens=False, split_special_tokens=not self.special) for text in texts]
 
