@@ -82,20 +82,3 @@ def plain_transformers(tmp_path_factory):
 def warm_reader(monkeypatch, plain_transformers):
     """Exports are checked by plain transformers as ever, but in a process that has imported it already."""
     monkeypatch.setattr("longreach.checkpoints.export.subprocess", plain_transformers)
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _drawn_loss_curves():
-    """What draws the curve of a run: for a run of a few steps that takes longer than the training, so that only `loss_curves` has it."""
-    from longreach.training.loss_log import LossLog
-
-    with pytest.MonkeyPatch.context() as patch:
-        draw = LossLog.draw
-        patch.setattr(LossLog, "draw", lambda log: log.picture.touch())
-        yield draw
-
-
-@pytest.fixture
-def loss_curves(monkeypatch, _drawn_loss_curves):
-    """The curves of runs are drawn, as for users."""
-    monkeypatch.setattr("longreach.training.loss_log.LossLog.draw", _drawn_loss_curves)

@@ -51,7 +51,6 @@ def rows(folder):
     return [{**json.loads(line), "seconds": 0} for line in (folder / "loss.jsonl").read_text().splitlines()]
 
 
-@pytest.mark.usefixtures("loss_curves")
 @pytest.mark.parametrize("full", [False, True])
 def test_a_killed_run_ends_where_an_undisturbed_one_does(tmp_path, full):
     settings = {"full": full} if full else {"parts": ("norms",), "rank": 2}

@@ -52,10 +52,8 @@ class Trial:
         """
         reason = excuses(self.example).get(self.check.name)
         try:
-            with (
-                _uncollected(),
-                prompt_end(PROMPT),
-            ):  # what is cut at the end of a prompt is not the same in chunks and at once, unless that end is
+            # What is cut at the end of a prompt is not the same in chunks and at once, unless that end is.
+            with _uncollected(), prompt_end(PROMPT):
                 compared = self.check.run(self.example)
             require(compared > 0, f"{self.check.name} compared nothing")
         except Exception as error:
