@@ -101,7 +101,8 @@ def card(
     place = "FOLDER" if Path(model or "").is_dir() else model or ""  # where it lies is nobody's business who sees the page
     shown = ["longreach", "card", place, "--lengths", ",".join(map(format_length, steps)), "--tasks", tasks, *listed]
     where = out or Path("longreach-results", f"card-{name.replace('/', '--')}")
-    _draw(made, f"How far {name} can be used", where, shlex.join([*shown, "--limit", str(limit), "--seed", str(seed)]))
+    read = ["--chunk-size", str(chunk_size)] if chunk_size else []
+    _draw(made, f"How far {name} can be used", where, shlex.join([*shown, "--limit", str(limit), "--seed", str(seed), *read]))
 
 
 def octaves_to(target: int) -> tuple[int, ...]:
