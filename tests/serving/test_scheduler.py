@@ -8,6 +8,7 @@ from longreach.core.errors import InputError
 from longreach.decoding.generation import tokens
 from longreach.decoding.sampling import Sampling
 from longreach.engine.cache_argument import cache_of
+from longreach.serving.batches import can_stand_side_by_side
 from longreach.serving.job import ChoiceEnded, PieceWritten, ServerBusyError, ServerClosingError, ServerFullError, ThinkingBudget
 from longreach.serving.profiles import Profiles
 from longreach.testing.models import random_ids
@@ -36,7 +37,7 @@ def alone(profile, tokenizer, ids, most, **more):
     return tokenizer.decode(list(tokens(profile.model, torch.tensor([ids]), max_new_tokens=most, **more)), skip_special_tokens=True)
 
 
-# Side by side, and in turn where layers have sliding windows.
+# Layers with sliding windows of 8 tokens among them.
 FAMILIES = [("gpt_oss", torch.float32), ("falcon", torch.float32)]  # experts of the first compute in no other precision
 FAMILIES += [(name, dtype) for name in ("llama", "llama_longrope", "gemma3") for dtype in (torch.float32, torch.float64)]
 
@@ -47,12 +48,12 @@ def test_many_at_a_time_write_what_each_writes_alone(family, dtype):
     loaded.model.to(dtype)
     (profile,) = Profiles(*loaded).all
     scheduled = scheduler(loaded, profiles=[profile])
-    asked = [job(profile, prompt(length, seed), most=12) for seed, length in enumerate(LENGTHS)]
+    asked = [job(profile, prompt(length, seed), most=8 + seed) for seed, length in enumerate(LENGTHS)]  # rows leave one by one
     for each, _ in asked:
         scheduled.submit(each)
     run(scheduled)
     for each, told in asked:
-        assert told.text() == alone(profile, loaded.tokenizer, list(each.ids), 12)
+        assert told.text() == alone(profile, loaded.tokenizer, list(each.ids), each.most)
         assert told.reasons == ["length"]
 
 
@@ -77,7 +78,10 @@ def test_methods_write_what_they_write_alone_and_reuse_changes_nothing(loaded, s
     profiles.close()
 
 
-def test_rows_stand_side_by_side_where_caches_are_plain(loaded, profile, monkeypatch):
+@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt_oss", "mistral"])
+def test_rows_stand_side_by_side_where_caches_are_plain(family):
+    loaded = talker(family)
+    (profile,) = Profiles(*loaded).all
     scheduled = scheduler(loaded, profiles=[profile])
     forwards = []
     handle = profile.model.register_forward_pre_hook(lambda module, args: forwards.append(tuple(args[0].shape)))
@@ -87,6 +91,13 @@ def test_rows_stand_side_by_side_where_caches_are_plain(loaded, profile, monkeyp
     handle.remove()
     assert forwards.count((4, 1)) == 7  # the first tokens come from the prompts
     assert len(forwards) == 4 + 7
+
+
+def test_windows_that_are_not_of_slots_are_written_in_turn():
+    profiles = Profiles(*talker("mistral")).all
+    assert can_stand_side_by_side(profiles[0])
+    profiles[0].model.config.attention_chunk_size = 8  # chunks begin at multiples of it, which padding would move
+    assert not can_stand_side_by_side(profiles[0])
 
 
 def test_a_row_far_longer_than_others_stands_alone(loaded, profile):

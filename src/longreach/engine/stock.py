@@ -13,7 +13,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface, Cache, DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from longreach.engine._fused import Merge, attend
 
@@ -86,6 +86,11 @@ class GrowingLayer(DynamicLayer):
 def keeps_all(layer: object) -> TypeGuard[DynamicLayer]:
     """Whether a layer of a cache keeps the keys and values of all tokens, and nothing else."""
     return type(layer) in (DynamicLayer, GrowingLayer)
+
+
+def keeps_window(layer: object) -> TypeGuard[DynamicSlidingWindowLayer]:
+    """Whether a layer of a cache keeps the keys and values of the tokens in its sliding window, and nothing else."""
+    return type(layer) is DynamicSlidingWindowLayer
 
 
 def stock_cache(model: PreTrainedModel) -> DynamicCache:

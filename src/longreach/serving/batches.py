@@ -1,7 +1,10 @@
-"""Rows of several requests side by side in one forward pass, left-padded, where caches are nothing but keys and values of every token."""
+"""Rows of several requests side by side in one forward pass, left-padded, where caches are nothing but keys and values of tokens.
+
+Every row ends in the same slot, so a sliding window of so many slots holds the same tokens of each row that it holds when the row is alone.
+"""
 
 import inspect
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +14,7 @@ from transformers import Cache
 from longreach.decoding.reading import prefill
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.forward import apart, rounding
+from longreach.engine.stock import keeps_window
 from longreach.engine.whole_length import whole_length
 from longreach.serving.profiles import Profile
 from longreach.serving.texts import OpenText
@@ -61,9 +65,8 @@ class _SideBySide:
         self._mask = (places >= self._width - self._lengths).long()  # [B, S]
         layers: list[Sequence[Any]] = [cache.layers for cache in caches]
         rows = zip(*layers, strict=True)
-        self._cache = _filled(
-            profile, ((self._stacked([each.keys for each in row]), self._stacked([each.values for each in row])) for row in rows)
-        )
+        held = ((_stacked([each.keys for each in row]), _stacked([each.values for each in row])) for row in rows)
+        self._cache = _filled(profile, held, self._width)
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
@@ -81,16 +84,21 @@ class _SideBySide:
     def alone(self, row: int) -> Cache:
         """A cache of what one row holds."""
         layers: Sequence[Any] = self._cache.layers
-        start = self._padding[row]
-        return _filled(self._profile, ((each.keys[row : row + 1, :, start:], each.values[row : row + 1, :, start:]) for each in layers))
+        length = self._width - self._padding[row]
+        held = []
+        for layer in layers:
+            start = max(0, layer.keys.shape[2] - length)  # in a window there may be no padding any more
+            held.append((layer.keys[row : row + 1, :, start:], layer.values[row : row + 1, :, start:]))
+        return _filled(self._profile, held, length)
 
-    def _stacked(self, tensors: Sequence[Tensor]) -> Tensor:
-        """[1, K, S, D] each -> [B, K, S, D], with zeros before the shorter ones."""
-        first = tensors[0]
-        stacked = first.new_zeros(len(tensors), first.shape[1], self._width, first.shape[3])
-        for row, tensor in enumerate(tensors):
-            stacked[row, :, self._padding[row] :] = tensor[0]
-        return stacked
+
+def _stacked(tensors: Sequence[Tensor]) -> Tensor:
+    """[1, K, S, D] each -> [B, K, the largest S, D], with zeros before the shorter ones."""
+    first, width = tensors[0], max(tensor.shape[2] for tensor in tensors)
+    stacked = first.new_zeros(len(tensors), first.shape[1], width, first.shape[3])
+    for row, tensor in enumerate(tensors):
+        stacked[row, :, width - tensor.shape[2] :] = tensor[0]
+    return stacked
 
 
 def grouped(texts: Sequence[OpenText]) -> list[list[OpenText]]:
@@ -111,12 +119,18 @@ def grouped(texts: Sequence[OpenText]) -> list[list[OpenText]]:
 
 
 def can_stand_side_by_side(profile: Profile) -> bool:
-    """Whether rows of the profile get the logits in a batch that they get alone, up to rounding. Two of them are tried."""
+    """Whether rows of the profile get the logits in a batch that they get alone, up to rounding. Two of them are tried, which are shorter
+    than windows are: of these only those that transformers' own masks make by slots are taken.
+    """
     taken = inspect.signature(profile.model.forward).parameters
-    if not profile.whole or not {"attention_mask", "position_ids"} <= taken.keys():
+    if not profile.plain or not {"attention_mask", "position_ids"} <= taken.keys():
         return False
-    vocabulary = profile.model.config.get_text_config().vocab_size
-    rows = [torch.arange(start, start + count, device=profile.model.device) % vocabulary for start, count in _PROBES]
+    config = profile.model.config.get_text_config()
+    if any(map(keeps_window, profile.empty().layers)) and (
+        getattr(config, "attention_chunk_size", None) is not None or not profile.model._supports_attention_backend
+    ):
+        return False
+    rows = [torch.arange(start, start + count, device=profile.model.device) % config.vocab_size for start, count in _PROBES]
     caches = [profile.empty() for _ in rows]
     for ids, cache in zip(rows, caches, strict=True):
         prefill(profile.model, ids[None], cache=cache)
@@ -135,11 +149,13 @@ def own_tensors(cache: Cache) -> None:
         )
 
 
-def _filled(profile: Profile, held: Iterator[tuple[Tensor, Tensor]]) -> Cache:
-    """A cache of the profile's that holds keys and values of each layer."""
+def _filled(profile: Profile, held: Iterable[tuple[Tensor, Tensor]], tokens: int) -> Cache:
+    """A cache of the profile's that holds keys and values of each layer, after so many tokens."""
     cache = profile.empty()
     layers: Sequence[Any] = cache.layers
     for layer, (keys, values) in zip(layers, held, strict=True):
         layer.lazy_initialization(keys, values)
         layer.keys, layer.values = keys, values
+        if keeps_window(layer):
+            layer.cumulative_length = tokens
     return cache

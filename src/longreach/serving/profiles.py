@@ -22,7 +22,7 @@ from longreach.decoding.generation import end_tokens
 from longreach.decoding.reading import check_eval, new_cache, prefill
 from longreach.decoding.shared import puts_back
 from longreach.engine.apply import applied, apply, given_model
-from longreach.engine.stock import keeps_all
+from longreach.engine.stock import keeps_all, keeps_window
 from longreach.engine.watch import watch_on
 from longreach.engine.window import stated_window
 
@@ -38,8 +38,9 @@ class Profile:
     together; None: without end.
 
     Attributes: ends: ids that end a text. restores: whether what a cache held can be put back. reuses: whether a prompt may go on from
-    what was read of another one. crops: whether a cache can be cut back to any token. whole: whether caches are made of keys and values
-    of every token, and nothing else, so that rows of them can stand in one batch.
+    what was read of another one. crops: whether a cache can be cut back to any token. plain: whether caches are made of keys and values
+    of tokens, and nothing else (of every token; in layers with a sliding window, of those in it), so that rows of them can stand in one
+    batch.
     """
 
     def __init__(self, model: PreTrainedModel, method: str, window: int | None) -> None:
@@ -49,13 +50,14 @@ class Profile:
         self.restores = puts_back(model)
         self.reuses = self.restores and not cuts_prompts(stack)
         probed = self._probed()
-        self.crops = self.reuses and not _forgets(stack, probed) and _crops(probed)
-        self.whole = self.crops and all(keeps_all(layer) for layer in self._probed().layers)
+        slides = any(getattr(layer, "is_sliding", False) for layer in probed.layers)
+        self.plain = self.reuses and not _forgets(stack) and all(keeps_all(layer) or keeps_window(layer) for layer in probed.layers)
+        self.crops = self.reuses and not (slides or _forgets(stack)) and _crops(probed)
 
     def empty(self) -> Cache:
         """An empty cache that the model takes for one of its own, also where it is filled by hand."""
         cache = new_cache(self.model)
-        if self.whole and (watch := watch_on(self.model)) is not None:
+        if self.plain and (watch := watch_on(self.model)) is not None:
             watch.claim(cache)
         return cache
 
@@ -140,10 +142,9 @@ def _check_marks(stack: Sequence[Method]) -> None:
             raise InputError(f"{method.spec} reads marks in prompts, and a server reads them as text; use it with longreach generate")
 
 
-def _forgets(stack: Sequence[Method], cache: Cache) -> bool:
-    """Whether caches let go of tokens, so that nothing can be taken back from one that is full."""
-    bounded = any((isinstance(each, CachePolicy) and not each.keep_all) or each.info.bounded_memory for each in stack)
-    return bounded or any(getattr(layer, "is_sliding", False) for layer in cache.layers)
+def _forgets(stack: Sequence[Method]) -> bool:
+    """Whether methods let caches go of tokens, so that nothing can be taken back from one that is full."""
+    return any((isinstance(each, CachePolicy) and not each.keep_all) or each.info.bounded_memory for each in stack)
 
 
 def _crops(cache: Cache) -> bool:
