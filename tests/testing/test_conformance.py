@@ -8,6 +8,7 @@ from types import ModuleType
 import pytest
 import torch
 
+from longreach.attention.placement.self_extend import SelfExtend
 from longreach.cache.base import BudgetWrapper
 from longreach.cache.streaming.sinks import Sinks
 from longreach.core import registry
@@ -32,7 +33,7 @@ from longreach.testing.conformance import (
     workflows,
     writing,
 )
-from longreach.testing.conformance.base import Check, close, same
+from longreach.testing.conformance.base import Check, close, same, shapes
 from tests.core.test_method import test_a_bad_setting_is_refused_by_name_and_value as bad_settings
 from tests.testing.broken import BROKEN, BROKEN_LAYER, SETTING, Idle
 
@@ -104,6 +105,30 @@ def test_comparisons_are_counted_and_strict():
 
 def case_of(check, example):
     return conformance.Trial(kind=example.kind, name=example.name(), example=example, check=check)
+
+
+# --- shapes of model are drawn, where not all are asked for
+
+
+def test_every_shape_is_met_by_some_methods_and_all_of_them_where_that_is_asked_for():
+    met = []
+
+    def check_shapes(method):
+        met.append(shapes(method, "a", "b", "c"))
+        return 1
+
+    firsts = [registry.module(method.name()).EXAMPLES[0] for method in registry.methods("attention")]
+    check = Check(run=check_shapes, applies=lambda method: True)
+    for _ in range(2):
+        for example in firsts:
+            case_of(check, example).run(thorough=False)
+    once, again = met[: len(firsts)], met[len(firsts) :]
+    assert once == again
+    assert {tuple(names) for names in once} == {("a",), ("a", "b"), ("a", "c"), ("a", "b", "c")}
+    case_of(check, firsts[0]).run()
+    assert met[-1] == ["a", "b", "c"]
+    case_of(check, SelfExtend(neighbours=3, group=2)).run()
+    assert met[-1] == ["a"], "a further setting is checked on the first shape"
 
 
 # --- an excuse is strict

@@ -2,9 +2,10 @@
 
 import sys
 from collections.abc import Callable, Iterable
-from contextvars import Context
+from contextvars import Context, ContextVar
 from dataclasses import dataclass
 from functools import cache
+from hashlib import sha256
 from typing import Any, Literal
 
 import torch
@@ -109,6 +110,21 @@ def first(method: Method) -> bool:
     """Whether it is the first setting in its method's file: that is checked on every shape of model, the others on Llama alone."""
     examples = getattr(sys.modules[type(method).__module__], "EXAMPLES", (method,))
     return bool(examples[0] == method)
+
+
+DRAWN: ContextVar[str] = ContextVar("drawn", default="")  # the check that takes some shapes of model instead of all: see `shapes`
+
+
+def shapes(method: Method, first_of_all: str, *others: str) -> list[str]:
+    """The shapes of model to check a method on: all of them for the first setting in its file, for other settings the first.
+
+    Where `DRAWN` names the check, half of `others`: by the names of method, check and shape, so always the same ones, and so that methods
+    and checks together meet every shape.
+    """
+    if not first(method):
+        return [first_of_all]
+    check = DRAWN.get()
+    return [first_of_all, *(shape for shape in others if not check or sha256(f"{method.spec} {check} {shape}".encode()).digest()[0] % 2)]
 
 
 def rounds(method: Method) -> bool:

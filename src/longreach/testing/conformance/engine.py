@@ -27,7 +27,6 @@ from longreach.testing.conformance.base import (
     Tier,
     cached_logits,
     close,
-    first,
     gradients,
     left_padding,
     logits,
@@ -38,6 +37,7 @@ from longreach.testing.conformance.base import (
     rounds,
     row_logits,
     same,
+    shapes,
     written,
 )
 from longreach.testing.models import VOCABULARY, random_ids
@@ -60,7 +60,7 @@ def check_changes_the_model(method: Method) -> int:
 def check_neutral(method: Method) -> int:
     """A setting that changes nothing gives the model's own logits."""
     compared = 0
-    for family in _families(method, "llama_mha", "llama", "qwen2_mixed"):
+    for family in _families(method, "llama", "llama_mha", "qwen2_mixed"):
         model, ids = model_for(method, family, _NEUTRAL_WINDOW), random_ids(2, LENGTH)
         stock = logits(model, ids)
         with apply(model, method):
@@ -223,9 +223,8 @@ def check_undo(method: Method) -> int:
 
 
 def _families(method: Method, *families: str) -> list[str]:
-    """The shapes of model to check on: all of them for the first setting of a method, Llama alone for others."""
-    chosen = families if first(method) else ("llama",)
-    return [family for family in chosen if not (rounds(method) and family == "gpt_oss")]  # that has no float64
+    """The shapes of model to check on."""
+    return [family for family in shapes(method, *families) if not (rounds(method) and family == "gpt_oss")]  # that has no float64
 
 
 def _interrupt(module: nn.Module, args: Any, output: Any) -> None:
