@@ -11,7 +11,8 @@ from longreach.core.errors import InputError
 def without_the_harness(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *package: None if name == "lm_eval" else find(name, *package))
-    monkeypatch.delitem(sys.modules, "longreach.evaluation.harness", raising=False)
+    for name in [name for name in sys.modules if name.startswith("longreach.evaluation.harness")]:
+        monkeypatch.delitem(sys.modules, name)
 
 
 def test_importing_it_says_what_to_install():
