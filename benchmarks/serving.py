@@ -1,7 +1,10 @@
 """`longreach serve` under load: what short requests wait beside a long prompt, many clients, what breaks, and what stays in memory.
 
     python benchmarks/serving.py [MODEL] [--method SPEC] [--long 32k] [--clients 200] [--requests 1000] [--malformed 10000]
-        [--parts clients,malformed,memory,killed,long] [--json FILE]
+        [--answers 8] [--prompt 80] [--parts clients,malformed,memory,killed,long,together] [--json FILE]
+
+`together`, which is not among the parts that run unless it is named, has answers written at once and one after the other; with a prompt
+beyond the trained window they are under the method.
 
 Starts servers of its own, and prints a row for each measurement: JSON in the file, text on the screen. Seconds hang on the machine and on
 what else it does; ratios less so.
@@ -28,6 +31,7 @@ from longreach.testing.malformed import malformed_bodies
 
 WORDS = "the cache of a model holds what it has read and a server keeps it for the next one that asks "
 PROMPT, WRITTEN = 48, 16  # words of a short request, and tokens of its answer
+ANSWER = 64  # tokens of the answers that are written at once
 ROUNDS = 40  # short requests that are timed
 WAITS = 7200.0
 PARTS = ("clients", "malformed", "memory", "killed", "long")
@@ -166,6 +170,32 @@ async def alone(url: str, name: str) -> float:
         return 20 * WRITTEN / (time.perf_counter() - began)
 
 
+async def together(url: str, name: str, answers: int, tokens: int, rows: Rows) -> None:
+    """Tokens a second of answers that are written at once, beside those of the same ones one after the other."""
+    async with httpx2.AsyncClient(base_url=url, timeout=WAITS, limits=httpx2.Limits(max_connections=answers)) as http:
+        ids = (await http.post("/tokenize", json={"model": name, "prompt": WORDS * tokens})).json()["tokens"]
+        common = {"model": name, "max_tokens": ANSWER, "min_tokens": ANSWER, "temperature": 0, "seed": 0}
+
+        async def answer(number: int) -> dict[str, Any]:
+            reply = await http.post("/v1/completions", json={**common, "prompt": ids[number : number + tokens]})
+            reply.raise_for_status()
+            found: dict[str, Any] = reply.json()
+            return found
+
+        replies = [await answer(number) for number in range(answers)]  # reads the prompts, which are kept for what is timed
+        began = time.perf_counter()
+        alone = [(await answer(number))["choices"][0]["text"] for number in range(answers)]
+        one = time.perf_counter() - began
+        began = time.perf_counter()
+        beside = [each["choices"][0]["text"] for each in await asyncio.gather(*map(answer, range(answers)))]
+        took = time.perf_counter() - began
+    rows.add(
+        f"{answers} answers at once behind {tokens} tokens each, {name}", profile=replies[0]["longreach"]["profile"],
+        tokens_a_second=answers * ANSWER / took, one_at_a_time=answers * ANSWER / one, ratio=one / took,
+        same_answers=sum(map(str.__eq__, alone, beside)),
+    )  # fmt: skip
+
+
 async def settled(http: httpx2.AsyncClient) -> None:
     """Wait until nothing runs. Raises: RuntimeError where something never ends."""
     for _ in range(600):
@@ -229,7 +259,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--malformed", type=int, default=10_000)
-    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--answers", type=int, default=8)
+    parser.add_argument("--prompt", type=parse_length, default=80)
+    parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}, together")
     parser.add_argument("--json", type=Path, help="rows are appended to it")
     given = parser.parse_args()
     rows = Rows(given.json)
@@ -248,6 +280,9 @@ def main() -> None:
     if "long" in parts:
         with served(given.model, "--method", given.method, *to) as (url, name, _):
             asyncio.run(beside_a_long_prompt(url, name, given.long, rows))
+    if "together" in parts:
+        with served(given.model, "--method", given.method, *to) as (url, name, _):
+            asyncio.run(together(url, name, given.answers, given.prompt, rows))
 
 
 if __name__ == "__main__":

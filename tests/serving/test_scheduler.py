@@ -78,10 +78,15 @@ def test_methods_write_what_they_write_alone_and_reuse_changes_nothing(loaded, s
     profiles.close()
 
 
-@pytest.mark.parametrize("family", ["llama", "gemma3", "gpt_oss", "mistral"])
-def test_rows_stand_side_by_side_where_caches_are_plain(family):
+SIDE_BY_SIDE = [(family, "") for family in ("llama", "gemma3", "gpt_oss", "mistral")]
+SIDE_BY_SIDE += [("llama", spec) for spec in ("yarn:factor=4", "self_extend:neighbours=16,group=4", "sinks:window_size=40")]
+
+
+@pytest.mark.parametrize(("family", "spec"), SIDE_BY_SIDE)
+def test_rows_stand_side_by_side_where_caches_are_keys_and_values(family, spec):
     loaded = talker(family)
-    (profile,) = Profiles(*loaded).all
+    profiles = Profiles(*loaded, [spec] if spec else [])
+    profile = next(each for each in profiles.all if each.method == spec)
     scheduled = scheduler(loaded, profiles=[profile])
     forwards = []
     handle = profile.model.register_forward_pre_hook(lambda module, args: forwards.append(tuple(args[0].shape)))
@@ -89,6 +94,7 @@ def test_rows_stand_side_by_side_where_caches_are_plain(family):
         scheduled.submit(job(profile, prompt(4, seed), most=8)[0])
     run(scheduled)
     handle.remove()
+    profiles.close()
     assert forwards.count((4, 1)) == 7  # the first tokens come from the prompts
     assert len(forwards) == 4 + 7
 

@@ -22,6 +22,7 @@ from longreach.attention.placement.set_based import SetBased
 from longreach.cache.eviction.ada import Ada
 from longreach.core.method import MethodInfo
 from longreach.engine.apply import apply
+from longreach.engine.rows import stack_rows
 from longreach.evaluation.asking.passage import Ask, Passage
 from longreach.evaluation.text_task import TextTask
 from longreach.positions.scaling.linear import Linear
@@ -151,6 +152,13 @@ class Outside(InterpolatedPositions):
 
     def places(self, window):
         return super().places(window) + window
+
+
+def forgetting_where_rows_begin(into, caches):
+    padding = stack_rows(into, caches)
+    for layer in into.layers:
+        layer.stream.start = [0] * len(caches)
+    return padding
 
 
 @contextmanager
@@ -322,6 +330,7 @@ BROKEN = {
     "snapshots_of_plain_caches": (Linear(factor=2), RESTORES_NOTHING),
     "alone_it_is_refused": (Ada(), APPLIES_NOTHING),
     "no_nesting": (SETTING, APPLIES_NOTHING),
+    "side_by_side": (SETTING, {"stack_rows": forgetting_where_rows_begin}),
     "old_caches_are_refused": (SETTING, APPLIES_NOTHING),
     "frequencies": (WrongShape(factor=2), {}),
     "neutral_frequencies": (Linear(factor=2), {}),

@@ -26,6 +26,7 @@ from longreach.testing.conformance import (
     positions,
     samplers,
     sets,
+    side_by_side,
     skipping,
     tables,
     text_tasks,
@@ -73,7 +74,8 @@ def test_every_bad_setting_is_tried(name):
 
 def test_every_check_is_used():
     suites = (
-        biased, caches, chunks, cross, engine, packed, positions, samplers, sets, skipping, tables, text_tasks, waiting, workflows, writing,
+        biased, caches, chunks, cross, engine, packed, positions, samplers, sets, side_by_side, skipping, tables, text_tasks, waiting,
+        workflows, writing,
     )  # fmt: skip
     written = {name.removeprefix("check_") for suite in suites for name in vars(suite) if name.startswith("check_")}
     assert written == set(CHECKS) == {case.check.name for case in CASES}

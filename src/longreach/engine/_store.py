@@ -35,7 +35,7 @@ class LayerPlan:
     raw: also the unrotated keys (the frequencies, or where keys are placed, will change, or a policy looks at them). accounts: also what
     queries left with each token. entropy: also how surprising each was. hidden: also the hidden states of another layer. chunk: tokens of
     the chunks that queries choose from, whose queries are kept until the chunk is full; or last queries that a method looks at again.
-    inserts: it keeps inserted tokens, too.
+    inserts: it keeps inserted tokens, too. only_bands: what queries see is told by distance alone.
     """
 
     num_sinks: int
@@ -48,6 +48,7 @@ class LayerPlan:
     hidden: bool = False
     chunk: int | None = None
     inserts: bool = False
+    only_bands: bool = False
 
     @classmethod
     def of(cls, views: Iterable[View], *, keep_all: bool = False, raw: bool = False) -> "LayerPlan":
@@ -90,6 +91,7 @@ class LayerPlan:
                 None,
             ),
             inserts=bool(inserted),
+            only_bands=len(bands) == len(list(views)),
         )
 
 

@@ -1,10 +1,7 @@
-"""Rows of several requests side by side in one forward pass, left-padded, where caches are nothing but keys and values of tokens.
-
-Every row ends in the same slot, so a sliding window of so many slots holds the same tokens of each row that it holds when the row is alone.
-"""
+"""Rows of several requests side by side in one forward pass, left-padded, where caches are nothing but keys and values of tokens."""
 
 import inspect
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,7 +11,8 @@ from transformers import Cache
 from longreach.decoding.reading import prefill
 from longreach.engine.cache_argument import cache_argument
 from longreach.engine.forward import apart, rounding
-from longreach.engine.stock import keeps_window
+from longreach.engine.rows import stack_rows, take_row
+from longreach.engine.stock import keeps_all, keeps_window
 from longreach.engine.whole_length import whole_length
 from longreach.serving.profiles import Profile
 from longreach.serving.texts import OpenText
@@ -33,9 +31,7 @@ class RowBatch:
     def __init__(self, texts: Sequence[OpenText]) -> None:
         self.texts = list(texts)
         self._profile, self._whole = texts[0].job.profile, texts[0].whole
-        caches = [text.cache for text in texts if text.cache is not None]
-        lengths = [text.length for text in texts]
-        self._rows = _SideBySide(self._profile, caches, lengths)
+        self._rows = _SideBySide(self._profile, [text.cache for text in texts if text.cache is not None])
         for text in texts:
             text.cache = None
 
@@ -55,18 +51,15 @@ class RowBatch:
 
 
 class _SideBySide:
-    """Caches as one. Args: caches: of one row each. lengths: tokens that they hold."""
+    """Caches of one row each, as one."""
 
-    def __init__(self, profile: Profile, caches: Sequence[Cache], lengths: Sequence[int]) -> None:
-        self._profile, self._lengths = profile, torch.tensor(lengths, device=profile.model.device)[:, None]
-        self._width = max(lengths)
-        self._padding = [self._width - length for length in lengths]
-        places = torch.arange(self._width, device=profile.model.device)
-        self._mask = (places >= self._width - self._lengths).long()  # [B, S]
-        layers: list[Sequence[Any]] = [cache.layers for cache in caches]
-        rows = zip(*layers, strict=True)
-        held = ((_stacked([each.keys for each in row]), _stacked([each.values for each in row])) for row in rows)
-        self._cache = _filled(profile, held, self._width)
+    def __init__(self, profile: Profile, caches: Sequence[Cache]) -> None:
+        self._profile, self._cache = profile, profile.empty()
+        self._padding = stack_rows(self._cache, caches)
+        width = int(self._cache.get_seq_length())
+        padding = torch.tensor(self._padding, device=profile.model.device)[:, None]
+        self._lengths = width - padding
+        self._mask = (torch.arange(width, device=padding.device) >= padding).long()  # [B, S]
 
     @torch.no_grad()
     def step(self, tokens: Tensor) -> Tensor:
@@ -77,28 +70,14 @@ class _SideBySide:
         held = cache_argument(model, self._cache)
         out = model(tokens, **held, **padded, position_ids=self._lengths, use_cache=True, logits_to_keep=1)
         self._lengths = self._lengths + 1
-        self._width += 1
         logits: Tensor = out.logits[:, -1]
         return logits
 
     def alone(self, row: int) -> Cache:
         """A cache of what one row holds."""
-        layers: Sequence[Any] = self._cache.layers
-        length = self._width - self._padding[row]
-        held = []
-        for layer in layers:
-            start = max(0, layer.keys.shape[2] - length)  # in a window there may be no padding any more
-            held.append((layer.keys[row : row + 1, :, start:], layer.values[row : row + 1, :, start:]))
-        return _filled(self._profile, held, length)
-
-
-def _stacked(tensors: Sequence[Tensor]) -> Tensor:
-    """[1, K, S, D] each -> [B, K, the largest S, D], with zeros before the shorter ones."""
-    first, width = tensors[0], max(tensor.shape[2] for tensor in tensors)
-    stacked = first.new_zeros(len(tensors), first.shape[1], width, first.shape[3])
-    for row, tensor in enumerate(tensors):
-        stacked[row, :, width - tensor.shape[2] :] = tensor[0]
-    return stacked
+        cache = self._profile.empty()
+        take_row(cache, self._cache, row, self._padding[row])
+        return cache
 
 
 def grouped(texts: Sequence[OpenText]) -> list[list[OpenText]]:
@@ -123,7 +102,7 @@ def can_stand_side_by_side(profile: Profile) -> bool:
     than windows are: of these only those that transformers' own masks make by slots are taken.
     """
     taken = inspect.signature(profile.model.forward).parameters
-    if not profile.plain or not {"attention_mask", "position_ids"} <= taken.keys():
+    if not profile.stacks or not {"attention_mask", "position_ids"} <= taken.keys():
         return False
     config = profile.model.config.get_text_config()
     if any(map(keeps_window, profile.empty().layers)) and (
@@ -135,27 +114,15 @@ def can_stand_side_by_side(profile: Profile) -> bool:
     for ids, cache in zip(rows, caches, strict=True):
         prefill(profile.model, ids[None], cache=cache)
     tokens = torch.tensor([[1], [2]], device=profile.model.device)
-    together = _SideBySide(profile, caches, [len(ids) for ids in rows]).step(tokens)
+    together = _SideBySide(profile, caches).step(tokens)
     alone = torch.cat([prefill(profile.model, token[None], cache=cache) for token, cache in zip(tokens, caches, strict=True)])
     return bool(apart(together, alone) <= rounding(profile.model))
 
 
 def own_tensors(cache: Cache) -> None:
-    """What the cache holds is copied where it is a part of something larger, which would stay in memory with it."""
-    layers: Sequence[Any] = cache.layers
+    """What the layers of transformers hold is copied where it is a part of something larger, which would stay in memory with it."""
+    layers: list[Any] = [layer for layer in cache.layers if keeps_all(layer)]
     for layer in layers:
         layer.keys, layer.values = (
             each.clone() if each.untyped_storage().nbytes() > each.nbytes else each for each in (layer.keys, layer.values)
         )
-
-
-def _filled(profile: Profile, held: Iterable[tuple[Tensor, Tensor]], tokens: int) -> Cache:
-    """A cache of the profile's that holds keys and values of each layer, after so many tokens."""
-    cache = profile.empty()
-    layers: Sequence[Any] = cache.layers
-    for layer, (keys, values) in zip(layers, held, strict=True):
-        layer.lazy_initialization(keys, values)
-        layer.keys, layer.values = keys, values
-        if keeps_window(layer):
-            layer.cumulative_length = tokens
-    return cache

@@ -22,7 +22,7 @@ from longreach.decoding.generation import end_tokens
 from longreach.decoding.reading import check_eval, new_cache, prefill
 from longreach.decoding.shared import puts_back
 from longreach.engine.apply import applied, apply, given_model
-from longreach.engine.stock import keeps_all, keeps_window
+from longreach.engine.rows import stackable
 from longreach.engine.watch import watch_on
 from longreach.engine.window import stated_window
 
@@ -38,9 +38,8 @@ class Profile:
     together; None: without end.
 
     Attributes: ends: ids that end a text. restores: whether what a cache held can be put back. reuses: whether a prompt may go on from
-    what was read of another one. crops: whether a cache can be cut back to any token. plain: whether caches are made of keys and values
-    of tokens, and nothing else (of every token; in layers with a sliding window, of those in it), so that rows of them can stand in one
-    batch.
+    what was read of another one. crops: whether a cache can be cut back to any token. stacks: whether caches hold nothing but keys and
+    values of tokens, so that several can be the rows of one.
     """
 
     def __init__(self, model: PreTrainedModel, method: str, window: int | None) -> None:
@@ -51,13 +50,13 @@ class Profile:
         self.reuses = self.restores and not cuts_prompts(stack)
         probed = self._probed()
         slides = any(getattr(layer, "is_sliding", False) for layer in probed.layers)
-        self.plain = self.reuses and not _forgets(stack) and all(keeps_all(layer) or keeps_window(layer) for layer in probed.layers)
+        self.stacks = self.reuses and stackable(probed)
         self.crops = self.reuses and not (slides or _forgets(stack)) and _crops(probed)
 
     def empty(self) -> Cache:
         """An empty cache that the model takes for one of its own, also where it is filled by hand."""
         cache = new_cache(self.model)
-        if self.plain and (watch := watch_on(self.model)) is not None:
+        if self.stacks and (watch := watch_on(self.model)) is not None:
             watch.claim(cache)
         return cache
 

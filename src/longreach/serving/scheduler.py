@@ -335,7 +335,7 @@ class Scheduler:
         """Keep prompt and answer, where a cache can be cut back to the part that a later prompt begins with."""
         profile = text.job.profile
         if profile.crops and self._keeps(profile):
-            if profile.plain:
+            if profile.stacks:
                 own_tensors(cache)
             self.prefixes.keep(profile, text.alike, text.ids, snapshot(cache))
 

@@ -366,7 +366,7 @@ def _refused(model: PreTrainedModel, ids: Tensor, past: DynamicCache) -> int:
     return require(False, "the cache was used")
 
 
-def _runs(method: Method) -> bool:
+def runs(method: Method) -> bool:
     """Not what divides the budget of another policy, which is checked on that."""
     if isinstance(method, PositionsMethod):
         return method.needs_engine
@@ -374,7 +374,7 @@ def _runs(method: Method) -> bool:
 
 
 def _suite(*checks: Callable[[Any], int], tier: Tier) -> tuple[Check, ...]:
-    return tuple(Check(run=check, applies=_runs, tier=tier) for check in checks)
+    return tuple(Check(run=check, applies=runs, tier=tier) for check in checks)
 
 
 CHECKS = (
@@ -386,7 +386,7 @@ CHECKS = (
         check_undo, check_same_seed, check_beams, check_prompt_lookup, check_deepcopy, check_old_caches_are_refused, tier="method",
     ),
     *_suite(check_no_nesting, tier="contract"),
-    Check(run=check_neutral, applies=_runs, settings="NEUTRAL"),
-    Check(run=check_bounded_memory, applies=lambda method: _runs(method) and method.info.bounded_memory, tier="method"),
-    Check(run=check_lost_tokens_stay_lost, applies=lambda method: _runs(method) and method.info.forgets, tier="method"),
+    Check(run=check_neutral, applies=runs, settings="NEUTRAL"),
+    Check(run=check_bounded_memory, applies=lambda method: runs(method) and method.info.bounded_memory, tier="method"),
+    Check(run=check_lost_tokens_stay_lost, applies=lambda method: runs(method) and method.info.forgets, tier="method"),
 )  # fmt: skip
