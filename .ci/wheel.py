@@ -2,9 +2,9 @@
 
     .venv/bin/python .ci/wheel.py [VERSION ...]
 
-Runs under every Python of the range that is on this machine (or those named, as 3.12). For one that is not here, pip only resolves what
-would be installed, and its line says so. The environment of the Python that runs this borrows its torch, the largest part by far; the
-others install torch, too.
+Runs under every Python of the range that is on this machine (or those named, as 3.12; `here` is the one that runs this). For one that is
+not on this machine, pip only resolves what would be installed, and its line says so. The environment of the Python that runs this borrows
+its torch, the largest part by far; the others install torch, too.
 """
 
 import os
@@ -35,7 +35,7 @@ COMMANDS = (
 
 def main() -> None:
     """Build, look into the wheel, and try it under each Python."""
-    wanted = sys.argv[1:] or VERSIONS
+    wanted = [HERE if each == "here" else each for each in sys.argv[1:]] or VERSIONS
     with tempfile.TemporaryDirectory(prefix="longreach-wheel-") as name:
         place = Path(name)
         run(sys.executable, *PIP, "wheel", "--no-deps", "--wheel-dir", place, ROOT)
