@@ -21,6 +21,7 @@ from typing import Any
 
 import longreach
 from longreach.core.catalogue import catalogue
+from longreach.planning.lines import plan_table
 from longreach.reports.agreement import agreement_page, read_agreement
 from longreach.reports.card_page import card_page
 from longreach.reports.eviction_page import eviction_page
@@ -70,7 +71,10 @@ def pages(root: Path) -> dict[Path, str]:
         docs / "guide-extend.md": with_numbers((docs / "guide-extend.md").read_text(encoding="utf-8"), evidence),
         docs / "guide-serve.md": between(docs / "guide-serve.md", load=load_table(rows / "serving" / "nano.jsonl")),
         docs / "guide-memory.md": between(
-            docs / "guide-memory.md", soak=soak_table(rows / "soak"), library=library_tables(rows / "library")
+            docs / "guide-memory.md",
+            plan=plan_table(rows / "plan" / "smollm2-135m-instruct.json"),
+            soak=soak_table(rows / "soak"),
+            library=library_tables(rows / "library"),
         ),
         docs / "guide-write.md": between(docs / "guide-write.md", writing=writing_table(writing_rows(rows / "writing"))),
         docs / "_static" / "gallery.html": gallery(rows / "cards"),

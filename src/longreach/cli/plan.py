@@ -11,16 +11,13 @@ from longreach.checkpoints.places import local_checkpoint
 from longreach.cli._options import AllowPickle, Device, Dtype, Revision, TrustRemoteCode, parse_bytes
 from longreach.cli._tables import new_table, show
 from longreach.core.errors import InputError
-from longreach.core.lengths import format_length, parse_length
+from longreach.core.lengths import parse_length
 from longreach.core.spec import check_spec, split_specs
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from longreach.planning.plan import PlannedMethod, ResourcePlan
-
-
-_OFF = 0.02  # share from which on it is said that a line misses
+    from longreach.planning.plan import ResourcePlan
 
 
 def plan(
@@ -89,53 +86,19 @@ def _show(found: "ResourcePlan") -> None:
 
 def _table(found: "ResourcePlan") -> "Table":
     """A row for each method; one for several where all their numbers are the same."""
-    from longreach.checkpoints._safety import amount
+    from longreach.planning.lines import lines_of
 
-    elsewhere = any(row.host or row.disk for row in found.methods)
-    columns = ["method", "fits", "reach", "peak", "cache", "after", *(["outside"] if elsewhere else []), "longest", "batch"]
-    table = new_table(*columns, "prefill", "tokens/s", "loses")
-    for row, *alike in _alike(found):
-        outside = [amount(row.host + row.disk) if row.host or row.disk else ""] if elsewhere else []
-        off = "" if row.error is None or row.error < _OFF else "~"
-        table.add_row(
-            f"{row.spec or 'as it is'}{f' and {len(alike)} more' if alike else ''}", "yes" if row.fits else "no",
-            "all" if row.reaches else format_length(row.reach or 0), off + amount(row.peak), off + amount(row.reading),
-            off + amount(row.answered), *outside, _longest(row), str(row.largest_batch), _seconds(row.prefill_seconds),
-            _rate(row.tokens_per_second), ", ".join(row.lost) or "nothing", style=None if row.fits and row.reaches else "dim",
-        )  # fmt: skip
+    lines = lines_of(found)
+    table = new_table(*lines[0][1])
+    for row, cells in lines:
+        table.add_row(*cells.values(), style=None if row.fits and row.reaches else "dim")
     return table
 
 
-def _alike(found: "ResourcePlan") -> "list[list[PlannedMethod]]":
-    """Methods with the same numbers together; not where they were timed."""
-    groups: dict[str, list[PlannedMethod]] = {}
-    for row in found.methods:
-        shown = (_longest(row), row.peak, row.reading, row.answered, row.host, row.disk, row.reaches, row.lost)
-        groups.setdefault(str((*shown, row.spec if found.measured_tokens else "", bool(row.spec))), []).append(row)
-    return list(groups.values())
-
-
-def _longest(row: "PlannedMethod") -> str:
-    if row.longest is None:
-        return "no end"
-    if row.longest == 0:
-        return "?"
-    return f"{row.longest // 1024}k" if row.longest >= 10240 else str(row.longest)
-
-
-def _rate(tokens: float) -> str:
-    """Tokens a second, to two or three digits: nothing finer is known."""
-    return f"{tokens:.2g}" if tokens < 10 else f"{round(tokens, 1 - len(str(int(tokens))) + 1):,.0f}"
-
-
-def _seconds(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.2g} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def _notes(found: "ResourcePlan") -> list[str]:
-    lines = [f"{group[0].spec} and {', '.join(row.spec for row in group[1:])}: the same numbers." for group in _alike(found) if group[1:]]
+    from longreach.planning.lines import OFF, alike
+
+    lines = [f"{group[0].spec} and {', '.join(row.spec for row in group[1:])}: the same numbers." for group in alike(found) if group[1:]]
     lines.append("cache: where the prompt ends; after: once the new tokens are written. Measured on a small twin of the model.")
     lines.append(
         "peak: weights, cache, and one layer twice while it grows. A tenth of the memory is left for activations, which are not counted."
@@ -147,7 +110,7 @@ def _notes(found: "ResourcePlan") -> list[str]:
         lines.append(f"Speed: about, and at best, as if this machine did nothing but multiply and read memory ({rates}, just measured).")
     if any(not row.reaches for row in found.methods):
         lines.append("What does not reach can stand on what does: --method yarn:factor=auto+quantised")
-    if any(row.error is not None and row.error >= _OFF for row in found.methods):
+    if any(row.error is not None and row.error >= OFF for row in found.methods):
         lines.append("~: the line that bytes are read off misses a third measurement by 2 % or more.")
     if found.refused:
         lines.append(f"Left out, for they cannot be run so: {', '.join(found.refused)}.")
