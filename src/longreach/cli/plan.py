@@ -79,7 +79,8 @@ def _show(found: "ResourcePlan") -> None:
     say(f"{found.model}: {found.context} tokens, batch {found.batch}, {found.new_tokens} new tokens; {window}", "bold")
     where = "in its files" if found.weights_here else "by its config; its weights are not here"
     say(f"Weights: {amount(found.weights)} in {found.dtype} ({where}). Memory: {amount(found.memory)} on {found.device}.")
-    show(console, _table(found))
+    if found.methods:
+        show(console, _table(found))
     for line in _notes(found):
         say(line)
 

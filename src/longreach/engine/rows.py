@@ -22,7 +22,7 @@ def stackable(cache: Cache) -> bool:
     """Whether a cache that was filled may be a row among others: it holds nothing but keys and values of tokens, of which none was placed
     or chosen by how long the text is, or where its prompt ends.
     """
-    return all(keeps_all(layer) or keeps_window(layer) or _only_bands(layer) for layer in cache.layers)
+    return bool(cache.layers) and all(keeps_all(layer) or keeps_window(layer) or _only_bands(layer) for layer in cache.layers)
 
 
 def stack_rows(into: Cache, caches: Sequence[Cache]) -> list[int]:

@@ -98,8 +98,10 @@ def grouped(texts: Sequence[OpenText]) -> list[list[OpenText]]:
 
 
 def can_stand_side_by_side(profile: Profile) -> bool:
-    """Whether rows of the profile get the logits in a batch that they get alone, up to rounding. Two of them are tried, which are shorter
-    than windows are: of these only those that transformers' own masks make by slots are taken.
+    """Whether rows of the profile get the logits in a batch that they get alone, up to rounding. Two of them are tried.
+
+    They are shorter than sliding windows are. So a model with windows has to take transformers' own masks, which count slots of the cache;
+    those of chunked attention do not.
     """
     taken = inspect.signature(profile.model.forward).parameters
     if not profile.stacks or not {"attention_mask", "position_ids"} <= taken.keys():
