@@ -42,7 +42,7 @@ MANY = (Band(hi=3), Band(lo=4, hi=9, keys=Constant(0)), Band(sinks=2), Band(sink
     ],
 )  # fmt: skip
 def test_the_plan_is_the_least_that_bands_need(bands, sinks, window, maps, sink_maps):
-    assert LayerPlan.of(bands) == LayerPlan(num_sinks=sinks, window=window, maps=maps, sink_maps=sink_maps)
+    assert LayerPlan.of(bands) == LayerPlan(num_sinks=sinks, window=window, maps=maps, sink_maps=sink_maps, only_bands=True)
     assert LayerPlan.of(bands, keep_all=True).window is None
 
 
