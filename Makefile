@@ -19,7 +19,9 @@ BIN := .venv/bin
 READY := .venv/.ready
 READY_LOW := .venv-low/.ready
 READY_DOCS := .venv/.ready-docs
-INSTALL := -m pip --disable-pip-version-check install --no-compile # Python compiles what is run; of what is installed that is a small part
+PIP := -m pip --disable-pip-version-check
+# Tests start many processes, which would all compile everything anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-low check lint bench real evidence-real docs site wheel clean
 
@@ -77,19 +79,19 @@ clean:
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; (3, 11) <= sys.version_info < (3, 14) or sys.exit("longreach needs Python 3.11 to 3.13: make PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python $(INSTALL) --no-deps --retries 0 --timeout 15 --index-url $(TORCH_INDEX) "$(TORCH)" \
-		|| $(BIN)/python $(INSTALL) --no-deps "$(TORCH)"
-	$(BIN)/python $(INSTALL) -c constraints.txt -e ".[dev]"
+	$(BIN)/python $(PIP) install --no-deps --retries 0 --timeout 15 --index-url $(TORCH_INDEX) "$(TORCH)" \
+		|| $(BIN)/python $(PIP) install --no-deps "$(TORCH)"
+	$(BIN)/python $(PIP) install -c constraints.txt -e ".[dev]"
 	touch $@
 
 $(READY_DOCS): $(READY)
-	$(BIN)/python $(INSTALL) -c constraints.txt -e ".[docs]"
+	$(BIN)/python $(PIP) install -c constraints.txt -e ".[docs]"
 	touch $@
 
 # Sees the packages of .venv behind its own, so that only transformers is installed twice.
 $(READY_LOW): $(READY) Makefile
 	test -x .venv-low/bin/python || $(BIN)/python -m venv .venv-low
-	.venv-low/bin/python $(INSTALL) --no-deps "transformers==$(TRANSFORMERS_LOW)"
+	.venv-low/bin/python $(PIP) install --no-compile --no-deps "transformers==$(TRANSFORMERS_LOW)"
 	.venv-low/bin/python -c 'import pathlib, sysconfig; lib = sysconfig.get_paths()["purelib"]; \
 		pathlib.Path(lib, "shared.pth").write_text(lib.replace(".venv-low", ".venv") + "\n" + str(pathlib.Path("src").resolve()) + "\n")'
 	.venv-low/bin/python -c 'import transformers; assert transformers.__version__ == "$(TRANSFORMERS_LOW)", transformers.__version__'

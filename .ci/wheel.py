@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 VERSIONS = ("3.11", "3.12", "3.13")
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet")
+_SET = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
 DATA = {
     *(f"longreach/checkpoints/nano/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")),
     "longreach/reports/report.css",
@@ -79,7 +80,7 @@ def try_out(wheel: Path, python: str, place: Path, *, borrow: bool) -> str:
     inside, empty = place / "bin", place / "empty"
     if borrow:
         borrow_torch(place)
-    # Python compiles what is run; of what is installed that is a small part.
+    # What is run is compiled then, which is a small part of what is installed.
     run(inside / "python", *PIP, "install", "--no-compile", "--constraint", ROOT / "constraints.txt", wheel)
     empty.mkdir()
     where = run(inside / "python", "-c", "import longreach; print(longreach.__file__)", cwd=empty).strip()
@@ -114,8 +115,11 @@ def resolve(wheel: Path, version: str, place: Path) -> str:
 
 
 def run(*words: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
-    """Run a command without PYTHONPATH. Returns its output; where it fails, its errors are shown and CalledProcessError is raised."""
-    environment = {name: value for name, value in (env or os.environ).items() if name != "PYTHONPATH"}
+    """Run a command without what is set for Python here.
+
+    Returns: its output. Raises: CalledProcessError where it fails, whose errors are shown.
+    """
+    environment = {name: value for name, value in (env or os.environ).items() if name not in _SET}
     done = subprocess.run([*map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 (our own)
     if done.returncode:
         print(f"{' '.join(map(str, words))}\n{done.stdout}{done.stderr}", file=sys.stderr)
