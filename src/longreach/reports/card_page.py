@@ -64,7 +64,7 @@ def _usable(cards: Sequence[JsonCard]) -> str:
     body = "".join(f'<tr><th scope="row">{escape(name_of(card))}</th>{"".join(cells)}</tr>' for card, cells in rows)
     meaning = "".join(f"<li><strong>{name}</strong> {words}.</li>" for name, words in (_ABILITIES[ability] for ability in abilities))
     return (
-        f'<section><h2>Usable length</h2><div class="sheet" tabindex="0"><table class="usable"><thead><tr><th scope="col">model</th>{head}'
+        f'<section><h2>Usable length</h2><div class="sheet" tabindex="0"><table><thead><tr><th scope="col">model</th>{head}'
         f'</tr></thead><tbody>{body}</tbody></table></div><ul class="note">{meaning}</ul></section>'
     )
 

@@ -153,7 +153,7 @@ def _sheet(data: dict[str, Any], methods: Iterable[dict[str, Any]]) -> str:
         best = ' class="best"' if one["best"] else ""
         body.append(f'<tr role="row"{best}><th scope="row" role="rowheader">{_name(one)}</th>{tags}</tr>')
     return (
-        f'<div class="sheet"><table role="table"><thead role="rowgroup"><tr role="row">{head}</tr></thead>'
+        f'<div class="sheet"><table class="words" role="table"><thead role="rowgroup"><tr role="row">{head}</tr></thead>'
         f'<tbody role="rowgroup">{"".join(body)}</tbody></table></div>'
     )
 
