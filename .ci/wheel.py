@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 VERSIONS = ("3.11", "3.12", "3.13")
 HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 PIP = ("-m", "pip", "--disable-pip-version-check", "--quiet")
-_SET = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+DROPPED = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")  # from the environment that users have not got
 DATA = {
     *(f"longreach/checkpoints/nano/{name}" for name in ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")),
     "longreach/reports/report.css",
@@ -119,7 +119,7 @@ def run(*words: str | Path, cwd: Path | None = None, env: dict[str, str] | None 
 
     Returns: its output. Raises: CalledProcessError where it fails, whose errors are shown.
     """
-    environment = {name: value for name, value in (env or os.environ).items() if name not in _SET}
+    environment = {name: value for name, value in (env or os.environ).items() if name not in DROPPED}
     done = subprocess.run([*map(str, words)], cwd=cwd, env=environment, capture_output=True, text=True, check=False)  # noqa: S603 (our own)
     if done.returncode:
         print(f"{' '.join(map(str, words))}\n{done.stdout}{done.stderr}", file=sys.stderr)

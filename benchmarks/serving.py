@@ -266,6 +266,8 @@ def main() -> None:
     given = parser.parse_args()
     rows = Rows(given.json)
     parts = given.parts.split(",")
+    if strange := set(parts) - {*PARTS, "together"}:
+        parser.error(f"--parts: no part is called {', '.join(sorted(strange))}")
     to = ("--to", str(given.long)) if given.method.endswith("auto") or ":" not in given.method else ()
     measures: dict[str, Callable[[str, str, subprocess.Popen[str]], Awaitable[None]]] = {
         "clients": lambda url, name, _: many_clients(url, name, given.clients, rows),

@@ -37,6 +37,7 @@ from method_pages import methods_page
 
 ROOT = Path(__file__).resolve().parents[1]
 _PUBLISHED = ("attention", "cache", "positions", "sampler")  # kinds of methods that authors publish code of
+_SERVED = ("nano", "gemma-3-270m")  # models whose rows of benchmarks/serving.py are shown, in this order
 _WIDTH = 100  # columns of a signature on one line
 
 
@@ -69,7 +70,9 @@ def pages(root: Path) -> dict[Path, str]:
         docs / "shared.md": shared_page(rows / "shared"),
         docs / "peers.md": peers_page(rows / "peers"),
         docs / "guide-extend.md": with_numbers((docs / "guide-extend.md").read_text(encoding="utf-8"), evidence),
-        docs / "guide-serve.md": between(docs / "guide-serve.md", load=load_table(rows / "serving" / "nano.jsonl")),
+        docs / "guide-serve.md": between(
+            docs / "guide-serve.md", load=load_table(*(rows / "serving" / f"{name}.jsonl" for name in _SERVED))
+        ),
         docs / "guide-memory.md": between(
             docs / "guide-memory.md",
             plan=plan_table(rows / "plan" / "smollm2-135m-instruct.json"),
@@ -93,10 +96,10 @@ def between(page: Path, **words: str) -> str:
     return text
 
 
-def load_table(file: Path) -> str:
+def load_table(*files: Path) -> str:
     """The rows that `benchmarks/serving.py` wrote."""
     lines = ["| measured | found |", "| --- | --- |"]
-    for line in file.read_text(encoding="utf-8").splitlines():
+    for line in (line for file in files for line in file.read_text(encoding="utf-8").splitlines()):
         row = json.loads(line)
         what = row.pop("what")
         found = [f"{name.replace('_', ' ')}: {_shown(value)}" for name, value in row.items()]
@@ -109,7 +112,7 @@ def _shown(value: Any) -> str:
         return f"{value:.3g}"
     if isinstance(value, list):
         return " ".join(map(str, value))
-    return " ".join(f"{name}: {count}" for name, count in value.items()) if isinstance(value, dict) else str(value)
+    return " ".join(f"{name}: {count}" for name, count in value.items()) if isinstance(value, dict) else str(value) or "as it is"
 
 
 def gallery(folder: Path) -> str:

@@ -5,6 +5,7 @@ each row what it finds where the row is alone.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -43,7 +44,7 @@ def stack_rows(into: Cache, caches: Sequence[Cache]) -> list[int]:
         if isinstance(layer, BandLayer):
             channels = {name: _stacked([row.recent.view(name) for row in rows]) for name in rows[0].recent.data}
             first = {name: torch.cat([row.first[name] for row in rows]) for name in rows[0].first}
-            _fill(layer, channels, first, tokens=width, first_filled=all(row.first_filled for row in rows))
+            _fill(layer, rows[0], channels, first, tokens=width, first_filled=all(row.first_filled for row in rows))
             streams = [row.stream for row in rows]
             layer.stream.start, layer.stream.started = padding, [True] * len(rows)
             layer.stream.prompt = max(before + (stream.prompt or 0) for before, stream in zip(padding, streams, strict=True))
@@ -61,7 +62,7 @@ def take_row(into: Cache, cache: Cache, row: int, padding: int) -> None:
         if isinstance(layer, BandLayer):
             channels = {name: held.recent.view(name)[here, :, -tokens:] for name in held.recent.data}
             first = {name: each[here] for name, each in held.first.items()}
-            _fill(layer, channels, first, tokens=tokens, first_filled=held.first_filled)
+            _fill(layer, held, channels, first, tokens=tokens, first_filled=held.first_filled)
             layer.stream.start, layer.stream.started = [0], [True]
             layer.stream.prompt, layer.stream.offset = max(0, held.stream.prompt - padding), held.stream.offset[here]
         else:  # in a window there may be no padding any more
@@ -74,9 +75,11 @@ def _only_bands(layer: object) -> bool:
     return all(getattr(layer.stream, name) is None for name in ("valid", "indices", "read", "last", "embeds"))
 
 
-def _fill(layer: BandLayer, channels: dict[object, Tensor], first: dict[object, Tensor], *, tokens: int, first_filled: bool) -> None:
-    layer.is_initialized, layer.tokens, layer.batch = True, tokens, next(iter(channels.values())).shape[0]
-    layer.recent, layer.first, layer.first_filled = Channels.holding(channels), first, first_filled
+def _fill(
+    layer: BandLayer, like: BandLayer, channels: dict[object, Tensor], first: dict[object, Tensor], *, tokens: int, first_filled: bool
+) -> None:
+    recent, batch = Channels.holding(channels), next(iter(channels.values())).shape[0]
+    layer.hold(replace(like.held(), tokens=tokens, batch=batch, recent=recent, first=first, first_filled=first_filled))
 
 
 def _fill_plain(layer: Any, keys: Tensor, values: Tensor, *, tokens: int) -> None:

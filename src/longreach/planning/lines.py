@@ -8,7 +8,7 @@ from longreach.core.lengths import format_length
 from longreach.planning.plan import PlannedMethod, ResourcePlan
 
 OFF = 0.02  # share from which on it is said that a line misses
-_TOLD_ELSEWHERE = ("fits", "prefill", "tokens/s")  # not in a page: they hang on the machine
+_OF_THE_MACHINE = ("fits", "prefill", "tokens/s")  # columns that a page leaves out
 
 
 def lines_of(plan: ResourcePlan) -> list[tuple[PlannedMethod, dict[str, str]]]:
@@ -53,7 +53,7 @@ def plan_table(file: Path) -> str:
     memory = f"{plan.memory / 2**30:g}GiB"
     command = f"longreach plan FOLDER --context {format_length(plan.context)} --memory {memory} --dtype {plan.dtype}"
     said = f"This is what `{command}`\nprints of {plan.model} (window {plan.window}), but for speed:"
-    lines = [{name: text for name, text in cells.items() if name not in _TOLD_ELSEWHERE} for _, cells in lines_of(plan)]
+    lines = [{name: text for name, text in cells.items() if name not in _OF_THE_MACHINE} for _, cells in lines_of(plan)]
     rows = [list(lines[0]), ["---"] * len(lines[0]), *([_code(cells.pop("method")), *cells.values()] for cells in lines)]
     return "\n".join([said, "", *(f"| {' | '.join(row)} |" for row in rows), ""])
 
