@@ -68,9 +68,9 @@ def losses(name: str, data: Path, folder: str, steps: int, work: Path, rows: Row
     for label, (sampler, method) in runs().items():
         model, tokenizer = longreach.load(folder)
         run = work / label
-        run.mkdir(parents=True, exist_ok=True)
         found[f"untuned, {method}"] = measure(model, tokenizer, name=name, tasks=parse_tasks("loss"), method=method, **common)
-        tuned = tune(model, tokenizer, texts, config(sampler, method, window, steps), run, held_out=valid)
+        settings = config(sampler, method, window, steps)
+        tuned = tune(model, tokenizer, texts, settings, run, held_out=valid, tokens=work / "tokens.npz")
         print(f"{label}: short loss {tuned.gate.rise:+.2%}", flush=True)
         told: dict[str, Any] = {"name": f"{name}, {label}, {steps} steps", "tasks": parse_tasks("loss"), "method": tuned.plan.spec}
         found[label] = measure(tuned.model, tokenizer, **told, **common)

@@ -9,7 +9,6 @@ stopped goes on when the same command is given again.
 import argparse
 import copy
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -60,7 +59,6 @@ METRICS = {
     "recurrent_gain_8x": "loss at 4 to 8 windows, below that of the same trained model with nothing carried, nats a token",
     "focused_gain_8x": "loss at 4 to 8 windows, below that of the stock model on the same tokens inside its window, nats a token",
 }
-_TOKENS = "tokens.npz"  # of a run; those of one serve all
 
 
 def runs(method: str, window: int) -> dict[str, str]:
@@ -82,10 +80,8 @@ def trained(label: str, spec: str, args: argparse.Namespace, texts: Texts, held_
     """The model trained under a spec, now or before."""
     model, tokenizer = longreach.load(args.model, dtype="float32")
     run = args.work / label.replace(", ", "-").replace(" ", "-")
-    run.mkdir(parents=True, exist_ok=True)
-    if not (run / _TOKENS).exists() and (others := list(args.work.glob(f"*/{_TOKENS}"))):
-        shutil.copy(others[0], run)
-    tuned = tune(model, tokenizer, texts, config(spec, window_of(model), args.steps), run, held_out=held_out)
+    settings = config(spec, window_of(model), args.steps)
+    tuned = tune(model, tokenizer, texts, settings, run, held_out=held_out, tokens=args.work / "tokens.npz")
     print(f"{label}: loss inside the window {tuned.gate.rise:+.2%}", flush=True)
     return tuned.model
 

@@ -9,7 +9,6 @@ without any, which shows what training alone does. A run that was stopped goes o
 
 import argparse
 import json
-import shutil
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -44,7 +43,6 @@ NOTHING = "linear:factor=1"  # tuned without a method
 NOTHING_NAMED = "tuned without a method"
 STACKS = (f"yarn:factor={TIMES}+resonance", f"yarn:factor={TIMES}+longgen:window_size=128")
 BOOKS, SOURCE = 4_000_000, 8_000_000  # characters
-_TOKENS = "tokens.npz"  # of a run; those of one serve all
 
 
 def specs(window: int) -> dict[str, str]:
@@ -105,10 +103,10 @@ def tuned_under(spec: str, name: str, args: argparse.Namespace, texts: Texts, wi
     """The model, tuned now or before."""
     model, tokenizer = longreach.load(args.model, dtype="float32")
     run = args.work / name.replace(" ", "-")
-    run.mkdir(parents=True, exist_ok=True)
-    if not (run / _TOKENS).exists() and (others := list(args.work.glob(f"*/{_TOKENS}"))):
-        shutil.copy(others[0], run)
-    tuned = tune(model, tokenizer, texts, config(spec, window, args.steps), run, held_out=stdlib_text("held-out"), progress=progress)
+    tuned = tune(
+        model, tokenizer, texts, config(spec, window, args.steps), run, held_out=stdlib_text("held-out"), tokens=args.work / "tokens.npz",
+        progress=progress,
+    )  # fmt: skip
     print(f"{name}: loss inside the window {tuned.gate.rise:+.2%}", flush=True)
     return tuned
 

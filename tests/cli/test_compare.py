@@ -32,7 +32,9 @@ def test_methods_tuned_on_one_budget(folder, capsys):
     untuned = json.loads(capsys.readouterr().out)
     assert found["losses"]["yarn:factor=2"]["mean"] < untuned["losses"]["yarn:factor=2"]["mean"], "two steps are better than none"
     assert found["losses"][""]["mean"] == untuned["losses"][""]["mean"], "the base is not tuned"
-    assert (folder / "longreach-results/compare-tiny/yarn-factor2").is_dir()
+    runs = folder / "longreach-results/compare-tiny"
+    assert (runs / "yarn-factor2").is_dir()
+    assert [*runs.rglob("tokens.npz")] == [runs / "tokens.npz"], "texts are tokenized once for all methods"
 
 
 @pytest.mark.parametrize(

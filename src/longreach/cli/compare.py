@@ -128,7 +128,9 @@ def _tuned(
     config = TuneConfig(target=target, method=spec, steps=of["steps"], full=of["full"], seed=seed, **more)
     run = folder / spec.replace(":", "-").replace(",", "-").replace("=", "")
     tokenizer: PreTrainedTokenizerBase = loaded.tokenizer
-    return tune(loaded.model, tokenizer, read_folder(data), config, run, held_out=held_out, progress=progress).model
+    return tune(
+        loaded.model, tokenizer, read_folder(data), config, run, held_out=held_out, tokens=folder / "tokens.npz", progress=progress
+    ).model
 
 
 def _report(found: "MethodComparison", name: str, target: int, as_json: bool) -> None:

@@ -52,6 +52,7 @@ SAVE_EVERY = 120.0  # seconds
 Probe = Callable[[PreTrainedModel, str], Any]
 
 _WHOLE = "whole"  # a file in a checkpoint, written last
+_TOKENS = "tokens.npz"
 _TRAINED = "trained.safetensors"
 
 
@@ -80,16 +81,18 @@ def tune(
     held_out: str,
     probe: Probe | None = None,
     save_every: float = SAVE_EVERY,
+    tokens: Path | None = None,
     progress: Progress = SILENT,
 ) -> Tuned:
     """Train `model` in place, and measure what it lost inside its trained window.
 
     Args: texts: to train on. folder: of the run. held_out: text to measure on. probe: looks at the model before and after, with what is
-    applied to it, and is told in words which it is; it returns JSON values. save_every: seconds between checkpoints.
+    applied to it, and is told in words which it is; it returns JSON values. save_every: seconds between checkpoints. tokens: a file
+    (`.npz`) for those of `texts`, which runs on the same texts may share (default: one in the run's folder).
     Raises: InputError for what does not fit, and where `folder` holds another run; UnsupportedError; LongreachError where the loss is no
     number.
     """
-    chosen, windows, examples, facts = _prepared(model, tokenizer, texts, config, folder, held_out, progress)
+    chosen, windows, examples, facts = _prepared(model, tokenizer, texts, config, folder, held_out, tokens, progress)
     run = _open_run(folder, facts, model)
     set_seed(config.seed)
     equip(model, chosen.methods)
@@ -175,13 +178,14 @@ def _prepared(
     config: TuneConfig,
     folder: Path,
     held_out: str,
+    tokens: Path | None = None,
     progress: Progress = SILENT,
 ) -> tuple[TuningPlan, list[Ids], Examples, dict[str, Any]]:
     """The plan, the held-out windows, the sequences, and what makes this run the one that it is, as JSON values."""
     chosen = plan(model, config)
     _check_folder(folder)
     windows = held_out_windows(held_out, tokenizer, chosen.geometry.trained_window)
-    documents = tokenized(texts, tokenizer, folder / "tokens.npz", progress)
+    documents = tokenized(texts, tokenizer, tokens or folder / _TOKENS, progress)
     examples = Examples(
         documents, texts.contents, tokenizer, mixture=config.mixture, sampler=chosen.sampler, geometry=chosen.geometry,
         seed=config.seed, count=config.steps * config.batch_size,
@@ -323,7 +327,7 @@ def _step(checkpoint: Path) -> int:
 def _check_folder(folder: Path) -> None:
     """Raise InputError where the folder holds anything but a run."""
     names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-    if stray := [name for name in names if "run.json" not in names and not name.startswith(("tokens.npz", "run.json"))]:
+    if stray := [name for name in names if "run.json" not in names and not name.startswith((_TOKENS, "run.json"))]:
         raise InputError(f"{folder} is no tuning run (it holds {stray[0]}); choose another folder")
 
 
@@ -335,6 +339,7 @@ def _open_run(folder: Path, facts: dict[str, Any], model: PreTrainedModel) -> di
     run = _read_run(folder, facts)
     if run is None:
         run = {"facts": facts, "bf16": _bf16_is_faster(model), "before": None}
+        folder.mkdir(parents=True, exist_ok=True)
         _write(folder / "run.json", run)
     return run
 
