@@ -4,6 +4,7 @@ import re
 import pytest
 
 from longreach.cli.main import run
+from longreach.testing.endpoint_server import EndpointServer
 
 QUICK = ("card", "tiny", "--tasks", "needle,passkey:digits=3", "--lengths", "256:512", "--limit", "2", "--text", "book.txt")
 
@@ -39,10 +40,41 @@ def test_a_card_and_a_gallery_of_two(folder, capsys):
     assert not re.search(r"<script|src=", gallery)
 
 
+def test_a_card_of_what_an_endpoint_serves(folder, capsys):
+    def finds(body):
+        """The key, in texts of up to 3,000 characters."""
+        asked = body["messages"][-1]["content"]
+        return max(re.findall(r"\d{3,}", asked), default="none") if len(asked) < 3000 else "I forgot."
+
+    with EndpointServer(finds) as server:
+        asked = ["card", "--endpoint", server.url, "--tasks", "passkey", "--unit", "characters", "--limit", "30", "--record", "calls.jsonl"]
+        assert run([*asked, "--lengths", "1k:4k", "--out", "card"]) == 0
+        assert run(asked) == 2
+    assert "an endpoint states its window in tokens; give --to or --lengths" in capsys.readouterr().err
+    made = json.loads((folder / "card/card.json").read_text())
+    (card,) = made["cards"]
+    (literal,) = card["abilities"]
+    assert ([step["mean"] for step in literal["steps"]], literal["usable"], literal["missed_at"]) == ([1.0, 1.0, 0.0], 2048, 4096)
+    assert "--endpoint URL --served-model" in made["command"]
+    assert "--unit characters" in made["command"]
+    assert server.url not in (folder / "card/card.html").read_text(encoding="utf-8")
+
+
+def test_a_card_goes_as_far_as_the_endpoint_states(folder):
+    with EndpointServer(lambda body: "none", window=640) as server:
+        asked = ["card", "--endpoint", server.url, "--tokenizer", "tiny", "--tasks", "passkey:digits=3", "--limit", "2"]
+        assert run([*asked, "--out", "card"]) == 0
+    assert json.loads((folder / "card/card.json").read_text())["cards"][0]["lengths"][-1] == 640
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["card"], "name a MODEL, or cards to draw"),
+        (["card"], "name a MODEL, an endpoint with --endpoint URL, or cards to draw"),
+        (["card", "tiny", "--endpoint", "http://localhost:1"], "and not both"),
+        (["card", "--endpoint", "http://localhost:1"], "lengths in tokens need --tokenizer NAME"),
+        (["card", "tiny", "--more-tokens", "9"], "--more-tokens has no effect without --endpoint"),
+        (["card", "--endpoint", "http://localhost:1", "--tokenizer", "tiny", "--method", "yarn"], "--method has no effect with --endpoint"),
         (["card", "tiny", "--gallery", "a.json"], "and not both"),
         (["card", "--gallery", "book.txt", "--out", "o"], "book.txt is no card"),
         (["card", "--gallery", "none.json", "--out", "o"], "cannot read none.json"),

@@ -3,19 +3,23 @@
 import json
 import shlex
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from longreach.cli._asked import RecordCalls, ServedName, TokenizerOf, check_place, check_unit, open_endpoint, tokenizer_of
 from longreach.cli._options import AS_IT_IS, STOCK, ChunkSize, Loading, loads_model, methods_named, open_rows
+from longreach.cli._panels import ENDPOINT
 from longreach.cli._places import check_texts
 from longreach.cli._tables import new_table, show
+from longreach.cli._workflow import Concurrency, EndpointURL, Silence
 from longreach.core.errors import InputError
 from longreach.core.lengths import format_length, parse_length
 
 if TYPE_CHECKING:
+    from longreach.endpoint.base import ChatModel
     from longreach.evaluation.course import Examined
 
 # Of every ability, what needs no more than reading: small models answer these on short texts, if any.
@@ -27,9 +31,14 @@ _BEYOND = 4  # trained windows
 
 @loads_model
 def card(
-    model: Annotated[str | None, typer.Argument(help="A folder, a GGUF file, a hub id, or nano; nothing with --gallery.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="A folder, a GGUF file, a hub id, or nano; nothing with --endpoint or --gallery.")
+    ] = None,
     *,
-    to: Annotated[str | None, typer.Option(metavar="LENGTH", help="Longest length: 4096, 32k. [default: 4 trained windows]")] = None,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="LENGTH", help="Longest length: 4096, 32k. [default: 4 trained windows; what an endpoint states]"),
+    ] = None,
     lengths: Annotated[
         str | None, typer.Option(metavar="LENGTHS", help="These instead: 1k:64k or 1k,3000. [default: five octaves to --to]")
     ] = None,
@@ -50,6 +59,19 @@ def card(
     gallery: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Draw these cards (JSON) on one page instead; may be repeated.")
     ] = None,
+    endpoint: EndpointURL = None,
+    served_model: ServedName = None,
+    tokenizer: TokenizerOf = None,
+    unit: Annotated[
+        Literal["tokens", "characters"], typer.Option(help="What lengths at an endpoint count.", rich_help_panel=ENDPOINT)
+    ] = "tokens",
+    more_tokens: Annotated[
+        int | None,
+        typer.Option(min=0, help="Tokens that an answer may take to think or talk. [default: 0]", rich_help_panel=ENDPOINT),
+    ] = None,
+    concurrency: Concurrency = None,
+    timeout: Silence = None,
+    record: RecordCalls = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="For the page and its JSON. [default: longreach-results/card-MODEL]")
     ] = None,
@@ -60,15 +82,19 @@ def card(
     loading: Loading = AS_IT_IS,
 ) -> None:
     """Measure what a model can do at each length, ability by ability, and draw it as a page. A stopped run goes on when run again."""
-    if (model is None) == (gallery is None):
-        raise InputError("name a MODEL, or cards to draw with --gallery FILE" + (", and not both" if model else ""))
     if gallery:
-        if not out:
-            raise InputError("--gallery needs --out DIR")
-        loaded_cards = [card for path in gallery for card in _read(path)]
-        again = ["longreach", "card", *(part for path in gallery for part in ("--gallery", str(path))), "--out", str(out)]
-        _draw(loaded_cards, "Usable lengths", out, shlex.join(again))
+        if model or endpoint:
+            raise InputError("name a MODEL, or cards to draw with --gallery FILE, and not both")
+        _draw_again(gallery, out)
         return
+    remote = {
+        "--served-model": served_model, "--tokenizer": tokenizer, "--more-tokens": more_tokens, "--concurrency": concurrency,
+        "--timeout": timeout, "--record": record, "--unit": None if unit == "tokens" else unit,
+    }  # fmt: skip
+    if model is None and endpoint is None:
+        raise InputError("name a MODEL, an endpoint with --endpoint URL, or cards to draw with --gallery FILE")
+    check_place(model, endpoint, remote, {"--method": method, "--chunk-size": chunk_size}, loading)
+    check_unit(endpoint, unit, tokenizer)
     if to and lengths:
         raise InputError("--to and --lengths both say how far; choose one")
     specs = methods_named(method)
@@ -78,31 +104,64 @@ def card(
     from longreach.cli._progress import BarProgress
     from longreach.engine import window
     from longreach.evaluation.abilities import as_json, cards
-    from longreach.evaluation.evaluate import evaluate, parse_lengths, parse_text_tasks
+    from longreach.evaluation.evaluate import evaluate, evaluate_endpoint, parse_lengths, parse_text_tasks
     from longreach.evaluation.text import read_texts
 
-    chosen = parse_text_tasks(tasks)
-    name = loading.name(model or "")
-    store = open_rows(rows, name)
-    loaded = loading.load(model or "", decoder_only=True)
-    steps = parse_lengths(lengths) if lengths else octaves_to(target or _BEYOND * window.window_of(loaded.model))
     options: dict[str, Any] = {
-        "tasks": chosen, "lengths": steps, "passages": limit, "seed": seed, "text": read_texts(text) if text else None, "name": name,
-        "chat": None if template == "auto" else template == "chat", "rows": store,
-        **({} if chunk_size is None else {"chunk_size": chunk_size}),
+        "tasks": parse_text_tasks(tasks), "passages": limit, "seed": seed, "text": read_texts(text) if text else None,
     }  # fmt: skip
+    steps = parse_lengths(lengths) if lengths else () if target is None else octaves_to(target)
     found: list[Examined] = []
     with BarProgress() as progress, warnings.catch_warnings():
         warnings.showwarning = lambda message, *place, **more: typer.echo(f"warning: {message}", err=True)
-        for spec in specs:
-            found.append(evaluate(loaded.model, loaded.tokenizer, method=spec, **options, progress=progress))
+        if endpoint:
+            asked = open_endpoint(endpoint, served_model, concurrency=concurrency, record=record, timeout=timeout)
+            name, steps = asked.name, steps or octaves_to(_stated(asked, unit))
+            options |= {"tokenizer": tokenizer_of(tokenizer, loading), "chat": template != "none", "more_tokens": more_tokens or 0}
+            found.append(evaluate_endpoint(asked, lengths=steps, **options, rows=open_rows(rows, name), progress=progress))
+        else:
+            name = loading.name(model or "")
+            store = open_rows(rows, name)
+            loaded = loading.load(model or "", decoder_only=True)
+            steps = steps or octaves_to(_BEYOND * window.window_of(loaded.model))
+            options |= {"name": name, "chat": None if template == "auto" else template == "chat", "rows": store}
+            options |= {} if chunk_size is None else {"chunk_size": chunk_size}
+            for spec in specs:
+                found.append(evaluate(loaded.model, loaded.tokenizer, lengths=steps, method=spec, **options, progress=progress))
     made = [as_json(one) for one in cards(row for examined in found for row in examined.rows)]
     listed = [part for spec in specs if method for part in ("--method", spec or STOCK)]
-    place = "FOLDER" if Path(model or "").is_dir() else model or ""  # where it lies is nobody's business who sees the page
-    shown = ["longreach", "card", place, "--lengths", ",".join(map(format_length, steps)), "--tasks", tasks, *listed]
+    asking = _named({"--tokenizer": tokenizer and _place(tokenizer), **{each: remote[each] for each in ("--unit", "--more-tokens")}})
+    whom = ["--endpoint", "URL", "--served-model", name] if endpoint else [_place(model or "")]
+    shown = ["longreach", "card", *whom, *asking, "--lengths", ",".join(map(format_length, steps)), "--tasks", tasks, *listed]
     where = out or Path("longreach-results", f"card-{name.replace('/', '--')}")
-    read = ["--chunk-size", str(chunk_size)] if chunk_size else []
-    _draw(made, f"How far {name} can be used", where, shlex.join([*shown, "--limit", str(limit), "--seed", str(seed), *read]))
+    more = _named({"--limit": limit, "--seed": seed, "--chunk-size": chunk_size})
+    _draw(made, f"How far {name} can be used", where, shlex.join([*shown, *more]))
+
+
+def _draw_again(gallery: Sequence[Path], out: Path | None) -> None:
+    """Several cards on one page. Raises: InputError."""
+    if not out:
+        raise InputError("--gallery needs --out DIR")
+    again = ["longreach", "card", *(part for path in gallery for part in ("--gallery", str(path))), "--out", str(out)]
+    _draw([card for path in gallery for card in _read(path)], "Usable lengths", out, shlex.join(again))
+
+
+def _stated(asked: "ChatModel", unit: str) -> int:
+    """The window that an endpoint states. Raises: InputError where it does not, and where lengths count characters."""
+    if unit == "tokens" and asked.window is not None:
+        return asked.window
+    why = f"the endpoint does not say how long {asked.name} can read" if unit == "tokens" else "an endpoint states its window in tokens"
+    raise InputError(f"{why}; give --to or --lengths")
+
+
+def _place(name: str) -> str:
+    """A model as a page names it: where a folder lies is nobody's business who sees the page."""
+    return "FOLDER" if Path(name).is_dir() else name
+
+
+def _named(options: Mapping[str, object]) -> list[str]:
+    """Options as they are written, without those that were not given."""
+    return [part for name, value in options.items() if value is not None for part in (name, str(value))]
 
 
 def octaves_to(target: int) -> tuple[int, ...]:

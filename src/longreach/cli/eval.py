@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from longreach.cli._asked import MoreTokens, RecordCalls, ServedName, TokenizerOf, check_place, check_unit, open_endpoint, tokenizer_of
 from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model, methods_named, open_rows
-from longreach.cli._panels import ENDPOINT, FILES, JUDGE, PASSAGES, SPEED, WORKFLOW
+from longreach.cli._panels import FILES, JUDGE, PASSAGES, SPEED, WORKFLOW
 from longreach.cli._places import check_texts
 from longreach.cli._tables import new_table, show
-from longreach.cli._workflow import Concurrency, EndpointURL, Silence, silence
+from longreach.cli._workflow import Concurrency, EndpointURL, Silence
 from longreach.core.errors import InputError
 from longreach.core.lengths import format_length, parse_length
 
 if TYPE_CHECKING:
-    from longreach.endpoint.base import ChatModel
     from longreach.evaluation.course import Examined
     from longreach.evaluation.marks import Mark
 
@@ -50,14 +50,7 @@ def eval(  # noqa: A001 - a verb is called as its module
             rich_help_panel=WORKFLOW,
         ),
     ] = None,
-    more_tokens: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Tokens that the answer of an endpoint or a workflow may take to think or talk. [default: 0]",
-            rich_help_panel=PASSAGES,
-        ),
-    ] = None,
+    more_tokens: MoreTokens = None,
     limit: Annotated[
         int, typer.Option(min=1, help="Passages of each task and length, if a file has so many.", rich_help_panel=PASSAGES)
     ] = 10,
@@ -93,22 +86,11 @@ def eval(  # noqa: A001 - a verb is called as its module
         typer.Option(help="Ask in the chat template, or as text to complete. auto: chat, where it can.", rich_help_panel=PASSAGES),
     ] = "auto",
     endpoint: EndpointURL = None,
-    served_model: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The endpoint's model. [default: the only one that it serves]", rich_help_panel=ENDPOINT),
-    ] = None,
-    tokenizer: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME", help="Of the endpoint's model, to count tokens: a folder, a hub id, or nano.", rich_help_panel=ENDPOINT
-        ),
-    ] = None,
+    served_model: ServedName = None,
+    tokenizer: TokenizerOf = None,
     concurrency: Concurrency = None,
     timeout: Silence = None,
-    record: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Keep every call to the endpoint here, and ask nothing twice.", rich_help_panel=FILES),
-    ] = None,
+    record: RecordCalls = None,
     rows: Annotated[
         Path | None,
         typer.Option(
@@ -132,25 +114,15 @@ def eval(  # noqa: A001 - a verb is called as its module
         "--served-model": served_model, "--tokenizer": tokenizer, "--concurrency": concurrency, "--timeout": timeout,
         "--record": record,
     }  # fmt: skip
-    local = {
-        "--method": method,
-        "--chunk-size": chunk_size,
-        "--workers": workers,
-        **dict.fromkeys(set(loading.given()) - {"--trust-remote-code"}, True),
-    }
-    _check_place(model, endpoint, remote, local)
+    check_place(model, endpoint, remote, {"--method": method, "--chunk-size": chunk_size, "--workers": workers}, loading)
     if more_tokens is not None and not endpoint and not workflow:
         raise InputError("--more-tokens has no effect without --endpoint or --workflow")
-    if endpoint and unit == "tokens" and tokenizer is None:
-        raise InputError("lengths in tokens need --tokenizer NAME, that of the endpoint's model; or count --unit characters")
+    check_unit(endpoint, unit, tokenizer)
     if judge_model and not judge:
         raise InputError("--judge-model has no effect without --judge")
     if judge and workers:
         raise InputError("--judge and --workers exclude each other")
-    if tokenizer and unit == "characters":
-        raise InputError("--tokenizer has no effect with --unit characters")
 
-    from longreach.checkpoints.checkpoint import load_tokenizer
     from longreach.cli._progress import BarProgress
     from longreach.evaluation.evaluate import evaluate, evaluate_endpoint, parse_lengths, parse_text_tasks
     from longreach.evaluation.spreading import Workers, spread
@@ -165,14 +137,14 @@ def eval(  # noqa: A001 - a verb is called as its module
         raise InputError(f"--judge has no effect on {' and '.join(task.name() for task in chosen)}, which ask for no free words")
     common: dict[str, Any] = {
         "tasks": chosen, "lengths": steps, "passages": limit, "seed": seed, "text": read_texts(text) if text else None,
-        "truncate": truncate, "judge": _endpoint(judge, judge_model) if judge else None, **by,
+        "truncate": truncate, "judge": open_endpoint(judge, judge_model) if judge else None, **by,
     }  # fmt: skip
     found: list[Examined] = []
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *place, **more: typer.echo(f"warning: {message}", err=True)
         if endpoint:
-            of = load_tokenizer(tokenizer, trust_remote_code=loading.trust_remote_code) if tokenizer else None
-            asked = _endpoint(endpoint, served_model, concurrency, record, **silence(timeout))
+            of = tokenizer_of(tokenizer, loading)
+            asked = open_endpoint(endpoint, served_model, concurrency=concurrency, record=record, timeout=timeout)
             name = asked.name
             store = open_rows(rows, name)
             with BarProgress() as progress:
@@ -206,24 +178,6 @@ def _workflow(workflow: str | None, window: str | None, more_tokens: int | None,
     if template != "auto":
         raise InputError("--template has no effect with --workflow, which asks in the chat template where there is one")
     return given | {"workflow": reading_workflow(workflow), "window": None if window is None else parse_length(window)}
-
-
-def _check_place(model: str | None, endpoint: str | None, remote: dict[str, Any], local: dict[str, Any]) -> None:
-    """Refuse what has no effect where the model is. Raises: InputError."""
-    if (model is None) == (endpoint is None):
-        raise InputError("name a MODEL, or an endpoint with --endpoint URL" + (", and not both" if model else ""))
-    where, useless = ("without --endpoint", remote) if endpoint is None else ("with --endpoint", local)
-    for option, value in useless.items():
-        if value is not None:
-            raise InputError(f"{option} has no effect {where}")
-
-
-def _endpoint(url: str, model: str | None, concurrency: int | None = None, record: Path | None = None, **more: Any) -> "ChatModel":
-    from longreach.endpoint.client import Endpoint
-    from longreach.endpoint.recording import Recording
-
-    asked = Endpoint(url, model, **(more if concurrency is None else {"concurrency": concurrency, **more}))
-    return asked if record is None else Recording(record, asked)
 
 
 def _report(found: Sequence["Examined"], name: str, workflow: str, unit: str, as_json: bool, path: str) -> None:

@@ -84,7 +84,7 @@ class EndpointServer:
     Args: answer: the request's body -> the text, or, for chats, a message as it is. faults: by the number of the request, from 0, GETs left
     out; or a function of it. models: that are listed. most_characters: of a prompt; a longer one is refused in the wording of `dialect`:
     `openai`, `vllm` or `llama.cpp`, of which the latter two count tokens at /tokenize. refuses: fields that are not taken, as OpenAI's
-    newer models refuse them. key: that requests have to have.
+    newer models refuse them. key: that requests have to have. window: tokens, which the list of models states as vLLM does.
     """
 
     def __init__(
@@ -97,8 +97,10 @@ class EndpointServer:
         dialect: str = "openai",
         refuses: tuple[str, ...] = (),
         key: str | None = None,
+        window: int | None = None,
     ) -> None:
         self.answer, self.models, self.refuses, self.key = answer, models, refuses, key
+        self._stated = {} if window is None else {"max_model_len": window}
         self.most_characters, self.dialect = most_characters, dialect
         self.fault_of = faults if callable(faults) else (faults or {}).get
         self.received: list[Received] = []
@@ -170,7 +172,7 @@ class EndpointServer:
         if body is None:
             return 200, {
                 "object": "list",
-                "data": [{"id": name, "object": "model", "created": 0, "owned_by": "stub"} for name in self.models],
+                "data": [{"id": name, "object": "model", "created": 0, "owned_by": "stub", **self._stated} for name in self.models],
             }
         if received.path == "/tokenize":
             return self._tokenized(body)
