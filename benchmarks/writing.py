@@ -1,6 +1,6 @@
-"""How long texts get that are asked for in 500 to 4000 words: in one call, and by a workflow. `make docs` draws the table.
+"""How long texts get that are asked for in 500 to 20,000 words: in one call, and by workflows. `make docs` draws the table.
 
-    python benchmarks/writing.py [MODEL] [--scripted] [--words 500,1000,2000,4000] [--topics 1] [--workflow plan_write]
+    python benchmarks/writing.py [MODEL] [--scripted] [--words 500,4000] [--topics 1] [--workflow plan_write]...
 
 The score is S_l of LongBench-Write. What was measured is not measured again. --scripted: writers that write exactly what they are asked
 for, half of it, a third more, or 300 words at most, and count words as tokens: with them every error is the workflow's own.
@@ -13,9 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from longreach.data.stdlib import stdlib_text
 from longreach.endpoint.base import ChatModel, Completion, Request
 from longreach.reports.writing_table import ONE_CALL, writing_rows, writing_table
 from longreach.testing.scripted import ScriptedWriter
+from longreach.workflows.base import writing_workflow
 from longreach.workflows.output_length import longwriter_lengths, words_in
 from longreach.workflows.run import composition
 from longreach.workflows.wording import TEXT, write_about
@@ -23,7 +25,10 @@ from longreach.workflows.wording import TEXT, write_about
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 ROWS = DOCS / "evidence" / "writing"
 TOPICS = ("the history of lighthouses", "how bread is baked", "a year in the life of a village", "why people travel")
+WORKFLOWS = ("plan_write", "novel", "patent")
+WORDS = [500, 1000, 2000, 4000, 10_000, 20_000]
 _SHORT = 300  # words
+_DRAFT = 6000  # characters
 _TOKENS_PER_WORD = 2  # that one call may take: more than any text of so many words has
 
 
@@ -58,8 +63,9 @@ def in_one_call(model: ChatModel, task: str, words: int) -> tuple[str, dict[str,
 
 
 def by_workflow(model: ChatModel, task: str, workflow: str) -> tuple[str, dict[str, int]]:
-    """What a workflow writes with it, and what that took."""
-    run = composition(model, task, workflow=workflow)
+    """What a workflow writes with it, and what that took. A patent is written from the beginning of the held-out text."""
+    draft = [stdlib_text("held-out")[:_DRAFT]] if writing_workflow(workflow).documents == "needed" else []
+    run = composition(model, task, documents=draft, workflow=workflow)
     text = "\n\n".join(run.parts())
     cost = run.ledger.cost
     return text, {"calls": cost.calls, "read": cost.read, "written": cost.written, "at_most": run.estimate.tokens, "cut": run.ledger.cut}
@@ -70,7 +76,7 @@ def measured(model: ChatModel, name: str, args: argparse.Namespace, known: Seque
     have = {(row["model"], row["way"], row["asked"], row["topic"]) for row in known}
     for topic in TOPICS[: args.topics]:
         for words in args.words:
-            for way in (ONE_CALL, args.workflow):
+            for way in (ONE_CALL, *(args.workflow or WORKFLOWS)):
                 if (name, way, words, topic) in have:
                     continue
                 task, begun = f"Write a text of {words} words about {topic}.", time.perf_counter()
@@ -98,9 +104,9 @@ def main() -> None:
     options.add_argument("--scripted", action="store_true")
     options.add_argument("--name")
     options.add_argument("--dtype")
-    options.add_argument("--words", type=lambda text: [int(each) for each in text.split(",")], default=[500, 1000, 2000, 4000])
+    options.add_argument("--words", type=lambda text: [int(each) for each in text.split(",")], default=WORDS)
     options.add_argument("--topics", type=int, default=1)
-    options.add_argument("--workflow", default="plan_write")
+    options.add_argument("--workflow", action="append", metavar="SPEC", help="this one; may be repeated")
     args = options.parse_args()
     if args.scripted:
         for name, make in SCRIPTED.items():

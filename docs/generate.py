@@ -22,6 +22,7 @@ from typing import Any
 import longreach
 from longreach.core.catalogue import catalogue
 from longreach.planning.lines import plan_table
+from longreach.reports.abbreviations_table import abbreviation_rows, abbreviations_table
 from longreach.reports.agreement import agreement_page, read_agreement
 from longreach.reports.card_page import card_page
 from longreach.reports.eviction_page import eviction_page
@@ -79,7 +80,11 @@ def pages(root: Path) -> dict[Path, str]:
             soak=soak_table(rows / "soak"),
             library=library_tables(rows / "library"),
         ),
-        docs / "guide-write.md": between(docs / "guide-write.md", writing=writing_table(writing_rows(rows / "writing"))),
+        docs / "guide-write.md": between(
+            docs / "guide-write.md",
+            writing=writing_table(writing_rows(rows / "writing")),
+            abbreviations=abbreviations_table(abbreviation_rows(rows / "abbreviations")),
+        ),
         docs / "_static" / "gallery.html": gallery(rows / "cards"),
     }
 

@@ -13,19 +13,22 @@ ONE_CALL = "one call"
 
 
 def writing_table(rows: Sequence[dict[str, Any]]) -> str:
-    """A line for each model and way: words reached and S_l at each length, means over topics."""
+    """A line for each model and way: words reached and S_l at each length, means over topics, and what the longest took."""
     lengths = sorted({row["asked"] for row in rows})
-    lines = [f"| model | | {' | '.join(f'{length:,} words' for length in lengths)} | texts | calls a text |"]
+    lines = [f"| model | | {' | '.join(f'{length:,} words' for length in lengths)} | calls, at most words | tokens |"]
     lines.append("| --- " * (len(lengths) + 4) + "|")
-    for model, way in dict.fromkeys((row["model"], row["way"]) for row in rows):
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    for model, way in sorted(dict.fromkeys((row["model"], row["way"]) for row in rows), key=lambda pair: models.index(pair[0])):
         of = [row for row in rows if (row["model"], row["way"]) == (model, way)]
         cells = []
         for length in lengths:
             at = [row for row in of if row["asked"] == length]
             cells.append(f"{fmean(row['found'] for row in at):,.0f} (S_l {fmean(row['score'] for row in at):.0f})" if at else "-")
-        calls = fmean(row["calls"] for row in of)
+        longest = [row for row in of if row["asked"] == max(row["asked"] for row in of)]
+        calls = fmean(row["calls"] for row in longest)
+        tokens = fmean(row["read"] + row["written"] for row in longest)
         way = way if way == ONE_CALL else f"`{way}`"
-        lines.append(f"| {model} | {way} | {' | '.join(cells)} | {len(of)} | {calls:.1f} |")
+        lines.append(f"| {model} | {way} | {' | '.join(cells)} | {calls:,.0f} | {tokens:,.0f} |")
     return "\n".join(lines) + "\n"
 
 
