@@ -25,6 +25,7 @@ from longreach.planning.lines import plan_table
 from longreach.reports.abbreviations_table import abbreviation_rows, abbreviations_table
 from longreach.reports.agreement import agreement_page, read_agreement
 from longreach.reports.card_page import card_page
+from longreach.reports.comparison import comparison_tables
 from longreach.reports.eviction_page import eviction_page
 from longreach.reports.evidence import evidence_page, read, with_numbers
 from longreach.reports.library_table import library_tables
@@ -71,6 +72,9 @@ def pages(root: Path) -> dict[Path, str]:
         docs / "shared.md": shared_page(rows / "shared"),
         docs / "peers.md": peers_page(rows / "peers"),
         docs / "guide-extend.md": with_numbers((docs / "guide-extend.md").read_text(encoding="utf-8"), evidence),
+        docs / "guide-evaluate.md": between(
+            docs / "guide-evaluate.md", compare=comparison_tables(sorted((rows / "compare").glob("*.json")))
+        ),
         docs / "guide-serve.md": between(
             docs / "guide-serve.md", load=load_table(*(rows / "serving" / f"{name}.jsonl" for name in _SERVED))
         ),

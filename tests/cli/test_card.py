@@ -40,6 +40,17 @@ def test_a_card_and_a_gallery_of_two(folder, capsys):
     assert not re.search(r"<script|src=", gallery)
 
 
+def test_a_card_within_a_budget_says_what_there_was_no_time_for(capsys, monkeypatch):
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr("longreach.evaluation.time_limit.TimeLimit.fits", lambda limit, task, length: length < 512)
+        assert run([*QUICK, "--budget", "20m"]) == 0
+    shown = capsys.readouterr().out
+    assert "There was no time for 4 passages of 512; run the command again to go on." in shown
+    assert "passages of 256" not in shown
+    assert run([*QUICK, "--budget", "20m"]) == 0
+    assert "no time" not in capsys.readouterr().out
+
+
 def test_a_card_of_what_an_endpoint_serves(folder, capsys):
     def finds(body):
         """The key, in texts of up to 3,000 characters."""
@@ -73,6 +84,8 @@ def test_a_card_goes_as_far_as_the_endpoint_states(folder):
         (["card"], "name a MODEL, an endpoint with --endpoint URL, or cards to draw"),
         (["card", "tiny", "--endpoint", "http://localhost:1"], "and not both"),
         (["card", "--endpoint", "http://localhost:1"], "lengths in tokens need --tokenizer NAME"),
+        (["card", "tiny", "--budget", "soon"], "--budget soon: no time; write 90s, 20m or 2h"),
+        (["card", "--endpoint", "http://localhost:1", "--budget", "9m"], "--budget has no effect with --endpoint"),
         (["card", "tiny", "--more-tokens", "9"], "--more-tokens has no effect without --endpoint"),
         (["card", "--endpoint", "http://localhost:1", "--tokenizer", "tiny", "--method", "yarn"], "--method has no effect with --endpoint"),
         (["card", "tiny", "--gallery", "a.json"], "and not both"),

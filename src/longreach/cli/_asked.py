@@ -61,7 +61,7 @@ def open_endpoint(
     from longreach.endpoint.client import Endpoint
     from longreach.endpoint.recording import Recording
 
-    more = {} if concurrency is None else {"concurrency": concurrency}
+    more: dict[str, Any] = {} if concurrency is None else {"concurrency": concurrency}
     asked = Endpoint(url, model, **more, **silence(timeout))
     return asked if record is None else Recording(record, asked)
 

@@ -16,13 +16,12 @@ from longreach.checkpoints.hub import is_id, name_and_revision
 from longreach.checkpoints.places import checkpoint_name, local_checkpoint
 from longreach.cli._panels import LOADING, SAMPLING, SPEED
 from longreach.core.errors import CheckpointError, InputError
-from longreach.core.spec import check_spec, split_specs
+from longreach.core.spec import STOCK, check_spec, split_specs
 
 if TYPE_CHECKING:
     from longreach.checkpoints.checkpoint import Checkpoint
     from longreach.evaluation.rows import Rows
 
-STOCK = "stock"  # what people call the model without a method
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _BYTES = {"": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12, "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
@@ -152,6 +151,14 @@ def parse_seconds(text: str) -> int | None:
     """Seconds from `90s`, `20m`, `2h` or `30d`; None where it is no time."""
     match = re.fullmatch(r"([1-9][0-9]{0,8})([smhd])", text)
     return None if match is None else int(match[1]) * _SECONDS[match[2]]
+
+
+def seconds_of(option: str, text: str) -> int:
+    """Seconds that an option is given. Raises: InputError for what is no time."""
+    seconds = parse_seconds(text)
+    if seconds is None:
+        raise InputError(f"{option} {text}: no time; write 90s, 20m or 2h")
+    return seconds
 
 
 def parse_bytes(text: str) -> int | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longreach.cli._options import Loading, parse_seconds
+from longreach.cli._options import Loading, seconds_of
 from longreach.cli._panels import ENDPOINT, FILES, LIMITS
 from longreach.cli._places import check_writable
 from longreach.core.errors import InputError, LongreachError
@@ -118,12 +118,7 @@ class AskedPlace:
 
 def silence(timeout: str | None) -> dict[str, Any]:
     """What an endpoint is told of its --timeout. Raises: InputError for what is no time."""
-    if timeout is None:
-        return {}
-    seconds = parse_seconds(timeout)
-    if seconds is None:
-        raise InputError(f"--timeout {timeout}: no time; write 90s, 20m or 2h")
-    return {"timeout": float(seconds)}
+    return {} if timeout is None else {"timeout": float(seconds_of("--timeout", timeout))}
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import time
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from longreach.cli._asked import RecordCalls, ServedName, TokenizerOf, check_place, check_unit, open_endpoint, tokenizer_of
-from longreach.cli._options import AS_IT_IS, STOCK, ChunkSize, Loading, loads_model, methods_named, open_rows
+from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model, methods_named, open_rows, seconds_of
 from longreach.cli._panels import ENDPOINT
 from longreach.cli._places import check_texts
 from longreach.cli._tables import new_table, show
 from longreach.cli._workflow import Concurrency, EndpointURL, Silence
 from longreach.core.errors import InputError
 from longreach.core.lengths import format_length, parse_length
+from longreach.core.spec import STOCK
 
 if TYPE_CHECKING:
     from longreach.endpoint.base import ChatModel
@@ -48,6 +50,10 @@ def card(
         typer.Option(metavar="SPEC", help="A card under a method, too; may be repeated. stock: as the model is. [default]"),
     ] = None,
     limit: Annotated[int, typer.Option(min=2, help="Passages of each task and length.")] = _PASSAGES,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Time for what is not measured yet, as 40m: as many of the passages as fit. [default: no limit]"),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
     text: Annotated[
         list[Path] | None,
@@ -93,13 +99,14 @@ def card(
     }  # fmt: skip
     if model is None and endpoint is None:
         raise InputError("name a MODEL, an endpoint with --endpoint URL, or cards to draw with --gallery FILE")
-    check_place(model, endpoint, remote, {"--method": method, "--chunk-size": chunk_size}, loading)
+    check_place(model, endpoint, remote, {"--method": method, "--chunk-size": chunk_size, "--budget": budget}, loading)
     check_unit(endpoint, unit, tokenizer)
     if to and lengths:
         raise InputError("--to and --lengths both say how far; choose one")
     specs = methods_named(method)
     check_texts(text)
     target = None if to is None else parse_length(to)
+    until = None if budget is None else time.monotonic() + seconds_of("--budget", budget)
 
     from longreach.cli._progress import BarProgress
     from longreach.engine import window
@@ -126,16 +133,23 @@ def card(
             steps = steps or octaves_to(_BEYOND * window.window_of(loaded.model))
             options |= {"name": name, "chat": None if template == "auto" else template == "chat", "rows": store}
             options |= {} if chunk_size is None else {"chunk_size": chunk_size}
-            for spec in specs:
-                found.append(evaluate(loaded.model, loaded.tokenizer, lengths=steps, method=spec, **options, progress=progress))
+            for number, spec in enumerate(specs):
+                left = None if until is None else (until - time.monotonic()) / (len(specs) - number)
+                found.append(
+                    evaluate(loaded.model, loaded.tokenizer, lengths=steps, method=spec, seconds=left, **options, progress=progress)
+                )
     made = [as_json(one) for one in cards(row for examined in found for row in examined.rows)]
     listed = [part for spec in specs if method for part in ("--method", spec or STOCK)]
     asking = _named({"--tokenizer": tokenizer and _place(tokenizer), **{each: remote[each] for each in ("--unit", "--more-tokens")}})
     whom = ["--endpoint", "URL", "--served-model", name] if endpoint else [_place(model or "")]
     shown = ["longreach", "card", *whom, *asking, "--lengths", ",".join(map(format_length, steps)), "--tasks", tasks, *listed]
     where = out or Path("longreach-results", f"card-{name.replace('/', '--')}")
-    more = _named({"--limit": limit, "--seed": seed, "--chunk-size": chunk_size})
+    more = _named({"--limit": limit, "--budget": budget, "--seed": seed, "--chunk-size": chunk_size})
     _draw(made, f"How far {name} can be used", where, shlex.join([*shown, *more]))
+    for length in steps:
+        if missing := sum(count for one in found for (_, at), count in one.left_out.items() if at == length):
+            passages = "1 passage" if missing == 1 else f"{missing} passages"
+            typer.echo(f"There was no time for {passages} of {format_length(length)}; run the command again to go on.")
 
 
 def _draw_again(gallery: Sequence[Path], out: Path | None) -> None:

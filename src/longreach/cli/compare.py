@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longreach.cli._options import AS_IT_IS, STOCK, Loading, loads_model, open_rows
+from longreach.cli._options import AS_IT_IS, Loading, loads_model, open_rows
 from longreach.cli._places import check_texts
 from longreach.cli._tables import new_table, show
 from longreach.core.errors import InputError
-from longreach.core.lengths import format_length, parse_length
+from longreach.core.lengths import parse_length
 from longreach.core.method import MethodInfo
-from longreach.core.spec import check_names, split_specs
+from longreach.core.spec import STOCK, check_names, split_specs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from longreach.core.progress import Progress
-    from longreach.stretching.controlled import MethodComparison
 
 INFO = MethodInfo(title="A Controlled Study on Long Context Extension and Generalization in LLMs", paper="arXiv:2409.12181")
 
@@ -84,7 +83,7 @@ def compare(
     from longreach.evaluation.evaluate import parse_lengths, parse_text_tasks
     from longreach.evaluation.text import read_texts
     from longreach.stretching.controlled import compare as run
-    from longreach.stretching.controlled import specs_meant, specs_of
+    from longreach.stretching.controlled import comparison_json, specs_meant, specs_of
 
     if kind is not None and (kind not in kinds() or kinds()[kind].acts_on != "model" or not registry.names(kind)):
         names = ", ".join(name for name, one in kinds().items() if one.acts_on == "model")
@@ -112,7 +111,7 @@ def compare(
             prepare, base.tokenizer, ["", *specs], target=target, tasks=tasks, lengths=asked, passages=limit, seed=seed, text=words,
             name=name, rows=store, settings=settings, progress=progress,
         )  # fmt: skip
-    _report(found, name, target, as_json)
+    _report(comparison_json(found, name, target, settings.get("tuned")), as_json)
 
 
 def _tuned(
@@ -133,40 +132,19 @@ def _tuned(
     ).model
 
 
-def _report(found: "MethodComparison", name: str, target: int, as_json: bool) -> None:
-    from longreach.evaluation.ranking import as_json as ranking_json
-
+def _report(told: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        losses = {
-            spec: {"mean": loss.mean, "above": None if loss.above is None else list(loss.above)} for spec, loss in found.losses.items()
-        }
-        shown = {"model": name, "target": target, **ranking_json(found.ranking), "losses": losses, "agreement": found.agreement}
-        print(json.dumps({**shown, "left_out": dict(found.left_out)}, allow_nan=False))
+        print(json.dumps(told, allow_nan=False))
         return
     from rich.console import Console
 
+    from longreach.reports.comparison import comparison_cells, comparison_notes
+
     console = Console(highlight=False)
-    lengths = sorted(found.ranking.ranks[0].by_length) if found.ranking.ranks else []
-    table = new_table("method", "score", "behind", *map(format_length, lengths), "loss", title=f"{name} at {target} tokens")
-    for one in found.ranking.ranks:
-        behind = "first" if one.behind is None else f"{'~' if one.is_noise else ''}{one.behind.mean:.2f}"
-        loss = found.losses[one.method]
-        table.add_row(
-            one.method or STOCK, f"{one.score.mean:.2f} ({one.score.low:.2f}-{one.score.high:.2f})", behind,
-            *(f"{one.by_length[length]:.2f}" for length in lengths), f"{loss.mean:.3f}",
-        )  # fmt: skip
-    if found.ranking.ranks:
+    if lines := comparison_cells(told):
+        table = new_table(*lines[0], title=f"{told['model']} at {told['target']} tokens")
+        for cells in lines:
+            table.add_row(*cells.values())
         show(console, table)
-        asked = ", ".join(f"{task} by {metric}" for task, metric in found.ranking.tasks.items())
-        console.print(f"Scores above chance (1: everything right) of {asked}; {found.ranking.passages} passages.", soft_wrap=True)
-        console.print("~ cannot be told from the first (paired bootstrap, 95 %). Loss: nats a token of the last octave.", soft_wrap=True)
-    else:
-        console.print("No method is above chance on the shortest texts, so that the tasks tell nothing. By loss:", soft_wrap=True)
-        for spec, loss in sorted(found.losses.items(), key=lambda pair: pair[1].mean):
-            console.print(f"  {loss.mean:.3f}  {spec or STOCK}", soft_wrap=True)
-    if found.ranking.at_chance:
-        console.print(f"At chance under every method: {', '.join(found.ranking.at_chance)}.", soft_wrap=True)
-    if found.agreement is not None:
-        console.print(f"Rank by loss and rank by tasks agree by {found.agreement:+.2f} (Spearman).", soft_wrap=True)
-    for spec, why in found.left_out.items():
-        console.print(f"{spec or STOCK} is left out: {why}.", soft_wrap=True)
+    for note in comparison_notes(told):
+        console.print(note, soft_wrap=True)

@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from longreach.cli._options import AS_IT_IS, STOCK, ChunkSize, Loading, loads_model, methods_named
+from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model, methods_named
 from longreach.cli._tables import new_table, show
 from longreach.core.errors import InputError
+from longreach.core.spec import STOCK
 
 _WORDS = ("name", "alias", "sample_len", "sample_count")  # of a task's results, what is no metric
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from longreach.cli._options import AS_IT_IS, STOCK, Loading, loads_model, methods_named, parse_bytes, parse_seconds
+from longreach.cli._options import AS_IT_IS, Loading, loads_model, methods_named, parse_bytes, seconds_of
 from longreach.core.errors import InputError, SpecError
 from longreach.core.lengths import parse_length
-from longreach.core.spec import stack_of
+from longreach.core.spec import STOCK, stack_of
 
 if TYPE_CHECKING:
     from longreach.serving.service import Service
@@ -60,8 +60,8 @@ def serve(
     specs = [spec for spec in (methods_named(method) if method else []) if spec]
     target = _target(specs, to)
     sizes = {option: _bytes(option, text) for option, text in (("--reuse", reuse), ("--max-body", max_body), ("--max-files", max_files))}
-    seconds = None if timeout is None else _seconds("--timeout", timeout)
-    leave = _seconds("--grace", grace)
+    seconds = None if timeout is None else seconds_of("--timeout", timeout)
+    leave = seconds_of("--grace", grace)
     in_flight = None if max_tokens_in_flight is None else parse_length(max_tokens_in_flight)
     keys, shown = _keys(api_key_file), _card(card)
     if library is not None and not library.is_dir():
@@ -127,13 +127,6 @@ def _bytes(option: str, text: str) -> int:
     if size is None:
         raise InputError(f"{option} {text}: no size; write 500MB or 2GiB")
     return size
-
-
-def _seconds(option: str, text: str) -> int:
-    seconds = parse_seconds(text)
-    if seconds is None:
-        raise InputError(f"{option} {text}: no time; write 90s, 20m or 2h")
-    return seconds
 
 
 def _keys(file: Path | None) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from longreach.cli._options import (
     loads_model,
     open_rows,
     parse_depths,
-    parse_seconds,
+    seconds_of,
 )
 from longreach.cli._places import check_texts, check_writable
 from longreach.cli._tables import new_table, show
@@ -105,7 +105,7 @@ def stretch(
     what that makes is measured beside the rest. Exits with 1 where --out is given and nothing is good enough to save. A stopped run goes on
     when run again.
     """
-    seconds = None if budget is None else _seconds(budget)
+    seconds = None if budget is None else seconds_of("--budget", budget)
     target, trained = parse_length(to), None if trained_window is None else parse_length(trained_window)
     folder = report or (Path("longreach-results/report") if out is None else out.with_name(f"{out.name}-report"))
     name = loading.name(model)
@@ -165,13 +165,6 @@ def stretch(
         _show(made, saved, out, [*files, store.path])
     if out is not None and saved.folder is None:
         raise typer.Exit(1)
-
-
-def _seconds(budget: str) -> int:
-    seconds = parse_seconds(budget)
-    if seconds is None:
-        raise InputError(f"--budget {budget}: write a time above 0, as 90s, 20m or 2h")
-    return seconds
 
 
 def _check_tuning(steps: int | None, data: Path | None, trained_window: int | None, options: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from longreach.core.method import Method, Settings
 S = typing.TypeVar("S", bound=Settings)
 
 AUTO_FACTOR = "auto"
+STOCK = "stock"  # what people call the model without a method
 
 
 def parse(spec: str, *, trained_window: int | None = None, target: int | None = None, acts_on: Subject = "model") -> tuple[Method, ...]:

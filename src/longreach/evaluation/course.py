@@ -1,8 +1,10 @@
 """Asks a model or an endpoint all questions of some tasks at some lengths, and keeps a row for each answer."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from longreach.core.errors import InputError, LongreachError
@@ -19,9 +21,12 @@ from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.scoring.judge import Graded, Judge
 from longreach.evaluation.tasks.base import NoRoom
 from longreach.evaluation.text_task import TextTask
+from longreach.evaluation.time_limit import TimeLimit
 
 LIKELIHOOD, JUDGE = "likelihood", "judge"
 PASSAGES = 10  # of each task and length, where nobody says
+
+_Turn = tuple[TextTask, int, Sequence[int]]  # a task, a length, and the numbers of the passages that come next
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,10 +56,12 @@ class Course:
 
 @dataclass(frozen=True, kw_only=True)
 class Examined:
-    """What came of a course. Args: rows: measured now or found. impossible: (task, length) -> why there is no such passage."""
+    """What came of a course. Args: rows: measured now or found. impossible: (task, length) -> why there is no such passage. left_out:
+    (task, length) -> passages that there was no time for."""
 
     rows: tuple[Row, ...]
     impossible: Mapping[tuple[str, int], str]
+    left_out: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
     @property
     def failed(self) -> tuple[Row, ...]:
@@ -70,6 +77,11 @@ class _Job:
     passage: Passage
     planned: Sequence[tuple[Row, ...]]
     known: Sequence[tuple[Row | None, ...]]
+
+    @property
+    def cell(self) -> tuple[str, int]:
+        """Its task and its length."""
+        return self.task.spec, self.planned[0][0].length
 
     def unanswered(self) -> list[int]:
         """Numbers of the questions whose answers are not known."""
@@ -95,64 +107,111 @@ class _Answered:
     graded: Mapping[int, Graded]
 
 
-def take(answerer: Answerer, course: Course, rows: Rows, *, progress: Progress = SILENT) -> Examined:
+def take(
+    answerer: Answerer, course: Course, rows: Rows, *, limit: TimeLimit | None = None, progress: Progress = SILENT
+) -> Examined:  # fmt: skip
     """Every question that is not among the rows is asked; rows are kept passage by passage, so that a stopped run goes on.
 
+    Args: limit: passages come in rounds, one of each task and length, shorter ones first, and those that do not fit are left out.
     Raises: NoRoom where no length holds any of the tasks; InputError for too little text; what the answerer raises.
     """
     found: list[Row] = []
     impossible: dict[tuple[str, int], str] = {}
+    left_out: Counter[tuple[str, int]] = Counter()
 
     def answered(job: _Job) -> _Answered:
-        numbers = job.unanswered()
-        asked = replace(job.passage, asks=tuple(job.passage.asks[number] for number in numbers))
-        responses = dict(zip(numbers, answerer.answers(asked, progress=progress) if numbers else [], strict=True))
+        responses: dict[int, Response] = {}
+        if numbers := job.unanswered():
+            asked = replace(job.passage, asks=tuple(job.passage.asks[number] for number in numbers))
+            with nullcontext() if limit is None else limit.timed(*job.cell):
+                responses = dict(zip(numbers, answerer.answers(asked, progress=progress), strict=True))
         for number in range(len(job.planned)):
             if number not in responses and job.missing(number):
                 responses[number] = Response(written=job.answer(number) or "")
         return _Answered(job=job, responses=responses, graded=_graded(course.judge, job, responses))
 
-    jobs = _jobs(answerer, course, rows, impossible, progress)
+    jobs = _jobs(answerer, course, rows, impossible, progress, rounds=limit is not None)
+    if limit is not None:
+        jobs = _in_time(jobs, limit, left_out, progress)
     done = map(answered, jobs) if answerer.at_once == 1 else in_order(answered, jobs, answerer.at_once)
     for outcome in done:
         if isinstance(outcome, EndpointError):  # answerers say in their responses what failed
             raise outcome
         found += _kept(outcome, rows)
-    return Examined(rows=tuple(found), impossible=impossible)
+    return Examined(rows=tuple(found), impossible=impossible, left_out=dict(left_out))
 
 
-def _jobs(answerer: Answerer, course: Course, rows: Rows, impossible: dict[tuple[str, int], str], progress: Progress) -> Iterator[_Job]:
+def _jobs(
+    answerer: Answerer, course: Course, rows: Rows, impossible: dict[tuple[str, int], str], progress: Progress, *, rounds: bool
+) -> Iterator[_Job]:  # fmt: skip
     """Every passage, made when its turn comes; lengths that hold a task not are noted in `impossible`."""
     filler = Filler(course.text, answerer.units) if course.text else None
-    for task in course.tasks:
-        for length in course.lengths:
-            try:
-                for space, passage in _passages(course, task, length, answerer.units, filler, progress):
-                    planned = _planned(course, task, space, passage, answerer)
-                    known = [tuple(rows.get(row) for row in wanted) for wanted in planned]
-                    yield _Job(task=task, passage=passage, planned=planned, known=known)
-            except NoRoom as error:
-                impossible[task.spec, length] = str(error)
+    if rounds:
+        progress.start("passages in rounds", sum(len(_numbers(course, task)) * sum(course.lengths) for task in course.tasks))
+    for task, length, numbers in _in_rounds(course) if rounds else _in_turn(course, progress):
+        if (task.spec, length) in impossible:
+            continue
+        try:
+            for space, passage in _passages(course, task, length, numbers, answerer.units, filler):
+                planned = _planned(course, task, space, passage, answerer)
+                known = [tuple(rows.get(row) for row in wanted) for wanted in planned]
+                yield _Job(task=task, passage=passage, planned=planned, known=known)
+        except NoRoom as error:
+            impossible[task.spec, length] = str(error)
     if len(impossible) == len(course.tasks) * len(course.lengths):
         raise NoRoom(impossible[course.tasks[0].spec, max(course.lengths)])
 
 
+def _in_turn(course: Course, progress: Progress) -> Iterator[_Turn]:
+    """All passages of a task at a length, then those of the next one."""
+    for task in course.tasks:
+        for length in course.lengths:
+            numbers = _numbers(course, task)
+            progress.start(f"{task.name()} at {length}", length * len(numbers))
+            yield task, length, numbers
+
+
+def _in_rounds(course: Course) -> Iterator[_Turn]:
+    """A passage of every task at every length, shorter ones first, then the next one of each; of texts of a file all in the first round."""
+    for turn in range(max(len(_numbers(course, task)) for task in course.tasks)):
+        for length in sorted(course.lengths):
+            for task in course.tasks:
+                numbers = _numbers(course, task)
+                if task.sized and turn < len(numbers):
+                    yield task, length, numbers[turn : turn + 1]
+                elif not task.sized and not turn:
+                    yield task, length, numbers
+
+
+def _in_time(jobs: Iterator[_Job], limit: TimeLimit, left_out: Counter[tuple[str, int]], progress: Progress) -> Iterator[_Job]:
+    """Those that are answered already, and those that there is time for; the others are counted."""
+    for job in jobs:
+        if job.unanswered() and not limit.fits(*job.cell):
+            left_out[job.cell] += 1
+            progress.advance(job.cell[1])
+        else:
+            yield job
+
+
+def _numbers(course: Course, task: TextTask) -> range:
+    """Of the passages of a task at each length."""
+    there = task.available()
+    return range(course.share[0], course.passages if there is None else min(there, course.passages), course.share[1])
+
+
 def _passages(
-    course: Course, task: TextTask, length: int, units: Units, filler: Filler | None, progress: Progress
+    course: Course, task: TextTask, length: int, numbers: Sequence[int], units: Units, filler: Filler | None
 ) -> Iterator[tuple[Space, Passage]]:
     """Passages of a length; of texts of a length of their own all or none, so that no mean is one of the short ones alone.
 
     Raises: NoRoom.
     """
-    there = task.available()
-    count = course.passages if there is None else min(there, course.passages)
-    progress.start(f"{task.name()} at {length}", length * count)
     spaces = (
         Space(
             task=task.spec, length=length, units=units, seed=course.seed, number=number, text=filler,
             truncate=None if task.sized else course.truncate,
         )
-        for number in range(course.share[0], count, course.share[1])
+        for number in numbers
     )  # fmt: skip
     if task.sized:
         yield from ((space, task.passage(space)) for space in spaces)
@@ -165,7 +224,7 @@ def _passages(
             refused.append(error)
     if refused:
         longest = max(refused, key=lambda error: error.least)
-        raise NoRoom(f"{len(refused)} of {count} texts are too long: {longest}", longest.least)
+        raise NoRoom(f"{len(refused)} of {len(numbers)} texts are too long: {longest}", longest.least)
     yield from made
 
 

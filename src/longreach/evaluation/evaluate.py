@@ -34,6 +34,7 @@ from longreach.evaluation.measure import common_row, name_of
 from longreach.evaluation.rows import Row, Rows
 from longreach.evaluation.scoring.judge import Judge
 from longreach.evaluation.text_task import TextTask
+from longreach.evaluation.time_limit import TimeLimit
 from longreach.workflows.base import ReadingWorkflow, reading_workflow
 
 Counting = Literal["tokens", "characters"]
@@ -91,6 +92,7 @@ def evaluate(
     rows: Rows | str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     share: tuple[int, int] = (0, 1),
+    seconds: float | None = None,
     progress: Progress = SILENT,
 ) -> Examined:
     """Ask a model the questions of text tasks, and keep a row for each answer.
@@ -109,7 +111,9 @@ def evaluate(
     and answer of such a call may have together (default: what the model or the method reaches). more_tokens: that a workflow's answer may
     take beyond those of its question; lengths have room for them. name: what the rows call the model. rows: a JSON Lines file to find
     results in and to add them to (default: in memory only). settings: what else was done to the model, for the rows to tell. share: (k, n)
-    of the passages every nth, from the kth on, where several processes share the work. progress: is told of the work.
+    of the passages every nth, from the kth on, where several processes share the work. seconds: for what is not in `rows` yet;
+    passages then come in rounds, one of each task and length, and those that there is no time for are left out (default: no limit).
+    progress: is told of the work.
 
     Raises: InputError for what does not fit; LongreachError where memory runs out or the model returns no finite numbers. What was
     measured until then stays in `rows`.
@@ -141,7 +145,8 @@ def evaluate(
             tasks=chosen, lengths=steps, passages=passages, seed=seed, text=text_for(chosen, text), truncate=truncate,
             judge=None if judge is None else Judge(judge), row=row, share=share,
         )  # fmt: skip
-        return take(answerer, course, Rows.of(rows), progress=progress)
+        limit = None if seconds is None else TimeLimit(seconds)
+        return take(answerer, course, Rows.of(rows), limit=limit, progress=progress)
 
 
 def _answerer(

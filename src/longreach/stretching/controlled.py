@@ -19,7 +19,7 @@ from longreach.evaluation.applicable import refusal
 from longreach.evaluation.evaluate import evaluate
 from longreach.evaluation.intervals import Interval, block_interval
 from longreach.evaluation.measure import measure
-from longreach.evaluation.ranking import Ranking, rank
+from longreach.evaluation.ranking import Ranking, as_json, rank
 from longreach.evaluation.rows import Row, Rows, by_block
 from longreach.stretching.candidates import collect
 
@@ -100,6 +100,15 @@ def compare(
         ranking=ranking, losses={spec: LossAtTarget(mean=means[spec], above=above[spec]) for spec in means},
         agreement=_agreement([one.method for one in ranking.ranks], means), left_out=left_out,
     )  # fmt: skip
+
+
+def comparison_json(found: MethodComparison, name: str, target: int, tuned: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A comparison as plain JSON values. Args: name: of the base model. target: in tokens. tuned: how each method was tuned, if it was."""
+    losses = {spec: {"mean": loss.mean, "above": None if loss.above is None else list(loss.above)} for spec, loss in found.losses.items()}
+    return {
+        "model": name, "target": target, "tuned": None if tuned is None else dict(tuned), **as_json(found.ranking), "losses": losses,
+        "agreement": found.agreement, "left_out": dict(found.left_out),
+    }  # fmt: skip
 
 
 def specs_of(kind: str, model: PreTrainedModel, target: int) -> list[str]:
