@@ -45,10 +45,15 @@ def test_a_card_within_a_budget_says_what_there_was_no_time_for(capsys, monkeypa
         meanwhile.setattr("longreach.evaluation.time_limit.TimeLimit.fits", lambda limit, task, length: length < 512)
         assert run([*QUICK, "--budget", "20m"]) == 0
     shown = capsys.readouterr().out
-    assert "There was no time for 4 passages of 512; run the command again to go on." in shown
-    assert "passages of 256" not in shown
+    assert "Passages that there was no time for: 4 of 512. Run the command again to go on." in shown
     assert run([*QUICK, "--budget", "20m"]) == 0
     assert "no time" not in capsys.readouterr().out
+
+
+def test_a_budget_that_does_not_suffice_for_anything_is_an_error(capsys, monkeypatch):
+    monkeypatch.setattr("longreach.evaluation.time_limit.TimeLimit.fits", lambda limit, task, length: False)
+    assert run([*QUICK, "--budget", "1s"]) == 2
+    assert "--budget 1s does not suffice for a single passage" in capsys.readouterr().err
 
 
 def test_a_card_of_what_an_endpoint_serves(folder, capsys):

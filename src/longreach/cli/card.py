@@ -4,6 +4,7 @@ import json
 import shlex
 import time
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,7 +17,7 @@ from longreach.cli._panels import ENDPOINT
 from longreach.cli._places import check_texts
 from longreach.cli._tables import new_table, show
 from longreach.cli._workflow import Concurrency, EndpointURL, Silence
-from longreach.core.errors import InputError
+from longreach.core.errors import InputError, LongreachError
 from longreach.core.lengths import format_length, parse_length
 from longreach.core.spec import STOCK
 
@@ -138,6 +139,8 @@ def card(
                 found.append(
                     evaluate(loaded.model, loaded.tokenizer, lengths=steps, method=spec, seconds=left, **options, progress=progress)
                 )
+    if not any(examined.rows for examined in found):
+        raise LongreachError(f"--budget {budget} does not suffice for a single passage")
     made = [as_json(one) for one in cards(row for examined in found for row in examined.rows)]
     listed = [part for spec in specs if method for part in ("--method", spec or STOCK)]
     asking = _named({"--tokenizer": tokenizer and _place(tokenizer), **{each: remote[each] for each in ("--unit", "--more-tokens")}})
@@ -146,10 +149,13 @@ def card(
     where = out or Path("longreach-results", f"card-{name.replace('/', '--')}")
     more = _named({"--limit": limit, "--budget": budget, "--seed": seed, "--chunk-size": chunk_size})
     _draw(made, f"How far {name} can be used", where, shlex.join([*shown, *more]))
-    for length in steps:
-        if missing := sum(count for one in found for (_, at), count in one.left_out.items() if at == length):
-            passages = "1 passage" if missing == 1 else f"{missing} passages"
-            typer.echo(f"There was no time for {passages} of {format_length(length)}; run the command again to go on.")
+    missing: Counter[int] = Counter()
+    for one in found:
+        for (_, length), count in one.left_out.items():
+            missing[length] += count
+    if missing:
+        counts = ", ".join(f"{count} of {format_length(length)}" for length, count in sorted(missing.items()))
+        typer.echo(f"Passages that there was no time for: {counts}. Run the command again to go on.")
 
 
 def _draw_again(gallery: Sequence[Path], out: Path | None) -> None:
