@@ -25,13 +25,15 @@ def test_methods_untuned(capsys):
 
 
 def test_methods_tuned_on_one_budget(folder, capsys):
-    tuned = ("--method", "yarn", "--data", "data", "--steps", "2", "--full", "--lr", "1e-3", "--json")
+    tuned = ("--method", "yarn sinks:num_sinks=2,window_size=60", "--data", "data", "--steps", "2", "--full", "--lr", "1e-3", "--json")
     assert run([*QUICK, *tuned]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert run([*QUICK, "--method", "yarn", "--json"]) == 0
+    assert run([*QUICK, "--method", "yarn sinks:num_sinks=2,window_size=60", "--json"]) == 0
     untuned = json.loads(capsys.readouterr().out)
     assert found["losses"]["yarn:factor=2"]["mean"] < untuned["losses"]["yarn:factor=2"]["mean"], "two steps are better than none"
-    assert found["losses"][""]["mean"] == untuned["losses"][""]["mean"], "the base is not tuned"
+    for spec in ("", "sinks:num_sinks=2,window_size=60"):
+        assert found["losses"][spec]["mean"] == untuned["losses"][spec]["mean"], "the base is not tuned, nor what drops tokens"
+    assert (found["frozen"], untuned["frozen"]) == (["sinks:num_sinks=2,window_size=60"], [])
     runs = folder / "longreach-results/compare-tiny"
     assert (runs / "yarn-factor2").is_dir()
     assert [*runs.rglob("tokens.npz")] == [runs / "tokens.npz"], "texts are tokenized once for all methods"

@@ -9,7 +9,7 @@ from longreach.testing.models import tiny_learned, tiny_model
 from tests.evaluation.samples import VOCABULARY, real_text, tokenizer
 
 GIVEN = {
-    "target": 256, "tasks": "needle", "lengths": (256,), "passages": 2, "seed": 0, "text": real_text(), "name": "tiny", "settings": {},
+    "target": 256, "tasks": "needle", "lengths": (256,), "passages": 2, "seed": 0, "text": real_text(), "name": "tiny",
 }  # fmt: skip
 
 

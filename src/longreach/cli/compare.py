@@ -7,6 +7,8 @@ Differs from the paper: any base, data and budget; generated tasks; ranks come w
 
 import json
 import warnings
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +17,7 @@ import typer
 from longreach.cli._options import AS_IT_IS, Loading, loads_model, open_rows
 from longreach.cli._places import check_texts
 from longreach.cli._tables import new_table, show
-from longreach.core.errors import InputError
+from longreach.core.errors import InputError, UnsupportedError
 from longreach.core.lengths import parse_length
 from longreach.core.method import MethodInfo
 from longreach.core.spec import STOCK, check_names, split_specs
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from longreach.core.progress import Progress
+    from longreach.training.plan import TuneConfig
 
 INFO = MethodInfo(title="A Controlled Study on Long Context Extension and Generalization in LLMs", paper="arXiv:2409.12181")
 
@@ -83,7 +86,7 @@ def compare(
     from longreach.evaluation.evaluate import parse_lengths, parse_text_tasks
     from longreach.evaluation.text import read_texts
     from longreach.stretching.controlled import compare as run
-    from longreach.stretching.controlled import comparison_json, specs_meant, specs_of
+    from longreach.stretching.controlled import comparison_json, frozen, specs_meant, specs_of
 
     if kind is not None and (kind not in kinds() or kinds()[kind].acts_on != "model" or not registry.names(kind)):
         names = ", ".join(name for name, one in kinds().items() if one.acts_on == "model")
@@ -95,37 +98,47 @@ def compare(
     base = loading.load(model, decoder_only=True)
     specs = specs_of(kind, base.model, target) if kind else specs_meant([each for each in wanted if each != STOCK], base.model, target)
     words = read_texts(text) if text else stdlib_text("held-out")
-    settings: dict[str, Any] = {}
+    tuned: dict[str, Any] | None = None if data is None else {"steps": steps or 200, "lr": lr, "full": full, "data": data.name}
+    if tuned is not None:
+        _check_tuning([spec for spec in specs if not frozen(spec)], base.model, target, tuned, seed)
     with BarProgress() as progress, warnings.catch_warnings():
         warnings.showwarning = lambda message, *place, **more: typer.echo(f"warning: {message}", err=True)
 
         def prepare(spec: str) -> "PreTrainedModel":
-            if data is None or not spec:
+            if data is None or tuned is None or frozen(spec):
                 return base.model
             folder = work or Path("longreach-results", f"compare-{name.replace('/', '--')}")
-            return _tuned(loading.load(model, decoder_only=True), spec, target, data, folder, seed, settings, words, progress)
+            return _tuned(loading.load(model, decoder_only=True), data, _config(spec, target, tuned, seed), folder, words, progress)
 
-        if data is not None:
-            settings |= {"tuned": {"steps": steps or 200, "lr": lr, "full": full, "data": data.name}}
         found = run(
             prepare, base.tokenizer, ["", *specs], target=target, tasks=tasks, lengths=asked, passages=limit, seed=seed, text=words,
-            name=name, rows=store, settings=settings, progress=progress,
+            name=name, rows=store, tuned=tuned, progress=progress,
         )  # fmt: skip
-    _report(comparison_json(found, name, target, settings.get("tuned")), as_json)
+    _report(comparison_json(found, name, target, tuned), as_json)
 
 
-def _tuned(
-    loaded: Any, spec: str, target: int, data: Path, folder: Path, seed: int, settings: dict[str, Any], held_out: str, progress: "Progress"
-) -> "PreTrainedModel":
+def _check_tuning(specs: Iterable[str], model: "PreTrainedModel", target: int, tuned: Mapping[str, Any], seed: int) -> None:
+    """Refuse, before anything is tuned, what cannot be tuned so; what the model does not take is left out later. Raises: InputError."""
+    from longreach.training.plan import plan
+
+    for spec in specs:
+        with suppress(UnsupportedError):
+            plan(model, _config(spec, target, tuned, seed))
+
+
+def _config(spec: str, target: int, tuned: Mapping[str, Any], seed: int) -> "TuneConfig":
+    from longreach.training.plan import TuneConfig
+
+    rate = {} if tuned["lr"] is None else {"lr": tuned["lr"]}
+    return TuneConfig(target=target, method=spec, steps=tuned["steps"], full=tuned["full"], seed=seed, **rate)
+
+
+def _tuned(loaded: Any, data: Path, config: "TuneConfig", folder: Path, held_out: str, progress: "Progress") -> "PreTrainedModel":
     """The model, tuned under a method on as much as every other, now or before."""
     from longreach.data.sources import read_folder
-    from longreach.training.plan import TuneConfig
     from longreach.training.tune import tune
 
-    of = settings["tuned"]
-    more = {} if of["lr"] is None else {"lr": of["lr"]}
-    config = TuneConfig(target=target, method=spec, steps=of["steps"], full=of["full"], seed=seed, **more)
-    run = folder / spec.replace(":", "-").replace(",", "-").replace("=", "")
+    run = folder / config.method.replace(":", "-").replace(",", "-").replace("=", "")
     tokenizer: PreTrainedTokenizerBase = loaded.tokenizer
     return tune(
         loaded.model, tokenizer, read_folder(data), config, run, held_out=held_out, tokens=folder / "tokens.npz", progress=progress

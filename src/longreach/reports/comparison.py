@@ -13,7 +13,7 @@ def comparison_cells(told: Mapping[str, Any]) -> list[dict[str, str]]:
     """Cells by column for each method, from the best to the worst. Args: told: what `longreach compare --json` prints."""
     return [
         {
-            "method": one["method"] or STOCK,
+            "method": f"{one['method'] or STOCK}{' (not tuned)' if one['method'] in told['frozen'] else ''}",
             "score": f"{one['score']['mean']:.2f} ({one['score']['low']:.2f}-{one['score']['high']:.2f})",
             "behind": "first" if one["behind"] is None else f"{'~' if one['noise'] else ''}{one['behind']['mean']:.2f}",
             **{format_length(int(length)): f"{score:.2f}" for length, score in sorted(one["by_length"].items(), key=_length)},
@@ -34,6 +34,8 @@ def comparison_notes(told: Mapping[str, Any]) -> list[str]:
         notes.append("No method is above chance on the shortest texts, so that the tasks tell nothing. By loss:")
         by_loss = sorted(told["losses"].items(), key=lambda pair: float(pair[1]["mean"]))
         notes += [f"  {loss['mean']:.3f}  {spec or STOCK}" for spec, loss in by_loss]
+    if told["frozen"]:
+        notes.append(f"Nothing can be tuned under {', '.join(told['frozen'])}: compared on the base model.")
     if told["at_chance"]:
         notes.append(f"At chance under every method: {', '.join(told['at_chance'])}.")
     if told["agreement"] is not None:
@@ -64,4 +66,5 @@ def _length(pair: tuple[str, float]) -> int:
 
 
 def _code(name: str) -> str:
-    return name if name == STOCK else f"`{name}`"
+    spec, bracket, more = name.partition(" (")
+    return name if name == STOCK else f"`{spec}`{bracket}{more}"

@@ -22,6 +22,7 @@ from longreach.evaluation.measure import measure
 from longreach.evaluation.ranking import Ranking, as_json, rank
 from longreach.evaluation.rows import Row, Rows, by_block
 from longreach.stretching.candidates import collect
+from longreach.training.plan import trainable
 
 Prepare = Callable[[str], PreTrainedModel]  # spec -> the base model, or what became of it when it was tuned under that
 
@@ -60,10 +61,13 @@ def compare(
     text: str,
     name: str,
     rows: Rows,
-    settings: Mapping[str, Any],
+    tuned: Mapping[str, Any] | None = None,
     progress: Progress = SILENT,
 ) -> MethodComparison:
-    """Ask every method the same, and rank them. Args: those of `evaluate`; specs: "" is the base model. settings: of the tuning, for rows.
+    """Ask every method the same, and rank them.
+
+    Args: those of `evaluate`; specs: "" is the base model. tuned: how the model was tuned under each method that is not `frozen`, for rows
+    to tell.
 
     A method that the model does not take is left out, with its reason. Raises: InputError where none is left.
     """
@@ -83,6 +87,7 @@ def compare(
         if limit is not None and limit < max(target, *lengths):
             left_out[spec] = f"the model {window.cannot_read(limit)}"
             continue
+        settings = {} if tuned is None or frozen(spec) else {"tuned": tuned}
         common: dict[str, Any] = {"method": spec, "text": text, "name": name, "rows": rows, "settings": settings, "progress": progress}
         found[spec] = list(evaluate(model, tokenizer, tasks=tasks, lengths=lengths, passages=passages, seed=seed, **common).rows)
         octave = measure(model, tokenizer, to=target, tasks="loss", windows=_WINDOWS, **common)
@@ -102,12 +107,25 @@ def compare(
     )  # fmt: skip
 
 
+def frozen(spec: str) -> bool:
+    """Whether a method is compared without tuning, as in the paper: the base model, and what nothing can be trained under (a cache that
+    drops tokens, a window of attention, positions that change with the tokens seen)."""
+    if not spec:
+        return True
+    try:
+        trainable(spec)
+    except InputError:
+        return True
+    return False
+
+
 def comparison_json(found: MethodComparison, name: str, target: int, tuned: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A comparison as plain JSON values. Args: name: of the base model. target: in tokens. tuned: how each method was tuned, if it was."""
+    """A comparison as plain JSON values. Args: name: of the base model. target: in tokens. tuned: how methods were tuned, if they were."""
     losses = {spec: {"mean": loss.mean, "above": None if loss.above is None else list(loss.above)} for spec, loss in found.losses.items()}
+    untuned = [spec for spec in found.losses if spec and frozen(spec)]
     return {
-        "model": name, "target": target, "tuned": None if tuned is None else dict(tuned), **as_json(found.ranking), "losses": losses,
-        "agreement": found.agreement, "left_out": dict(found.left_out),
+        "model": name, "target": target, "tuned": None if tuned is None else dict(tuned), "frozen": [] if tuned is None else untuned,
+        **as_json(found.ranking), "losses": losses, "agreement": found.agreement, "left_out": dict(found.left_out),
     }  # fmt: skip
 
 
