@@ -46,6 +46,18 @@ def test_a_table_for_people(capsys):
     assert "Rows: longreach-results/rows/tiny.jsonl" in shown
 
 
+def test_a_budget_ends_the_run_and_the_next_one_goes_on(folder, capsys, monkeypatch):
+    with monkeypatch.context() as meanwhile:
+        meanwhile.setattr("longreach.evaluation.time_limit.TimeLimit.fits", lambda limit, task, length: length < 512)
+        assert run(["eval", "tiny", *QUICK, "--budget", "20m"]) == 0
+    assert "Passages that there was no time for: 4 of 512. Run the command again to go on." in capsys.readouterr().out
+    rows = folder / "longreach-results/rows/tiny.jsonl"
+    first = rows.read_text()
+    assert run(["eval", "tiny", *QUICK]) == 0
+    assert rows.read_text().startswith(first)
+    assert len(rows.read_text().splitlines()) == 2 * len(first.splitlines())
+
+
 def test_a_workflow_is_measured_by_the_same_tasks_and_rows(folder, capsys):
     command = ["eval", "tiny", *QUICK, "--workflow", "rag:passages=1", "--window", "200", "--more-tokens", "4"]
     assert run([*command, "--json"]) == 0
@@ -98,6 +110,7 @@ def test_a_workflow_reads_through_an_endpoint(folder, capsys):
         (["--tasks", "needle", "--lengths", "256", "--text", "none.txt"], "none.txt"),
         (["--tasks", "needle", "--lengths", "256", "--template", "chat"], "no chat template"),
         (["--tasks", "needle", "--lengths", "1M", "--text", "book.txt"], "give more text (--text), or choose shorter lengths"),
+        (["--tasks", "needle", "--lengths", "256", "--budget", "9m", "--workers", "2"], "--budget and --workers exclude each other"),
         (["--tasks", "needle", "--lengths", "20"], "needle needs a length of"),
         (["--tasks", "needle", "--lengths", "256", "--truncate", "left"], "--truncate has no effect on needle"),
         (["--tasks", "needle", "--lengths", "256", "--judge", "http://localhost:1"], "--judge has no effect on needle"),

@@ -1,19 +1,23 @@
-"""What `eval` and `card` share where the model that is asked is behind an endpoint."""
+"""What `eval` and `card` share: a model behind an endpoint, and how long asking may take."""
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from longreach.cli._options import Loading
-from longreach.cli._panels import ENDPOINT, FILES, PASSAGES
+from longreach.cli._panels import ENDPOINT, FILES, PASSAGES, SPEED
 from longreach.cli._workflow import silence
 from longreach.core.errors import InputError
+from longreach.core.lengths import format_length
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from longreach.endpoint.base import ChatModel
+    from longreach.evaluation.course import Examined
 
 ServedName = Annotated[
     str | None,
@@ -31,6 +35,15 @@ MoreTokens = Annotated[
     int | None,
     typer.Option(
         min=0, help="Tokens that the answer of an endpoint or a workflow may take to think or talk. [default: 0]", rich_help_panel=PASSAGES
+    ),
+]
+
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Time for what is not measured yet, as 40m: as many of the passages as fit. [default: no limit]",
+        rich_help_panel=SPEED,
     ),
 ]
 
@@ -71,3 +84,13 @@ def tokenizer_of(name: str | None, loading: Loading) -> "PreTrainedTokenizerBase
     from longreach.checkpoints.checkpoint import load_tokenizer
 
     return None if name is None else load_tokenizer(name, trust_remote_code=loading.trust_remote_code)
+
+
+def left_out(found: Iterable["Examined"]) -> str:
+    """What there was no time for, in a sentence; nothing where there was time for all."""
+    missing: Counter[int] = Counter()
+    for one in found:
+        for (_, length), count in one.left_out.items():
+            missing[length] += count
+    counts = ", ".join(f"{count} of {format_length(length)}" for length, count in sorted(missing.items()))
+    return f"Passages that there was no time for: {counts}. Run the command again to go on." if counts else ""

@@ -4,14 +4,23 @@ import json
 import shlex
 import time
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from longreach.cli._asked import RecordCalls, ServedName, TokenizerOf, check_place, check_unit, open_endpoint, tokenizer_of
+from longreach.cli._asked import (
+    Budget,
+    RecordCalls,
+    ServedName,
+    TokenizerOf,
+    check_place,
+    check_unit,
+    left_out,
+    open_endpoint,
+    tokenizer_of,
+)
 from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model, methods_named, open_rows, seconds_of
 from longreach.cli._panels import ENDPOINT
 from longreach.cli._places import check_texts
@@ -51,10 +60,7 @@ def card(
         typer.Option(metavar="SPEC", help="A card under a method, too; may be repeated. stock: as the model is. [default]"),
     ] = None,
     limit: Annotated[int, typer.Option(min=2, help="Passages of each task and length.")] = _PASSAGES,
-    budget: Annotated[
-        str | None,
-        typer.Option(metavar="TIME", help="Time for what is not measured yet, as 40m: as many of the passages as fit. [default: no limit]"),
-    ] = None,
+    budget: Budget = None,
     seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
     text: Annotated[
         list[Path] | None,
@@ -149,13 +155,8 @@ def card(
     where = out or Path("longreach-results", f"card-{name.replace('/', '--')}")
     more = _named({"--limit": limit, "--budget": budget, "--seed": seed, "--chunk-size": chunk_size})
     _draw(made, f"How far {name} can be used", where, shlex.join([*shown, *more]))
-    missing: Counter[int] = Counter()
-    for one in found:
-        for (_, length), count in one.left_out.items():
-            missing[length] += count
-    if missing:
-        counts = ", ".join(f"{count} of {format_length(length)}" for length, count in sorted(missing.items()))
-        typer.echo(f"Passages that there was no time for: {counts}. Run the command again to go on.")
+    if missing := left_out(found):
+        typer.echo(missing)
 
 
 def _draw_again(gallery: Sequence[Path], out: Path | None) -> None:

@@ -1,6 +1,7 @@
 """`longreach eval`: what a model can do with texts of any length."""
 
 import json
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -9,8 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from longreach.cli._asked import MoreTokens, RecordCalls, ServedName, TokenizerOf, check_place, check_unit, open_endpoint, tokenizer_of
-from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model, methods_named, open_rows
+from longreach.cli._asked import (
+    Budget,
+    MoreTokens,
+    RecordCalls,
+    ServedName,
+    TokenizerOf,
+    check_place,
+    check_unit,
+    left_out,
+    open_endpoint,
+    tokenizer_of,
+)  # fmt: skip
+from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model, methods_named, open_rows, seconds_of
 from longreach.cli._panels import FILES, JUDGE, PASSAGES, SPEED, WORKFLOW
 from longreach.cli._places import check_texts
 from longreach.cli._tables import new_table, show
@@ -103,6 +115,7 @@ def eval(  # noqa: A001 - a verb is called as its module
             metavar="N", help="Spread the questions over N processes, or over ray:N workers of a Ray cluster.", rich_help_panel=SPEED
         ),
     ] = None,
+    budget: Budget = None,
     chunk_size: ChunkSize = None,
     loading: Loading = AS_IT_IS,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object, for programs.")] = False,
@@ -114,12 +127,17 @@ def eval(  # noqa: A001 - a verb is called as its module
         "--served-model": served_model, "--tokenizer": tokenizer, "--concurrency": concurrency, "--timeout": timeout,
         "--record": record,
     }  # fmt: skip
-    check_place(model, endpoint, remote, {"--method": method, "--chunk-size": chunk_size, "--workers": workers}, loading)
+    check_place(
+        model, endpoint, remote, {"--method": method, "--chunk-size": chunk_size, "--workers": workers, "--budget": budget}, loading
+    )
     if more_tokens is not None and not endpoint and not workflow:
         raise InputError("--more-tokens has no effect without --endpoint or --workflow")
     check_unit(endpoint, unit, tokenizer)
     if judge_model and not judge:
         raise InputError("--judge-model has no effect without --judge")
+    if budget and workers:
+        raise InputError("--budget and --workers exclude each other")
+    until = None if budget is None else time.monotonic() + seconds_of("--budget", budget)
     if judge and workers:
         raise InputError("--judge and --workers exclude each other")
 
@@ -161,8 +179,11 @@ def eval(  # noqa: A001 - a verb is called as its module
                 store = open_rows(store.path, name)
             loaded = loading.load(model or "", decoder_only=True)
             with BarProgress() as progress:
-                for spec in specs:
-                    found.append(evaluate(loaded.model, loaded.tokenizer, method=spec, **options, rows=store, progress=progress))
+                for number, spec in enumerate(specs):
+                    left = None if until is None else (until - time.monotonic()) / (len(specs) - number)
+                    found.append(
+                        evaluate(loaded.model, loaded.tokenizer, method=spec, **options, seconds=left, rows=store, progress=progress)
+                    )
     _report(found, name, by["workflow"].spec if workflow else "", unit, as_json, str(store.path))
 
 
@@ -212,6 +233,8 @@ def _report(found: Sequence["Examined"], name: str, workflow: str, unit: str, as
         console.print(f"{questions} got no answer; run the command again to ask again. The first: {failed[0].failed}", soft_wrap=True)
     for why in impossible.values():
         console.print(f"{why}.", soft_wrap=True)
+    if missing := left_out(found):
+        console.print(missing, soft_wrap=True)
     console.print(f"Rows: {path}", soft_wrap=True)
 
 
