@@ -76,11 +76,12 @@ def test_a_card_of_what_an_endpoint_serves(folder, capsys):
     assert server.url not in (folder / "card/card.html").read_text(encoding="utf-8")
 
 
-def test_a_card_goes_as_far_as_the_endpoint_states(folder):
-    with EndpointServer(lambda body: "none", window=640) as server:
+def test_a_card_goes_as_far_as_the_endpoint_states_and_says_what_got_no_answer(folder, capsys):
+    with EndpointServer(lambda body: "none", window=640, most_characters=1000) as server:
         asked = ["card", "--endpoint", server.url, "--tokenizer", "tiny", "--tasks", "passkey:digits=3", "--limit", "2"]
         assert run([*asked, "--out", "card"]) == 0
     assert json.loads((folder / "card/card.json").read_text())["cards"][0]["lengths"][-1] == 640
+    assert "2 questions got no answer; run the command again to ask again. The first: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

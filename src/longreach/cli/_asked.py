@@ -86,6 +86,15 @@ def tokenizer_of(name: str | None, loading: Loading) -> "PreTrainedTokenizerBase
     return None if name is None else load_tokenizer(name, trust_remote_code=loading.trust_remote_code)
 
 
+def unanswered(found: Iterable["Examined"]) -> str:
+    """How many questions got no answer, and why the first did not; nothing where all did."""
+    failed = [row for one in found for row in one.failed]
+    if not failed:
+        return ""
+    questions = "1 question" if len(failed) == 1 else f"{len(failed)} questions"
+    return f"{questions} got no answer; run the command again to ask again. The first: {failed[0].failed}"
+
+
 def left_out(found: Iterable["Examined"]) -> str:
     """What there was no time for, in a sentence; nothing where there was time for all."""
     missing: Counter[int] = Counter()

@@ -20,6 +20,7 @@ from longreach.cli._asked import (
     left_out,
     open_endpoint,
     tokenizer_of,
+    unanswered,
 )
 from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model, methods_named, open_rows, seconds_of
 from longreach.cli._panels import ENDPOINT
@@ -155,8 +156,8 @@ def card(
     where = out or Path("longreach-results", f"card-{name.replace('/', '--')}")
     more = _named({"--limit": limit, "--budget": budget, "--seed": seed, "--chunk-size": chunk_size})
     _draw(made, f"How far {name} can be used", where, shlex.join([*shown, *more]))
-    if missing := left_out(found):
-        typer.echo(missing)
+    for note in filter(None, (unanswered(found), left_out(found))):
+        typer.echo(note)
 
 
 def _draw_again(gallery: Sequence[Path], out: Path | None) -> None:

@@ -21,7 +21,8 @@ from longreach.cli._asked import (
     left_out,
     open_endpoint,
     tokenizer_of,
-)  # fmt: skip
+    unanswered,
+)
 from longreach.cli._options import AS_IT_IS, ChunkSize, Loading, loads_model, methods_named, open_rows, seconds_of
 from longreach.cli._panels import FILES, JUDGE, PASSAGES, SPEED, WORKFLOW
 from longreach.cli._places import check_texts
@@ -208,7 +209,11 @@ def _report(found: Sequence["Examined"], name: str, workflow: str, unit: str, as
     impossible = {f"{task} at {length}": why for examined in found for (task, length), why in examined.impossible.items()}
     if as_json:
         listed = [{**asdict(mark), "interval": list(mark.interval), "above_chance": mark.above_chance} for mark in of_all]
-        told = {"model": name, "workflow": workflow, "unit": unit, "rows_file": path, "marks": listed, "impossible": impossible}
+        missing = {f"{task} at {length}": count for examined in found for (task, length), count in examined.left_out.items()}
+        told = {
+            "model": name, "workflow": workflow, "unit": unit, "rows_file": path, "marks": listed, "impossible": impossible,
+            "left_out": missing,
+        }  # fmt: skip
         print(json.dumps(told, allow_nan=False))
         return
     from rich.console import Console
@@ -219,7 +224,6 @@ def _report(found: Sequence["Examined"], name: str, workflow: str, unit: str, as
         how = f"{f' under {spec}' if spec else ''}{f', read by {workflow}' if workflow else ''}"
         console.print(f"{name}{how}, lengths in {unit}", soft_wrap=True)
         show(console, _table(of))
-    failed = [row for examined in found for row in examined.failed]
     if any(not mark.above_chance for mark in of_all):
         console.print("~ cannot be told from guessing. Intervals (95 %) are in --json.", soft_wrap=True)
     if shortened := {
@@ -228,13 +232,12 @@ def _report(found: Sequence["Examined"], name: str, workflow: str, unit: str, as
     }:  # fmt: skip
         texts = "1 text was" if len(shortened) == 1 else f"{len(shortened)} texts were"
         console.print(f"{texts} cut, by {sum(shortened.values())} {unit} in all.", soft_wrap=True)
-    if failed:
-        questions = "1 question" if len(failed) == 1 else f"{len(failed)} questions"
-        console.print(f"{questions} got no answer; run the command again to ask again. The first: {failed[0].failed}", soft_wrap=True)
+    if failed := unanswered(found):
+        console.print(failed, soft_wrap=True)
     for why in impossible.values():
         console.print(f"{why}.", soft_wrap=True)
-    if missing := left_out(found):
-        console.print(missing, soft_wrap=True)
+    if late := left_out(found):
+        console.print(late, soft_wrap=True)
     console.print(f"Rows: {path}", soft_wrap=True)
 
 
