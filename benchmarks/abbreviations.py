@@ -8,12 +8,13 @@ later, and each is asked for with the sentence in front of it. What was measured
 
 import argparse
 import json
-import random
 import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from longreach.core.lines import append_lines
 from longreach.endpoint.base import ChatModel
@@ -36,7 +37,7 @@ def spoken(text: str) -> list[str]:
 
 def ways(said: Sequence[str]) -> dict[str, tuple[str, Sequence[str]]]:
     """Way -> the workflow, and the sentences that it may take examples from."""
-    some = random.Random(0).sample(said, EXAMPLES)
+    some = [said[at] for at in sorted(np.random.default_rng(0).choice(len(said), EXAMPLES, replace=False))]
     return {
         RETRIEVED: (f"expand_abbreviations:examples={EXAMPLES}", said),
         RANDOM: (f"expand_abbreviations:examples={EXAMPLES}", some),
@@ -49,8 +50,9 @@ def expanded(model: ChatModel, spec: str, said: Sequence[str], before: str, sent
     begun = time.perf_counter()
     run = composition(model, f"{before} | {abbreviation_of(sentence)}", documents=["\n".join(said)], workflow=spec)
     found = "\n".join(run.parts())
+    fits = abbreviation_of(found) == abbreviation_of(sentence)
     return {
-        "found": found, "right": expansion_accuracy([sentence], [found]), "fits": float(abbreviation_of(found) == abbreviation_of(sentence)),
+        "found": found, "right": expansion_accuracy([sentence], [found]), "fits": float(fits),
         "calls": run.ledger.cost.calls, "seconds": round(time.perf_counter() - begun, 1),
     }  # fmt: skip
 
@@ -78,11 +80,11 @@ def main() -> None:
     model = LocalModel(*longreach.load(args.model))
     ROWS.mkdir(parents=True, exist_ok=True)
     for before, sentence in asked:
-        known = sum(spoken_words(sentence) == spoken_words(each) for each in said)
+        known = any(spoken_words(sentence) == spoken_words(each) for each in said)
         for way, (spec, examples) in ways(said).items():
             if (name, args.book.stem, way, sentence) in have:
                 continue
-            row = {"model": name, "book": args.book.stem, "way": way, "sentence": sentence, "before": before, "known": known > 0}
+            row = {"model": name, "book": args.book.stem, "way": way, "sentence": sentence, "before": before, "known": known}
             row |= expanded(model, spec, examples, before, sentence)
             append_lines(ROWS / f"{name}.jsonl", [json.dumps(row)], "row")
             print(json.dumps(row), flush=True)
