@@ -48,7 +48,9 @@ def test_methods_tuned_on_one_budget(folder, capsys):
         (["--method", "yarn", "--steps", "5"], "--steps has no effect without --data"),
         (["--method", "nothing"], "nothing"),
         (["--method", "yarn", "--tasks", "loss"], "loss asks nothing in plain text"),
-        (["--method", "yarn", "--data", "none", "--steps", "2"], "none is not a folder"),
+        (["--method", "lm_infinite", "--data", "none", "--steps", "2"], "none is not a folder"),
+        (["--to", "128", "--method", "yarn"], "nothing to compare: 128 tokens are within the trained window of 128"),
+        (["--to", "100", "--kind", "positions"], "nothing to compare: 100 tokens are within the trained window of 128"),
     ],
 )
 def test_what_does_not_fit_is_one_line(arguments, message, capsys):

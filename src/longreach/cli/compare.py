@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from longreach.core.progress import Progress
+    from longreach.data.sources import Texts
     from longreach.training.plan import TuneConfig
 
 INFO = MethodInfo(title="A Controlled Study on Long Context Extension and Generalization in LLMs", paper="arXiv:2409.12181")
@@ -82,6 +83,7 @@ def compare(
     from longreach.cli._progress import BarProgress
     from longreach.core import registry
     from longreach.core.kinds import kinds
+    from longreach.data.sources import read_folder
     from longreach.data.stdlib import stdlib_text
     from longreach.evaluation.evaluate import parse_lengths, parse_text_tasks
     from longreach.evaluation.text import read_texts
@@ -92,6 +94,7 @@ def compare(
         names = ", ".join(name for name, one in kinds().items() if one.acts_on == "model")
         raise InputError(f"no such kind: {kind}; choose one of {names}")
     parse_text_tasks(tasks)
+    texts = None if data is None else read_folder(data)
     asked = parse_lengths(lengths) if lengths else tuple(sorted({max(1, target // 4), max(1, target // 2), target}))
     name = loading.name(model)
     store = open_rows(rows, f"{name}-compare")
@@ -105,10 +108,10 @@ def compare(
         warnings.showwarning = lambda message, *place, **more: typer.echo(f"warning: {message}", err=True)
 
         def prepare(spec: str) -> "PreTrainedModel":
-            if data is None or tuned is None or frozen(spec):
+            if texts is None or tuned is None or frozen(spec):
                 return base.model
             folder = work or Path("longreach-results", f"compare-{name.replace('/', '--')}")
-            return _tuned(loading.load(model, decoder_only=True), data, _config(spec, target, tuned, seed), folder, words, progress)
+            return _tuned(loading.load(model, decoder_only=True), texts, _config(spec, target, tuned, seed), folder, words, progress)
 
         found = run(
             prepare, base.tokenizer, ["", *specs], target=target, tasks=tasks, lengths=asked, passages=limit, seed=seed, text=words,
@@ -133,16 +136,13 @@ def _config(spec: str, target: int, tuned: Mapping[str, Any], seed: int) -> "Tun
     return TuneConfig(target=target, method=spec, steps=tuned["steps"], full=tuned["full"], seed=seed, **rate)
 
 
-def _tuned(loaded: Any, data: Path, config: "TuneConfig", folder: Path, held_out: str, progress: "Progress") -> "PreTrainedModel":
+def _tuned(loaded: Any, texts: "Texts", config: "TuneConfig", folder: Path, held_out: str, progress: "Progress") -> "PreTrainedModel":
     """The model, tuned under a method on as much as every other, now or before."""
-    from longreach.data.sources import read_folder
     from longreach.training.tune import tune
 
     run = folder / config.method.replace(":", "-").replace(",", "-").replace("=", "")
     tokenizer: PreTrainedTokenizerBase = loaded.tokenizer
-    return tune(
-        loaded.model, tokenizer, read_folder(data), config, run, held_out=held_out, tokens=folder / "tokens.npz", progress=progress
-    ).model
+    return tune(loaded.model, tokenizer, texts, config, run, held_out=held_out, tokens=folder / "tokens.npz", progress=progress).model
 
 
 def _report(told: dict[str, Any], as_json: bool) -> None:

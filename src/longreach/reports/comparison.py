@@ -14,9 +14,9 @@ def comparison_cells(told: Mapping[str, Any]) -> list[dict[str, str]]:
     return [
         {
             "method": f"{one['method'] or STOCK}{' (not tuned)' if one['method'] in told['frozen'] else ''}",
-            "score": f"{one['score']['mean']:.2f} ({one['score']['low']:.2f}-{one['score']['high']:.2f})",
-            "behind": "first" if one["behind"] is None else f"{'~' if one['noise'] else ''}{one['behind']['mean']:.2f}",
-            **{format_length(int(length)): f"{score:.2f}" for length, score in sorted(one["by_length"].items(), key=_length)},
+            "score": f"{_two(one['score']['mean'])} ({_two(one['score']['low'])}-{_two(one['score']['high'])})",
+            "behind": "first" if one["behind"] is None else f"{'~' if one['noise'] else ''}{_two(one['behind']['mean'])}",
+            **{format_length(int(length)): _two(score) for length, score in sorted(one["by_length"].items(), key=_length)},
             "loss": f"{told['losses'][one['method']]['mean']:.3f}",
         }
         for one in told["ranks"]
@@ -59,6 +59,11 @@ def comparison_tables(files: Sequence[Path]) -> str:
         said = " ".join(comparison_notes(told)).replace("~ cannot", "`~` cannot")
         parts.append("\n".join([f"`{command}`:", "", *(f"| {' | '.join(row)} |" for row in rows), "", said, ""]))
     return "\n".join(parts)
+
+
+def _two(number: float) -> str:
+    """To two digits, and no minus before 0.00."""
+    return f"{round(number, 2) + 0.0:.2f}"
 
 
 def _length(pair: tuple[str, float]) -> int:

@@ -131,7 +131,7 @@ def comparison_json(found: MethodComparison, name: str, target: int, tuned: Mapp
 
 def specs_of(kind: str, model: PreTrainedModel, target: int) -> list[str]:
     """The first setting that each method of a kind suggests to reach the target. Raises: InputError where none does."""
-    trained, found = window.window_of(model), []
+    trained, found = _window_within(model, target), []
     for method in registry.methods(kind):
         if suggested := method.suggest(trained, target):
             found.append(suggested[0].spec)
@@ -141,8 +141,19 @@ def specs_of(kind: str, model: PreTrainedModel, target: int) -> list[str]:
 
 
 def specs_meant(names: Iterable[str], model: PreTrainedModel, target: int) -> list[str]:
-    """Specs, and the names of methods, which mean their first suggestion. Raises: SpecError, InputError."""
-    return [collect([name], window.window_of(model), target)[0].spec for name in names]
+    """Specs, and the names of methods, which mean their first suggestion. Raises: InputError, SpecError."""
+    names, known = list(names), registry.names()
+    trained = _window_within(model, target) if any(name in known for name in names) else window.window_of(model)
+    return [collect([name], trained, target)[0].spec for name in names]
+
+
+def _window_within(model: PreTrainedModel, target: int) -> int:
+    """The trained window. Raises: InputError for a target within it, for which no method suggests a setting."""
+    trained = window.window_of(model)
+    if target <= trained:
+        more = "give a greater length, or methods with their settings"
+        raise InputError(f"nothing to compare: {target} tokens are within the trained window of {trained}; {more}")
+    return trained
 
 
 def _mean(blocks: Mapping[tuple[str, int], float]) -> float:
