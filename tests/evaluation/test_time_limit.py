@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from longreach.core.progress import Progress
 from longreach.evaluation.course import take
 from longreach.evaluation.marks import marks
 from longreach.evaluation.rows import Rows
@@ -75,6 +76,19 @@ def test_a_second_run_goes_on_and_ends_with_the_rows_of_a_run_without_a_limit(tm
     assert not second.left_out
     whole = take(Scripted(knows), COURSE, Rows())
     assert sorted(map(repr, (row.identity for row in second.rows))) == sorted(map(repr, (row.identity for row in whole.rows)))
+
+
+def test_progress_is_that_of_a_passage_and_not_of_all_that_there_may_be_no_time_for():
+    labels = []
+
+    class Told(Progress):
+        def start(self, label, total):
+            labels.append((label, total))
+
+    clock = Clock()
+    take(Slow(clock), replace(COURSE, passages=2), Rows(), limit=TimeLimit(1000, clock), progress=Told())
+    assert labels[:2] == [("needle at 2000, passage 1", 2000), ("passkey at 2000, passage 1", 2000)]
+    assert labels[-1] == ("passkey at 4000, passage 2", 4000)
 
 
 def test_lengths_that_hold_no_task_take_no_time():

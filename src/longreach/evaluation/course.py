@@ -146,11 +146,11 @@ def _jobs(
 ) -> Iterator[_Job]:  # fmt: skip
     """Every passage, made when its turn comes; lengths that hold a task not are noted in `impossible`."""
     filler = Filler(course.text, answerer.units) if course.text else None
-    if rounds:
-        progress.start("passages in rounds", sum(len(_numbers(course, task)) * sum(course.lengths) for task in course.tasks))
-    for task, length, numbers in _in_rounds(course) if rounds else _in_turn(course, progress):
+    for task, length, numbers in _in_rounds(course) if rounds else _in_turn(course):
         if (task.spec, length) in impossible:
             continue
+        more = f", passage {numbers[0] + 1}" if rounds and task.sized else ""
+        progress.start(f"{task.name()} at {length}{more}", length * len(numbers))
         try:
             for space, passage in _passages(course, task, length, numbers, answerer.units, filler):
                 planned = _planned(course, task, space, passage, answerer)
@@ -162,13 +162,11 @@ def _jobs(
         raise NoRoom(impossible[course.tasks[0].spec, max(course.lengths)])
 
 
-def _in_turn(course: Course, progress: Progress) -> Iterator[_Turn]:
+def _in_turn(course: Course) -> Iterator[_Turn]:
     """All passages of a task at a length, then those of the next one."""
     for task in course.tasks:
         for length in course.lengths:
-            numbers = _numbers(course, task)
-            progress.start(f"{task.name()} at {length}", length * len(numbers))
-            yield task, length, numbers
+            yield task, length, _numbers(course, task)
 
 
 def _in_rounds(course: Course) -> Iterator[_Turn]:
