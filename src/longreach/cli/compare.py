@@ -2,7 +2,8 @@
 
 Paper: A Controlled Study on Long Context Extension and Generalization in LLMs, 2024, arXiv:2409.12181
 Cost: one evaluation a method, and, with --data, one tuning run each.   Limits: methods are compared at one setting each.
-Differs from the paper: any base, data and budget; generated tasks; ranks come with paired intervals, and ties are called ties.
+Differs from the paper: any base, data and budget; generated tasks; ranks come with paired intervals, and ties are called ties; whatever can
+be tuned is (the paper leaves Self-Extend frozen).
 """
 
 import json
